@@ -1,0 +1,26 @@
+"""Digests of files and settings, and the random seed that belongs to one photo."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, as 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def settings_digest(settings: Any) -> str:
+    """sha256 of a JSON-like value, independent of key order and white space."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def photo_seed(seed: int, photo_sha256: str) -> int:
+    """The seed of one photo: of the recipe's seed and the photo's content, never of its name or position."""
+    digest = hashlib.sha256(f"{seed}:{photo_sha256}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1  # torch takes a signed 64-bit seed

@@ -1,0 +1,207 @@
+"""The settings each kind of recipe has: frozen models in which every number is checked.
+
+`adapt.recipe` reads them from YAML. Timesteps are always those of the 1000-step schedule.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+Timestep = Annotated[int, Field(ge=0, le=1000)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# ---------------------------------------------------------------- targets
+
+
+class LowFrequencySettings(Settings):
+    """The low-frequency constraint of DT-BFR, Algorithm 1."""
+
+    name: Literal["low_frequency"] = "low_frequency"
+    factor: int = Field(ge=2, description="N: the low-pass filter downsamples by this factor, and up again")
+    last_t: Timestep = Field(description="L: the constraint acts while t is above this timestep")
+
+
+class TargetSettings(Settings):
+    """How pseudo-targets are drawn."""
+
+    kind: Literal["targets"] = "targets"
+    method: Literal["low-frequency"] = "low-frequency"
+    start_t: Annotated[int, Field(ge=1, le=1000)] = Field(description="K: the photo is noised to this timestep")
+    guidance: list[LowFrequencySettings] = Field(description="terms, applied in this order")
+    steps: PositiveInt = Field(description="network evaluations from start_t down to 0")
+    solver: Literal["ddpm", "ddim", "dpm++2m"] = "ddpm"
+    eta: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="noise of DDIM: 0 none, 1 as ancestral")
+    seed: Annotated[int, Field(ge=0)] = 0
+    batch: PositiveInt = Field(8, description="photos at a time; halved when memory runs out")
+    gate: GateSettings = Field(default_factory=lambda: GateSettings())
+    compat: Literal["none", "dt-bfr"] = Field("none", description="dt-bfr: the public code's steps exactly")
+
+
+class GateSettings(Settings):
+    """Which targets are good enough to train on."""
+
+    max_low_frequency_change: PositiveFloat = Field(
+        0.08, description="largest mean absolute difference of target and restored photo below the cut, in [0, 1]"
+    )
+    min_contrast: Annotated[float, Field(ge=0)] = Field(
+        0.02, description="smallest standard deviation of a target: below it the picture is flat"
+    )
+
+
+# ---------------------------------------------------------------- fine-tuning
+
+
+class DiscriminatorSettings(Settings):
+    """The U-Net discriminator with spectral norm (FACTS: num_feat 64)."""
+
+    features: PositiveInt = 64
+    learning_rate: PositiveFloat = 2e-5
+
+
+class FinetuneSettings(Settings):
+    """Fine-tuning of a restorer on (photo, pseudo-target) pairs: DT-BFR Eq. (6)-(8)."""
+
+    kind: Literal["finetune"] = "finetune"
+    objective: Literal["image"] = "image"
+    steps: PositiveInt
+    batch: PositiveInt = 16
+    learning_rate: PositiveFloat = 2e-5
+    final_learning_rate: PositiveFloat = Field(5e-6, description="end of the cosine; the discriminator's is constant")
+    weight_decay: Weight = 0.0
+    l1: Weight = 1.0
+    perceptual: Weight = Field(0.1, description="weight of the mean perceptual distance")
+    adversarial: Weight = 0.1
+    discriminator: DiscriminatorSettings = DiscriminatorSettings()
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.999, description="decay per step; 0 switches it off")
+    flips: bool = Field(True, description="mirror half of the pairs")
+    holdout: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of photos kept back for `best`")
+    evaluate_every: PositiveInt = Field(500, description="steps between evaluations, checkpoints and sample sheets")
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+# ---------------------------------------------------------------- pre-training
+
+
+class TrainingSettings(Settings):
+    """What every pre-training shares."""
+
+    steps: PositiveInt
+    batch: PositiveInt
+    size: PositiveInt = Field(description="side of the square pictures, in pixels")
+    learning_rate: PositiveFloat
+    warmup: Annotated[int, Field(ge=0)] = 0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    save_every: PositiveInt = 500
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class UNetSettings(Settings):
+    """The public U-Net layout; names as in the public configs."""
+
+    image_size: PositiveInt
+    model_channels: PositiveInt
+    channel_mult: list[PositiveInt]
+    num_res_blocks: list[PositiveInt]
+    attention_resolutions: list[PositiveInt] = Field(description="sides of the feature maps that get attention")
+    num_head_channels: PositiveInt = 64
+    in_channels: PositiveInt = 3
+    out_channels: PositiveInt = 6
+    use_scale_shift_norm: bool = True
+    resblock_updown: bool = False
+    conv_resample: bool = True
+    use_new_attention_order: bool = False
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> UNetSettings:
+        if len(self.channel_mult) != len(self.num_res_blocks):
+            raise ValueError(
+                f"channel_mult has {len(self.channel_mult)} levels and num_res_blocks {len(self.num_res_blocks)};"
+                " they must agree"
+            )
+        return self
+
+
+class PriorPhase(Settings):
+    """A stretch of the prior's training at one resolution."""
+
+    steps: PositiveInt
+    size: PositiveInt
+    batch: PositiveInt
+
+
+class PriorSettings(Settings):
+    """Pre-training of the diffusion prior."""
+
+    kind: Literal["pretrain-prior"] = "pretrain-prior"
+    network: UNetSettings
+    phases: list[PriorPhase] = Field(min_length=1, description="from small and cheap to full resolution")
+    learning_rate: PositiveFloat = 3e-4
+    warmup: Annotated[int, Field(ge=0)] = 200
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    snr_cap: PositiveFloat = Field(5.0, description="gamma of min-SNR loss weights")
+    variance_weight: Weight = Field(0.001, description="weight of the variational bound that trains the variance")
+    save_every: PositiveInt = 500
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class SwinIRSettings(Settings):
+    """The public SwinIR layout; names as in the public configs."""
+
+    img_size: PositiveInt = Field(description="token grid of the stored masks, not pixels, where unshuffle is on")
+    embed_dim: PositiveInt
+    depths: list[PositiveInt]
+    num_heads: list[PositiveInt]
+    window_size: PositiveInt = 8
+    mlp_ratio: PositiveFloat = 2
+    sf: PositiveInt
+    img_range: PositiveFloat = 1.0
+    upsampler: Literal["nearest+conv", ""] = "nearest+conv"
+    resi_connection: Literal["1conv", "3conv"] = "1conv"
+    unshuffle: bool = False
+    unshuffle_scale: PositiveInt | None = None
+    patch_size: PositiveInt = 1
+    in_chans: PositiveInt = 3
+
+
+class BlindSettings(Settings):
+    """Ranges of the blind degradation, DT-BFR Eq. (9)/(11)."""
+
+    blur_std: tuple[PositiveFloat, PositiveFloat] = (0.1, 15.0)
+    downsample: tuple[PositiveFloat, PositiveFloat] = (0.8, 32.0)
+    noise: tuple[Weight, Weight] = Field((0.0, 20.0), description="standard deviation on the scale of 255")
+    jpeg: tuple[PositiveInt, PositiveInt] = (30, 100)
+    isotropic: Annotated[float, Field(ge=0, le=1)] = 0.5
+    grey: Annotated[float, Field(ge=0, le=1)] = 0.01
+    kernel_size: PositiveInt = 41
+
+
+class RestorerSettings(TrainingSettings):
+    """Pre-training of SwinIR on the blind degradation."""
+
+    kind: Literal["pretrain-restorer"] = "pretrain-restorer"
+    network: SwinIRSettings
+    degradation: BlindSettings = BlindSettings()
+    final_learning_rate: PositiveFloat = 5e-6
+    l1: Weight = 1.0
+    perceptual: Weight = 0.1
+    adversarial: Weight = 0.0
+
+
+class PerceptualSettings(TrainingSettings):
+    """Pre-training of the pack's perceptual network."""
+
+    kind: Literal["pretrain-perceptual"] = "pretrain-perceptual"
+    channels: list[PositiveInt] = Field(description="width of each stage; each halves the resolution of the last")
+
+
+TargetSettings.model_rebuild()
