@@ -34,9 +34,16 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_json_line(path: Path, value: Any) -> None:
-    """Append one JSON line and force it to the disk."""
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n")
+    """Append one JSON line and force it to the disk; a last line that a crash cut short is dropped first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        if end:
+            stream.seek(end - 1)
+            if stream.read(1) != b"\n":
+                stream.seek(0)
+                stream.truncate(stream.read().rfind(b"\n") + 1)
+        stream.write(json.dumps(value, sort_keys=True, ensure_ascii=False).encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
 

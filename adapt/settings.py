@@ -110,7 +110,7 @@ class UNetSettings(Settings):
     image_size: PositiveInt
     model_channels: PositiveInt
     channel_mult: list[PositiveInt]
-    num_res_blocks: list[PositiveInt]
+    num_res_blocks: list[Annotated[int, Field(ge=0)]]
     attention_resolutions: list[PositiveInt] = Field(description="sides of the feature maps that get attention")
     num_head_channels: PositiveInt = 64
     in_channels: PositiveInt = 3

@@ -1,0 +1,1 @@
+"""Photographs: reading and writing every format, folders, and pairs of folders."""

@@ -1,0 +1,92 @@
+"""The run folder: the resolved recipe, the versions it ran with, `log.jsonl`, and TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from adapt.disk import append_json_line, read_json_lines, write_json, write_text
+from adapt.errors import UsageError
+
+LIBRARIES = ("torch", "torchvision", "numpy", "accelerate", "safetensors", "Pillow", "onnx", "onnxruntime")
+
+
+def versions() -> dict[str, str]:
+    """Versions of this project, Python, and the libraries a result depends on."""
+    from adapt import __version__
+
+    found = {"adapt": __version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+class Run:
+    """An open run folder.
+
+    Args:
+        folder: where the run lives; made if it is missing.
+        recipe: the resolved recipe as YAML, stored as `recipe.yaml`.
+        digest: digest of everything the result depends on; a run with another digest is refused.
+        overwrite: empty the folder first.
+
+    Raises:
+        UsageError: the folder holds a run with other settings, or something that is not a run.
+    """
+
+    def __init__(self, folder: Path, *, recipe: str, digest: str, overwrite: bool = False) -> None:
+        self.folder = folder
+        self.digest = digest
+        self.log_path = folder / "log.jsonl"
+        identity = folder / "run.json"
+        if overwrite and identity.exists():
+            shutil.rmtree(folder)
+        if identity.exists():
+            known = json.loads(identity.read_text(encoding="utf-8"))["digest"]
+            if known != digest:
+                raise UsageError(
+                    f"{folder}: holds a run with other settings, photos or weights; choose another folder,"
+                    " or --overwrite to start anew"
+                )
+        elif folder.exists() and any(folder.iterdir()):
+            raise UsageError(f"{folder}: expected an empty or new folder or a run of ours; it holds other files")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "recipe.yaml", recipe)
+        write_json(identity, {"digest": digest, "versions": versions()})
+        self._events: Any = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._events is not None:
+            self._events.close()
+
+    def rewind(self, step: int) -> None:
+        """Forget log lines of steps from `step` on: they will be run again."""
+        kept = [line for line in read_json_lines(self.log_path) if line["step"] < step]
+        write_text(self.log_path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in kept))
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Add one line to `log.jsonl` and the same numbers to the TensorBoard events."""
+        if self._events is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
+        append_json_line(self.log_path, {"step": step, **values})
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The log so far."""
+        return read_json_lines(self.log_path)
