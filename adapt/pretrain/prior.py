@@ -1,0 +1,209 @@
+"""Pre-training of the diffusion prior: denoising faces at every noise level, and learning the variance.
+
+Loss: noise prediction weighted by min-SNR-gamma (Hang et al. 2023, arXiv:2303.09556, Eq. 5), plus the variational
+bound for the variance channels alone (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 14-16).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from adapt.diffusion.schedule import TIMESTEPS, linear_schedule
+from adapt.diffusion.unet import UNet
+from adapt.images import to_signed
+from adapt.runs import Run
+from adapt.settings import PriorSettings
+from adapt.training import (
+    Ema,
+    batch_indices,
+    check_finite,
+    load_state,
+    save_state,
+    step_generator,
+    trapezoid,
+)
+
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+def min_snr_weight(abar: Tensor, cap: float) -> Tensor:
+    """Weight of the noise-prediction loss: min(SNR, cap) / SNR with SNR = abar / (1 - abar)."""
+    snr = abar / (1 - abar)
+    return snr.clamp(max=cap) / snr
+
+
+def normal_kl(mean_p: Tensor, log_var_p: Tensor, mean_q: Tensor, log_var_q: Tensor) -> Tensor:
+    """KL(p || q) of diagonal Gaussians, per element, in nats."""
+    return 0.5 * (
+        log_var_q - log_var_p - 1 + torch.exp(log_var_p - log_var_q) + (mean_p - mean_q) ** 2 * torch.exp(-log_var_q)
+    )
+
+
+def prior_losses(
+    output: Tensor, x0: Tensor, noise: Tensor, timesteps: Tensor, *, snr_cap: float
+) -> tuple[Tensor, Tensor]:
+    """Noise loss and variance loss of one batch.
+
+    Args:
+        output: the network's (B, 6, H, W).
+        x0: clean images, (B, 3, H, W) in [-1, 1].
+        noise: the noise that was added, same shape.
+        timesteps: (B,), 0 to 999.
+        snr_cap: gamma of the min-SNR weights.
+
+    Returns:
+        The weighted squared error of the noise, and the variational bound in bits per value with the mean held
+        fixed (it trains the variance channels only). At t = 0 the bound is left out: its decoder term needs
+        8-bit data, and the sampler adds no noise there.
+    """
+    abar_all = linear_schedule().abar.to(x0.device)
+    abar = abar_all[timesteps].float().view(-1, 1, 1, 1)
+    predicted, variance = output.float().chunk(2, dim=1)
+    squared = (predicted - noise).square().mean(dim=(1, 2, 3))
+    noise_loss = (squared * min_snr_weight(abar.flatten(), snr_cap)).mean()
+
+    abar_prev = torch.cat([abar_all.new_ones(1), abar_all[:-1]])
+    beta = 1 - abar_all / abar_prev
+    posterior = beta * (1 - abar_prev) / (1 - abar_all)
+    posterior[0] = posterior[1]
+    log_low = posterior.log()[timesteps].float().view(-1, 1, 1, 1)
+    log_high = beta.log()[timesteps].float().view(-1, 1, 1, 1)
+    share = (variance + 1) / 2
+    log_var = share * log_high + (1 - share) * log_low
+    # Difference of the true and the predicted posterior mean, in terms of the noise (Ho et al. 2020, Eq. 11).
+    step_beta = beta[timesteps].float().view(-1, 1, 1, 1)
+    scale = step_beta / ((1 - abar).sqrt() * (1 - step_beta).sqrt())
+    difference = scale * (predicted.detach() - noise)
+    bound = normal_kl(difference, log_low.expand_as(log_var), torch.zeros_like(difference), log_var) / math.log(2)
+    variance_loss = (bound.mean(dim=(1, 2, 3)) * (timesteps > 0)).mean()
+    return noise_loss, variance_loss
+
+
+def train_prior(
+    settings: PriorSettings,
+    faces: Tensor,
+    run: Run,
+    *,
+    on_step: Progress | None = None,
+    max_steps: int | None = None,
+) -> dict[str, Tensor]:
+    """Train the prior, or go on where the run folder's `last/state.pt` stands.
+
+    Args:
+        settings: the recipe.
+        faces: clean aligned faces, (N, 3, S, S) uint8, S a multiple of every phase's size.
+        run: the open run folder.
+        on_step: called with step, steps and the losses.
+        max_steps: stop (resumably) after so many steps of this call.
+
+    Returns:
+        The averaged weights, in the public layout.
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    bare = UNet(settings.network)
+    _initialise(bare, settings.seed)
+    ema = Ema(bare, settings.ema)
+    optimizer = torch.optim.AdamW(bare.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    state_path = run.folder / "last" / "state.pt"
+    first = 0
+    if state_path.exists():
+        state = load_state(state_path, run.digest)
+        bare.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        ema.load(state["ema"])
+        first = state["step"]
+    run.rewind(first)
+    network, optimizer = accelerator.prepare(bare, optimizer)
+    ema.shadow = {key: value.to(accelerator.device) for key, value in ema.shadow.items()}
+    steps = sum(phase.steps for phase in settings.phases)
+    stop = steps if max_steps is None else min(steps, first + max_steps)
+
+    def snapshot(step: int) -> dict[str, Any]:
+        return {
+            "network": accelerator.unwrap_model(network).state_dict(),
+            "ema": ema.shadow,
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+            "digest": run.digest,
+        }
+
+    for step in range(first, stop):
+        images, generator = _batch(settings, faces, step, accelerator.process_index, accelerator.num_processes)
+        images = images.to(accelerator.device)
+        noise = torch.randn(images.shape, generator=generator).to(images)
+        timesteps = torch.randint(0, TIMESTEPS, (len(images),), generator=generator).to(images.device)
+        abar = linear_schedule().abar.to(images.device)[timesteps].float().view(-1, 1, 1, 1)
+        x_t = abar.sqrt() * images + (1 - abar).sqrt() * noise
+        for group in optimizer.param_groups:
+            group["lr"] = trapezoid(step, steps, settings.learning_rate, warmup=settings.warmup)
+        with accelerator.autocast():
+            output = network(x_t, timesteps)
+        noise_loss, variance_loss = prior_losses(output, images, noise, timesteps, snr_cap=settings.snr_cap)
+        check_finite({"noise": noise_loss, "variance": variance_loss}, step)
+        accelerator.backward(noise_loss + settings.variance_weight * variance_loss)
+        accelerator.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        ema.update(accelerator.unwrap_model(network), step)
+        if accelerator.is_main_process:
+            losses = {"noise": noise_loss.item(), "variance": variance_loss.item()}
+            if step % 10 == 0:
+                run.log(step, losses)
+            if on_step is not None:
+                on_step(step + 1, steps, losses)
+            if (step + 1) % settings.save_every == 0 or step + 1 == stop:
+                save_state(state_path, snapshot(step + 1))
+    return {key: value.cpu() for key, value in ema.shadow.items()}
+
+
+def _initialise(network: UNet, seed: int) -> None:
+    """Draw the weights anew from the run's own generator: PyTorch's defaults come from a global one."""
+    generator = step_generator(seed, 0, rank=-1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1 and bool(parameter.any()):  # the zero-initialised ones stay zero
+                bound = 1 / math.sqrt(math.prod(parameter.shape[1:]))
+                parameter.uniform_(-bound, bound, generator=generator)
+            elif parameter.ndim == 1 and not bool((parameter == 1).all()):
+                parameter.zero_()
+
+
+def _batch(
+    settings: PriorSettings, faces: Tensor, step: int, rank: int, world: int
+) -> tuple[Tensor, torch.Generator]:
+    """The signed images of one step and one process, mirrored at random, and the generator for the rest."""
+    begin = 0
+    phase = settings.phases[0]
+    for phase in settings.phases:
+        if step < begin + phase.steps:
+            break
+        begin += phase.steps
+    generator = step_generator(settings.seed, step, rank)
+    chosen = batch_indices(settings.seed + begin, (step - begin) * world + rank, phase.batch, len(faces))
+    images = faces[chosen].float() / 255
+    if phase.size != images.shape[-1]:
+        images = F.avg_pool2d(images, images.shape[-1] // phase.size)
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+    return to_signed(images), generator
+
+
+def save_prior(path: Path, weights: dict[str, Tensor], settings: PriorSettings, *, half: bool = True) -> None:
+    """Write the prior as safetensors in the public layout, its settings in the header."""
+    from safetensors.torch import save_file
+
+    dtype = torch.float16 if half else torch.float32
+    stored = {key: value.to(dtype).contiguous() for key, value in weights.items()}
+    save_file(stored, path, {"architecture": "unet", "settings": settings.network.model_dump_json()})
