@@ -165,6 +165,7 @@ class SwinIRSettings(Settings):
     mlp_ratio: PositiveFloat = 2
     sf: PositiveInt
     img_range: PositiveFloat = 1.0
+    num_feat: PositiveInt = Field(64, description="width of the upsampling convolutions; 64 in the public files")
     upsampler: Literal["nearest+conv", ""] = "nearest+conv"
     resi_connection: Literal["1conv", "3conv"] = "1conv"
     unshuffle: bool = False

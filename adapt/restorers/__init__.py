@@ -1,0 +1,1 @@
+"""Restorers: a damaged photo in, a clean one out, in one pass."""
