@@ -1,0 +1,1 @@
+"""Fine-tuning of a restorer on photos and their pseudo-targets."""

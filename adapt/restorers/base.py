@@ -1,0 +1,128 @@
+"""A loaded restorer as a typed object, and the table of architectures that load from a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from adapt.errors import WeightsError
+from adapt.images import check_image
+from adapt.restorers.swinir import SwinIR, swinir_settings
+from adapt.settings import Settings, SwinIRSettings
+from adapt.weights import load_weights, read_state, write_state
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """How an architecture is recognised and built.
+
+    Attributes:
+        recognises: whether a state dict is this architecture's.
+        read_settings: its settings, from names and shapes.
+        parse_settings: its settings, from the JSON in a file's header.
+        build: an untrained network.
+        recomputed: endings of names that the network computes itself.
+    """
+
+    recognises: Callable[[dict[str, Tensor]], bool]
+    read_settings: Callable[[dict[str, Tensor]], Any]
+    parse_settings: Callable[[str], Any]
+    build: Callable[[Any], nn.Module]
+    recomputed: tuple[str, ...] = ()
+
+
+ARCHITECTURES: Final[dict[str, Architecture]] = {
+    "swinir": Architecture(
+        recognises=lambda state: "layers.0.residual_group.blocks.0.norm1.weight" in state,
+        read_settings=swinir_settings,
+        parse_settings=SwinIRSettings.model_validate_json,
+        build=SwinIR,
+        recomputed=("attn_mask", "relative_position_index"),
+    ),
+}
+
+
+@dataclass(slots=True)
+class Restorer:
+    """A restorer that is ready to use.
+
+    Attributes:
+        name: what the user calls it (a file, `tiny/swinir`).
+        architecture: key of `ARCHITECTURES`.
+        settings: the network's layout.
+        network: (B, 3, H, W) in [0, 1] to the same, not clamped; what fine-tuning trains.
+    """
+
+    name: str
+    architecture: str
+    settings: Settings
+    network: nn.Module
+
+    @torch.inference_mode()
+    def __call__(self, photo: Tensor) -> Tensor:
+        """Restore (B, 3, H, W) RGB in [0, 1] to the same shape, clamped to [0, 1].
+
+        Raises:
+            ShapeError, RangeError: not such a batch.
+        """
+        check_image(photo, self.name)
+        self.network.eval()
+        device = next(self.network.parameters()).device
+        return self.network(photo.to(device)).float().clamp(0, 1).to(photo.device)
+
+    def to(self, device: torch.device | str) -> Restorer:
+        """Move the network; returns itself."""
+        self.network.to(device)
+        return self
+
+    def save(self, path: Path, *, half: bool = False, metadata: dict[str, str] | None = None) -> None:
+        """Write the weights as safetensors in the public layout, with what rebuilds the network in the header."""
+        header = {"architecture": self.architecture, "settings": self.settings.model_dump_json(), **(metadata or {})}
+        state = self.network.state_dict()
+        endings = ARCHITECTURES[self.architecture].recomputed
+        kept = {key: value for key, value in state.items() if not key.endswith(endings)} if half else state
+        write_state(path, kept, header, half=half)
+
+
+def build_restorer(name: str, state: dict[str, Tensor], metadata: dict[str, str]) -> Restorer:
+    """Rebuild a restorer from its tensors and, where there are some, the settings in a file's header.
+
+    Raises:
+        WeightsError: of no known architecture, or weights that do not fit.
+    """
+    known = metadata.get("architecture")
+    chosen = known if known in ARCHITECTURES else next(
+        (key for key, architecture in ARCHITECTURES.items() if architecture.recognises(state)), None
+    )
+    if chosen is None:
+        raise WeightsError(
+            f"{name}: not a restorer this version knows; known are: {', '.join(ARCHITECTURES)}."
+            f" Its first tensors are {sorted(state)[:3]}"
+        )
+    architecture = ARCHITECTURES[chosen]
+    stored = metadata.get("settings")
+    settings = architecture.parse_settings(stored) if stored else architecture.read_settings(state)
+    network = architecture.build(settings)
+    load_weights(network, state, source=name, ignore=architecture.recomputed)
+    return Restorer(name, chosen, settings, network.eval())
+
+
+def load_restorer_file(path: Path) -> Restorer:
+    """Load a restorer from a checkpoint of ours or in the public layout.
+
+    Raises:
+        WeightsError: the file cannot be read, or holds no restorer that is known.
+    """
+    state, metadata = read_state(path)
+    return build_restorer(str(path), state, metadata)
+
+
+def settings_text(restorer: Restorer) -> str:
+    """The restorer's layout as one line of JSON."""
+    return json.dumps({"architecture": restorer.architecture, **restorer.settings.model_dump()}, sort_keys=True)
