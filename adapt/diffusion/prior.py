@@ -1,0 +1,108 @@
+"""The prior: a noise predictor with the schedule it was trained on, asked for clean images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from adapt.diffusion.steps import Step
+from adapt.diffusion.unet import UNet, unet_settings
+from adapt.errors import ShapeError
+from adapt.settings import UNetSettings
+from adapt.weights import load_weights, read_state
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the prior says about x_t.
+
+    Attributes:
+        x0: the clean image, (B, 3, H, W), clamped to [-1, 1].
+        log_variance: log of the variance of the ancestral step, same shape: learned, between that of the posterior
+            and beta (Nichol & Dhariwal 2021, Eq. 15).
+    """
+
+    x0: Tensor
+    log_variance: Tensor
+
+
+class Predictor(Protocol):
+    """What a sampler needs of a prior."""
+
+    def predict(self, x: Tensor, step: Step) -> Prediction:
+        """The prediction at x_t = x, (B, 3, H, W)."""
+        ...
+
+
+def predicted_x0(x: Tensor, noise: Tensor, abar: float) -> Tensor:
+    """The clean image that x_t and its noise imply (Ho et al. 2020, Eq. 9 solved for x_0), not clamped."""
+    return (1 / abar) ** 0.5 * x - (1 / abar - 1) ** 0.5 * noise
+
+
+@dataclass(slots=True)
+class Prior:
+    """An unconditional diffusion model of faces.
+
+    Attributes:
+        name: what the user calls it.
+        settings: the network's layout; settings.image_size is the side it was trained at, in pixels.
+        network: (B, 3, H, W), (B,) -> (B, 6, H, W): noise, and variance channels.
+    """
+
+    name: str
+    settings: UNetSettings
+    network: nn.Module
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures it was trained on."""
+        return self.settings.image_size
+
+    def to(self, device: torch.device | str) -> Prior:
+        """Move the network; returns itself."""
+        self.network.to(device)
+        return self
+
+    def predict(self, x: Tensor, step: Step) -> Prediction:
+        """Clean image and step variance at x_t = x, (B, 3, H, W), not bounded.
+
+        Raises:
+            ShapeError: a side that the network cannot halve often enough.
+        """
+        multiple = 2 ** (len(self.settings.channel_mult) - 1)
+        if x.shape[-1] % multiple or x.shape[-2] % multiple:
+            raise ShapeError(f"{self.name}: expected sides that are multiples of {multiple}, got {tuple(x.shape[-2:])}")
+        output = self.network(x, torch.full((len(x),), step.t, device=x.device)).float()
+        noise, variance = output.chunk(2, dim=1)
+        share = (variance + 1) / 2
+        log_variance = share * float(torch.tensor(step.beta).log()) + (1 - share) * step.log_posterior_variance
+        return Prediction(predicted_x0(x, noise, step.abar).clamp(-1, 1), log_variance)
+
+
+def build_prior(name: str, state: dict[str, Tensor], metadata: dict[str, str], size: int | None = None) -> Prior:
+    """Rebuild a prior from its tensors and, where there are some, the settings in a file's header.
+
+    Raises:
+        WeightsError: not a U-Net in the public layout, or weights that do not fit.
+    """
+    stored = metadata.get("settings")
+    settings = UNetSettings.model_validate_json(stored) if stored else unet_settings(state, size)
+    network = UNet(settings)
+    load_weights(network, state, source=name)
+    return Prior(name, settings, network.eval().requires_grad_(False))
+
+
+def load_prior_file(path: Path, size: int | None = None) -> Prior:
+    """Load a prior from a checkpoint of ours or in the public layout.
+
+    Args:
+        path: safetensors or torch file.
+        size: side of the pictures it was trained on, where the file does not tell and it is not 8 px at the lowest
+            level of the network.
+    """
+    state, metadata = read_state(path)
+    return build_prior(str(path), state, metadata, size)

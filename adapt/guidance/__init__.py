@@ -1,0 +1,1 @@
+"""Guidance terms: what keeps the person while the prior cleans the picture."""

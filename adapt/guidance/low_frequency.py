@@ -1,0 +1,93 @@
+"""The low-frequency constraint of DT-BFR (Algorithm 1) and its low-pass filter phi_N."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from adapt.diffusion.sampler import Job
+from adapt.diffusion.schedule import noised
+from adapt.diffusion.solvers import Draw
+from adapt.diffusion.steps import Step
+from adapt.errors import ShapeError
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """The cubic convolution kernel with a = -0.5 (Keys 1981)."""
+    d = distance.abs()
+    near = 1.5 * d**3 - 2.5 * d**2 + 1
+    far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+    return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+
+
+def resize_matrix(length: int, out_length: int) -> Tensor:
+    """Cubic resizing of one axis as a matrix, (out_length, length) float64.
+
+    Pixel centres are aligned, the kernel is stretched when it shrinks (antialiased), rows sum to 1, and borders are
+    mirrored with the edge pixel repeated, as MATLAB's imresize does it. `F.interpolate` differs near the borders
+    by up to 0.16.
+    """
+    scale = out_length / length
+    stretch = max(1.0, 1 / scale)
+    centres = (torch.arange(out_length, dtype=torch.float64) + 0.5) / scale - 0.5
+    taps = int(4 * stretch) + 2
+    left = torch.floor(centres - 2 * stretch).long()
+    positions = left[:, None] + torch.arange(taps)[None, :]
+    weights = _cubic((positions - centres[:, None]) / stretch)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    period = 2 * length
+    folded = positions % period
+    folded = torch.where(folded < length, folded, period - 1 - folded)
+    return torch.zeros(out_length, length, dtype=torch.float64).scatter_add_(1, folded, weights)
+
+
+@lru_cache(maxsize=64)
+def _low_pass_matrix(length: int, factor: int) -> Tensor:
+    """Down by `factor` and up again along one axis, (length, length) float64."""
+    small = -(-length // factor)
+    return resize_matrix(small, length) @ resize_matrix(length, small)
+
+
+def low_pass(image: Tensor, factor: int) -> Tensor:
+    """phi_N: cubic downsampling by `factor` and cubic upsampling, (B, C, H, W) -> the same.
+
+    Raises:
+        ShapeError: a side that is not a multiple of the factor.
+
+    Source: DT-BFR Sec. 4.1 (after ILVR, Choi et al. 2021), with the kernel of the public code.
+    """
+    height, width = image.shape[-2:]
+    if height % factor or width % factor:
+        raise ShapeError(f"low-pass of factor {factor}: expected sides that are multiples of it, got {height} x {width}")
+    rows = _low_pass_matrix(height, factor).to(image)
+    columns = _low_pass_matrix(width, factor).to(image)
+    return rows @ image @ columns.t()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LowFrequency:
+    """Replaces the sample's low frequencies by those of the restored image, freshly noised to the same level.
+
+    Attributes:
+        factor: N of the low-pass filter.
+        last_t: L; acts after steps that start above this timestep of the 1000-step schedule.
+
+    Source: DT-BFR Algorithm 1. The level is that of the step's end, "t - 1" on the chain that is walked.
+    """
+
+    factor: int
+    last_t: int
+    acts_on: Literal["x0", "sample"] = "sample"
+
+    def begin(self, job: Job) -> Tensor:
+        return job.restored
+
+    def apply(self, image: Tensor, step: Step, memory: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        if step.t <= self.last_t:
+            return image, memory
+        reference = noised(memory, step.abar_prev, draw())
+        return image + low_pass(reference - image, self.factor), memory
