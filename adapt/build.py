@@ -1,0 +1,84 @@
+"""Names to objects: the one module that sees every room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapt.errors import UsageError
+from adapt.packs.pack import Pack, embedded_packs, load_pack
+
+if TYPE_CHECKING:
+    from adapt.diffusion.prior import Prior
+    from adapt.export.bundle import BundleModel
+    from adapt.perceptual.distance import PerceptualDistance
+    from adapt.restorers.base import Restorer
+
+WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+
+
+def load_prior(name: str | Path) -> Prior:
+    """A diffusion prior by pack name, pack folder, or checkpoint file in the public layout.
+
+    Raises:
+        UsageError: no such pack or file.
+        WeightsError: weights that cannot be read or do not fit.
+    """
+    from adapt.diffusion.prior import build_prior, load_prior_file
+
+    if Path(name).suffix in WEIGHT_SUFFIXES:
+        return load_prior_file(Path(name))
+    pack = load_pack(name)
+    state, metadata = pack.read("prior")
+    return build_prior(f"{pack.card.name}/prior", state, metadata)
+
+
+def load_restorer(name: str | Path) -> Restorer:
+    """A restorer by checkpoint file, run folder, pack (its default restorer), or PACK/RESTORER.
+
+    Raises:
+        UsageError: nothing of that name.
+        WeightsError: weights that cannot be read or do not fit.
+    """
+    from adapt.restorers.base import build_restorer, load_restorer_file
+
+    path = Path(name)
+    if path.suffix in WEIGHT_SUFFIXES:
+        return load_restorer_file(path)
+    for inside in ("best.safetensors", "model.safetensors"):
+        if (path / inside).is_file():
+            return load_restorer_file(path / inside)
+    pack_name, _, wanted = str(name).partition("/")
+    try:
+        pack = load_pack(name if path.is_dir() else pack_name)
+    except UsageError as error:
+        raise UsageError(
+            f"no restorer '{name}': expected a checkpoint file, a run, a bundle, PACK or PACK/RESTORER"
+            f" (packs: {', '.join(embedded_packs())})"
+        ) from error
+    chosen = wanted if wanted and not path.is_dir() else pack.card.restorer
+    state, metadata = pack.read(chosen)
+    return build_restorer(f"{pack.card.name}/{chosen}", state, metadata)
+
+
+def load_model(name: str | Path) -> Restorer | BundleModel:
+    """What `adapt restore` runs: a bundle through onnxruntime, anything else through PyTorch."""
+    path = Path(name)
+    if (path / "bundle.json").is_file():
+        from adapt.export.bundle import load_bundle
+
+        return load_bundle(path)
+    return load_restorer(name)
+
+
+def load_distance(pack: Pack) -> PerceptualDistance:
+    """LPIPS where its weights are on the machine, else the pack's own perceptual distance; `.name` says which."""
+    import json
+
+    from adapt.perceptual.distance import find_lpips, load_pack_distance
+
+    found = find_lpips()
+    if found is not None:
+        return found
+    state, metadata = pack.read("perceptual")
+    return load_pack_distance(state, json.loads(metadata["settings"]), pack.network_digest("perceptual"))

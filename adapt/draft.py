@@ -1,0 +1,234 @@
+"""A recipe before it is checked: the values of a YAML file, each with the place where it is written.
+
+The YAML is that of the 1.2 core schema: `1e-4` is a number, `010` is ten, `no`, `off`, `on` and `yes` are words.
+Tags and keys given twice are problems; so are aliases inside their own anchor.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import yaml
+
+from adapt.errors import RecipeError
+
+Keys: TypeAlias = tuple[str | int, ...]
+"""The way to a value: names in mappings, numbers in lists."""
+
+
+def dotted(keys: Keys) -> str:
+    """Keys as a user writes them: `guidance.0.factor`."""
+    return ".".join(str(key) for key in keys)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where something is written; places in the file sort before overrides, and each in their order."""
+
+    override: int
+    line: int
+    column: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """Something to mend, and where."""
+
+    place: Place
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place.text}: {self.text}"
+
+
+@dataclass(slots=True)
+class Draft:
+    """The values of a recipe, the place of each, and what is wrong with how they are written.
+
+    Booleans are kept as the words `true` and `false`: settings that are booleans understand them, and a number
+    does not mistake `true` for 1.
+    """
+
+    file: str
+    values: dict[str, Any] = field(default_factory=dict[str, Any])
+    places: dict[Keys, Place] = field(default_factory=dict[Keys, Place])
+    problems: list[Problem] = field(default_factory=list[Problem])
+    overrides: int = 0
+
+    @classmethod
+    def read(cls, path: Path) -> Draft:
+        """Read a file.
+
+        Raises:
+            RecipeError: it cannot be read, is not YAML, or does not hold a mapping.
+        """
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{path}: expected UTF-8 text; byte {error.start + 1} is none") from error
+        except OSError as error:
+            raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+        draft = cls(str(path))
+        draft.places[()] = Place(0, 1, 1, f"{path}:1:1")
+        node = _compose(text, str(path))
+        if not isinstance(node, yaml.MappingNode):
+            got = "nothing" if node is None else "a list" if isinstance(node, yaml.SequenceNode) else "one value"
+            raise RecipeError(f"{path}:1:1: expected lines of `key: value`, got {got}")
+        draft.values = draft._mapping(node, (), None, ())
+        return draft
+
+    def place(self, keys: Keys) -> Place:
+        """The place of a value, or of the nearest thing around it that is written down."""
+        while keys not in self.places:
+            keys = keys[:-1]
+        return self.places[keys]
+
+    def override(self, text: str) -> None:
+        """Put the value of `key=value` over what is there; a key that is not there yet is added."""
+        self.overrides += 1
+        place = Place(self.overrides, 0, 0, text)
+        key, equals, value = text.partition("=")
+        names = key.strip().split(".")
+        try:
+            if not equals or not all(names):
+                raise RecipeError("an override is written key=value, as in steps=20")
+            node = _compose(value, key)
+            holder, keys = self._holder(names, place)
+        except RecipeError as error:
+            self.problems.append(Problem(place, str(error)))
+            return
+        for old in [old for old in self.places if old[: len(keys)] == keys]:
+            del self.places[old]
+        self.places[keys] = place
+        holder[keys[-1]] = None if node is None else self._value(node, keys, place, ())
+
+    def _holder(self, names: list[str], place: Place) -> tuple[Any, Keys]:
+        """The mapping or list that holds the last of the names, and the keys to it; mappings on the way are made."""
+        holder: Any = self.values
+        keys: Keys = ()
+        for name, following in zip(names, [*names[1:], None], strict=True):
+            keys = (*keys, _key(holder, keys, name))
+            if following is None:
+                break
+            if isinstance(holder, dict) and name not in holder:
+                self.places[keys] = place
+                holder[name] = {}
+            holder = cast(Any, holder)[keys[-1]]
+        return cast(Any, holder), keys
+
+    def _value(self, node: yaml.Node, keys: Keys, place: Place | None, around: tuple[yaml.Node, ...]) -> Any:
+        """The value of a node. Its places are all `place`; where that is None, each is the node's own."""
+        if any(node is outer for outer in around):
+            self.problems.append(Problem(self.place(keys), f"{dotted(keys)}: an alias inside its own anchor"))
+            return None
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, keys, place, around)
+        if isinstance(node, yaml.SequenceNode):
+            items: list[Any] = []
+            for index, item in enumerate(node.value):
+                self.places[*keys, index] = place or self._mark(item)
+                items.append(self._value(item, (*keys, index), place, (*around, node)))
+            return items
+        return self._scalar(node, keys)
+
+    def _mapping(
+        self, node: yaml.MappingNode, keys: Keys, place: Place | None, around: tuple[yaml.Node, ...]
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            here = place or self._mark(key_node)
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append(Problem(here, "a key has to be one word"))
+                continue
+            inner: Keys = (*keys, str(key_node.value))
+            if inner[-1] in values:
+                first = self.places[inner].line
+                where = f", first on line {first}" if first else ""
+                self.problems.append(Problem(here, f"{dotted(inner)}: given twice{where}"))
+                continue
+            self.places[inner] = here
+            values[str(key_node.value)] = self._value(value_node, inner, place, (*around, node))
+        return values
+
+    def _scalar(self, node: yaml.Node, keys: Keys) -> Any:
+        text = str(node.value)
+        match node.tag.removeprefix(_TAG):
+            case "null":
+                return None
+            case "int":
+                return int(text, 0 if text[:2] in ("0x", "0o") else 10)
+            case "float":
+                return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+            case "bool":
+                return text.lower()
+            case "str":
+                return text
+            case _:
+                self.problems.append(Problem(self.place(keys), f"{dotted(keys)}: tags are not used here ({node.tag})"))
+                return text
+
+    def _mark(self, node: yaml.Node) -> Place:
+        line, column = node.start_mark.line + 1, node.start_mark.column + 1
+        return Place(0, line, column, f"{self.file}:{line}:{column}")
+
+
+def to_yaml(values: dict[str, Any]) -> str:
+    """YAML text that reads back as the same values, by YAML 1.1 or 1.2."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
+
+
+def _key(holder: Any, around: Keys, name: str) -> str | int:
+    """The name as a key of a mapping or an index of a list."""
+    if isinstance(holder, dict):
+        return name
+    if not isinstance(holder, list):
+        raise RecipeError(f"{dotted(around)}: holds nothing that could be named '{name}'")
+    length = len(cast(list[Any], holder))
+    if not name.isdecimal() or int(name) >= length:
+        there = f"items 0 to {length - 1}" if length else "no items"
+        raise RecipeError(f"{dotted(around)}: has {there} (got '{name}')")
+    return int(name)
+
+
+# ---------------------------------------------------------------- the YAML dialect
+
+_TAG = "tag:yaml.org,2002:"
+_RESOLVERS = [  # YAML 1.2, section 10.3.2
+    (_TAG + "null", re.compile(r"(?:~|null|Null|NULL|)\Z")),
+    (_TAG + "bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")),
+    (_TAG + "int", re.compile(r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z")),
+    (_TAG + "float", re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")),
+    (_TAG + "float", re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")),
+]
+
+
+class _Loader(yaml.SafeLoader):
+    """Tags plain scalars by the core schema of YAML 1.2."""
+
+    yaml_implicit_resolvers = {None: _RESOLVERS}  # noqa: RUF012  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every word that YAML 1.1 or 1.2 would take for something else."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # pyright: ignore[reportIncompatibleVariableOverride]
+        **yaml.SafeDumper.yaml_implicit_resolvers,
+        None: _RESOLVERS,
+    }
+
+
+def _compose(text: str, source: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=_Loader)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+        raise RecipeError(f"{where}: not YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise RecipeError(f"{source}: nested too deeply") from error

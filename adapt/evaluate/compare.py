@@ -1,0 +1,191 @@
+"""Restored pictures against the truth, the photos they were made from, or a folder of clean pictures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from adapt.errors import ShapeError, UsageError
+from adapt.evaluate.evaluation import Evaluation, Tally
+from adapt.evaluate.metrics import KID_FLOOR, Perceptual
+from adapt.images import check_image
+from adapt.photos.files import read_photo
+from adapt.photos.folder import find_photos
+
+_BATCH: Final = 8
+_NAMED: Final = 5  # file names in a message
+
+
+def evaluate_folder(
+    restored: Path,
+    *,
+    truth: Path | None = None,
+    photos: Path | None = None,
+    reference: Path | None = None,
+    distance: Perceptual | None,
+    match_statistics: bool = False,
+    device: torch.device | str = "cpu",
+) -> Evaluation:
+    """All that can be said about a folder of restored pictures.
+
+    Against `truth`: PSNR, SSIM, perceptual distance, KID. Against `photos`: low-frequency change and colour shift.
+    Against `reference`: KID. At most eight pictures of each folder are in memory; what grows with the number of
+    photos is a row of numbers and a feature vector for each.
+
+    Args:
+        restored: the folder to judge. Every picture needs a partner of the same id (relative path without suffix)
+            and size in `truth` and `photos`; those may hold more, which is noted.
+        truth: what the pictures should be.
+        photos: what they were restored from.
+        reference: clean pictures of the same size and of other people or scenes.
+        distance: perceptual distance and features, on `device`; None goes without perceptual distance and KID.
+        match_statistics: PSNR and SSIM after `metrics.matched_to`, for numbers to set beside DT-BFR's.
+        device: where to compute.
+
+    Raises:
+        UsageError: nothing to compare with, an empty folder, missing partners, or too few pictures for `reference`.
+        ShapeError: pictures of different sizes, both named.
+        PhotoError: a picture that cannot be read.
+    """
+    if truth is None and photos is None and reference is None:
+        raise UsageError(f"{restored}: nothing to compare with; give the truth, the photos or a reference folder")
+    if reference is not None and distance is None:
+        raise UsageError(f"{reference}: a reference is compared by features, and no perceptual network was given")
+    found = _pictures(restored)
+    tally = Tally(distance, match_statistics=match_statistics, device=device)
+    sides = {"truth": truth, "photos": photos}
+    partners = {side: _partners(found, folder, restored, tally) for side, folder in sides.items() if folder is not None}
+    references = {} if reference is None else _pictures(reference)
+    if reference is not None and min(len(found), len(references)) < KID_FLOOR:
+        raise UsageError(
+            f"{reference}: KID needs {KID_FLOOR} pictures or more on each side, got {len(found)} restored and"
+            f" {len(references)} reference pictures"
+        )
+
+    size = _Size()
+    for ids in _batches(list(found)):
+        ours, _ = _read([found[name] for name in ids], size)
+        others: dict[str, Tensor] = {}
+        for side, files in partners.items():
+            others[side], digests = _read([files[name] for name in ids], size)
+            for name, digest in zip(ids, digests, strict=True):
+                tally.note_content(side, name, digest)
+        tally.add(ids, ours, truth=others.get("truth"), photos=others.get("photos"))
+    for ids in _batches(list(references)):
+        pictures, digests = _read([references[name] for name in ids], size)
+        for name, digest in zip(ids, digests, strict=True):
+            tally.note_content("reference", name, digest)
+        tally.add_reference(pictures)
+    return tally.evaluation()
+
+
+def evaluate_images(
+    restored: Tensor,
+    truth: Tensor,
+    *,
+    distance: Perceptual | None,
+    ids: Sequence[str] | None = None,
+    photos: Tensor | None = None,
+    match_statistics: bool = False,
+    device: torch.device | str = "cpu",
+) -> Evaluation:
+    """As `evaluate_folder`, for pictures in memory.
+
+    Args:
+        restored, truth: (N, 3, H, W) in [0, 1].
+        distance, match_statistics, device: as for `evaluate_folder`.
+        ids: the photos' names; their numbers if None.
+        photos: what `restored` was made from, same shape, or None.
+
+    Raises:
+        ShapeError, RangeError: not batches of one shape in [0, 1].
+        UsageError: no pictures, or another number of ids.
+    """
+    batches = {"restored": restored, "truth": truth} | ({} if photos is None else {"photos": photos})
+    for name, batch in batches.items():
+        if batch.shape != restored.shape:
+            raise ShapeError(
+                f"{name}: expected the shape of the restored pictures, {tuple(restored.shape)}, got"
+                f" {tuple(batch.shape)}"
+            )
+    if len(restored) == 0:
+        raise UsageError("evaluation: expected one picture or more, got none")
+    for name, batch in batches.items():
+        check_image(batch, name)
+    names = [f"{index}" for index in range(len(restored))] if ids is None else list(ids)
+    if len(names) != len(restored):
+        raise UsageError(f"evaluation: expected an id for each of {len(restored)} pictures, got {len(names)}")
+    tally = Tally(distance, match_statistics=match_statistics, device=device)
+    for start in range(0, len(names), _BATCH):
+        part = slice(start, start + _BATCH)
+        for side in batches.keys() - {"restored"}:
+            for name, picture in zip(names[part], batches[side][part], strict=True):
+                tally.note_content(side, name, _tensor_digest(picture))
+        tally.add(names[part], restored[part], truth=truth[part], photos=None if photos is None else photos[part])
+    return tally.evaluation()
+
+
+# ---------------------------------------------------------------- parts
+
+
+class _Size:
+    """The size that all pictures of an evaluation share: that of the first."""
+
+    def __init__(self) -> None:
+        self.shape: torch.Size | None = None
+        self.path = Path()
+
+    def check(self, picture: Tensor, path: Path) -> None:
+        if self.shape is None:
+            self.shape, self.path = picture.shape, path
+        elif picture.shape != self.shape:
+            wide, other = (f"{s[2]} x {s[1]}" for s in (self.shape, picture.shape))
+            raise ShapeError(
+                f"{path}: expected {wide} pixels as {self.path}, got {other}; numbers of different sizes do not"
+                " compare -- resize them all the same way first"
+            )
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    """Files of a folder by id, in order of id."""
+    found = {photo.id: photo.path for photo in find_photos(folder)}
+    if not found:
+        raise UsageError(f"{folder}: expected pictures, found none")
+    return dict(sorted(found.items()))
+
+
+def _partners(found: dict[str, Path], folder: Path, restored: Path, tally: Tally) -> dict[str, Path]:
+    others = _pictures(folder)
+    if missing := [name for name in found if name not in others]:
+        raise UsageError(
+            f"{folder}: no partner for {len(missing)} of {len(found)} pictures of {restored}: {_listed(missing)}"
+        )
+    if unused := [name for name in others if name not in found]:
+        tally.notes.append(f"{len(unused)} of {len(others)} pictures of {folder.name} not restored: {_listed(unused)}")
+    return others
+
+
+def _read(paths: Sequence[Path], size: _Size) -> tuple[Tensor, list[str]]:
+    read = [read_photo(path) for path in paths]
+    for photo, path in zip(read, paths, strict=True):
+        size.check(photo.image, path)
+    return torch.stack([photo.image for photo in read]), [photo.sha256 for photo in read]
+
+
+def _batches(ids: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(ids), _BATCH):
+        yield ids[start : start + _BATCH]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _tensor_digest(picture: Tensor) -> str:
+    return hashlib.sha256(picture.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()

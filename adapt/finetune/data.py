@@ -1,0 +1,87 @@
+"""The pairs of fine-tuning: photos and their accepted targets, split into those trained on and those held back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from adapt.errors import UsageError
+from adapt.photos.folder import find_photos
+from adapt.photos.pairs import load_fitted
+
+CACHE_BYTES = 1 << 30
+
+
+class Pictures:
+    """Pictures of one size by index, kept as 8 bits in memory as long as they fit in a gigabyte."""
+
+    def __init__(self, paths: Sequence[Path], size: int) -> None:
+        self.paths = list(paths)
+        self.size = size
+        self._room = CACHE_BYTES // (3 * size * size)
+        self._kept: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """(B, 3, S, S) in [0, 1]. Raises PhotoError for a file that cannot be read or is not square."""
+        return torch.stack([self._one(index) for index in indices])
+
+    def _one(self, index: int) -> Tensor:
+        kept = self._kept.get(index)
+        if kept is None:
+            kept = load_fitted(self.paths[index], self.size).mul(255).round().byte()
+            if len(self._kept) < self._room:
+                self._kept[index] = kept
+        return kept.float() / 255
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Photos and targets, the same index in both; ids in the same order."""
+
+    ids: list[str]
+    photos: Pictures
+    targets: Pictures
+
+
+def split_pairs(
+    photos: Path, targets: dict[str, Path], *, size: int, holdout: float, seed: int
+) -> tuple[Split, Split]:
+    """Pairs to train on and pairs held back.
+
+    Which photos are held back depends on seed and name alone: a photo more or less moves no other across.
+
+    Args:
+        photos: the folder of photos.
+        targets: accepted target pictures by photo id.
+        size: side of the pictures in pixels.
+        holdout: share held back, at least one photo.
+        seed: the recipe's.
+
+    Raises:
+        UsageError: targets without a photo, or fewer than two pairs.
+    """
+    by_id = {photo.id: photo.path for photo in find_photos(photos)}
+    lost = [id for id in targets if id not in by_id]
+    if lost:
+        raise UsageError(f"{photos}: {len(lost)} targets have no photo of the same name there, first: {lost[0]}")
+    ids = sorted(targets)
+    if len(ids) < 2:
+        raise UsageError(f"{photos}: fine-tuning needs at least 2 accepted targets, there are {len(ids)}")
+    drawn = sorted(ids, key=lambda id: hashlib.sha256(f"{seed}:{id}".encode()).digest())
+    count = min(max(1, round(holdout * len(ids))), len(ids) - 1)
+    held = set(drawn[:count])
+
+    def part(chosen: list[str]) -> Split:
+        return Split(
+            chosen, Pictures([by_id[id] for id in chosen], size), Pictures([targets[id] for id in chosen], size)
+        )
+
+    return part([id for id in ids if id not in held]), part([id for id in ids if id in held])

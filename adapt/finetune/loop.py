@@ -1,0 +1,266 @@
+"""Fine-tuning: photo in, target out, with a discriminator beside, and the better of old and new kept as `best`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from adapt.finetune.data import Pictures, Split
+from adapt.finetune.discriminator import UNetDiscriminator
+from adapt.finetune.losses import tells_apart
+from adapt.finetune.objectives import OBJECTIVES, Distance, ImageObjective
+from adapt.finetune.state import State
+from adapt.restorers.base import Restorer
+from adapt.runs import Run
+from adapt.settings import FinetuneSettings
+from adapt.training import Ema, batch_indices, check_finite, cosine, step_generator
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+OnSamples = Callable[[int, list[str], list[Tensor]], None]
+
+EVALUATION_BATCH = 8
+SAMPLE_ROWS = 8
+LOG_EVERY = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a fine-tuning ended.
+
+    Attributes:
+        improved: whether the adapted weights beat those it started from on the held-back photos.
+        best_step: the step of the weights in `best.safetensors`; 0 means the start.
+        base, best: the scores of both, by part.
+        trained, held_back: numbers of photos.
+    """
+
+    improved: bool
+    best_step: int
+    base: dict[str, float]
+    best: dict[str, float]
+    trained: int
+    held_back: int
+
+    @property
+    def verdict(self) -> str:
+        """One sentence for the user."""
+        if not self.improved:
+            return (
+                "The adapted model is not better than the one it started from on the held-back photos;"
+                " best.safetensors holds the old weights."
+            )
+        parts = ", ".join(f"{name} {self.base[name]:.4f} -> {self.best[name]:.4f}" for name in ("l1", "perceptual"))
+        return f"Adapted: step {self.best_step} is the best on {self.held_back} held-back photos ({parts})."
+
+
+def finetune(
+    restorer: Restorer,
+    train: Split,
+    held: Split,
+    *,
+    settings: FinetuneSettings,
+    distance: Distance,
+    run: Run,
+    real: Pictures | None = None,
+    on_step: OnStep | None = None,
+    on_samples: OnSamples | None = None,
+    max_steps: int | None = None,
+) -> Outcome:
+    """Fine-tune a restorer, or go on where the run folder stands.
+
+    Args:
+        restorer: what to start from; its network is trained in place.
+        train, held: pairs trained on, and pairs that only choose `best`.
+        settings: the recipe.
+        distance: the perceptual distance.
+        run: the open run folder.
+        real: sharp faces for the discriminator; the accepted targets themselves, unpaired, where None. DT-BFR takes
+            70,000 FFHQ photographs.
+        on_step: called with step, steps and losses.
+        on_samples: called with step, ids and rows (photo, base, adapted, target) at every evaluation.
+        max_steps: stop, resumably, after so many steps of this call.
+
+    Raises:
+        TrainingError: a loss is not finite; the last state is kept.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    device = accelerator.device
+    objective = OBJECTIVES[settings.objective](settings, distance)
+    state = _fresh(restorer, settings)
+    last = run.folder / "last" / "state.pt"
+    state.network.to(device)
+    base_rows = _restored(state.network, held.photos, range(min(SAMPLE_ROWS, len(held.ids))), device)
+    if last.exists():
+        state.load(last, run.digest)
+    else:
+        state.base_parts = _score(state.network, held, objective, device)
+        state.best_parts = state.base_parts
+        state.base_score = state.best_score = state.base_parts["total"]
+        restorer.save(run.folder / "best.safetensors", metadata={"step": "0"})
+    run.rewind(state.step)
+    state.ema.shadow = {key: value.to(device) for key, value in state.ema.shadow.items()}
+    network, optimizer = accelerator.prepare(state.network, state.optimizer)
+    discriminator, discriminator_optimizer = state.discriminator, state.discriminator_optimizer
+    if discriminator is not None and discriminator_optimizer is not None:
+        discriminator, discriminator_optimizer = accelerator.prepare(discriminator, discriminator_optimizer)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    reals = train.targets if real is None else real
+    stop = settings.steps if max_steps is None else min(settings.steps, state.step + max_steps)
+    network.train()
+
+    for step in range(state.step, stop):
+        generator = step_generator(settings.seed, step, rank)
+        chosen = batch_indices(settings.seed, step * world + rank, settings.batch, len(train.ids))
+        photos, targets = _mirrored(train, chosen, settings.flips, generator)
+        photos, targets = photos.to(device), targets.to(device)
+        for group in optimizer.param_groups:
+            group["lr"] = cosine(step, settings.steps, settings.learning_rate, settings.final_learning_rate)
+
+        if discriminator is not None:
+            discriminator.requires_grad_(False)  # the generator's loss must not reach the discriminator (FACTS 4.1)
+        with accelerator.autocast():
+            restored = network(photos).float()
+            total, parts = objective.losses(restored, targets, discriminator)
+        check_finite(parts, step)
+        accelerator.backward(total)
+        accelerator.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        values = {name: part.detach().mean().item() for name, part in parts.items()}
+
+        if discriminator is not None and discriminator_optimizer is not None:
+            discriminator.requires_grad_(True)
+            picked = torch.randint(len(reals), (len(photos),), generator=generator).tolist()
+            with accelerator.autocast():
+                loss = tells_apart(discriminator(reals.batch(picked).to(device)), discriminator(restored.detach()))
+            check_finite({"discriminator": loss}, step)
+            accelerator.backward(loss)
+            discriminator_optimizer.step()
+            discriminator_optimizer.zero_grad(set_to_none=True)
+            values["discriminator"] = loss.item()
+
+        state.ema.update(accelerator.unwrap_model(network), step)
+        state.step = step + 1
+        due = state.step % settings.evaluate_every == 0 or state.step == settings.steps
+        if accelerator.is_main_process and (step % LOG_EVERY == 0 or due):
+            run.log(step, values)
+        if on_step is not None:
+            on_step(state.step, settings.steps, values)
+        if accelerator.is_main_process and (due or state.step == stop):
+            if due:
+                _evaluate(restorer, state, held, objective, run, device)
+                if on_samples is not None:
+                    on_samples(state.step, *_samples(restorer, state, held, base_rows, device))
+                network.train()
+            state.save(last, run.digest)
+    return Outcome(
+        improved=state.best_step > 0,
+        best_step=state.best_step,
+        base=state.base_parts,
+        best=state.best_parts,
+        trained=len(train.ids),
+        held_back=len(held.ids),
+    )
+
+
+def _fresh(restorer: Restorer, settings: FinetuneSettings) -> State:
+    """The state before the first step."""
+    optimizer = torch.optim.AdamW(
+        restorer.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    discriminator = discriminator_optimizer = None
+    if settings.adversarial:
+        generator = step_generator(settings.seed, 0, rank=-1)
+        discriminator = UNetDiscriminator(features=settings.discriminator.features, generator=generator).train()
+        discriminator_optimizer = torch.optim.AdamW(
+            discriminator.parameters(), lr=settings.discriminator.learning_rate, weight_decay=0.0
+        )
+    return State(
+        restorer.network, Ema(restorer.network, settings.ema), optimizer, discriminator, discriminator_optimizer
+    )
+
+
+def _mirrored(
+    split: Split, chosen: Sequence[int], flips: bool, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A batch of pairs, each mirrored or not as a whole."""
+    photos, targets = split.photos.batch(chosen), split.targets.batch(chosen)
+    if not flips:
+        return photos, targets
+    turned = (torch.rand(len(chosen), generator=generator) < 0.5).view(-1, 1, 1, 1)
+    return torch.where(turned, photos.flip(-1), photos), torch.where(turned, targets.flip(-1), targets)
+
+
+@torch.no_grad()
+def _restored(network: nn.Module, photos: Pictures, indices: Sequence[int], device: torch.device) -> Tensor:
+    """Restored photos on the CPU, clamped, (N, 3, H, W)."""
+    network.eval()
+    done = [
+        network(photos.batch(indices[first : first + EVALUATION_BATCH]).to(device)).float().clamp(0, 1).cpu()
+        for first in range(0, len(indices), EVALUATION_BATCH)
+    ]
+    return torch.cat(done)
+
+
+@torch.no_grad()
+def _score(network: nn.Module, held: Split, objective: ImageObjective, device: torch.device) -> dict[str, float]:
+    """Mean scores on the held-back photos."""
+    network.eval()
+    sums: dict[str, float] = {}
+    for first in range(0, len(held.ids), EVALUATION_BATCH):
+        indices = range(first, min(first + EVALUATION_BATCH, len(held.ids)))
+        restored = network(held.photos.batch(indices).to(device)).float()
+        for name, values in objective.score(restored, held.targets.batch(indices).to(device)).items():
+            sums[name] = sums.get(name, 0.0) + values.double().sum().item()
+    return {name: value / len(held.ids) for name, value in sums.items()}
+
+
+class _Averaged:
+    """The network with its averaged weights, for the length of a `with`."""
+
+    def __init__(self, network: nn.Module, ema: Ema) -> None:
+        self.network = network
+        self.ema = ema
+        self.own: dict[str, Tensor] = {}
+
+    def __enter__(self) -> nn.Module:
+        self.own = {key: value.clone() for key, value in self.network.state_dict().items()}
+        self.network.load_state_dict(self.ema.shadow)
+        return self.network
+
+    def __exit__(self, *exception: object) -> None:
+        self.network.load_state_dict(self.own)
+
+
+def _evaluate(
+    restorer: Restorer, state: State, held: Split, objective: ImageObjective, run: Run, device: torch.device
+) -> None:
+    """Score the averaged weights; if they are the best so far, write them as `best.safetensors`."""
+    with _Averaged(state.network, state.ema) as network:
+        parts = _score(network, held, objective, device)
+        run.log(state.step - 1, {f"held_back/{name}": value for name, value in parts.items()})
+        if parts["total"] < state.best_score:
+            state.best_score, state.best_step, state.best_parts = parts["total"], state.step, parts
+            restorer.save(run.folder / "best.safetensors", metadata={"step": str(state.step)})
+
+
+def _samples(
+    restorer: Restorer, state: State, held: Split, base: Tensor, device: torch.device
+) -> tuple[list[str], list[Tensor]]:
+    """Ids and rows (photo, base, adapted, target), each (4, 3, H, W), of the first held-back photos."""
+    indices = range(len(base))
+    with _Averaged(state.network, state.ema) as network:
+        adapted = _restored(network, held.photos, indices, device)
+    stacked = torch.stack([held.photos.batch(indices), base, adapted, held.targets.batch(indices)], dim=1)
+    return held.ids[: len(base)], list(stacked)
+
+
+def best_weights(run: Path) -> Path:
+    """The weights to use of a run."""
+    return run / "best.safetensors"

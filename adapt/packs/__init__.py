@@ -1,0 +1,1 @@
+"""Packs: sets of weights that belong together, with sources, licences and digests."""

@@ -1,0 +1,161 @@
+"""A pack: networks that belong together, named in `pack.yaml` with files, digests, sources and licences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import yaml
+from pydantic import Field, PositiveInt, ValidationError
+
+from adapt.digests import file_digest, settings_digest
+from adapt.disk import write_text
+from adapt.errors import UsageError, WeightsError
+from adapt.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EMBEDDED = Path(__file__).parent
+SHARD_BYTES = 15_000_000  # every file of the embedded pack stays under 16 MB
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class PackNetwork(Settings):
+    """One network of a pack."""
+
+    architecture: str
+    files: dict[str, Sha256] = Field(min_length=1, description="shards, in order, with their sha256")
+    licence: str
+    source: str = Field(description="where the weights come from")
+    trained: str = Field(description="on what, with which recipe, for how long")
+
+
+class PackCard(Settings):
+    """The contents of `pack.yaml`."""
+
+    name: str
+    size: PositiveInt = Field(description="side of the aligned faces, in pixels")
+    description: str
+    restorer: str = Field(description="the network that restores where none is named")
+    networks: dict[str, PackNetwork]
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """An opened pack: its card and the folder of its files."""
+
+    folder: Path
+    card: PackCard
+
+    @property
+    def digest(self) -> str:
+        """Stands for all weights of the pack."""
+        return settings_digest({name: network.files for name, network in self.card.networks.items()})
+
+    def network(self, name: str) -> PackNetwork:
+        """The entry of one network.
+
+        Raises:
+            WeightsError: the pack has no such network.
+        """
+        if name not in self.card.networks:
+            raise WeightsError(f"pack {self.card.name}: has no '{name}'; it has {', '.join(self.card.networks)}")
+        return self.card.networks[name]
+
+    def network_digest(self, name: str) -> str:
+        """Stands for the weights of one network."""
+        return settings_digest(self.network(name).files)
+
+    def problems(self) -> list[str]:
+        """Files that are missing or not what the card says, one line each."""
+        found: list[str] = []
+        for network in self.card.networks.values():
+            for name, expected in network.files.items():
+                path = self.folder / name
+                if not path.is_file():
+                    found.append(f"{path}: missing")
+                elif (got := file_digest(path)) != expected:
+                    found.append(f"{path}: expected sha256 {expected[:12]}..., got {got[:12]}...")
+        return found
+
+    def read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Tensors (as float32) and header of one network, its files checked against their digests.
+
+        Raises:
+            WeightsError: no such network, or a file that is missing or damaged.
+        """
+        from adapt.weights import read_state
+
+        state: dict[str, Tensor] = {}
+        metadata: dict[str, str] = {}
+        for file, expected in self.network(name).files.items():
+            path = self.folder / file
+            tensors, header = read_state(path)
+            if file_digest(path) != expected:
+                raise WeightsError(f"{path}: not the file that {self.folder / 'pack.yaml'} names; fetch the pack again")
+            state.update({key: value.float() if value.is_floating_point() else value for key, value in tensors.items()})
+            metadata.update(header)
+        return state, metadata
+
+
+def embedded_packs() -> list[str]:
+    """Names of the packs that ship with the package."""
+    return sorted(path.parent.name for path in EMBEDDED.glob("*/pack.yaml"))
+
+
+def load_pack(name: str | Path) -> Pack:
+    """Open a pack by the name of an embedded one, or by a folder or its `pack.yaml`.
+
+    Raises:
+        UsageError: there is no such pack.
+        WeightsError: its card cannot be read.
+    """
+    embedded = EMBEDDED / str(name) / "pack.yaml"
+    given = Path(name)
+    card = embedded if embedded.is_file() else given / "pack.yaml" if given.is_dir() else given
+    if not card.is_file() or card.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"no pack '{name}'; embedded packs are {', '.join(embedded_packs())}, else name a folder")
+    try:
+        return Pack(card.parent, PackCard.model_validate(yaml.safe_load(card.read_text(encoding="utf-8"))))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise WeightsError(f"{card}: not a pack card: {error}") from error
+
+
+def add_network(
+    folder: Path, name: str, state: dict[str, Tensor], header: dict[str, str], entry: dict[str, str]
+) -> None:
+    """Write a network into a pack's folder as half-precision shards, and enter it in `pack.yaml`.
+
+    Args:
+        folder: a pack's folder; its `pack.yaml` must be there.
+        name: what the network is called in the pack.
+        state: its tensors; floating ones are stored as float16.
+        header: architecture and settings, for the files' headers.
+        entry: architecture, licence, source and trained, for the card.
+    """
+    from adapt.weights import write_state
+
+    shards: list[dict[str, Tensor]] = [{}]
+    used = 0
+    for key, value in state.items():
+        bytes_needed = value.numel() * (2 if value.is_floating_point() else value.element_size())
+        if used + bytes_needed > SHARD_BYTES and shards[-1]:
+            shards.append({})
+            used = 0
+        shards[-1][key] = value
+        used += bytes_needed
+    files: dict[str, str] = {}
+    for index, shard in enumerate(shards, start=1):
+        suffix = f"-{index}-of-{len(shards)}" if len(shards) > 1 else ""
+        path = folder / f"{name}{suffix}.safetensors"
+        write_state(path, shard, header, half=True)
+        files[path.name] = file_digest(path)
+    for stale in folder.glob(f"{name}-*-of-*.safetensors"):
+        if stale.name not in files:
+            stale.unlink()
+    card_path = folder / "pack.yaml"
+    card = yaml.safe_load(card_path.read_text(encoding="utf-8"))
+    card.setdefault("networks", {})[name] = {**entry, "files": files}
+    write_text(card_path, yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=110))

@@ -1,0 +1,90 @@
+"""Pictures that belong together by name, and pictures brought to the size of a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapt.errors import PhotoError, UsageError
+from adapt.photos.files import read_image
+from adapt.photos.folder import find_photos
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHOWN = 3
+SQUARE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two files of the same id."""
+
+    id: str
+    left: Path
+    right: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Two folders side by side: the pairs, and the ids that only one of them has."""
+
+    pairs: list[Pair]
+    left_only: list[str]
+    right_only: list[str]
+
+    def complete(self, left: str, right: str) -> list[Pair]:
+        """The pairs, if nothing on the left lacks its partner.
+
+        Raises:
+            UsageError: a picture on the left has none on the right, or there are no pairs.
+        """
+        if self.left_only or not self.pairs:
+            first = ", ".join(self.left_only[:SHOWN])
+            raise UsageError(
+                f"{right}: {len(self.left_only)} pictures of {left} have no partner of the same name there"
+                f" ({first}{', ...' if len(self.left_only) > SHOWN else ''})"
+            )
+        return self.pairs
+
+
+def match(left: Path, right: Path) -> Matches:
+    """Pair the pictures of two folders by id."""
+    a = {photo.id: photo.path for photo in find_photos(left)}
+    b = {photo.id: photo.path for photo in find_photos(right)}
+    return Matches(
+        [Pair(id, path, b[id]) for id, path in a.items() if id in b],
+        [id for id in a if id not in b],
+        [id for id in b if id not in a],
+    )
+
+
+def fit(image: Tensor, size: int) -> tuple[Tensor, bool]:
+    """Bring an aligned face, (3, H, W) in [0, 1], to (3, size, size); also whether it had to be resized.
+
+    Raises:
+        PhotoError: not square, so not an aligned face.
+    """
+    import torch.nn.functional as F
+
+    height, width = image.shape[-2:]
+    if (height, width) == (size, size):
+        return image, False
+    if abs(height - width) > SQUARE_TOLERANCE * max(height, width):
+        raise PhotoError(f"not an aligned face: expected a square picture, got {width} x {height}; crop the face first")
+    resized = F.interpolate(image[None], (size, size), mode="bicubic", antialias=True)[0]
+    return resized.clamp(0, 1), True
+
+
+def load_fitted(path: Path, size: int) -> Tensor:
+    """Read an aligned face as (3, size, size) in [0, 1].
+
+    Raises:
+        PhotoError: cannot be read, or is not square; names the file.
+    """
+    image = read_image(path)
+    try:
+        return fit(image, size)[0]
+    except PhotoError as error:
+        raise PhotoError(f"{path}: {error}") from error

@@ -1,0 +1,1 @@
+"""Pseudo-targets: how they are drawn, which are good enough, and where they are kept."""

@@ -1,0 +1,172 @@
+"""Generation of pseudo-targets: photos in, a target store out; resumed, sharded, one bad photo never stopping the rest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adapt.digests import file_digest, photo_seed
+from adapt.disk import write_atomic
+from adapt.errors import PhotoError
+from adapt.photos.files import encode_png
+from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
+from adapt.photos.pairs import load_fitted
+from adapt.restorers.base import Restorer
+from adapt.settings import TargetSettings
+from adapt.targets.gate import judge
+from adapt.targets.methods import TargetMaker
+from adapt.targets.store import Record, TargetStore
+
+OnPhoto = Callable[[Record, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of the photos of this shard: records in the order of the photos."""
+
+    records: list[Record]
+
+    def count(self, status: str) -> int:
+        """How many photos ended in a status."""
+        return sum(record.status == status for record in self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    photo: PhotoFile
+    sha256: str
+
+
+def generate_targets(
+    photos: Path,
+    out: Path,
+    *,
+    settings: TargetSettings,
+    maker: TargetMaker,
+    restorer: Restorer,
+    identity: dict[str, Any],
+    limit: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    overwrite: bool = False,
+    device: torch.device | str = "cpu",
+    on_photo: OnPhoto | None = None,
+) -> Summary:
+    """Make the targets of a folder of photos that are not there yet.
+
+    Batches are cut from the list of all photos, so that a resumed run computes what the uninterrupted one would
+    have; each photo's noise comes from the seed and its content, so that order and shards do not matter.
+
+    Args:
+        photos: folder of aligned faces (or one file).
+        out: the store.
+        settings: the recipe; batch, seed and gate are read here.
+        maker: the method with its prior.
+        restorer: R of the papers.
+        identity: what decides the result, for the store.
+        limit: only the first so many photos.
+        shard: (index, count): this process takes every count-th photo, from index on.
+        overwrite: start the store anew.
+        device: where the networks are.
+        on_photo: sees each record, with photos finished and photos in all.
+
+    Raises:
+        UsageError: no photos, an output folder inside the photos, or a store made otherwise.
+    """
+    refuse_overlap(photos, out)
+    chosen = find_photos(photos, limit)[shard[0] :: shard[1]]
+    store = TargetStore(out, identity, shard=shard, overwrite=overwrite)
+    items = [_Item(photo, file_digest(photo.path)) for photo in chosen]
+    waiting = set(store.unfinished({item.photo.id: item.sha256 for item in items}))
+    finished = len(items) - len(waiting)
+    for first in range(0, len(items), settings.batch):
+        group = items[first : first + settings.batch]
+        if not any(item.photo.id in waiting for item in group):
+            continue
+        for record, picture in _make_group(group, settings, maker, restorer, device):
+            if record.id not in waiting:
+                continue
+            if picture is not None and record.target is not None:
+                write_atomic(out / record.target, lambda stream, data=picture: stream.write(data))
+            store.add(record)
+            finished += 1
+            if on_photo is not None:
+                on_photo(record, finished, len(items))
+    records = store.records()
+    return Summary([records[item.photo.id] for item in items])
+
+
+def _make_group(
+    group: Sequence[_Item],
+    settings: TargetSettings,
+    maker: TargetMaker,
+    restorer: Restorer,
+    device: torch.device | str,
+) -> list[tuple[Record, bytes | None]]:
+    """Records and encoded pictures of one batch of photos, in their order."""
+    results: dict[str, tuple[Record, bytes | None]] = {}
+    pictures: list[Tensor] = []
+    readable: list[_Item] = []
+    for item in group:
+        try:
+            pictures.append(load_fitted(item.photo.path, maker.prior.size))
+            readable.append(item)
+        except PhotoError as error:
+            results[item.photo.id] = (_failed(item, str(error)), None)
+    if readable:
+        restored = restorer(torch.stack(pictures).to(device))
+        seeds = [photo_seed(settings.seed, item.sha256) for item in readable]
+        targets = _within_memory(maker, restored, seeds)
+        for item, seed, before, target in zip(readable, seeds, restored.cpu(), targets.cpu(), strict=True):
+            results[item.photo.id] = _judged(item, seed, before, target, settings, maker)
+    return [results[item.photo.id] for item in group]
+
+
+def _within_memory(maker: TargetMaker, restored: Tensor, seeds: Sequence[int]) -> Tensor:
+    """The batch in one go, or in halves where memory runs out."""
+    try:
+        return maker.make(restored, seeds)
+    except torch.OutOfMemoryError:
+        if len(seeds) == 1:
+            raise
+    torch.cuda.empty_cache()
+    half = len(seeds) // 2
+    return torch.cat(
+        [_within_memory(maker, restored[:half], seeds[:half]), _within_memory(maker, restored[half:], seeds[half:])]
+    )
+
+
+def _judged(
+    item: _Item, seed: int, restored: Tensor, target: Tensor, settings: TargetSettings, maker: TargetMaker
+) -> tuple[Record, bytes | None]:
+    """The record of a target, and its picture unless it is not one."""
+    reason, scores = judge(target, restored, settings.gate)
+    if not scores:
+        return _failed(item, reason), None
+    picture = encode_png(target)
+    name = f"images/{item.photo.id}.png"
+    record = Record(
+        id=item.photo.id,
+        photo=item.photo.path.name,
+        photo_sha256=item.sha256,
+        status="rejected" if reason else "done",
+        reason=reason,
+        target=name,
+        target_sha256=hashlib.sha256(picture).hexdigest(),
+        seed=seed,
+        start_t=maker.plan.steps[0].t,
+        evaluations=len(maker.plan.steps),
+        scores={key: round(value, 6) for key, value in scores.items()},
+    )
+    return record, picture
+
+
+def _failed(item: _Item, reason: str | None) -> Record:
+    return Record(
+        id=item.photo.id, photo=item.photo.path.name, photo_sha256=item.sha256, status="failed", reason=reason
+    )

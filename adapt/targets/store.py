@@ -1,0 +1,148 @@
+"""The target store: pictures, and a manifest with one line per photo, written last.
+
+    store.json       what the targets were made with: recipe, weights, versions; part of it is the identity
+    manifest.jsonl   one line per photo; a shard writes its own manifest-I-of-N.jsonl beside it
+    images/ID.png    the targets, mirrored like the photos' folders
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from adapt.digests import file_digest
+from adapt.disk import append_json_line, read_json_lines, write_json
+from adapt.errors import UsageError
+from adapt.runs import versions
+
+Status = Literal["done", "rejected", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What became of one photo.
+
+    Attributes:
+        id: the photo's name in its folder, without suffix.
+        photo, photo_sha256: the file and its content.
+        status: done; rejected (by the gate; the picture is kept to be looked at); failed (no picture).
+        reason: why it is not done.
+        target, target_sha256: the picture, relative to the store, and its content.
+        seed: the seed of its noise.
+        start_t: timestep the sampler started from.
+        evaluations: network evaluations.
+        scores: what the gate saw.
+    """
+
+    id: str
+    photo: str
+    photo_sha256: str
+    status: Status
+    reason: str | None = None
+    target: str | None = None
+    target_sha256: str | None = None
+    seed: int | None = None
+    start_t: int | None = None
+    evaluations: int | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+_KNOWN = {item.name for item in fields(Record)}
+
+
+class TargetStore:
+    """An open store.
+
+    Args:
+        folder: where it lives; made if it is missing.
+        identity: everything that decides what a target looks like; a store with another identity is refused.
+        shard: (index, count) of this process, from 0.
+        overwrite: empty the folder first.
+
+    Raises:
+        UsageError: the folder holds targets made otherwise, or other files.
+    """
+
+    def __init__(
+        self, folder: Path, identity: dict[str, Any], *, shard: tuple[int, int] = (0, 1), overwrite: bool = False
+    ) -> None:
+        self.folder = folder
+        about = folder / "store.json"
+        if overwrite and about.exists():
+            shutil.rmtree(folder)
+        if about.exists():
+            known = json.loads(about.read_text(encoding="utf-8"))["identity"]
+            differs = sorted(key for key in {*known, *identity} if known.get(key) != identity.get(key))
+            if differs:
+                raise UsageError(
+                    f"{folder}: holds targets made with another {', '.join(differs)};"
+                    " choose another folder, or --overwrite to start anew"
+                )
+        elif folder.exists() and any(folder.iterdir()):
+            raise UsageError(f"{folder}: expected a new folder or a target store; it holds other files")
+        else:
+            write_json(about, {"identity": identity, "versions": versions()})
+        index, count = shard
+        name = "manifest.jsonl" if count == 1 else f"manifest-{index + 1}-of-{count}.jsonl"
+        self.manifest = folder / name
+
+    def add(self, record: Record) -> None:
+        """Append a photo's line. Its picture must be on the disk already."""
+        append_json_line(self.manifest, {k: v for k, v in asdict(record).items() if v is not None and v != {}})
+
+    def records(self) -> dict[str, Record]:
+        """The latest line of each photo, over all shards."""
+        return read_records(self.folder)
+
+    def finished(self, id: str, photo_sha256: str) -> bool:
+        """Whether a photo needs no more work: same content, and a target that is still what was written."""
+        return self._finished(self.records(), id, photo_sha256)
+
+    def unfinished(self, photos: dict[str, str]) -> list[str]:
+        """Ids, of id -> sha256, that still need work (failed ones are tried again)."""
+        records = self.records()
+        return [id for id, digest in photos.items() if not self._finished(records, id, digest)]
+
+    def _finished(self, records: dict[str, Record], id: str, photo_sha256: str) -> bool:
+        record = records.get(id)
+        if record is None or record.status == "failed" or record.photo_sha256 != photo_sha256:
+            return False
+        picture = self.folder / (record.target or "")
+        return picture.is_file() and file_digest(picture) == record.target_sha256
+
+
+def read_records(folder: Path) -> dict[str, Record]:
+    """The latest line of each photo in a store's manifests, in the order of ids.
+
+    Raises:
+        UsageError: the folder is not a target store.
+    """
+    if not (folder / "store.json").is_file():
+        raise UsageError(f"{folder}: not a target store (no store.json); make one with adapt generate-targets")
+    latest: dict[str, Record] = {}
+    for manifest in sorted(folder.glob("manifest*.jsonl")):
+        for line in read_json_lines(manifest):
+            record = Record(**{key: value for key, value in line.items() if key in _KNOWN})
+            latest[record.id] = record
+    return dict(sorted(latest.items()))
+
+
+def accepted_targets(folder: Path) -> dict[str, Path]:
+    """Pictures to train on, by photo id: a store's done ones, or all of a plain folder of pictures.
+
+    Raises:
+        UsageError: none.
+    """
+    if (folder / "store.json").is_file():
+        records = read_records(folder)
+        found = {id: folder / r.target for id, r in records.items() if r.status == "done" and r.target is not None}
+    else:
+        from adapt.photos.folder import find_photos
+
+        found = {photo.id: photo.path for photo in find_photos(folder)}
+    if not found:
+        raise UsageError(f"{folder}: holds no accepted targets")
+    return found
