@@ -27,6 +27,7 @@ class Architecture:
         read_settings: its settings, from names and shapes.
         parse_settings: its settings, from the JSON in a file's header.
         build: an untrained network.
+        size: side of the pictures it was made for, in pixels.
         recomputed: endings of names that the network computes itself.
     """
 
@@ -34,6 +35,7 @@ class Architecture:
     read_settings: Callable[[dict[str, Tensor]], Any]
     parse_settings: Callable[[str], Any]
     build: Callable[[Any], nn.Module]
+    size: Callable[[Any], int]
     recomputed: tuple[str, ...] = ()
 
 
@@ -43,6 +45,7 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
         read_settings=swinir_settings,
         parse_settings=SwinIRSettings.model_validate_json,
         build=SwinIR,
+        size=lambda settings: settings.img_size * (settings.unshuffle_scale or 1),
         recomputed=("attn_mask", "relative_position_index"),
     ),
 }
@@ -63,6 +66,11 @@ class Restorer:
     architecture: str
     settings: Settings
     network: nn.Module
+
+    @property
+    def size(self) -> int:
+        """Side of the aligned faces it was made for, in pixels."""
+        return ARCHITECTURES[self.architecture].size(self.settings)
 
     @torch.inference_mode()
     def __call__(self, photo: Tensor) -> Tensor:

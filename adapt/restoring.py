@@ -1,0 +1,160 @@
+"""Restoration of a folder of aligned faces: every photo restored, skipped as done, or named with its reason."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from adapt.digests import file_digest, settings_digest
+from adapt.disk import append_json_line, read_json_lines, write_json
+from adapt.errors import PhotoError, UsageError
+from adapt.photos.files import read_photo, write_image
+from adapt.photos.folder import find_photos, refuse_overlap
+from adapt.photos.pairs import fit
+
+OnPhoto = Callable[[str, str, int, int], None]
+
+
+class Model(Protocol):
+    """What restores: (B, 3, H, W) in [0, 1] to the same."""
+
+    @property
+    def size(self) -> int:
+        """Side of the faces it was made for."""
+        ...
+
+    def __call__(self, photo: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """How a folder came out: numbers of photos, and a line for each that failed."""
+
+    done: int
+    skipped: int
+    resized: int
+    failed: list[str]
+
+
+def restore_folder(
+    model: Model,
+    photos: Path,
+    out: Path,
+    *,
+    digest: str,
+    limit: int | None = None,
+    batch: int = 8,
+    overwrite: bool = False,
+    device: torch.device | str = "cpu",
+    on_photo: OnPhoto | None = None,
+) -> Restored:
+    """Restore aligned faces to PNG files of the same names.
+
+    Photos of another size than the model's are resized to it, and counted. Grey photos stay grey. What an earlier
+    run of the same model finished is left alone; `log.jsonl` in the folder says what was made of what.
+
+    Args:
+        model: a restorer or an exported bundle.
+        photos: a folder of aligned faces, or one file.
+        out: where the pictures go.
+        digest: stands for the model: pictures of another one are not mixed in.
+        limit: only the first so many photos.
+        batch: photos at a time.
+        overwrite: empty the folder first.
+        device: where the model is.
+        on_photo: called with id, status, photos finished, photos in all.
+
+    Raises:
+        UsageError: no photos, or an output folder with other files or of another model.
+    """
+    refuse_overlap(photos, out)
+    files = find_photos(photos, limit)
+    log = _open(out, digest, overwrite)
+    known = {line["id"]: line for line in read_json_lines(log)}
+    counts = {"done": 0, "skipped": 0, "resized": 0}
+    failed: list[str] = []
+    waiting: list[tuple[str, dict[str, Any], Tensor, bool]] = []
+
+    def report(id: str, status: str) -> None:
+        if on_photo is not None:
+            on_photo(id, status, counts["done"] + counts["skipped"] + len(failed), len(files))
+
+    def flush() -> None:
+        if not waiting:
+            return
+        results = model(torch.stack([image for _, _, image, _ in waiting]).to(device)).cpu()
+        for (id, line, _, grey), picture in zip(waiting, results, strict=True):
+            path = out / line["file"]
+            shown = picture.mean(dim=0, keepdim=True).expand(3, -1, -1) if grey else picture
+            write_image(path, shown, overwrite=True)
+            append_json_line(log, {**line, "restored_sha256": file_digest(path)})
+            counts["done"] += 1
+            report(id, "done")
+        waiting.clear()
+
+    for file in files:
+        try:
+            sha256 = file_digest(file.path)
+            name = f"{file.id}.png"
+            if _is_done(known.get(file.id), sha256, out / name):
+                counts["skipped"] += 1
+                report(file.id, "skipped")
+                continue
+            photo = read_photo(file.path)
+            try:
+                image, resized = fit(photo.image, model.size)
+            except PhotoError as error:
+                raise PhotoError(f"{file.path}: {error}") from error
+        except PhotoError as error:
+            failed.append(str(error))
+            report(file.id, "failed")
+            continue
+        except OSError as error:
+            failed.append(f"{file.path}: cannot be read: {error.strerror or error}")
+            report(file.id, "failed")
+            continue
+        counts["resized"] += resized
+        waiting.append((file.id, {"id": file.id, "photo_sha256": sha256, "file": name}, image, photo.grey))
+        if len(waiting) == batch:
+            flush()
+    flush()
+    return Restored(counts["done"], counts["skipped"], counts["resized"], failed)
+
+
+def model_digest(path_or_name: str, settings: dict[str, Any]) -> str:
+    """Stands for a model: of its file, or of a pack's card and the name in it."""
+    path = Path(path_or_name)
+    return settings_digest({"file": file_digest(path) if path.is_file() else path_or_name, **settings})
+
+
+def _open(out: Path, digest: str, overwrite: bool) -> Path:
+    """The folder's log; the folder must be new, ours, and of the same model."""
+    about, log = out / "restored.json", out / "log.jsonl"
+    if overwrite and about.exists():
+        shutil.rmtree(out)
+    if about.exists():
+        import json
+
+        if json.loads(about.read_text(encoding="utf-8"))["model"] != digest:
+            raise UsageError(f"{out}: holds pictures of another model; choose another folder, or --overwrite")
+    elif out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out}: expected a new folder or one of ours; it holds other files")
+    else:
+        write_json(about, {"model": digest})
+    return log
+
+
+def _is_done(line: dict[str, Any] | None, sha256: str, path: Path) -> bool:
+    """Whether the photo's picture is there and still what was written."""
+    return (
+        line is not None
+        and line["photo_sha256"] == sha256
+        and path.is_file()
+        and file_digest(path) == line["restored_sha256"]
+    )
