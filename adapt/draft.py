@@ -118,7 +118,7 @@ class Draft:
                 self.places[keys] = place
                 holder[name] = {}
             holder = cast(Any, holder)[keys[-1]]
-        return cast(Any, holder), keys
+        return holder, keys
 
     def _value(self, node: yaml.Node, keys: Keys, place: Place | None, around: tuple[yaml.Node, ...]) -> Any:
         """The value of a node. Its places are all `place`; where that is None, each is the node's own."""

@@ -222,6 +222,16 @@ def _explain(error: ValidationError, schema: type[BaseModel], draft: Draft) -> I
                 text = f"should be {expected} (got {_shown(value)}){hint}"
             case "value_error":
                 text = str(context["error"])
+            case "int_parsing" | "int_type" | "int_from_float":
+                text = "should be a whole number" + got
+            case "float_parsing" | "float_type" | "finite_number":
+                text = "should be a number" + got
+            case "bool_parsing" | "bool_type":
+                text = "should be true or false" + got
+            case "model_type":
+                text = "should be a mapping of settings" + got
+            case "list_type" | "tuple_type":
+                text = "should be a list" + got
             case _:
                 text = detail["msg"].replace("Input should", "should") + got
         yield Problem(draft.place(keys), f"{dotted(keys)}: {text}" if keys else text)

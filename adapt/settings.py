@@ -14,9 +14,9 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, and unknown keys are refused."""
+    """Base of all settings: frozen; unknown keys and numbers that are not finite are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 # ---------------------------------------------------------------- targets
