@@ -8,18 +8,15 @@ It returns images in [0, 1]. Lengths are pixels.
 from __future__ import annotations
 
 import functools
-import io
 import math
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from adapt.images import from_uint8, to_uint8
+from degradations import jpeg as codec
 
 Distortion = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -73,7 +70,7 @@ def coarse_noise(image: Tensor, strength: Tensor, field: Tensor) -> Tensor:
 def jpeg(image: Tensor, strength: Tensor, field: Tensor) -> Tensor:
     """JPEG, quality 92 to 5."""
     del field
-    return compressed(image, (92 * torch.pow(torch.tensor(5 / 92), strength)).round().int().tolist())
+    return codec.jpeg(image, _geometric(92.0, 5.0, strength).round().int().tolist())
 
 
 def downscale(image: Tensor, strength: Tensor, field: Tensor) -> Tensor:
@@ -216,16 +213,6 @@ def at_equal_error(images: Tensor, forgiven: str, resented: str, draw: torch.Gen
     keep = fade <= 1
     worse = images + fade.clamp(max=1)[:, None, None, None] * (full - images)
     return Triplets(images[keep], better[keep], worse[keep])
-
-
-def compressed(image: Tensor, qualities: list[int]) -> Tensor:
-    """Each picture through JPEG at its own quality (1 to 100), as Pillow writes it (4:2:0)."""
-    decoded: list[Tensor] = []
-    for one, quality in zip(image, qualities, strict=True):
-        buffer = io.BytesIO()
-        Image.fromarray(to_uint8(one)).save(buffer, "JPEG", quality=quality)
-        decoded.append(from_uint8(np.asarray(Image.open(buffer))))
-    return torch.stack(decoded)
 
 
 def resampled(image: Tensor, factors: list[float]) -> Tensor:

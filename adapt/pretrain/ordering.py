@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from adapt.pretrain.distortions import DISTORTIONS, FORGIVEN, RESENTED, Triplets
 from adapt.training import step_generator
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-_BATCH = 32
+_BATCH: Final = 32
+_TIE: Final = 1e-4  # relative: equal errors agree to rounding, not to the bit
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
@@ -44,7 +46,9 @@ def kinds_of_triplets() -> Iterator[tuple[str, Callable[[Tensor, torch.Generator
 def ordering_table(distance: Distance, folder: Path, *, seed: int = 0) -> dict[str, dict[str, float | int]]:
     """Share of triplets in the right order, by kind of comparison and by measure.
 
-    Pairs of equal error leave plain L2 with a coin to toss, by design: its entry there says nothing against it.
+    Distances that agree to 1e-4 of their size count as half right. So plain L2 gets a half wherever errors are equal,
+    by construction: its entry there says nothing against it. Comparisons for which no triplet could be made are left
+    out.
 
     Args:
         distance: the perceptual distance, called with batches in [0, 1].
@@ -66,7 +70,7 @@ def ordering_table(distance: Distance, folder: Path, *, seed: int = 0) -> dict[s
     table: dict[str, dict[str, float | int]] = {}
     for number, (kind, make) in enumerate(kinds_of_triplets()):
         draw = step_generator(seed, number)
-        right = dict.fromkeys(measures, 0)
+        right = dict.fromkeys(measures, 0.0)
         count = 0
         for batch in images.split(_BATCH):
             triplets = make(batch, draw)
@@ -75,7 +79,9 @@ def ordering_table(distance: Distance, folder: Path, *, seed: int = 0) -> dict[s
                 with torch.inference_mode():
                     better = measure(triplets.reference, triplets.better)
                     worse = measure(triplets.reference, triplets.worse)
-                right[name] += int((worse > better).sum())
-        table[kind] = {name: round(hits / max(count, 1), 4) for name, hits in right.items()}
-        table[kind]["triplets"] = count
+                tied = (worse - better).abs() <= _TIE * worse.maximum(better)
+                right[name] += float(torch.where(tied, 0.5, (worse > better).float()).sum())
+        if count:
+            table[kind] = {name: round(hits / count, 4) for name, hits in right.items()}
+            table[kind]["triplets"] = count
     return table

@@ -34,12 +34,12 @@ from adapt.pretrain.distortions import (
     Triplets,
     at_equal_error,
     by_severity,
-    compressed,
     gaussian,
     resampled,
 )
 from adapt.settings import PerceptualSettings
 from adapt.training import Ema, batch_indices, check_finite, cosine, load_state, save_state, step_generator, trapezoid
+from degradations.jpeg import jpeg
 
 RANKING_SHARE: Final = 0.25  # of the steps
 RANKING_RATE: Final = 0.02  # learning rate of the channel weights, which are few and far from the data
@@ -60,18 +60,21 @@ class Portraits:
 
 
 def load_portraits(folder: Path, size: int) -> Portraits:
-    """All pictures below `folder`; people from the CSV files (file, person, set) beside it.
+    """All pictures below `folder`; people from the CSV files (file, person) beside it, one for each subfolder.
 
     A picture no CSV names counts as a person of its own, so that without any CSV the task is to tell pictures apart.
 
     Raises:
-        UsageError: no pictures, or one that is smaller than `size`.
+        UsageError: no pictures, one that is smaller than `size`, or a CSV without these columns.
         PhotoError: a picture that cannot be read.
     """
     names: dict[tuple[str, str], str] = {}
     for table in sorted(folder.parent.glob("*.csv")):
         with table.open(newline="", encoding="utf-8") as lines:
-            names |= {(row["set"], row["file"]): row["person"] for row in csv.DictReader(lines)}
+            reader = csv.DictReader(lines)
+            if not {"file", "person"} <= set(reader.fieldnames or ()):
+                raise UsageError(f"{table}: expected the columns 'file' and 'person', got {reader.fieldnames}")
+            names |= {(table.stem, row["file"]): row["person"] for row in reader}
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
     if not paths:
         raise UsageError(f"{folder}: expected portraits to train on, found no picture")
@@ -106,6 +109,8 @@ def crops(portraits: Portraits, chosen: Sequence[int], size: int, draw: torch.Ge
 def degraded(images: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     """Blur, downscale, noise and JPEG in this order, each on some of the pictures; and how much of each.
 
+    `degradations.blind` has the same steps but always takes all of them; left out at random, they can be told apart.
+
     Returns:
         The degraded pictures, and (B, 4) amounts in [0, 1], 0 where a step was left out: blur std / 4 pixels,
         log factor / log 6, noise std / (40 / 255), (100 - quality) / 85.
@@ -117,7 +122,7 @@ def degraded(images: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     field = torch.randn(images.shape, generator=draw)
     noisy = (small + amounts[:, 2, None, None, None] * 40 / 255 * field).clamp(0, 1)
     qualities = (100 - 85 * amounts[:, 3]).round().int()
-    written = compressed(noisy, qualities.tolist())
+    written = jpeg(noisy, qualities.tolist())
     return torch.where((amounts[:, 3] > 0)[:, None, None, None], written, noisy), amounts
 
 
@@ -162,21 +167,20 @@ def task_losses(
 
 
 def ranking_triplets(images: Tensor, draw: torch.Generator) -> Triplets:
-    """One batch to rank: every distortion, and every forgiven one against a random resented one.
+    """One batch to rank: pairs by severity of a third of the images, and of all of them pairs of equal error.
 
-    The images are dealt out in turn, two thirds of them to pairs by severity.
+    By severity nearly any weights do; equal error is what tells them apart, and shifts are the hardest of it.
     """
     deals: list[Triplets] = []
     kinds = list(DISTORTIONS)
     start = int(torch.randint(len(kinds), (1,), generator=draw))
-    split = max(1, 2 * len(images) // 3)
-    for index in range(min(len(kinds), split)):
-        deals.append(by_severity(images[index : split : len(kinds)], kinds[(start + index) % len(kinds)], draw))
-    rest = images[split:]
-    for index, forgiven in enumerate(FORGIVEN):
-        if len(rest[index :: len(FORGIVEN)]):
-            resented = RESENTED[int(torch.randint(len(RESENTED), (1,), generator=draw))]
-            deals.append(at_equal_error(rest[index :: len(FORGIVEN)], forgiven, resented, draw))
+    third = images[: max(1, len(images) // 3)]
+    for index in range(min(len(kinds), len(third))):
+        deals.append(by_severity(third[index :: len(kinds)], kinds[(start + index) % len(kinds)], draw))
+    slots = [*FORGIVEN, "shift"]
+    for index in range(min(len(slots), len(images))):
+        resented = RESENTED[int(torch.randint(len(RESENTED), (1,), generator=draw))]
+        deals.append(at_equal_error(images[index :: len(slots)], slots[index], resented, draw))
     return Triplets(*(torch.cat(parts) for parts in zip(*deals, strict=True)))
 
 
