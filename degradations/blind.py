@@ -93,7 +93,7 @@ class BlindParameters:
 
 def draw_blind(ranges: BlindRanges, generator: torch.Generator) -> BlindParameters:
     """One image's parameters, from its own generator. Always eight draws, whatever the parameters turn out to be."""
-    draws = torch.rand(8, generator=generator, device=generator.device, dtype=torch.float64).tolist()
+    draws: list[float] = torch.rand(8, generator=generator, device=generator.device, dtype=torch.float64).tolist()
     round_kernel = draws[0] < ranges.isotropic
     std_x = _within(ranges.blur_std, draws[1])
     return BlindParameters(

@@ -6,6 +6,16 @@ coloured blotches of several pixels: nothing that a restorer trained on white no
 
 Source: DT-BFR Eq. (10)/(12), with simpler parts: the sRGB curve for tone, one light temperature for the illuminant, no
 colour matrix, and bilinear demosaicing instead of a network. Differs: the noise figures are no calibrated sensor's.
+
+The named strengths are for portraits of 128 pixels, where shrinking by 4 alone costs more (22.1 dB) than the noise
+should. Mean PSNR to the clean picture on the 186 test portraits, and its range:
+
+    shrunk by 2, no noise   26.3 dB (23.2 to 31.2)
+    MODERATE                24.4 dB (21.8 to 27.5)
+    SEVERE                  22.0 dB (20.0 to 23.6)
+
+`pytest tests/test_degradations.py -k decibels` measures them again. For pictures of 512 pixels take scale 4 or 8, as
+the paper does: `dataclasses.replace(SEVERE, scale=4)`.
 """
 
 from __future__ import annotations
@@ -79,8 +89,8 @@ class CameraNoise:
 
     def draw(self, generator: torch.Generator) -> CameraParameters:
         """The light and the exposure of one photograph, from its own generator."""
-        draws = torch.rand(2, generator=generator, device=generator.device, dtype=torch.float64).tolist()
-        amplification = 2.0 ** (self.exposure_spread * (2 * draws[1] - 1))
+        draws: list[float] = torch.rand(2, generator=generator, device=generator.device, dtype=torch.float64).tolist()
+        amplification = math.exp2(self.exposure_spread * (2 * draws[1] - 1))
         return CameraParameters(
             red=self.red[0] + (self.red[1] - self.red[0]) * draws[0],
             blue=self.blue[0] + (self.blue[1] - self.blue[0]) * draws[0],
@@ -103,7 +113,7 @@ class CameraNoise:
         white = image.new_tensor([parameters.red, 1.0, parameters.blue])[:, None, None]
         scene = resize_area(to_linear(image.clamp(0, 1))[None], self.scale)[0]
         signal = mosaic(scene / white)
-        # The sensor saturates at 1; below its black level it still counts, so that shadows stay unbiased until rendered.
+        # The sensor saturates at 1; below its black level it still counts, so shadows are unbiased until rendered.
         sensor = signal_dependent(signal, parameters.gain, parameters.read_noise**2, noise).clamp(max=1)
         rendered = to_srgb((demosaic(sensor) * white).clamp(0, 1))
         large = resize_linear(rendered[None], (image.shape[1], image.shape[2]))[0]
@@ -158,7 +168,7 @@ def demosaic(sensor: Tensor) -> Tensor:
 
 
 MODERATE = CameraNoise(scale=2, gain=0.005, read_noise=0.010)
-"""Night mode at a middling sensitivity, for portraits of 128 pixels; figures below."""
+"""Night mode at a middling sensitivity, for portraits of 128 pixels."""
 
 SEVERE = CameraNoise(scale=2, gain=0.014, read_noise=0.022)
-"""Night mode at a high sensitivity, for portraits of 128 pixels; figures below."""
+"""Night mode at a high sensitivity, for portraits of 128 pixels."""

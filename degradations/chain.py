@@ -62,7 +62,7 @@ def degrade(image: Tensor, name: str, seed: int) -> tuple[Tensor, dict[str, Any]
     degradation = DEGRADATIONS.get(name)
     if degradation is None:
         near = get_close_matches(name, DEGRADATIONS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ValueError(f"no degradation {name!r}{hint} Known: {', '.join(DEGRADATIONS)}")
     check_one(image, name)
     lowest, highest = (float(value) for value in image.aminmax())

@@ -8,6 +8,7 @@ and only for the pixels that the resize looks at; `blur` and `resize_linear` are
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -77,7 +78,7 @@ def separate(kernel: Tensor) -> tuple[Tensor, Tensor]:
     that are worth less than 1e-8 together are left out.
     """
     kernel = _crop(kernel.detach().to("cpu", torch.float64))
-    left, values, right = torch.linalg.svd(kernel, full_matrices=False)
+    left, values, right = cast("tuple[Tensor, Tensor, Tensor]", torch.linalg.svd(kernel, full_matrices=False))
     kept = max(1, int((values.flip(0).cumsum(0).flip(0) > NEGLIGIBLE).sum()))
     roots = values[:kept].sqrt()[:, None]
     return left.T[:kept] * roots, right[:kept] * roots
@@ -114,18 +115,16 @@ def blur(images: Tensor, kernels: Tensor) -> Tensor:
         kernels: (B, k, k) with odd k; not flipped, which makes no difference to a Gaussian.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: not one square kernel with an odd side for each image.
     """
     check_batch(images, "blur")
     count, channels, height, width = images.shape
-    if kernels.ndim != 3 or kernels.shape[0] != count or kernels.shape[1] != kernels.shape[2]:
-        raise ValueError(f"blur: expected one square kernel for each of {count} images, got {tuple(kernels.shape)}")
-    size = kernels.shape[1]
-    if size % 2 == 0:
-        raise ValueError(f"blur: expected an odd kernel size, got {size}")
-    reach = torch.arange(-(size // 2), size // 2, device=images.device)
-    rows = mirror(torch.arange(-(size // 2), height + size // 2, device=images.device), height)
-    columns = mirror(torch.arange(-(size // 2), width + len(reach) - size // 2, device=images.device), width)
+    if kernels.ndim != 3 or kernels.shape[0] != count:
+        raise ValueError(f"blur: expected one kernel for each of {count} images, got shape {tuple(kernels.shape)}")
+    _check_kernel(kernels[0], "blur")
+    reach = kernels.shape[1] // 2
+    rows = mirror(torch.arange(-reach, height + reach, device=images.device), height)
+    columns = mirror(torch.arange(-reach, width + reach, device=images.device), width)
     padded = images[:, :, rows][:, :, :, columns]
     weights = kernels.to(images).repeat_interleave(channels, 0)[:, None]
     filtered = functional.conv2d(padded.flatten(0, 1)[None], weights, groups=count * channels)
@@ -138,12 +137,17 @@ def blur_and_resize(image: Tensor, kernel: Tensor, size: tuple[int, int]) -> Ten
     Args:
         image: (3, H, W), any range.
         kernel: (k, k) with odd k, on any device.
-        size: height and width of the result.
+        size: height and width of the result, at least 1.
+
+    Raises:
+        ValueError: shapes that do not fit.
     """
     check_one(image, "blur_and_resize")
+    _check_kernel(kernel, "blur_and_resize")
+    _check_size(size, "blur_and_resize")
     columns, rows = separate(kernel)
-    down = _blurred_sampling(columns, image.shape[1], size[0]).to(image)
-    across = _blurred_sampling(rows, image.shape[2], size[1]).to(image)
+    down = _blurred_sampling(columns, image.shape[1], size[0]).to(image.dtype).to(image.device)
+    across = _blurred_sampling(rows, image.shape[2], size[1]).to(image.dtype).to(image.device)
     return torch.stack([a @ image @ b.T for a, b in zip(down, across, strict=True)]).sum(0)
 
 
@@ -176,6 +180,9 @@ def resize_linear(images: Tensor, size: tuple[int, int]) -> Tensor:
     Args:
         images: (B, 3, H, W), any range.
         size: height and width of the result, at least 1.
+
+    Raises:
+        ValueError: another shape, or a size under 1.
     """
     check_batch(images, "resize_linear")
     _check_size(size, "resize_linear")
@@ -195,6 +202,11 @@ def resize_area(images: Tensor, factor: int) -> Tensor:
             f"resize_area: expected a factor that divides both sides, got {factor} for a picture of {height} x {width}"
         )
     return functional.avg_pool2d(images, factor) if factor > 1 else images
+
+
+def _check_kernel(kernel: Tensor, name: str) -> None:
+    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or kernel.shape[0] % 2 == 0:
+        raise ValueError(f"{name}: expected a square kernel with an odd side, got {tuple(kernel.shape)}")
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:

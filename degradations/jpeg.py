@@ -1,8 +1,7 @@
-"""JPEG and back, through the same libjpeg that writes files."""
+"""JPEG and back, through the libjpeg that writes files."""
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from collections.abc import Sequence
 
@@ -25,8 +24,8 @@ def jpeg(images: Tensor, quality: int | Sequence[int]) -> Tensor:
     Raises:
         ValueError: a quality outside 1 to 100, or not one for each image.
 
-    Source: the JPEG_q of DT-BFR Eq. (9). Torchvision's codec and Pillow's agree bit for bit; Pillow is taken where
-    torchvision is absent.
+    Source: the JPEG_q of DT-BFR Eq. (9). Pillow, because torchvision has given up its codec (deprecated in 0.29); the
+    two agree bit for bit.
     """
     check_batch(images, "jpeg")
     qualities = [quality] * len(images) if isinstance(quality, int) else list(quality)
@@ -35,21 +34,12 @@ def jpeg(images: Tensor, quality: int | Sequence[int]) -> Tensor:
     for number in qualities:
         if not 1 <= number <= 100:
             raise ValueError(f"jpeg: expected a quality from 1 to 100, got {number}")
-    through = _through_torchvision if importlib.util.find_spec("torchvision") else _through_pillow
     pixels = images.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
-    decoded = torch.stack([through(image, number) for image, number in zip(pixels, qualities, strict=True)])
+    decoded = torch.stack([_written_and_read(image, number) for image, number in zip(pixels, qualities, strict=True)])
     return decoded.to(images.device).to(images.dtype) / 255
 
 
-def _through_torchvision(pixels: Tensor, quality: int) -> Tensor:
-    from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
-
-    decoded = decode_jpeg(encode_jpeg(pixels.contiguous(), quality), mode=ImageReadMode.RGB)
-    assert isinstance(decoded, Tensor)  # a list comes back only where a list went in
-    return decoded
-
-
-def _through_pillow(pixels: Tensor, quality: int) -> Tensor:
+def _written_and_read(pixels: Tensor, quality: int) -> Tensor:
     import numpy as np
     from PIL import Image
 
