@@ -178,7 +178,7 @@ class Draft:
 
 def to_yaml(values: dict[str, Any]) -> str:
     """YAML text that reads back as the same values, by YAML 1.1 or 1.2."""
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
 
 
 def _key(holder: Any, around: Keys, name: str) -> str | int:

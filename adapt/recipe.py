@@ -96,7 +96,7 @@ def find_recipe(name_or_path: str | Path, folder: str, pack: str | None = None) 
     # What leads to each recipe of this kind: its own name, or the full one where another pack has it.
     own = [folder] if pack is None else [folder, f"{pack}/{folder}"]
     names = [_name(path, root) for path in sorted(root.rglob(f"{folder}/*.yaml"))]
-    names = [full.rpartition("/")[2] if full.rpartition("/")[0] in own else full for full in names]
+    names = sorted({full.rpartition("/")[2] if full.rpartition("/")[0] in own else full for full in names})
     raise RecipeError(f"no {folder} recipe '{name}'{_among(name, names)} (a path ends in .yaml)")
 
 
@@ -135,7 +135,9 @@ def _among(name: str, known: Sequence[str]) -> str:
     """The nearest of the known recipes, by its name or the last part of it; or else all of them."""
     parts = {full.rpartition("/")[2]: full for full in known}
     near = get_close_matches(name, [*known, *parts], n=1)
-    return f"; did you mean '{parts.get(near[0], near[0])}'?" if near else f"; there are: {', '.join(known) or 'none'}"
+    if near:
+        return f"; did you mean '{near[0] if near[0] in known else parts[near[0]]}'?"
+    return f"; there are: {', '.join(known) or 'none'}"
 
 
 def kind_of(path: Path) -> str:

@@ -1,0 +1,487 @@
+"""Recipes: what is read, what is refused, and in which words."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import Field
+
+from adapt import recipe
+from adapt.draft import Draft, to_yaml
+from adapt.errors import RecipeError
+from adapt.recipe import (
+    KINDS,
+    dump,
+    find_recipe,
+    folder_of,
+    kind_of,
+    list_recipes,
+    load_recipe,
+    recipe_digest,
+    recipe_text,
+    recipes_folder,
+)
+from adapt.settings import FinetuneSettings, PriorSettings, Settings, TargetSettings
+
+GOOD = """\
+# Targets for a test.
+kind: targets
+start_t: 400
+steps: 20
+guidance:
+  - {name: low_frequency, factor: 8, last_t: 100}
+"""
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Write a recipe into the working folder, so that messages name it `r.yaml`."""
+    monkeypatch.chdir(tmp_path)
+
+    def _write(text: str) -> Path:
+        Path("r.yaml").write_text(text, encoding="utf-8")
+        return Path("r.yaml")
+
+    return _write
+
+
+def problems(path: Path | str, schema: type[Settings] = TargetSettings, *overrides: str) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, schema, overrides)
+    return str(caught.value).splitlines()
+
+
+# ---------------------------------------------------------------- what is read
+
+
+def test_a_good_recipe_becomes_frozen_settings(write: Write) -> None:
+    settings = load_recipe(write(GOOD), TargetSettings)
+    assert settings.start_t == 400
+    assert settings.guidance[0].factor == 8
+    assert settings.gate.min_contrast > 0
+    with pytest.raises(ValueError, match="frozen"):
+        settings.start_t = 1  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class Words(Settings):
+    kind: Literal["targets"] = "targets"
+    number: float = 0
+    whole: int = 0
+    word: str = ""
+    flag: bool = False
+    maybe: int | None = 3
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "value"),
+    [
+        ("number: 1e-4", "number", 1e-4),
+        ("number: 2", "number", 2.0),
+        ("number: .5", "number", 0.5),
+        ("number: -1.5E+2", "number", -150.0),
+        ("whole: 010", "whole", 10),
+        ("whole: 0x10", "whole", 16),
+        ("whole: 0o17", "whole", 15),
+        ("word: no", "word", "no"),
+        ("word: off", "word", "off"),
+        ("word: y", "word", "y"),
+        ("word: 12:30", "word", "12:30"),
+        ("word: 2026-11-21", "word", "2026-11-21"),
+        ("word: '1e-4'", "word", "1e-4"),
+        ("flag: yes", "flag", True),
+        ("flag: on", "flag", True),
+        ("flag: True", "flag", True),
+        ("flag: 'no'", "flag", False),
+        ("maybe: ~", "maybe", None),
+        ("maybe:", "maybe", None),
+    ],
+)
+def test_words_and_numbers_are_those_of_yaml_1_2(write: Write, line: str, key: str, value: Any) -> None:
+    got = getattr(load_recipe(write(f"kind: targets\n{line}\n"), Words), key)
+    assert got == value
+    assert type(got) is type(value)
+
+
+@pytest.mark.parametrize("value", ["true", "yes", "1.5", "'1 0'", "[1]", "12:30"])
+def test_what_is_no_whole_number_is_not_taken_for_one(write: Write, value: str) -> None:
+    (line,) = problems(write(f"whole: {value}\n"), Words)
+    assert line.startswith("r.yaml:1:1: whole: should be a ")
+
+
+@pytest.mark.parametrize("value", [".inf", "-.INF", ".nan", "inf", "1e999"])
+def test_numbers_have_to_be_finite(write: Write, value: str) -> None:
+    (line,) = problems(write(f"number: {value}\n"), Words)
+    assert line.startswith("r.yaml:1:1: number: should be a number (got ")
+
+
+def test_anchors_are_copied_so_that_an_override_changes_one_place(write: Write) -> None:
+    path = write(
+        GOOD.replace("  - {", "  - &term {").replace("last_t: 100}", "last_t: 100}\n  - *term"),
+    )
+    settings = load_recipe(path, TargetSettings, ["guidance.1.factor=4"])
+    assert [term.factor for term in settings.guidance] == [8, 4]
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "bom.yaml"
+    path.write_text(GOOD, encoding="utf-8-sig")
+    assert load_recipe(path, TargetSettings).steps == 20
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_an_unknown_key_is_named_with_its_line_and_the_nearest_name(write: Write) -> None:
+    assert problems(write(GOOD + "sovler: ddim\n")) == [
+        "r.yaml:7:1: sovler: not a key of this recipe (got 'ddim'); did you mean 'solver'?"
+    ]
+
+
+def test_an_unknown_key_inside_is_named_with_its_path(write: Write) -> None:
+    lines = problems(write(GOOD.replace("factor", "factr")))
+    assert lines == [
+        "r.yaml:6:5: guidance.0.factor: needed, and has no default"
+        " (N: the low-pass filter downsamples by this factor, and up again)",
+        "r.yaml:6:27: guidance.0.factr: not a setting of guidance.0 (got 8); did you mean 'factor'?",
+    ]
+
+
+def test_a_key_like_no_other_lists_what_there_is(write: Write) -> None:
+    (line,) = problems(write(GOOD + "gate: {zzzz: 1}\n"))
+    assert line.endswith("not a setting of gate (got 1); there are: max_low_frequency_change, min_contrast")
+
+
+def test_a_choice_names_all_and_the_nearest(write: Write) -> None:
+    assert problems(write(GOOD + "solver: ddi\n")) == [
+        "r.yaml:7:1: solver: should be 'ddpm', 'ddim' or 'dpm++2m' (got 'ddi'); did you mean 'ddim'?"
+    ]
+
+
+def test_all_problems_come_at_once_in_the_order_of_the_file(write: Write) -> None:
+    text = "kind: targets\nsteps: -5\nstart_t: lots\nsteps: 3\nguidance: 7\nsolvr: x\n"
+    lines = problems(write(text), TargetSettings, "batch=0")
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["r.yaml:2:1", "steps"],
+        ["r.yaml:3:1", "start_t"],
+        ["r.yaml:4:1", "steps"],
+        ["r.yaml:5:1", "guidance"],
+        ["r.yaml:6:1", "solvr"],
+        ["batch=0", "batch"],
+    ]
+    assert lines[0].endswith("should be greater than 0 (got -5)")
+    assert lines[1].endswith("should be a whole number (got 'lots')")
+    assert lines[2].endswith("given twice, first on line 2")
+    assert lines[3].endswith("should be a list (got 7)")
+
+
+def test_a_needed_key_that_is_missing_is_named_with_its_meaning(write: Write) -> None:
+    lines = problems(write("kind: finetune\n"), FinetuneSettings)
+    assert lines == ["r.yaml:1:1: steps: needed, and has no default"]
+
+
+def test_a_key_given_twice_is_refused_even_if_both_are_good(write: Write) -> None:
+    assert problems(write(GOOD + "seed: 1\nseed: 1\n")) == ["r.yaml:8:1: seed: given twice, first on line 7"]
+
+
+def test_a_recipe_of_another_kind_is_one_problem(write: Write) -> None:
+    assert problems(write(GOOD), FinetuneSettings) == [
+        "r.yaml:2:1: kind: expected a finetune recipe (got a targets recipe)"
+    ]
+
+
+def test_what_spans_several_settings_is_told_where_they_stand(write: Write) -> None:
+    path = write(
+        "kind: pretrain-prior\nphases: [{steps: 1, size: 8, batch: 1}]\nnetwork:\n  image_size: 8\n"
+        "  model_channels: 8\n  channel_mult: [1, 2]\n  num_res_blocks: [1]\n  attention_resolutions: []\n"
+    )
+    (line,) = problems(path, PriorSettings)
+    assert line.startswith("r.yaml:3:1: network: channel_mult has 2 levels and num_res_blocks 1")
+
+
+class Blur(Settings):
+    name: Literal["blur"]
+    scale: float
+
+
+class Edge(Settings):
+    name: Literal["edge"]
+    width: int
+
+
+class Terms(Settings):
+    kind: Literal["targets"] = "targets"
+    terms: list[Annotated[Blur | Edge, Field(discriminator="name")]]
+
+
+def test_a_choice_of_terms_is_explained_by_the_term_that_was_chosen(write: Write) -> None:
+    path = write("terms:\n- {name: blur, scal: 1}\n- {name: edg, width: 1}\n- {name: edge, width: x}\n")
+    assert problems(path, Terms) == [
+        "r.yaml:2:3: terms.0.scale: needed, and has no default",
+        "r.yaml:2:16: terms.0.scal: not a setting of terms.0 (got 1); did you mean 'scale'?",
+        "r.yaml:3:3: terms.1: should be 'blur', 'edge' (got 'edg'); did you mean 'edge'?",
+        "r.yaml:4:16: terms.2.width: should be a whole number (got 'x')",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "r.yaml:1:1: expected lines of `key: value`, got nothing"),
+        ("- a\n", "r.yaml:1:1: expected lines of `key: value`, got a list"),
+        ("hello\n", "r.yaml:1:1: expected lines of `key: value`, got one value"),
+        ("a: [1\nb: 2\n", "r.yaml:2:2: not YAML: expected ',' or ']'"),
+        ("a:\n\tb: 1\n", "r.yaml:2:1: not YAML: "),
+        ("a: *there\n", "r.yaml:1:4: not YAML: found undefined alias"),
+        ("a: 1\n---\nb: 2\n", "r.yaml:2:1: not YAML: but found another document"),
+        ("a: \x07\n", "r.yaml: not YAML: "),
+        ("a: " + "[" * 1500, "r.yaml: nested too deeply"),
+    ],
+)
+def test_what_is_no_recipe_at_all_is_one_line(write: Write, text: str, message: str) -> None:
+    (line,) = problems(write(text))
+    assert line.startswith(message)
+
+
+def test_other_encodings_are_named(write: Write) -> None:
+    path = write("")
+    path.write_bytes("kind: targets # é\n".encode("latin-1"))
+    assert problems(path) == ["r.yaml: expected UTF-8 text; byte 17 is none"]
+
+
+def test_tags_build_nothing(write: Write) -> None:
+    lines = problems(write(GOOD + "seed: !!python/object/apply:os.getpid []\n"))
+    assert lines[0].startswith("r.yaml:7:1: seed: ")
+    lines = problems(write(GOOD + "seed: !!python/name:os.getpid ''\n"))
+    assert any("tags are not used here" in line for line in lines)
+
+
+def test_an_alias_inside_its_own_anchor_ends(write: Write) -> None:
+    lines = problems(write(GOOD + "gate: &g\n  min_contrast: *g\n"))
+    assert "r.yaml:8:3: gate.min_contrast: an alias inside its own anchor" in lines
+
+
+def test_a_key_that_is_no_word_is_refused(write: Write) -> None:
+    assert problems(write(GOOD + "? [a, b]\n: 1\n")) == ["r.yaml:7:3: a key has to be one word"]
+
+
+# ---------------------------------------------------------------- overrides
+
+
+def test_an_override_wins_and_the_last_one_most(write: Write) -> None:
+    path = write(GOOD)
+    overrides = ["steps=7", "steps=9", "guidance.0.factor=16", "gate.min_contrast=1e-3", "gate={min_contrast: 0.5}"]
+    settings = load_recipe(path, TargetSettings, overrides)
+    assert settings.steps == 9
+    assert settings.guidance[0].factor == 16
+    assert settings.gate.min_contrast == 0.5
+    assert load_recipe(path, TargetSettings, ["gate.min_contrast=1e-3"]).gate.min_contrast == 1e-3
+
+
+def test_an_override_mends_what_the_file_lacks_or_has_wrong(write: Write) -> None:
+    path = write(GOOD.replace("start_t: 400\n", "").replace("steps: 20", "steps: none"))
+    settings = load_recipe(path, TargetSettings, ["start_t=300", "steps=5"])
+    assert (settings.start_t, settings.steps) == (300, 5)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("steps=-1", "steps=-1: steps: should be greater than 0 (got -1)"),
+        ("steps", "steps: an override is written key=value, as in steps=20"),
+        ("=3", "=3: an override is written key=value, as in steps=20"),
+        ("gate..x=3", "gate..x=3: an override is written key=value, as in steps=20"),
+        ("stesp=3", "stesp=3: stesp: not a key of this recipe (got 3); did you mean 'steps'?"),
+        ("gate.min_contrst=3", "gate.min_contrst=3: gate.min_contrst: not a setting of gate (got 3);"),
+        ("steps.x=3", "steps.x=3: steps: holds nothing that could be named 'x'"),
+        ("guidance.1.factor=3", "guidance.1.factor=3: guidance: has items 0 to 0 (got '1')"),
+        ("guidance.first=3", "guidance.first=3: guidance: has items 0 to 0 (got 'first')"),
+        ("guidance=[1", "guidance=[1: guidance:1:3: not YAML: "),
+        ("gate={min_contrast: x}", "gate={min_contrast: x}: gate.min_contrast: should be a number (got 'x')"),
+        ("steps=", "steps=: steps: should be a whole number (got None)"),
+    ],
+)
+def test_a_bad_override_is_named(write: Write, override: str, message: str) -> None:
+    (line,) = problems(write(GOOD), TargetSettings, override)
+    assert line.startswith(message)
+
+
+def test_a_list_can_be_emptied_and_then_has_no_items(write: Write) -> None:
+    assert load_recipe(write(GOOD), TargetSettings, ["guidance=[]"]).guidance == []
+    assert problems(write(GOOD), TargetSettings, "guidance=[]", "guidance.0.factor=4") == [
+        "guidance.0.factor=4: guidance: has no items (got '0')"
+    ]
+
+
+# ---------------------------------------------------------------- writing
+
+
+def test_a_dumped_recipe_reads_back_as_the_same_settings(write: Write) -> None:
+    settings = load_recipe(write(GOOD), TargetSettings, ["eta=1e-7", "gate.min_contrast=1e-17"])
+    assert load_recipe(write(dump(settings)), TargetSettings) == settings
+
+
+LEAVES = (
+    st.none()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+    | st.sampled_from(
+        [
+            "no",
+            "1e-4",
+            "0o7",
+            "12:30",
+            "010",
+            "~",
+            "null",
+            "",
+            "true",
+            "<<",
+            "=",
+            ".5",
+            "-",
+            "2026-11-21",
+            "0x1f",
+            ".inf",
+        ]
+    )
+)
+VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.text(min_size=1), VALUES, min_size=1))
+def test_what_is_written_reads_back_by_either_version_of_yaml(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "hypothesis.yaml"
+    text = to_yaml(values)
+    path.write_bytes(text.encode())
+    draft = Draft.read(path)
+    assert draft.problems == []
+    assert draft.values == values
+    assert yaml.safe_load(text) == values
+
+
+def test_the_digest_is_that_of_the_settings_not_of_the_text(write: Write) -> None:
+    one = recipe_digest(load_recipe(write(GOOD), TargetSettings))
+    reordered = "\n".join(reversed(GOOD.splitlines()[1:4])) + "\nseed: 0\n" + "\n".join(GOOD.splitlines()[4:])
+    assert recipe_digest(load_recipe(write(reordered), TargetSettings)) == one
+    assert recipe_digest(load_recipe(write(GOOD), TargetSettings, ["seed=1"])) != one
+
+
+# ---------------------------------------------------------------- finding
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of recipes in place of those that ship."""
+    for name, steps in [("targets/plain", 1), ("targets/other", 2), ("tiny/targets/plain", 3), ("tiny/targets/own", 4)]:
+        path = tmp_path / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(GOOD.replace("steps: 20", f"steps: {steps}"), encoding="utf-8")
+    monkeypatch.setattr(recipe, "recipes_folder", lambda: tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "pack", "steps"),
+    [
+        ("plain", None, 1),
+        ("plain", "tiny", 3),
+        ("other", "tiny", 2),
+        ("own", "tiny", 4),
+        ("plain", "large", 1),
+        ("tiny/targets/plain", None, 3),
+        ("targets/plain", "tiny", 1),
+    ],
+)
+@pytest.mark.usefixtures("shelf")
+def test_a_name_is_looked_up_in_the_pack_first(name: str, pack: str | None, steps: int) -> None:
+    assert load_recipe(name, TargetSettings, pack=pack).steps == steps
+
+
+@pytest.mark.parametrize(
+    ("name", "pack", "message"),
+    [
+        ("plan", None, "no targets recipe 'plan'; did you mean 'plain'?"),
+        ("own", None, "no targets recipe 'own'; did you mean 'tiny/targets/own'?"),
+        ("owm", "tiny", "no targets recipe 'owm'; did you mean 'own'?"),
+        ("zzz", None, "no targets recipe 'zzz'; there are: other, plain, tiny/targets/own, tiny/targets/plain ("),
+        ("away.yaml", None, "away.yaml: no such recipe file"),
+        ("zzz", "tiny", "no targets recipe 'zzz'; there are: other, own, plain ("),
+    ],
+)
+@pytest.mark.usefixtures("shelf")
+def test_an_unknown_name_gets_the_nearest_or_all(name: str, pack: str | None, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        find_recipe(name, "targets", pack)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.usefixtures("shelf")
+def test_recipes_are_listed_and_shown() -> None:
+    infos = list_recipes()
+    assert [info.name for info in infos] == ["targets/other", "targets/plain", "tiny/targets/own", "tiny/targets/plain"]
+    assert {info.kind for info in infos} == {"targets"}
+    assert {info.description for info in infos} == {"Targets for a test."}
+    assert list_recipes("finetune") == []
+    assert recipe_text("own") == recipe_text("tiny/targets/own")
+    assert recipe_text("targets/plain").startswith("# Targets for a test.\n")
+    with pytest.raises(RecipeError, match="'plain' names 2 recipes; say which: targets/plain, tiny/targets/plain"):
+        recipe_text("plain")
+    with pytest.raises(RecipeError, match="no recipe 'plin'; did you mean 'tiny/targets/plain'"):
+        recipe_text("plin")
+
+
+def test_a_file_tells_its_kind(write: Write) -> None:
+    assert kind_of(write(GOOD)) == "targets"
+    with pytest.raises(RecipeError, match=r"r.yaml:1:1: kind: no such kind \(got 'target'\); did you mean 'targets'"):
+        kind_of(write("kind: target\n"))
+    with pytest.raises(RecipeError, match="kind: needed: what this is a recipe of; one of targets, finetune, "):
+        kind_of(write("steps: 3\n"))
+
+
+def test_every_kind_is_the_one_its_settings_name() -> None:
+    for kind, schema in KINDS.items():
+        assert schema.model_fields["kind"].default == kind
+
+
+SHIPPED = sorted(path.relative_to(recipes_folder()).as_posix() for path in recipes_folder().rglob("*.y*ml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_recipe_that_ships_is_good(name: str) -> None:
+    path = recipes_folder() / name
+    kind = kind_of(path)
+    settings = load_recipe(path, KINDS[kind])
+    assert path.parent.name == folder_of(kind), "recipes of a kind lie in the folder of that kind"
+    assert path.suffix == ".yaml"
+    (info,) = [info for info in list_recipes(kind) if info.path == path]
+    assert info.description, "the first line of a recipe says what it is for"
+    assert all(math.isfinite(value) for value in settings.model_dump().values() if isinstance(value, float))
+
+
+def test_reading_recipes_needs_no_torch() -> None:
+    code = "import sys, adapt.recipe as r; r.list_recipes(); print('torch' in sys.modules, 'numpy' in sys.modules)"
+    root = Path(recipe.__file__).resolve().parents[1]
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert answer.stdout.split() == ["False", "False"]
