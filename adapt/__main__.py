@@ -1,0 +1,5 @@
+"""`python -m adapt`."""
+
+from adapt.cli import main
+
+main()

@@ -1,0 +1,263 @@
+"""The commands' work, from names to results: what `adapt.cli` calls and `adapt.pipeline` chains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from adapt.build import load_distance, load_prior, load_restorer
+from adapt.digests import file_digest, settings_digest
+from adapt.errors import UsageError, WeightsError
+from adapt.packs.pack import Pack, load_pack
+from adapt.recipe import dump, load_recipe, recipe_digest
+from adapt.settings import (
+    FinetuneSettings,
+    PerceptualSettings,
+    PriorSettings,
+    RestorerSettings,
+    Settings,
+    TargetSettings,
+)
+
+if TYPE_CHECKING:
+    from adapt.finetune.loop import OnSamples, OnStep, Outcome
+    from adapt.targets.generate import OnPhoto, Summary
+
+S = TypeVar("S", bound=Settings)
+TrainingProgress = Callable[[int, int, dict[str, float]], None]
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device to compute on: `auto` is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {name}: cannot be used here ({reason}); try auto or cpu") from error
+    return device
+
+
+def weights_digest(name: str | Path, pack: Pack | None = None) -> str:
+    """Stands for weights named by a file, a run, a pack, or PACK/NETWORK."""
+    path = Path(name)
+    for file in (path, path / "best.safetensors", path / "model.onnx", path / "model.safetensors"):
+        if file.is_file():
+            return file_digest(file)
+    pack_name, _, network = str(name).partition("/")
+    opened = pack or load_pack(pack_name)
+    return opened.network_digest(network or opened.card.restorer)
+
+
+def generate_targets(
+    photos: Path,
+    out: Path,
+    *,
+    method: str = "low-frequency",
+    pack: str = "tiny",
+    restorer: str | None = None,
+    overrides: Sequence[str] = (),
+    limit: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    overwrite: bool = False,
+    device: str = "auto",
+    on_photo: OnPhoto | None = None,
+) -> Summary:
+    """Make pseudo-targets of a folder of aligned faces; see `adapt.targets.generate.generate_targets`.
+
+    Args:
+        photos, out, limit, shard, overwrite, on_photo: as there.
+        method: name or file of a targets recipe.
+        pack: name or folder of the pack with the prior, or a prior's checkpoint file.
+        restorer: R of the papers: a checkpoint, a run, PACK or PACK/RESTORER; the pack's own where None.
+        overrides: `key=value` for the recipe.
+        device: auto, cpu, cuda, cuda:1, ...
+    """
+    from adapt.targets.generate import generate_targets as generate
+    from adapt.targets.methods import target_maker
+
+    chosen = pick_device(device)
+    settings = load_recipe(method, TargetSettings, overrides, pack)
+    prior = load_prior(pack).to(chosen)
+    name = restorer or pack
+    model = load_restorer(name).to(chosen)
+    identity = {
+        "recipe": settings.model_dump(mode="json", exclude={"batch"}),
+        "prior": _prior_digest(pack),
+        "restorer": weights_digest(name),
+    }
+    return generate(
+        photos,
+        out,
+        settings=settings,
+        maker=target_maker(settings, prior),
+        restorer=model,
+        identity=identity,
+        limit=limit,
+        shard=shard,
+        overwrite=overwrite,
+        device=chosen,
+        on_photo=on_photo,
+    )
+
+
+def finetune(
+    photos: Path,
+    targets: Path,
+    out: Path,
+    *,
+    recipe: str = "swinir",
+    pack: str = "tiny",
+    restorer: str | None = None,
+    real: Path | None = None,
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+    max_steps: int | None = None,
+    on_step: OnStep | None = None,
+    on_samples: OnSamples | None = None,
+) -> Outcome:
+    """Fine-tune a restorer on photos and targets; see `adapt.finetune.loop.finetune`.
+
+    Args:
+        photos: folder of aligned faces.
+        targets: a target store, or any folder of pictures with the photos' names.
+        out: the run folder.
+        recipe: name or file of a finetune recipe.
+        pack: the pack with the restorer and the perceptual network.
+        restorer: what to start from; the pack's own where None.
+        real: a folder of sharp faces for the discriminator; the accepted targets, unpaired, where None.
+        overrides: `key=value` for the recipe.
+        overwrite: start the run anew.
+        max_steps, on_step, on_samples: as there.
+    """
+    from adapt.finetune.data import Pictures, split_pairs
+    from adapt.finetune.loop import finetune as run_finetune
+    from adapt.photos.folder import find_photos
+    from adapt.runs import Run
+    from adapt.targets.store import accepted_targets
+
+    settings = load_recipe(recipe, FinetuneSettings, overrides, pack)
+    name = restorer or pack
+    model = load_restorer(name)
+    distance = load_distance(load_pack(pack)).to(pick_device())
+    accepted = accepted_targets(targets)
+    train, held = split_pairs(photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed)
+    digest = settings_digest(
+        {
+            "recipe": recipe_digest(settings),
+            "restorer": weights_digest(name),
+            "distance": distance.digest,
+            "targets": {id: file_digest(path) for id, path in accepted.items()},
+            "photos": [file_digest(path) for path in train.photos.paths],
+            "real": str(real),
+        }
+    )
+    reals = Pictures([photo.path for photo in find_photos(real)], model.size) if real is not None else None
+    with Run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
+        return run_finetune(
+            model,
+            train,
+            held,
+            settings=settings,
+            distance=distance,
+            run=run,
+            real=reals,
+            on_step=on_step,
+            on_samples=on_samples,
+            max_steps=max_steps,
+        )
+
+
+def pretrain(
+    recipe: str,
+    faces: Path,
+    out: Path,
+    *,
+    overrides: Sequence[str] = (),
+    pack: str | None = None,
+    add_to: Path | None = None,
+    trained: str = "",
+    overwrite: bool = False,
+    max_steps: int | None = None,
+    on_step: TrainingProgress | None = None,
+) -> Path:
+    """Train one of a pack's own networks from clean aligned faces.
+
+    Args:
+        recipe: name or file of a pretrain recipe.
+        faces: folder of clean aligned faces, at least as large as the recipe's size.
+        out: the run folder; the averaged weights end in `weights.safetensors`.
+        overrides: `key=value` for the recipe.
+        pack: whose recipes go first.
+        add_to: folder of a pack to enter the network into.
+        trained: what to write of the training into the pack's card.
+        overwrite: start the run anew.
+        max_steps: stop, resumably, after so many steps.
+        on_step: progress.
+
+    Returns:
+        The weights file.
+    """
+    from adapt.packs.pack import add_network
+    from adapt.recipe import KINDS, find_recipe, kind_of
+    from adapt.runs import Run
+    from adapt.weights import write_state
+
+    path = find_recipe(recipe, "pretrain", pack)
+    kind = kind_of(path)
+    settings = load_recipe(path, KINDS[kind], overrides, pack)
+    digest = settings_digest({"recipe": recipe_digest(settings), "faces": str(faces.resolve())})
+    with Run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
+        if isinstance(settings, PriorSettings):
+            from adapt.pretrain.prior import train_prior
+
+            size = max(phase.size for phase in settings.phases)
+            state = train_prior(settings, load_faces(faces, size), run, on_step=on_step, max_steps=max_steps)
+            name, architecture, header = "prior", "unet", settings.network.model_dump_json()
+        elif isinstance(settings, RestorerSettings):
+            from adapt.pretrain.restorer import train_restorer
+
+            images = load_faces(faces, settings.size)
+            distance = load_distance(load_pack(pack or "tiny")) if settings.perceptual else None
+            state = train_restorer(settings, images, run, distance=distance, on_step=on_step, max_steps=max_steps)
+            name, architecture, header = "swinir", "swinir", settings.network.model_dump_json()
+        elif isinstance(settings, PerceptualSettings):
+            raise UsageError("the perceptual network is trained by its own function")
+        else:
+            raise UsageError(f"{path}: not a pretrain recipe")
+    weights = out / "weights.safetensors"
+    metadata = {"architecture": architecture, "settings": header}
+    write_state(weights, state, metadata)
+    if add_to is not None:
+        about = {"architecture": architecture, "licence": "CC-BY-4.0", "source": "adapt pretrain", "trained": trained}
+        add_network(add_to, name, state, metadata, about)
+    return weights
+
+
+def load_faces(folder: Path, size: int) -> torch.Tensor:
+    """All clean faces of a folder as (N, 3, size, size) uint8, in the order of their names."""
+    from adapt.photos.folder import find_photos
+    from adapt.photos.pairs import load_fitted
+
+    pictures = [load_fitted(photo.path, size).mul(255).round().byte() for photo in find_photos(folder)]
+    return torch.stack(pictures)
+
+
+def _prior_digest(pack: str) -> str:
+    path = Path(pack)
+    if path.is_file() and path.suffix != ".yaml":
+        return file_digest(path)
+    opened = load_pack(pack)
+    if "prior" not in opened.card.networks:
+        raise WeightsError(f"pack {opened.card.name}: has no prior; see adapt packs show {pack}")
+    return opened.network_digest("prior")
+
+
+def describe(values: dict[str, Any]) -> str:
+    """Numbers as `name value` for a progress line."""
+    return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
