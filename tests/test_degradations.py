@@ -546,6 +546,17 @@ def test_every_setting_of_the_camera_changes_the_result(change: dict[str, Any]) 
     assert not torch.equal(photograph(SEVERE), photograph(replace(SEVERE, **change)))
 
 
+def test_the_sensor_saturates_before_its_colours_are_interpolated() -> None:
+    """One dazzled photosite is worth no more than white to its neighbours, which are dark here."""
+    camera = CameraNoise(scale=1, gain=0.01, read_noise=0.0)
+    noise = torch.full((8, 8), -2.0)
+    noise[4, 4] = 1000.0  # green
+    damaged = camera.apply(torch.ones(3, 8, 8), camera.draw(seeded(0)), noise)
+    exposure = camera.draw(seeded(0)).gain
+    expected = to_srgb(torch.tensor((1 + 3 * (1 - 2 * math.sqrt(exposure))) / 4))
+    assert float(damaged[1, 4, 5]) == pytest.approx(float(expected), abs=0.51 / 255)
+
+
 def test_exposure_and_light_stay_in_their_ranges() -> None:
     drawn = [SEVERE.draw(seeded(seed)) for seed in range(300)]
     for one in drawn:
