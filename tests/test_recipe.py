@@ -246,7 +246,7 @@ def test_a_choice_of_terms_is_explained_by_the_term_that_was_chosen(write: Write
         ("a: *there\n", "r.yaml:1:4: not YAML: found undefined alias"),
         ("a: 1\n---\nb: 2\n", "r.yaml:2:1: not YAML: but found another document"),
         ("a: \x07\n", "r.yaml: not YAML: "),
-        ("a: " + "[" * 1500, "r.yaml: nested too deeply"),
+        ("a: " + "[" * 600, "r.yaml: nested too deeply"),
     ],
 )
 def test_what_is_no_recipe_at_all_is_one_line(write: Write, text: str, message: str) -> None:
