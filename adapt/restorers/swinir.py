@@ -79,13 +79,14 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[self.relative_position_index.view(-1)]
         bias = bias.view(tokens, tokens, self.heads).permute(2, 0, 1)[None]
         if mask is not None:
-            windows = mask.shape[0]
-            bias = (bias + mask)[None]  # (1, nW, heads, N, N)
-            shape = (-1, windows, self.heads, tokens, width // self.heads)
+            windows = mask.shape[0]  # folded into the heads, because exporters know attention in four dimensions only
+            bias = (bias + mask).reshape(1, windows * self.heads, tokens, tokens)
+            shape = (-1, windows * self.heads, tokens, width // self.heads)
             query, key, value = query.reshape(shape), key.reshape(shape), value.reshape(shape)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
-        mixed = mixed.reshape(-1, self.heads, tokens, width // self.heads)
-        return self.proj(mixed.transpose(1, 2).reshape(-1, tokens, width))
+        mixed = mixed.reshape(-1, self.heads, tokens, width // self.heads).transpose(1, 2)
+        # A real copy: the fused kernel's strides make a view of it here, those of its exported parts do not.
+        return self.proj(mixed.clone(memory_format=torch.contiguous_format).view(-1, tokens, width))
 
 
 class Mlp(nn.Module):
@@ -263,12 +264,11 @@ class SwinIR(nn.Module):
 
 
 def _mirrored(length: int, multiple: int, reference: Tensor) -> Tensor:
-    """Indices of a side prolonged to a multiple by reflection without repeating the edge, as often as needed."""
+    """Indices of a side prolonged to a multiple: mirrored without repeating the edge, then, where the picture is
+    smaller than its border, the first pixel repeated."""
     padded = (length + multiple - 1) // multiple * multiple
     position = torch.arange(padded, device=reference.device)
-    period = max(2 * (length - 1), 1) if isinstance(length, int) else 2 * (length - 1)
-    folded = position % period
-    return torch.minimum(folded, period - folded) if length != 1 else torch.zeros_like(position)
+    return (position - 2 * (position - (length - 1)).clamp(min=0)).clamp(min=0)
 
 
 def swinir_settings(state: dict[str, Tensor]) -> SwinIRSettings:
