@@ -10,6 +10,7 @@ DEMO   ?= demo-result
 
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
+EXE := .exe
 else
 BIN := $(VENV)/bin
 endif
@@ -39,7 +40,6 @@ $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
 
 demo: $(VENV)/.installed
 	$(BIN)/adapt demo -o $(DEMO)
-	@$(BIN)/python -c 'import pathlib, sys; print("Result page:", *sorted(pathlib.Path(sys.argv[1]).resolve().glob("*.html")))' $(DEMO)
 
 # Two workers with one thread each: the tests are many small computations, which more threads slow down.
 test: $(VENV)/.installed-dev
@@ -49,7 +49,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 
 types: $(VENV)/.installed-dev
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python$(EXE)
 
 check: lint types test
 

@@ -39,21 +39,22 @@ class TargetSettings(Settings):
     guidance: list[LowFrequencySettings] = Field(description="terms, applied in this order")
     steps: PositiveInt = Field(description="network evaluations from start_t down to 0")
     solver: Literal["ddpm", "ddim", "dpm++2m"] = "ddpm"
-    eta: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="noise of DDIM: 0 none, 1 as ancestral")
+    eta: Annotated[float, Field(ge=0, le=1)] = Field(default=0.0, description="noise of DDIM: 0 none, 1 as ancestral")
     seed: Annotated[int, Field(ge=0)] = 0
-    batch: PositiveInt = Field(8, description="photos at a time; halved when memory runs out")
+    batch: PositiveInt = Field(default=8, description="photos at a time; halved when memory runs out")
     gate: GateSettings = Field(default_factory=lambda: GateSettings())
-    compat: Literal["none", "dt-bfr"] = Field("none", description="dt-bfr: the public code's steps exactly")
+    compat: Literal["none", "dt-bfr"] = Field(default="none", description="dt-bfr: the public code's steps exactly")
 
 
 class GateSettings(Settings):
     """Which targets are good enough to train on."""
 
     max_low_frequency_change: PositiveFloat = Field(
-        0.08, description="largest mean absolute difference of target and restored photo below the cut, in [0, 1]"
+        default=0.08,
+        description="largest mean absolute difference of target and restored photo below the cut, in [0, 1]",
     )
     min_contrast: Annotated[float, Field(ge=0)] = Field(
-        0.02, description="smallest standard deviation of a target: below it the picture is flat"
+        default=0.02, description="smallest standard deviation of a target: below it the picture is flat"
     )
 
 
@@ -75,16 +76,22 @@ class FinetuneSettings(Settings):
     steps: PositiveInt
     batch: PositiveInt = 16
     learning_rate: PositiveFloat = 2e-5
-    final_learning_rate: PositiveFloat = Field(5e-6, description="end of the cosine; the discriminator's is constant")
+    final_learning_rate: PositiveFloat = Field(
+        default=5e-6, description="end of the cosine; the discriminator's is constant"
+    )
     weight_decay: Weight = 0.0
     l1: Weight = 1.0
-    perceptual: Weight = Field(0.1, description="weight of the mean perceptual distance")
+    perceptual: Weight = Field(default=0.1, description="weight of the mean perceptual distance")
     adversarial: Weight = 0.1
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(0.999, description="decay per step; 0 switches it off")
-    flips: bool = Field(True, description="mirror half of the pairs")
-    holdout: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of photos kept back for `best`")
-    evaluate_every: PositiveInt = Field(500, description="steps between evaluations, checkpoints and sample sheets")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.999, description="decay per step; 0 switches it off")
+    flips: bool = Field(default=True, description="mirror half of the pairs")
+    holdout: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.1, description="share of photos kept back for `best`"
+    )
+    evaluate_every: PositiveInt = Field(
+        default=500, description="steps between evaluations, checkpoints and sample sheets"
+    )
     seed: Annotated[int, Field(ge=0)] = 0
 
 
@@ -148,8 +155,10 @@ class PriorSettings(Settings):
     learning_rate: PositiveFloat = 3e-4
     warmup: Annotated[int, Field(ge=0)] = 200
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    snr_cap: PositiveFloat = Field(5.0, description="gamma of min-SNR loss weights")
-    variance_weight: Weight = Field(0.001, description="weight of the variational bound that trains the variance")
+    snr_cap: PositiveFloat = Field(default=5.0, description="gamma of min-SNR loss weights")
+    variance_weight: Weight = Field(
+        default=0.001, description="weight of the variational bound that trains the variance"
+    )
     save_every: PositiveInt = 500
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -165,7 +174,9 @@ class SwinIRSettings(Settings):
     mlp_ratio: PositiveFloat = 2
     sf: PositiveInt
     img_range: PositiveFloat = 1.0
-    num_feat: PositiveInt = Field(64, description="width of the upsampling convolutions; 64 in the public files")
+    num_feat: PositiveInt = Field(
+        default=64, description="width of the upsampling convolutions; 64 in the public files"
+    )
     upsampler: Literal["nearest+conv", ""] = "nearest+conv"
     resi_connection: Literal["1conv", "3conv"] = "1conv"
     unshuffle: bool = False
@@ -179,7 +190,7 @@ class BlindSettings(Settings):
 
     blur_std: tuple[PositiveFloat, PositiveFloat] = (0.1, 15.0)
     downsample: tuple[PositiveFloat, PositiveFloat] = (0.8, 32.0)
-    noise: tuple[Weight, Weight] = Field((0.0, 20.0), description="standard deviation on the scale of 255")
+    noise: tuple[Weight, Weight] = Field(default=(0.0, 20.0), description="standard deviation on the scale of 255")
     jpeg: tuple[PositiveInt, PositiveInt] = (30, 100)
     isotropic: Annotated[float, Field(ge=0, le=1)] = 0.5
     grey: Annotated[float, Field(ge=0, le=1)] = 0.01
