@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from adapt.build import load_distance, load_prior, load_restorer
+from adapt.build import load_distance, load_model, load_prior, load_restorer
 from adapt.digests import file_digest, settings_digest
-from adapt.errors import UsageError, WeightsError
+from adapt.errors import TrainingError, UsageError, WeightsError
 from adapt.packs.pack import Pack, load_pack
 from adapt.recipe import dump, load_recipe, recipe_digest
 from adapt.settings import (
@@ -23,7 +23,10 @@ from adapt.settings import (
 )
 
 if TYPE_CHECKING:
+    from adapt.evaluate.evaluation import Evaluation
     from adapt.finetune.loop import OnSamples, OnStep, Outcome
+    from adapt.restoring import OnPhoto as RestoreProgress
+    from adapt.restoring import Restored
     from adapt.targets.generate import OnPhoto, Summary
 
 S = TypeVar("S", bound=Settings)
@@ -211,6 +214,8 @@ def pretrain(
     path = find_recipe(recipe, "pretrain", pack)
     kind = kind_of(path)
     settings = load_recipe(path, KINDS[kind], overrides, pack)
+    if isinstance(settings, PerceptualSettings):
+        return _pretrain_perceptual(settings, faces, out, add_to, trained)
     digest = settings_digest({"recipe": recipe_digest(settings), "faces": str(faces.resolve())})
     with Run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
         if isinstance(settings, PriorSettings):
@@ -226,8 +231,6 @@ def pretrain(
             distance = load_distance(load_pack(pack or "tiny")) if settings.perceptual else None
             state = train_restorer(settings, images, run, distance=distance, on_step=on_step, max_steps=max_steps)
             name, architecture, header = "swinir", "swinir", settings.network.model_dump_json()
-        elif isinstance(settings, PerceptualSettings):
-            raise UsageError("the perceptual network is trained by its own function")
         else:
             raise UsageError(f"{path}: not a pretrain recipe")
     weights = out / "weights.safetensors"
@@ -236,6 +239,91 @@ def pretrain(
     if add_to is not None:
         about = {"architecture": architecture, "licence": "CC-BY-4.0", "source": "adapt pretrain", "trained": trained}
         add_network(add_to, name, state, metadata, about)
+    return weights
+
+
+def restore(
+    model: str,
+    photos: Path,
+    out: Path,
+    *,
+    limit: int | None = None,
+    batch: int = 8,
+    overwrite: bool = False,
+    device: str = "auto",
+    on_photo: RestoreProgress | None = None,
+) -> Restored:
+    """Restore a folder of aligned faces; see `adapt.restoring.restore_folder`. `model` as `adapt.build.load_model`."""
+    from adapt.restorers.base import Restorer
+    from adapt.restoring import restore_folder
+
+    chosen = pick_device(device)
+    loaded = load_model(model)
+    if isinstance(loaded, Restorer):
+        loaded.to(chosen)
+    return restore_folder(
+        loaded,
+        photos,
+        out,
+        digest=weights_digest(model),
+        limit=limit,
+        batch=batch,
+        overwrite=overwrite,
+        device=chosen,
+        on_photo=on_photo,
+    )
+
+
+def evaluate(
+    restored: Path,
+    *,
+    truth: Path | None = None,
+    photos: Path | None = None,
+    reference: Path | None = None,
+    pack: str = "tiny",
+) -> tuple[Evaluation, str]:
+    """Metrics of a folder of restored photos, and a table of them; see `adapt.evaluate.compare.evaluate_folder`."""
+    from adapt.evaluate.compare import evaluate_folder
+    from adapt.evaluate.tables import text_table
+
+    distance = load_distance(load_pack(pack))
+    evaluation = evaluate_folder(restored, truth=truth, photos=photos, reference=reference, distance=distance)
+    return evaluation, text_table({restored.name: evaluation}) + f"\nperceptual network: {distance.name}"
+
+
+def export(
+    model: str,
+    out: Path,
+    *,
+    source: dict[str, Any] | None = None,
+    evaluation: Any = None,
+    photos: Sequence[torch.Tensor] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Export a restorer as a checked bundle; see `adapt.export.bundle.export_bundle`."""
+    from adapt.export.bundle import export_bundle
+
+    about = source or {"weights": str(model), "weights sha256": weights_digest(model)}
+    return export_bundle(
+        load_restorer(model), out, source=about, evaluation=evaluation, photos=photos, overwrite=overwrite
+    )
+
+
+def _pretrain_perceptual(
+    settings: PerceptualSettings, faces: Path, out: Path, add_to: Path | None, trained: str
+) -> Path:
+    """The perceptual network trains in stages of its own and writes its own files."""
+    from adapt.packs.pack import add_network
+    from adapt.pretrain.perceptual import train_perceptual
+    from adapt.weights import read_state
+
+    weights = train_perceptual(settings, faces, out)
+    if weights is None:
+        raise TrainingError(f"{out}: stopped before the end; the same command again goes on")
+    if add_to is not None:
+        state, metadata = read_state(weights)
+        about = {"architecture": "perceptual", "licence": "CC-BY-4.0", "source": "adapt pretrain", "trained": trained}
+        add_network(add_to, "perceptual", state, metadata, about)
     return weights
 
 

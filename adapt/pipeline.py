@@ -1,0 +1,307 @@
+"""`adapt run`: targets, fine-tuning, restored photos, table, model, page. Each step resumes by itself.
+
+    OUT/targets/     the target store              OUT/photos/    the photos as the networks saw them
+    OUT/finetune/    the run, with best weights    OUT/base/      restored by the model it started from
+    OUT/bundle/      the exported model            OUT/restored/  restored by the adapted model
+    OUT/model.onnx   the same file, easy to find   OUT/sheet.jpg, OUT/report.html, OUT/evaluation.json
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from adapt import tasks
+from adapt.build import load_distance, load_restorer
+from adapt.disk import write_json
+from adapt.errors import UsageError
+from adapt.evaluate.compare import evaluate_folder
+from adapt.evaluate.evaluation import Evaluation
+from adapt.evaluate.metrics import KID_FLOOR
+from adapt.evaluate.report import Example, Report, write_report
+from adapt.evaluate.sheets import write_sheet
+from adapt.evaluate.tables import markdown_table, text_table
+from adapt.finetune.loop import Outcome
+from adapt.packs.pack import load_pack
+from adapt.photos.folder import find_photos, refuse_overlap
+from adapt.photos.files import read_image
+from adapt.restoring import restore_folder
+from adapt.runs import versions
+from adapt.targets.store import accepted_targets, read_records
+
+EXAMPLES = 12
+CHECKED_PHOTOS = 4
+COLUMNS = ("photo", "pre-trained", "target", "adapted")
+
+
+class ProgressLine(Protocol):
+    """Shows how far one step is."""
+
+    def __call__(self, done: int, total: int, text: str = "") -> None: ...
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run ended with: a table, a sentence, where page and model are, and what went wrong on the way."""
+
+    table: str
+    verdict: str
+    page: Path
+    model: Path
+    problems: list[str]
+    evaluations: dict[str, Evaluation]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Leaves photos as they are: what the networks saw, for table and page."""
+
+    size: int
+
+    def __call__(self, photo: Tensor) -> Tensor:
+        return photo
+
+
+def sample_writer(out: Path) -> Callable[[int, list[str], list[Tensor]], None]:
+    """Writes the contact sheets of a fine-tuning: the same held-back photos along the way."""
+
+    def write(step: int, ids: list[str], rows: list[Tensor]) -> None:
+        columns = ("photo", "pre-trained", f"step {step}", "target")
+        write_sheet(out / "samples" / f"step-{step:06d}.jpg", columns, [list(row) for row in rows], ids)
+
+    return write
+
+
+def run_all(
+    photos: Path,
+    out: Path,
+    *,
+    recipe: str = "swinir",
+    pack: str = "tiny",
+    method: str = "low-frequency",
+    restorer: str | None = None,
+    truth: Path | None = None,
+    real: Path | None = None,
+    overrides: Sequence[str] = (),
+    limit: int | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: Callable[[str], ProgressLine],
+    title: str = "Adapted face restoration",
+    notes: Sequence[str] = (),
+) -> Result:
+    """The whole way from photos to a model and a page. Run again, it goes on where it stopped.
+
+    Args:
+        photos: folder of aligned faces.
+        out: everything ends here.
+        recipe, method: finetune and targets recipes, by name or file.
+        pack, restorer: as `adapt.tasks.generate_targets`.
+        truth: clean originals of the same names, for the table alone; no step before the table reads them.
+        real: sharp faces for the discriminator.
+        overrides: `targets.KEY=VALUE` and `finetune.KEY=VALUE`.
+        limit: only the first so many photos.
+        device: auto, cpu, cuda, ...
+        overwrite: remove what an earlier run left in `out`.
+        progress: makes a progress line of a title.
+        title, notes: for the page.
+
+    Raises:
+        UsageError: no photos, or an `out` with other files.
+    """
+    refuse_overlap(photos, out)
+    if overwrite and (out / "targets" / "store.json").exists():
+        shutil.rmtree(out)
+    split = split_overrides(overrides)
+    base = restorer or pack
+
+    line = progress("1/5 targets")
+    tasks.generate_targets(
+        photos,
+        out / "targets",
+        method=method,
+        pack=pack,
+        restorer=restorer,
+        overrides=split["targets"],
+        limit=limit,
+        device=device,
+        on_photo=lambda record, done, total: line(done, total),
+    )
+
+    line2 = progress("2/5 fine-tuning")
+    outcome = tasks.finetune(
+        photos,
+        out / "targets",
+        out / "finetune",
+        recipe=recipe,
+        pack=pack,
+        restorer=restorer,
+        real=real,
+        overrides=split["finetune"],
+        on_step=lambda done, total, values: line2(done, total, tasks.describe(values)),
+        on_samples=sample_writer(out / "finetune"),
+    )
+
+    line3 = progress("3/5 restoring")
+    size = load_restorer(base).size
+    restore_folder(Identity(size), photos, out / "photos", digest=f"identity {size}", limit=limit)
+    for model, name in ((base, "base"), (str(out / "finetune"), "restored")):
+        fresh = name == "restored" and _stale(out / "restored", tasks.weights_digest(model))
+        result = tasks.restore(
+            model, photos, out / name, limit=limit, device=device, overwrite=fresh,
+            on_photo=lambda id, status, done, total: line3(done, total),
+        )
+
+    line4 = progress("4/5 evaluating")
+    evaluations = _evaluate(out, pack, truth, size, line4)
+    write_json(out / "evaluation.json", {name: item.as_json() for name, item in evaluations.items()})
+
+    line5 = progress("5/5 exporting")
+    bundle = _export(out, photos, base, outcome, evaluations, size)
+    line5(1, 1)
+
+    problems = [f"{r.status}: {id}: {r.reason}" for id, r in read_records(out / "targets").items() if r.reason]
+    failed = list(result.failed)
+    verdict = _verdict(outcome, evaluations)
+    examples = _examples(out, truth is not None)
+    rows = [[example.pictures[name] for name in example.pictures] for example in examples]
+    write_sheet(out / "sheet.jpg", list(examples[0].pictures), rows, [example.id for example in examples])
+    report = Report(
+        title=title,
+        summary=(
+            f"{outcome.trained + outcome.held_back} photographs were restored by {base}, cleaned by a diffusion prior"
+            f" (method {method}), and the restorer was fine-tuned on the {outcome.trained} pairs;"
+            f" {outcome.held_back} were held back to choose the best weights. The exported network needs no diffusion."
+        ),
+        verdict=verdict,
+        improved=outcome.improved,
+        evaluations=evaluations,
+        examples=examples,
+        log=_log(out / "finetune"),
+        problems=problems + failed,
+        settings=(out / "finetune" / "recipe.yaml").read_text(encoding="utf-8"),
+        versions=versions(),
+        notes=list(notes),
+    )
+    write_report(out / "report.html", report)
+    model_file = out / "model.onnx"
+    model_file.unlink(missing_ok=True)
+    try:
+        os.link(bundle / "model.onnx", model_file)
+    except OSError:
+        shutil.copyfile(bundle / "model.onnx", model_file)
+    return Result(text_table(evaluations), verdict, out / "report.html", model_file, failed, evaluations)
+
+
+def split_overrides(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """`targets.steps=5` to the targets recipe's `steps=5`, and the same for finetune."""
+    split: dict[str, list[str]] = {"targets": [], "finetune": []}
+    for override in overrides:
+        kind, _, rest = override.partition(".")
+        if kind not in split or "=" not in rest:
+            raise UsageError(f"{override}: expected targets.KEY=VALUE or finetune.KEY=VALUE")
+        split[kind].append(rest)
+    return split
+
+
+def _stale(folder: Path, digest: str) -> bool:
+    """Whether a folder holds pictures of other weights than those: a resumed run found better ones."""
+    import json
+
+    about = folder / "restored.json"
+    return about.exists() and json.loads(about.read_text(encoding="utf-8"))["model"] != digest
+
+
+def _evaluate(
+    out: Path, pack: str, truth: Path | None, size: int, line: ProgressLine
+) -> dict[str, Evaluation]:
+    """The table's rows. With the truth: how near; without: how much changed, and how near the targets' features."""
+    distance = load_distance(load_pack(pack))
+    folders = {"photo": out / "photos", "pre-trained": out / "base", "adapted": out / "restored"}
+    accepted = accepted_targets(out / "targets")
+    against: dict[str, Any] = {"photos": out / "photos"}
+    if truth is not None:
+        restore_folder(Identity(size), truth, out / "truth", digest=f"identity {size}")
+        against["truth"] = out / "truth"
+    elif len(accepted) >= KID_FLOOR:
+        against["reference"] = out / "targets" / "images"
+    evaluations: dict[str, Evaluation] = {}
+    for index, (name, folder) in enumerate(folders.items()):
+        chosen = {key: value for key, value in against.items() if not (name == "photo" and key == "photos")}
+        if chosen:
+            evaluations[name] = evaluate_folder(folder, distance=distance, **chosen)
+        line(index + 1, len(folders) + 1)
+    chosen = {key: value for key, value in against.items() if key != "reference"}
+    evaluations["target"] = evaluate_folder(out / "targets" / "images", distance=distance, **chosen)
+    line(len(folders) + 1, len(folders) + 1)
+    return {name: evaluations[name] for name in COLUMNS if name in evaluations}
+
+
+def _export(
+    out: Path, photos: Path, base: str, outcome: Outcome, evaluations: dict[str, Evaluation], size: int
+) -> Path:
+    """The bundle of the best weights; one that is there already and of these weights is kept."""
+    import json
+
+    best = tasks.weights_digest(out / "finetune")
+    bundle = out / "bundle"
+    about = bundle / "bundle.json"
+    if about.exists() and json.loads(about.read_text(encoding="utf-8"))["source"].get("weights sha256") == best:
+        return bundle
+    source = {
+        "started from": base,
+        "weights sha256": best,
+        "photos": outcome.trained + outcome.held_back,
+        "outcome": outcome.verdict,
+    }
+    files = find_photos(out / "photos", CHECKED_PHOTOS)
+    return tasks.export(
+        str(out / "finetune"),
+        bundle,
+        source=source,
+        evaluation=markdown_table(evaluations),
+        photos=[read_image(file.path) for file in files],
+        overwrite=True,
+    )
+
+
+def _verdict(outcome: Outcome, evaluations: dict[str, Evaluation]) -> str:
+    """The outcome in words; where the truth is known, what it says."""
+    base, adapted = evaluations["pre-trained"].scores, evaluations["adapted"].scores
+    if "psnr" not in adapted:
+        return outcome.verdict
+    gain = adapted["psnr"].mean - base["psnr"].mean
+    ratio = 1 - adapted["perceptual"].mean / base["perceptual"].mean if "perceptual" in adapted else float("nan")
+    return f"{outcome.verdict} Against the originals: PSNR {gain:+.2f} dB, perceptual distance {-100 * ratio:+.0f} %."
+
+
+def _examples(out: Path, with_truth: bool) -> list[Example]:
+    """The first accepted photos with all their pictures."""
+    folders = {"photo": "photos", "pre-trained": "base", "adapted": "restored"}
+    examples: list[Example] = []
+    for id, target in list(accepted_targets(out / "targets").items())[:EXAMPLES]:
+        pictures = {name: read_image(out / folder / f"{id}.png") for name, folder in folders.items()}
+        ordered = {"photo": pictures["photo"], "pre-trained": pictures["pre-trained"], "target": read_image(target)}
+        ordered["adapted"] = pictures["adapted"]
+        if with_truth:
+            ordered["truth"] = read_image(out / "truth" / f"{id}.png")
+        examples.append(Example(id, ordered))
+    return examples
+
+
+def _log(run: Path) -> list[dict[str, Any]]:
+    from adapt.disk import read_json_lines
+
+    return read_json_lines(run / "log.jsonl")
+
+
