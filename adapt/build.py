@@ -48,17 +48,29 @@ def load_restorer(name: str | Path) -> Restorer:
     for inside in ("best.safetensors", "model.safetensors"):
         if (path / inside).is_file():
             return load_restorer_file(path / inside)
-    pack_name, _, wanted = str(name).partition("/")
+    pack, chosen = pack_restorer(name)
+    state, metadata = pack.read(chosen)
+    return build_restorer(f"{pack.card.name}/{chosen}", state, metadata)
+
+
+def pack_restorer(name: str | Path) -> tuple[Pack, str]:
+    """The pack and its network that PACK (name or folder: its default restorer) or PACK/RESTORER means.
+
+    Raises:
+        UsageError: neither.
+    """
+    text = str(name)
+    if text in embedded_packs() or (Path(name) / "pack.yaml").is_file():
+        pack = load_pack(name)
+        return pack, pack.card.restorer
+    pack_name, _, wanted = text.rpartition("/")
     try:
-        pack = load_pack(name if path.is_dir() else pack_name)
+        return load_pack(pack_name), wanted
     except UsageError as error:
         raise UsageError(
             f"no restorer '{name}': expected a checkpoint file, a run, a bundle, PACK or PACK/RESTORER"
             f" (packs: {', '.join(embedded_packs())})"
         ) from error
-    chosen = wanted if wanted and not path.is_dir() else pack.card.restorer
-    state, metadata = pack.read(chosen)
-    return build_restorer(f"{pack.card.name}/{chosen}", state, metadata)
 
 
 def load_model(name: str | Path) -> Restorer | BundleModel:

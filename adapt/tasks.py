@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from adapt.build import load_distance, load_model, load_prior, load_restorer
+from adapt.build import WEIGHT_SUFFIXES, load_distance, load_model, load_prior, load_restorer, pack_restorer
 from adapt.digests import file_digest, settings_digest
 from adapt.errors import TrainingError, UsageError, WeightsError
-from adapt.packs.pack import Pack, load_pack
+from adapt.packs.pack import load_pack
 from adapt.recipe import dump, load_recipe, recipe_digest
 from adapt.settings import (
     FinetuneSettings,
@@ -46,15 +46,14 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def weights_digest(name: str | Path, pack: Pack | None = None) -> str:
-    """Stands for weights named by a file, a run, a pack, or PACK/NETWORK."""
+def weights_digest(name: str | Path) -> str:
+    """Stands for weights named by a file, a run, a bundle, a pack, or PACK/NETWORK."""
     path = Path(name)
     for file in (path, path / "best.safetensors", path / "model.onnx", path / "model.safetensors"):
         if file.is_file():
             return file_digest(file)
-    pack_name, _, network = str(name).partition("/")
-    opened = pack or load_pack(pack_name)
-    return opened.network_digest(network or opened.card.restorer)
+    pack, network = pack_restorer(name)
+    return pack.network_digest(network)
 
 
 def generate_targets(
@@ -338,7 +337,7 @@ def load_faces(folder: Path, size: int) -> torch.Tensor:
 
 def _prior_digest(pack: str) -> str:
     path = Path(pack)
-    if path.is_file() and path.suffix != ".yaml":
+    if path.is_file() and path.suffix in WEIGHT_SUFFIXES:
         return file_digest(path)
     opened = load_pack(pack)
     if "prior" not in opened.card.networks:

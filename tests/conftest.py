@@ -43,3 +43,53 @@ def reference(shared: Path) -> Reference:
 def gen() -> torch.Generator:
     """A seeded generator of the test's own."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def small_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack of untrained networks at 16 px: every path runs in seconds, no picture is good."""
+    from adapt.diffusion.unet import UNet
+    from adapt.packs.pack import add_network
+    from adapt.perceptual.network import PerceptualNetwork
+    from adapt.pretrain.prior import initialise as initialise_prior
+    from adapt.pretrain.restorer import initialise as initialise_restorer
+    from adapt.restorers.swinir import SwinIR
+    from adapt.settings import SwinIRSettings, UNetSettings
+
+    folder = tmp_path_factory.mktemp("packs") / "small"
+    folder.mkdir()
+    (folder / "pack.yaml").write_text(
+        "name: small\nsize: 16\ndescription: untrained, for tests\nrestorer: swinir\nnetworks: {}\n"
+    )
+    unet = UNetSettings(
+        image_size=16, model_channels=32, channel_mult=[1, 2], num_res_blocks=[0, 1], attention_resolutions=[]
+    )
+    swinir = SwinIRSettings(
+        img_size=4, embed_dim=12, depths=[2], num_heads=[2], window_size=4, sf=4, num_feat=8, unshuffle=True,
+        unshuffle_scale=4,
+    )
+    prior, restorer = UNet(unet), SwinIR(swinir)
+    initialise_prior(prior, 0)
+    initialise_restorer(restorer, 0)
+    about = {"licence": "none", "source": "a test", "trained": "not at all"}
+    for name, network, architecture, settings in (
+        ("prior", prior, "unet", unet.model_dump_json()),
+        ("swinir", restorer, "swinir", swinir.model_dump_json()),
+        ("perceptual", PerceptualNetwork([8, 8]), "perceptual", '{"channels": [8, 8]}'),
+    ):
+        header = {"architecture": architecture, "settings": settings}
+        add_network(folder, name, network.state_dict(), header, {"architecture": architecture, **about})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six smooth pictures of 16 px, in two folders, one with a name that is not ASCII."""
+    from adapt.export.verify import smooth_pictures
+    from adapt.photos.files import write_image
+
+    folder = tmp_path_factory.mktemp("photos")
+    names = ("a", "b", "deep/c", "deep/d é 测", "e", "f")
+    for name, picture in zip(names, smooth_pictures((6, 16, 16), seed=3), strict=True):
+        write_image(folder / f"{name}.png", picture)
+    return folder

@@ -113,7 +113,7 @@ def train_prior(
 
     accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
     bare = UNet(settings.network)
-    _initialise(bare, settings.seed)
+    initialise(bare, settings.seed)
     ema = Ema(bare, settings.ema)
     optimizer = torch.optim.AdamW(bare.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     state_path = run.folder / "last" / "state.pt"
@@ -168,7 +168,7 @@ def train_prior(
     return {key: value.cpu() for key, value in ema.shadow.items()}
 
 
-def _initialise(network: UNet, seed: int) -> None:
+def initialise(network: UNet, seed: int) -> None:
     """Draw the weights anew from the run's own generator: PyTorch's defaults come from a global one."""
     generator = step_generator(seed, 0, rank=-1)
     with torch.no_grad():

@@ -1,0 +1,185 @@
+"""Losses, the loop with exact resume, and the choice between old and new weights."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from adapt.build import load_restorer
+from adapt.errors import TrainingError, UsageError
+from adapt.finetune.data import split_pairs
+from adapt.finetune.losses import fools, l1, tells_apart, weighted
+from adapt.photos.files import read_image, write_image
+from adapt.runs import Run
+from adapt.targets.store import accepted_targets
+from adapt.tasks import finetune
+from adapt.weights import read_state
+
+QUICK = ["steps=6", "batch=2", "evaluate_every=3", "discriminator.features=4", "holdout=0.34", "learning_rate=1e-3"]
+
+
+@pytest.fixture(scope="module")
+def targets(small_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Targets a restorer can learn: the photos, mirrored top to bottom in brightness."""
+    from adapt.photos.folder import find_photos
+
+    folder = tmp_path_factory.mktemp("plain-targets")
+    for photo in find_photos(small_photos):
+        write_image(folder / f"{photo.id}.png", 0.25 + 0.5 * read_image(photo.path))
+    return folder
+
+
+def tune(photos: Path, targets: Path, out: Path, pack: Path, *more: str, **options: object):
+    return finetune(
+        photos, targets, out, pack=str(pack), recipe="swinir", overrides=[*QUICK, *more], **options  # pyright: ignore[reportArgumentType]
+    )
+
+
+# ---------------------------------------------------------------- losses
+
+
+def test_losses_against_their_definitions(gen: torch.Generator):
+    logits = torch.randn(3, 1, 5, 7, generator=gen, dtype=torch.float64)
+    probability = 1 / (1 + torch.exp(-logits))
+    torch.testing.assert_close(fools(logits), -probability.log().mean(dim=(1, 2, 3)))
+    other = torch.randn(3, 1, 5, 7, generator=gen, dtype=torch.float64)
+    fake = 1 / (1 + torch.exp(-other))
+    torch.testing.assert_close(tells_apart(logits, other), (-probability.log()).mean() - (1 - fake).log().mean())
+    a, b = torch.rand(2, 3, 3, 5, 7, generator=gen, dtype=torch.float64)
+    assert l1(a, b).tolist() == pytest.approx([float((a[i] - b[i]).abs().sum()) / 105 for i in range(3)])
+
+
+def test_gan_losses_fixture(reference):
+    """The public code's losses on the public logits, weight 0.1 included."""
+    arrays = reference.arrays("disc")
+    logits = torch.from_numpy(arrays["eval_1x128x128"])
+    generator_loss, real, fake = arrays["gan_losses"]
+    assert float(0.1 * fools(logits).mean()) == pytest.approx(generator_loss, abs=1e-7)
+    assert float(tells_apart(logits, logits)) == pytest.approx(real + fake, abs=1e-6)
+
+
+def test_weights_must_name_every_part():
+    part = {"l1": torch.ones(2)}
+    assert float(weighted(part, {"l1": 0.5})) == 0.5
+    with pytest.raises(UsageError, match=r"parts are \['l1'\], weights are \['l2'\]"):
+        weighted(part, {"l2": 1.0})
+
+
+# ---------------------------------------------------------------- the loop
+
+
+@pytest.fixture(scope="module")
+def whole(small_photos: Path, targets: Path, small_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    outcome = tune(small_photos, targets, out, small_pack)
+    assert outcome.improved
+    assert (outcome.trained, outcome.held_back) == (4, 2)
+    assert outcome.best["total"] < outcome.base["total"]
+    return out
+
+
+def final_weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "last" / "state.pt", weights_only=True)["network"]
+
+
+def assert_same(first: Path, second: Path) -> None:
+    for a, b in ((final_weights(first), final_weights(second)),
+                 (read_state(first / "best.safetensors")[0], read_state(second / "best.safetensors")[0])):
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    assert (first / "log.jsonl").read_text() == (second / "log.jsonl").read_text()
+
+
+def test_stop_and_resume_is_exact(whole: Path, small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path):
+    for _ in range(3):  # 2 + 2 + 2 steps; evaluation at 3 and 6
+        tune(small_photos, targets, tmp_path / "run", small_pack, max_steps=2)
+    assert_same(whole, tmp_path / "run")
+
+
+def test_kill_and_resume(whole: Path, small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path):
+    """kill -9 after the first checkpoint; the same command again ends in the same weights."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "adapt", "finetune", "--photos", str(small_photos), "--targets", str(targets),
+               "-o", str(out), "--pack", str(small_pack), "--threads", "1", *QUICK]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not (out / "last" / "state.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run(command, check=True, capture_output=True)
+    assert_same(whole, out)
+
+
+@pytest.mark.parametrize("knob", [
+    "seed=1", "learning_rate=5e-4", "final_learning_rate=1e-3", "weight_decay=0.5", "l1=0.5", "perceptual=0.5",
+    "adversarial=0.5", "discriminator.features=6", "discriminator.learning_rate=0.1", "flips=false", "batch=3",
+])
+def test_every_knob_turns(
+    knob: str, whole: Path, small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
+):
+    tune(small_photos, targets, tmp_path / "run", small_pack, knob)
+    ours, theirs = final_weights(tmp_path / "run"), final_weights(whole)
+    assert any(not torch.equal(ours[key], theirs[key]) for key in ours), f"{knob} changes nothing"
+
+
+def test_the_ema_knob_turns(whole: Path, small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path):
+    tune(small_photos, targets, tmp_path / "run", small_pack, "ema=0")
+    ours, theirs = (read_state(run / "best.safetensors")[0] for run in (tmp_path / "run", whole))
+    assert any(not torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_the_discriminator_sees_nothing_of_the_generators_loss(
+    small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
+):
+    """With a discriminator that does not learn from its own loss, the generator's must leave it as it was."""
+    states = []
+    for name, weight in (("a", "0.5"), ("b", "0.001")):
+        tune(small_photos, targets, tmp_path / name, small_pack, f"adversarial={weight}", max_steps=1)
+        states.append(torch.load(tmp_path / name / "last" / "state.pt", weights_only=True)["discriminator"])
+    # After one step both discriminators saw the same pictures; a contaminated gradient would differ with the weight.
+    assert all(torch.allclose(states[0][key], states[1][key], atol=1e-6) for key in states[0])
+
+
+def test_worse_is_not_taken(small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path):
+    """A learning rate that ruins the network: the old weights stay best, and the verdict says so."""
+    outcome = tune(small_photos, targets, tmp_path / "run", small_pack, "learning_rate=0.5", "ema=0")
+    assert not outcome.improved
+    assert "not better than the one it started from" in outcome.verdict
+    kept, _ = read_state(tmp_path / "run" / "best.safetensors")
+    base = load_restorer(str(small_pack)).network.state_dict()
+    assert all(torch.equal(kept[key], base[key]) for key in base)
+
+
+def test_a_loss_that_is_not_finite_stops(small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path):
+    tune(small_photos, targets, tmp_path / "run", small_pack, max_steps=3)
+    path = tmp_path / "run" / "last" / "state.pt"
+    state = torch.load(path, weights_only=True)
+    state["network"]["conv_last.bias"].fill_(float("nan"))
+    torch.save(state, path)
+    with pytest.raises(TrainingError, match="step 3: the l1 loss is nan; stopped at the last saved state"):
+        tune(small_photos, targets, tmp_path / "run", small_pack)
+
+
+def test_refusals(whole: Path, small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match="other settings, photos or weights"):
+        tune(small_photos, targets, whole, small_pack, "seed=7")
+    with pytest.raises(UsageError, match=r"1 targets have no photo of the same name there, first: zz"):
+        split_pairs(small_photos, {"zz": targets / "a.png"}, size=16, holdout=0.1, seed=0)
+    with pytest.raises(UsageError, match="at least 2 accepted targets, there are 1"):
+        split_pairs(small_photos, {"a": targets / "a.png"}, size=16, holdout=0.1, seed=0)
+
+
+def test_held_back_photos_stay_held_back(small_photos: Path, targets: Path):
+    accepted = accepted_targets(targets)
+    _, held = split_pairs(small_photos, accepted, size=16, holdout=0.34, seed=0)
+    fewer = {id: path for id, path in accepted.items() if id in held.ids or id < "e"}
+    train, _ = split_pairs(small_photos, fewer, size=16, holdout=0.34, seed=0)
+    assert len(set(train.ids) & set(held.ids)) <= 1

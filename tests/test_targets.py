@@ -1,0 +1,146 @@
+"""Target generation: resumed, sharded, batched and refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from adapt.errors import UsageError
+from adapt.photos.files import read_image
+from adapt.settings import GateSettings
+from adapt.targets.gate import judge
+from adapt.targets.store import accepted_targets, read_records
+from adapt.tasks import generate_targets
+
+QUICK = ["guidance.0.factor=4", "steps=3", "batch=2", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]
+
+
+def make(photos: Path, out: Path, pack: Path, *more: str, **options: object):
+    return generate_targets(
+        photos, out, pack=str(pack), overrides=[*QUICK, *more], device="cpu", **options  # pyright: ignore[reportArgumentType]
+    )
+
+
+def contents(store: Path) -> dict[str, bytes]:
+    """Every file that a store promises, by name."""
+    return {p.relative_to(store).as_posix(): p.read_bytes() for p in sorted(store.rglob("*.png"))}
+
+
+@pytest.fixture(scope="module")
+def whole(small_photos: Path, small_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("targets") / "store"
+    assert make(small_photos, out, small_pack).count("done") == 6
+    return out
+
+
+def test_a_store_is_what_it_says(whole: Path):
+    records = read_records(whole)
+    assert list(records) == ["a", "b", "deep/c", "deep/d é 测", "e", "f"]
+    assert all((whole / str(r.target)).is_file() and r.evaluations == 3 for r in records.values())
+    assert set(accepted_targets(whole)) == set(records)
+
+
+@pytest.mark.parametrize("knobs", [
+    ["seed=1"], ["steps=4"], ["start_t=500"], ["guidance.0.factor=8"], ["guidance.0.last_t=100"], ["solver=dpm++2m"],
+    ["solver=ddpm"], ["eta=0.5"], ["compat=dt-bfr", "solver=ddpm"],
+])
+def test_every_knob_turns(knobs: list[str], whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):
+    make(small_photos, tmp_path / "store", small_pack, *knobs, limit=1)
+    for name, picture in contents(tmp_path / "store").items():
+        assert picture != contents(whole)[name], f"{knobs} changes nothing"
+
+
+def test_shards_and_batches_make_the_same_pictures(whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):
+    for shard in ((0, 2), (1, 2)):
+        make(small_photos, tmp_path / "store", small_pack, shard=shard)
+    assert set(read_records(tmp_path / "store")) == set(read_records(whole))
+    for name in contents(whole):
+        got, truth = read_image(tmp_path / "store" / name), read_image(whole / name)
+        assert float((got - truth).abs().max()) <= 1.01 / 255, "within one 8-bit level for any batch"
+
+
+def test_a_stop_between_photos_changes_nothing(whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):
+    class Stop(Exception):
+        pass
+
+    def stop(record: object, done: int, total: int) -> None:
+        if done == 3:  # in the middle of the second batch
+            raise Stop
+
+    out = tmp_path / "store"
+    with pytest.raises(Stop):
+        make(small_photos, out, small_pack, on_photo=stop)
+    with (out / "manifest.jsonl").open("a") as manifest:
+        manifest.write('{"id": "deep/d')  # a line that a crash cut short
+    make(small_photos, out, small_pack)
+    assert contents(out) == contents(whole)
+    assert (out / "manifest.jsonl").read_bytes() == (whole / "manifest.jsonl").read_bytes()
+
+
+def test_kill_and_resume(whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):
+    """kill -9 in the middle; the same command again ends in the same manifest and pictures."""
+    out = tmp_path / "store"
+    command = [sys.executable, "-m", "adapt", "generate-targets", str(small_photos), "-o", str(out), "--pack",
+               str(small_pack), "--device", "cpu", "--threads", "1", *QUICK]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not (out / "manifest.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run(command, check=True, capture_output=True)
+    assert contents(out) == contents(whole)
+    assert (out / "manifest.jsonl").read_bytes() == (whole / "manifest.jsonl").read_bytes()
+
+
+def test_a_damaged_target_is_made_again(small_photos: Path, small_pack: Path, tmp_path: Path):
+    out = tmp_path / "store"
+    make(small_photos, out, small_pack, limit=2)
+    before = contents(out)
+    (out / "images" / "a.png").write_bytes(b"cut")
+    make(small_photos, out, small_pack, limit=2)
+    assert contents(out) == before
+
+
+def test_a_bad_photo_is_named_and_the_rest_goes_on(small_photos: Path, small_pack: Path, tmp_path: Path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.png", "b.png"):
+        (photos / name).write_bytes((small_photos / name).read_bytes())
+    (photos / "aa.png").write_bytes(b"not a picture")
+    summary = make(photos, tmp_path / "store", small_pack)
+    assert (summary.count("done"), summary.count("failed")) == (2, 1)
+    assert "aa.png" in str(read_records(tmp_path / "store")["aa"].reason)
+
+
+def test_refusals(whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match=r"made with another recipe; .* --overwrite"):
+        make(small_photos, whole, small_pack, "seed=5")
+    with pytest.raises(UsageError, match="lies inside the photos"):
+        make(small_photos, small_photos / "out", small_pack)
+    (tmp_path / "other.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds other files"):
+        make(small_photos, tmp_path, small_pack)
+    with pytest.raises(UsageError, match="changes nothing with ddpm"):
+        make(small_photos, tmp_path / "new", small_pack, "solver=ddpm", "eta=0.5")
+    with pytest.raises(UsageError, match="not a target store"):
+        read_records(tmp_path)
+
+
+def test_gate(gen: torch.Generator):
+    settings = GateSettings(max_low_frequency_change=0.05, min_contrast=0.02)
+    picture = torch.rand(3, 32, 32, generator=gen)
+    assert judge(picture, picture, settings)[0] is None
+    assert "flat" in str(judge(torch.full((3, 32, 32), 0.5), picture, settings)[0])
+    assert "left the photo" in str(judge((picture + 0.3).clamp(0, 1), picture, settings)[0])
+    assert "not finite" in str(judge(picture / 0, picture, settings)[0])
+    assert json.dumps(judge(picture, picture, settings)[1])
