@@ -80,11 +80,13 @@ def generate_targets(
         overrides: `key=value` for the recipe.
         device: auto, cpu, cuda, cuda:1, ...
     """
+    from adapt.photos.folder import find_photos
     from adapt.targets.generate import generate_targets as generate
     from adapt.targets.methods import target_maker
 
-    chosen = pick_device(device)
+    find_photos(photos, limit)  # before anything heavy is loaded: no photos is the commonest mistake
     settings = load_recipe(method, TargetSettings, overrides, pack)
+    chosen = pick_device(device)
     prior = load_prior(pack).to(chosen)
     name = restorer or pack
     model = load_restorer(name).to(chosen)

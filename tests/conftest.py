@@ -71,11 +71,16 @@ def small_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prior, restorer = UNet(unet), SwinIR(swinir)
     initialise_prior(prior, 0)
     initialise_restorer(restorer, 0)
+    perceptual = PerceptualNetwork([8, 8])
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in perceptual.parameters():
+            parameter.normal_(std=0.3, generator=generator)
     about = {"licence": "none", "source": "a test", "trained": "not at all"}
     for name, network, architecture, settings in (
         ("prior", prior, "unet", unet.model_dump_json()),
         ("swinir", restorer, "swinir", swinir.model_dump_json()),
-        ("perceptual", PerceptualNetwork([8, 8]), "perceptual", '{"channels": [8, 8]}'),
+        ("perceptual", perceptual, "perceptual", '{"channels": [8, 8]}'),
     ):
         header = {"architecture": architecture, "settings": settings}
         add_network(folder, name, network.state_dict(), header, {"architecture": architecture, **about})

@@ -1,0 +1,151 @@
+"""The commands as a user meets them: exit codes, messages, files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adapt.cli import Lines, main
+from adapt.photos.files import read_image
+from adapt.pipeline import split_overrides
+
+QUICK_TARGETS = ["guidance.0.factor=4", "steps=2", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]
+QUICK_FINETUNE = ["steps=2", "batch=2", "evaluate_every=1", "discriminator.features=4"]
+
+
+def adapt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run the command line in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["adapt", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+        raise SystemExit(0)
+    return int(ended.value.code or 0)
+
+
+def test_run_end_to_end(
+    small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    out = tmp_path / "out"
+    arguments = [
+        "run", small_photos, "-o", out, "--pack", small_pack, "--truth", small_photos, "--device", "cpu",
+        *[f"targets.{each}" for each in QUICK_TARGETS], *[f"finetune.{each}" for each in QUICK_FINETUNE],
+    ]
+    assert adapt(monkeypatch, *arguments) == 0
+    printed = capsys.readouterr().out
+    assert "pre-trained" in printed
+    assert str(out / "report.html") in printed
+    for name in ("model.onnx", "report.html", "sheet.jpg", "evaluation.json", "bundle/bundle.json",
+                 "finetune/best.safetensors", "restored/deep/d é 测.png", "targets/images/a.png"):
+        assert (out / name).is_file(), name
+    before = {path: path.stat().st_mtime_ns for path in (out / "targets").rglob("*.png")}
+    model = (out / "model.onnx").stat().st_mtime_ns
+    assert adapt(monkeypatch, *arguments) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in before}, "nothing is made twice"
+    assert model == (out / "model.onnx").stat().st_mtime_ns
+
+    # Bundle, run and pack all restore; the bundle as the run does.
+    for model, name in ((out / "bundle", "x"), (out / "finetune", "y"), (small_pack, "z")):
+        assert adapt(monkeypatch, "restore", model, small_photos, "-o", tmp_path / name, "--device", "cpu") == 0
+    a, b = (read_image(tmp_path / name / "a.png") for name in ("x", "y"))
+    assert float((a - b).abs().max()) <= 1.01 / 255
+    assert adapt(monkeypatch, "evaluate", tmp_path / "x", "--truth", small_photos, "--pack", small_pack, "--json") == 0
+    scores = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))["scores"]
+    assert {"psnr", "ssim", "perceptual"} <= set(scores)
+
+
+def test_a_corrupt_photo_is_named_with_exit_code_3(
+    small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "good.png").write_bytes((small_photos / "a.png").read_bytes())
+    (photos / "broken.jpg").write_bytes((small_photos / "a.png").read_bytes()[:60])
+    for command in (
+        ["generate-targets", photos, "-o", tmp_path / "t", "--pack", small_pack, *QUICK_TARGETS],
+        ["restore", small_pack, photos, "-o", tmp_path / "r"],
+    ):
+        assert adapt(monkeypatch, *command) == 3
+        assert "broken" in capsys.readouterr().err
+    assert (tmp_path / "r" / "good.png").is_file()
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), [
+    (["run", "nowhere", "-o", "out"], 2, "nowhere: no such folder or file of photos"),
+    (["restore", "no-such-pack", ".", "-o", "out"], 2, "no restorer 'no-such-pack'"),
+    (["restore", "missing.pth", ".", "-o", "out"], 4, "missing.pth: no such weights file"),
+    (["generate-targets", ".", "-o", "out", "--shard", "3/2"], 2, "expected I/N with I from 1 to N"),
+    (["generate-targets", "{photos}", "-o", "out", "stepz=3"], 2, "did you mean 'steps'?"),
+    (["generate-targets", "{photos}", "-o", "out", "--device", "tpu9"], 2, "--device tpu9: cannot be used here"),
+    (["packs", "show", "huge"], 2, "no pack 'huge'"),
+    (["recipes", "show", "swinri"], 2, "did you mean"),
+])
+def test_mistakes_get_one_line(
+    arguments: list[str], code: int, message: str, small_photos: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    arguments = [str(small_photos) if each == "{photos}" else each for each in arguments]
+    assert adapt(monkeypatch, *arguments) == code
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_recipe_key_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("kind: finetune\nsteps: 10\nlearning_rat: 1e-4\n")
+    assert adapt(monkeypatch, "recipes", "check", recipe) == 2
+    error = capsys.readouterr().err
+    assert "mine.yaml:3:" in error
+    assert "did you mean 'learning_rate'?" in error
+
+
+def test_packs_and_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    for arguments in (["packs", "list"], ["packs", "show", "tiny"], ["packs", "verify", "tiny"], ["recipes", "list"],
+                      ["recipes", "show", "tiny/finetune/swinir"]):
+        assert adapt(monkeypatch, *arguments) == 0
+        assert capsys.readouterr().out
+    copy = tmp_path / "my.yaml"
+    assert adapt(monkeypatch, "recipes", "copy", "tiny/finetune/swinir", copy) == 0
+    assert adapt(monkeypatch, "recipes", "copy", "tiny/finetune/swinir", copy) == 2
+    assert "is not replaced" in capsys.readouterr().err
+
+
+def test_a_damaged_pack_is_exit_code_4(
+    small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for path in small_pack.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with (tmp_path / "prior.safetensors").open("r+b") as stream:
+        stream.seek(-1, 2)
+        stream.write(b"\x55")
+    assert adapt(monkeypatch, "packs", "verify", tmp_path) == 4
+    assert "prior.safetensors: expected sha256" in capsys.readouterr().err
+
+
+def test_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]):
+    lines = Lines("targets")
+    for done in range(1, 101):
+        lines(done, 100)
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[-1] == "targets: 100/100"
+    assert len(printed) == 11
+
+
+def test_overrides_of_run():
+    split = split_overrides(["targets.steps=5", "finetune.discriminator.features=4"])
+    assert split == {"targets": ["steps=5"], "finetune": ["discriminator.features=4"]}
+    with pytest.raises(ValueError, match=r"steps=5: expected targets\.KEY=VALUE or finetune\.KEY=VALUE"):
+        split_overrides(["steps=5"])
+
+
+def test_interrupt_is_exit_code_130(tmp_path: Path):
+    code = "import sys, adapt.cli as c\ndef stop(): raise KeyboardInterrupt\nc.app = stop\nc.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert "the same command again goes on" in done.stderr
