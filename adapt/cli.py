@@ -29,10 +29,10 @@ app.add_typer(packs_app, name="packs")
 app.add_typer(recipes_app, name="recipes")
 
 Photos = Annotated[Path, typer.Argument(help="Folder of aligned face photos (searched in depth), or one file.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder. The same command again goes on where it stopped.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder; the same command again resumes.")]
 PackName = Annotated[str, typer.Option("--pack", help="Pack by name or folder (adapt packs list).")]
 RestorerName = Annotated[
-    str | None, typer.Option("--restorer", help="Checkpoint file, run, PACK or PACK/RESTORER. [default: the pack's own]")
+    str | None, typer.Option("--restorer", help="Checkpoint, run, PACK or PACK/RESTORER. [default: the pack's own]")
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings over those of the recipe.")
@@ -186,10 +186,10 @@ def generate_targets(
     method: Annotated[str, typer.Option("--method", help="Targets recipe by name or file.")] = "low-frequency",
     pack: PackName = "tiny",
     restorer: RestorerName = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Network evaluations. [default: the recipe's]")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Evaluations. [default: the recipe's]")] = None,
     solver: Annotated[str | None, typer.Option("--solver", help="ddpm, ddim, dpm++2m. [default: the recipe's]")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="[default: the recipe's]")] = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Photos at a time. [default: the recipe's]")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="At a time. [default: the recipe's]")] = None,
     compat: Annotated[str | None, typer.Option("--compat", help="dt-bfr: the public code's steps exactly.")] = None,
     limit: Limit = None,
     shard: Annotated[str, typer.Option("--shard", help="I/N: this process makes the I-th of N parts.")] = "1/1",
@@ -225,7 +225,7 @@ def generate_targets(
 @app.command()
 def finetune(
     photos: Annotated[Path, typer.Option("--photos", help="Folder of aligned face photos.")],
-    targets: Annotated[Path, typer.Option("--targets", help="Target store, or a folder of pictures of the same names.")],
+    targets: Annotated[Path, typer.Option("--targets", help="Target store, or a folder of pictures named alike.")],
     out: Out,
     overrides: Overrides = None,
     recipe: Annotated[str, typer.Option("--recipe", help="Finetune recipe by name or file.")] = "swinir",

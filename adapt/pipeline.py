@@ -29,8 +29,8 @@ from adapt.evaluate.sheets import write_sheet
 from adapt.evaluate.tables import markdown_table, text_table
 from adapt.finetune.loop import Outcome
 from adapt.packs.pack import load_pack
-from adapt.photos.folder import find_photos, refuse_overlap
 from adapt.photos.files import read_image
+from adapt.photos.folder import find_photos, refuse_overlap
 from adapt.restoring import restore_folder
 from adapt.runs import versions
 from adapt.targets.store import accepted_targets, read_records

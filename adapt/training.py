@@ -94,8 +94,8 @@ def check_finite(losses: Mapping[str, Tensor], step: int) -> None:
     for name, value in losses.items():
         if not bool(torch.isfinite(value).all()):
             raise TrainingError(
-                f"step {step}: the {name} loss is {value.detach().float().mean().item():g}; stopped at the last saved state."
-                " Lower the learning rate, or the weight of that loss"
+                f"step {step}: the {name} loss is {value.detach().float().mean().item():g};"
+                " stopped at the last saved state. Lower the learning rate, or the weight of that loss"
             )
 
 

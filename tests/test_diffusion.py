@@ -161,9 +161,9 @@ def test_p_mean_variance_fixture(reference: Reference, chain: int, indices: tupl
         close(prediction.log_variance, "log_variance", index)
         close(posterior_mean(prediction.x0, x, step), "clip_mean", index)
         close(noised(y0, step.abar, noise), "q_sample", index)
-        close(Ancestral().step(prediction, x, step, None, lambda: noise)[0], "sample", index)
+        close(Ancestral().step(prediction, x, step, None, lambda n=noise: n)[0], "sample", index)
         for eta in (0.0, 0.5):
-            close(Ddim(eta).step(prediction, x, step, None, lambda: noise)[0], f"ddim_eta{eta}", index, 1e-4)
+            close(Ddim(eta).step(prediction, x, step, None, lambda n=noise: n)[0], f"ddim_eta{eta}", index, 1e-4)
 
 
 def test_posterior_mean_is_gaussian_conditioning(gen: torch.Generator):
@@ -218,7 +218,8 @@ def test_unguided_sampling_draws_from_the_prior():
     noise = PhotoNoise([0, 1, 2, 3], (3, 16, 16))
     plan = plan_from(999, 500)
     sample = guided_sample(
-        GaussianPrior(), noise(), plan.steps, solver=Ancestral(), terms=[], job=Job(torch.zeros(4, 3, 16, 16)), draw=noise
+        GaussianPrior(), noise(), plan.steps,
+        solver=Ancestral(), terms=[], job=Job(torch.zeros(4, 3, 16, 16)), draw=noise,
     )
     assert float(sample.mean()) == pytest.approx(GaussianPrior.mean, abs=4 * GaussianPrior.std / math.sqrt(3072))
     assert float(sample.std()) == pytest.approx(GaussianPrior.std, rel=0.08)

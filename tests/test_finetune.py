@@ -17,7 +17,6 @@ from adapt.errors import TrainingError, UsageError
 from adapt.finetune.data import split_pairs
 from adapt.finetune.losses import fools, l1, tells_apart, weighted
 from adapt.photos.files import read_image, write_image
-from adapt.runs import Run
 from adapt.targets.store import accepted_targets
 from adapt.tasks import finetune
 from adapt.weights import read_state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from adapt.diffusion.schedule import TIMESTEPS, Schedule, linear_schedule, respaced
 from adapt.errors import UsageError
@@ -54,7 +55,7 @@ def steps_through(timesteps: list[int], schedule: Schedule | None = None) -> tup
         UsageError: fewer than one timestep, not increasing, or outside the schedule.
     """
     schedule = schedule or linear_schedule()
-    increasing = all(a < b for a, b in zip(timesteps, timesteps[1:], strict=False))
+    increasing = all(a < b for a, b in pairwise(timesteps))
     if not timesteps or not increasing or timesteps[0] < 0 or timesteps[-1] >= len(schedule):
         raise UsageError(f"timesteps: expected increasing numbers from 0 to {len(schedule) - 1}, got {timesteps}")
     abars = [float(schedule.abar[t]) for t in timesteps]
@@ -80,7 +81,7 @@ def steps_through(timesteps: list[int], schedule: Schedule | None = None) -> tup
 
 
 def plan_from(start_t: int, count: int) -> Plan:
-    """`count` steps from timestep `start_t` to the clean image, evenly spread, starting at the level the network is told.
+    """`count` steps, evenly spread, from `start_t` to the clean image; the start has the level the network is told.
 
     Raises:
         UsageError: more steps than timesteps.

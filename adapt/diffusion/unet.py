@@ -35,8 +35,8 @@ class GroupNorm(nn.GroupNorm):
     def __init__(self, channels: int) -> None:
         super().__init__(GROUPS, channels, eps=1e-5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.float()).type(x.dtype)
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.float()).type(input.dtype)
 
 
 class Resample(nn.Module):

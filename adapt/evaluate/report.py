@@ -23,7 +23,7 @@ CURVE_WIDTH, CURVE_HEIGHT = 320, 110
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One photo with its pictures, (3, H, W) in [0, 1], by what they are: photo, pre-trained, target, adapted, truth."""
+    """One photo with its pictures, (3, H, W) in [0, 1], by name: photo, pre-trained, target, adapted, truth."""
 
     id: str
     pictures: Mapping[str, Tensor]
@@ -78,7 +78,7 @@ def write_report(path: Path, report: Report) -> None:
         report=report,
         table=cells(report.evaluations, mark=""),
         protocols=_protocols(report.evaluations),
-        examples=[(example.id, {name: data_uri(p) for name, p in example.pictures.items()}) for example in report.examples],
+        examples=[(each.id, {name: data_uri(p) for name, p in each.pictures.items()}) for each in report.examples],
         side=report.examples[0].pictures["photo"].shape[-1] if report.examples else 128,
         curves=loss_curves(report.log),
         curve_size=(CURVE_WIDTH, CURVE_HEIGHT),

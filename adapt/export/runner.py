@@ -35,7 +35,7 @@ def main(photos: Path, out: Path) -> int:
             sys.stderr.write(f"{path}: cannot be read ({error})\n")
             failed += 1
             continue
-        restored = session.run(None, {name: pixels.transpose(2, 0, 1)[None]})[0][0]
+        restored = np.asarray(session.run(None, {name: pixels.transpose(2, 0, 1)[None]})[0])[0]
         rounded = (restored.clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rounded).save(target)

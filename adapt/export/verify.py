@@ -55,6 +55,7 @@ def verify(path: Path, network: nn.Module, inputs: Sequence[Tensor], *, toleranc
         VerificationError: a difference above the tolerance, or an input that the file refuses.
     """
     import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -64,7 +65,7 @@ def verify(path: Path, network: nn.Module, inputs: Sequence[Tensor], *, toleranc
         expected = network.eval()(batch)
         try:
             got = torch.from_numpy(session.run(None, {INPUT: batch.numpy()})[0])
-        except (RuntimeError, onnxruntime.capi.onnxruntime_pybind11_state.Fail) as error:
+        except (RuntimeError, Fail, InvalidArgument) as error:
             raise VerificationError(f"{path}: refuses an input of shape {tuple(batch.shape)}: {error}") from error
         if got.shape != expected.shape:
             raise VerificationError(

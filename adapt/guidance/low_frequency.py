@@ -62,7 +62,7 @@ def low_pass(image: Tensor, factor: int) -> Tensor:
     """
     height, width = image.shape[-2:]
     if height % factor or width % factor:
-        raise ShapeError(f"low-pass of factor {factor}: expected sides that are multiples of it, got {height} x {width}")
+        raise ShapeError(f"low-pass of {factor}: expected sides that are multiples of it, got {height} x {width}")
     rows = _low_pass_matrix(height, factor).to(image)
     columns = _low_pass_matrix(width, factor).to(image)
     return rows @ image @ columns.t()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import Final
+from typing import Any, Final, cast
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -33,7 +33,7 @@ def narrow_to_srgb(image: Image.Image, profile: bytes | None) -> tuple[np.ndarra
     notes: list[str] = []
     source = _open_profile(profile, notes)
     if source is not None:
-        space = _SPACES.get(source.profile.xcolor_space.strip(), "")
+        space = _SPACES.get(cast(Any, source).profile.xcolor_space.strip(), "")
         if image.mode == "L" and space == "RGB":
             image = image.convert("RGB")
         if space == image.mode:

@@ -1,4 +1,4 @@
-"""The bytes of a picture file to its samples, upright and whole, or an error: never a part, never fewer bits in silence.
+"""The bytes of a picture file to its samples, upright and whole, or an error: never a part, never fewer bits silently.
 
 Pillow decodes, pi-heif does where the file is HEIC. Two of Pillow's habits are undone here: it drops the low byte
 of 16-bit colour, and it only warns of decompression bombs.
@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,7 +104,7 @@ def decode(data: bytes) -> Samples:
         if other not in ours:  # raised by another thread while this one was decoding
             warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
     notes = dict.fromkeys((*samples.notes, *(_one_line(w.message) for w in ours)))
-    return Samples(**{**vars(samples), "notes": tuple(notes)})
+    return replace(samples, notes=tuple(notes))
 
 
 # ---------------------------------------------------------------- Pillow
@@ -155,7 +155,7 @@ def _tag(image: Any, number: int, default: Any = None) -> Any:
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
-    """Colour (L, RGB, CMYK, LAB) and alpha of an 8-bit picture; colour stays as stored, also where it is transparent."""
+    """Colour (L, RGB, CMYK, LAB) and alpha of an 8-bit picture; colour stays as stored, transparent or not."""
     grey = image.mode in _GREY_MODES
     if image.has_transparency_data:
         bands = image.convert("RGBA").split()
@@ -215,7 +215,8 @@ def _interleaved(data: bytes) -> bytes:
         page: Any = tiff.pages[0]
         if page.photometric.name != "RGB" or page.dtype != np.uint16 or page.samplesperpixel not in (3, 4):
             raise PhotoError("16-bit samples in separate planes, and not RGB: save it interleaved")
-        if any(count == 0 for count in page.databytecounts) or page.dataoffsets[-1] + page.databytecounts[-1] > len(data):
+        end = page.dataoffsets[-1] + page.databytecounts[-1]
+        if any(count == 0 for count in page.databytecounts) or end > len(data):
             raise PhotoError("damaged or incomplete: strips of the picture are missing")
         pixels = np.moveaxis(page.asarray(), 0, -1)
         orientation = page.tags.valueof(274, 1)
@@ -264,7 +265,7 @@ def _decode_heif(data: bytes) -> Samples:
     try:
         import pi_heif
     except ImportError as error:
-        raise PhotoError("a HEIC picture: install the extra `heif` (pip install 'adapt-bfr[heif]') to read it") from error
+        raise PhotoError("a HEIC picture: to read it, pip install 'adapt-bfr[heif]' (the extra `heif`)") from error
     # libheif turns the picture as its boxes say; the EXIF orientation beside them must not turn it again.
     container: Any = pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
     picture: Any = container[container.primary_index]

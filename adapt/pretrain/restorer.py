@@ -129,9 +129,7 @@ def initialise(network: SwinIR, seed: int) -> None:
     generator = step_generator(seed, 0, rank=-1)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if name.endswith("relative_position_bias_table"):
-                parameter.normal_(std=0.02, generator=generator).clamp_(-0.04, 0.04)
-            elif parameter.ndim == 2:
+            if name.endswith("relative_position_bias_table") or parameter.ndim == 2:
                 parameter.normal_(std=0.02, generator=generator).clamp_(-0.04, 0.04)
             elif parameter.ndim == 4:
                 bound = 1 / math.sqrt(math.prod(parameter.shape[1:]))

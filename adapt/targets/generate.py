@@ -1,4 +1,4 @@
-"""Generation of pseudo-targets: photos in, a target store out; resumed, sharded, one bad photo never stopping the rest."""
+"""Generation of pseudo-targets: photos in, a target store out; resumed, sharded, a bad photo named and passed over."""
 
 from __future__ import annotations
 
