@@ -75,7 +75,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             " Save its state dict alone"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise WeightsError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0] or 'empty'})") from error
+        reason = (str(error).splitlines() or ["empty"])[0]
+        raise WeightsError(f"{path}: not a readable checkpoint ({reason})") from error
     return _unwrapped(loaded, path), {}
 
 

@@ -216,7 +216,8 @@ class SwinIR(nn.Module):
         first = nn.Conv2d(settings.in_chans * self.unshuffle**2, width, 3, padding=1)
         self.conv_first = nn.Sequential(nn.PixelUnshuffle(self.unshuffle), first) if settings.unshuffle else first
         self.patch_embed = PatchNorm(width)
-        rates = torch.linspace(0, drop_path, sum(settings.depths)).tolist()
+        blocks = sum(settings.depths)
+        rates = [drop_path * index / max(blocks - 1, 1) for index in range(blocks)]
         self.layers = nn.ModuleList()
         for stage, depth in enumerate(settings.depths):
             before = sum(settings.depths[:stage])

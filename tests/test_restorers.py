@@ -1,0 +1,163 @@
+"""SwinIR against the public implementation, and weight files in every wrapping."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reference import Reference
+
+from adapt.build import load_restorer
+from adapt.errors import RangeError, ShapeError, WeightsError
+from adapt.pretrain.restorer import initialise
+from adapt.restorers.base import load_restorer_file
+from adapt.restorers.swinir import SwinIR, swinir_settings
+from adapt.settings import SwinIRSettings
+from adapt.weights import MismatchError, load_weights, read_state, write_state
+
+SMALL = SwinIRSettings(
+    img_size=8, embed_dim=12, depths=[2], num_heads=[2], window_size=4, sf=4, num_feat=8, unshuffle=True,
+    unshuffle_scale=4,
+)
+
+
+def small() -> SwinIR:
+    network = SwinIR(SMALL).eval()
+    initialise(network, 0)
+    return network
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["swinir_small_unshuffle", "swinir_small_pad", "swinir_small_denoise", "swinir_official_128", "swinir_official_512"],
+)
+def test_fixture(reference: Reference, name: str):
+    fixture, arrays = reference.json(name), reference.arrays(name)
+    network = reference.fill.load(SwinIR(SwinIRSettings(**fixture["config"])).eval())
+    assert sum(p.numel() for p in network.parameters()) == fixture["n_params"]
+    inferred = swinir_settings(network.state_dict()).model_dump()
+    assert {key: inferred[key] for key in fixture["config"]} == fixture["config"]
+    for tag, call in fixture["inputs"].items():
+        found = re.match(r"fill.smooth\('([^']+)', \[([^\]]+)\]", call)
+        assert found is not None
+        x = torch.from_numpy(reference.fill.smooth(found[1], [int(n) for n in found[2].split(",")]))
+        with torch.no_grad():
+            output = network(x)
+        stride = fixture["stride"]
+        np.testing.assert_allclose(output[..., ::stride, ::stride], arrays[f"out_{tag}"], rtol=0, atol=1e-5)
+
+
+def test_manifest(reference: Reference):
+    manifest = reference.manifest("swinir_dtbfr_gan")
+    state = {key: torch.empty(shape, device="meta") for key, shape in manifest["tensors"].items()}
+    with torch.device("meta"):
+        own = SwinIR(swinir_settings(state)).state_dict()
+    assert {key: list(value.shape) for key, value in own.items()} == manifest["tensors"]
+
+
+@pytest.mark.parametrize("size", [(16, 16), (37, 51), (5, 70), (1, 3)])
+def test_any_size_is_as_if_mirrored_by_hand(size: tuple[int, int], gen: torch.Generator):
+    photo = torch.rand(2, 3, *size, generator=gen)
+    height, width = (-(-side // 16) * 16 for side in size)
+    if height < 2 * size[0] and width < 2 * size[1]:
+        mirrored = np.pad(photo.numpy(), ((0, 0), (0, 0), (0, height - size[0]), (0, width - size[1])), mode="reflect")
+        expected = small()(torch.from_numpy(mirrored))[..., : size[0], : size[1]]
+        torch.testing.assert_close(small()(photo), expected, rtol=0, atol=1e-6)
+    assert small()(photo).shape == photo.shape
+
+
+def test_a_photo_does_not_depend_on_its_batch(gen: torch.Generator):
+    photos = torch.rand(3, 3, 32, 32, generator=gen)
+    torch.testing.assert_close(small()(photos)[1:2], small()(photos[1:2]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda s: s,
+    lambda s: {"state_dict": s},
+    lambda s: {"params": {}, "params_ema": s},
+    lambda s: {f"module.{k}": v for k, v in s.items()},
+    lambda s: {"model": {"state_dict": {f"module.{k}": v for k, v in s.items()}}, "epoch": 3},
+])
+def test_wrappings(wrap, tmp_path: Path, gen: torch.Generator):
+    network = small()
+    torch.save(wrap(network.state_dict()), tmp_path / "x.pth")
+    photo = torch.rand(1, 3, 32, 32, generator=gen)
+    restored = load_restorer_file(tmp_path / "x.pth")(photo)
+    torch.testing.assert_close(restored, network(photo).clamp(0, 1), rtol=0, atol=1e-6)
+
+
+def test_a_public_file_of_full_size_loads(reference: Reference, tmp_path: Path):
+    manifest = reference.manifest("swinir_dtbfr_gan")
+    network = reference.fill.load(SwinIR(SwinIRSettings(**manifest["config"])))
+    torch.save({f"module.{k}": v for k, v in network.state_dict().items()}, tmp_path / "swinir_gan_v1.pth")
+    restorer = load_restorer(tmp_path / "swinir_gan_v1.pth")
+    assert (restorer.architecture, restorer.size) == ("swinir", 512)
+
+
+def test_a_checkpoint_opens_in_other_tools(tmp_path: Path, gen: torch.Generator):
+    """Names and shapes are the public ones, so the loaders of the field take the file (with 64 features, their fixed
+    width)."""
+    spandrel = pytest.importorskip("spandrel", reason="the extra `models` is not installed")
+    network = SwinIR(SMALL.model_copy(update={"num_feat": 64})).eval()
+    initialise(network, 0)
+    torch.save(network.state_dict(), tmp_path / "x.pth")
+    theirs = spandrel.ModelLoader().load_from_file(tmp_path / "x.pth").model.eval()
+    photo = torch.rand(1, 3, 32, 32, generator=gen)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(photo), network(photo), rtol=0, atol=1e-5)
+
+
+def test_report_of_keys(tmp_path: Path):
+    state = small().state_dict()
+    state["conv_last.bias"] = torch.zeros(5)
+    state["more"] = state.pop("norm.weight")
+    with pytest.raises(MismatchError, match=r"1 missing \(norm\.weight\); 1 unexpected \(more\); 1 mis-shaped") as error:
+        load_weights(small(), state, source="file")
+    assert error.value.report.misshapen == ["conv_last.bias: expected (3,), got (5,)"]
+    state = small().state_dict()
+    state["norm.bias"][0] = float("nan")
+    with pytest.raises(WeightsError, match=r"1 tensors hold NaN or infinity \(norm\.bias\)"):
+        load_weights(small(), state, source="file")
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("ran",))
+
+
+def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"a": Evil()}))
+    torch.save({"a": Evil()}, tmp_path / "evil2.pth")
+    for name in ("evil.pth", "evil2.pth"):
+        with pytest.raises(WeightsError, match=rf"{name}: "):
+            read_state(tmp_path / name)
+    assert "ran" not in capsys.readouterr().out
+    for name, data in (("empty.pth", b""), ("text.pth", b"hello there"), ("text.safetensors", b"hello there")):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(WeightsError, match=f"{name}: not a readable|holds more than tensors"):
+            read_state(tmp_path / name)
+    torch.save({"epoch": 1}, tmp_path / "none.pth")
+    with pytest.raises(WeightsError, match="holds no tensors"):
+        read_state(tmp_path / "none.pth")
+    torch.save({"a.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="not a restorer this version knows; known are: swinir"):
+        load_restorer_file(tmp_path / "other.pth")
+
+
+def test_half_precision_halves_the_file(tmp_path: Path):
+    state = {"a": torch.rand(1000, generator=torch.Generator().manual_seed(0))}
+    write_state(tmp_path / "a", state, {})
+    write_state(tmp_path / "b", state, {"note": "x"}, half=True)
+    assert (tmp_path / "b").stat().st_size < 0.6 * (tmp_path / "a").stat().st_size
+
+
+def test_input_is_checked():
+    restorer = load_restorer("tiny")
+    with pytest.raises(RangeError, match=r"8-bit data\? divide by 255"):
+        restorer(torch.full((1, 3, 16, 16), 200.0))
+    with pytest.raises(ShapeError, match=r"expected a batch of shape \(B, 3, H, W\), got \(3, 16, 16\)"):
+        restorer(torch.zeros(3, 16, 16))
