@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from degradations.blind import DYNFACE, SWINIR, BlindParameters, BlindRanges, degrade_blind, draw_blind
-from degradations.camera_noise import MODERATE, SEVERE, CameraNoise
+from degradations.camera_noise import MODERATE, SEVERE, STARLIGHT, CameraNoise
 from degradations.filters import check_one
 
 
@@ -40,6 +40,7 @@ DEGRADATIONS: Final[MappingProxyType[str, Blind | CameraNoise]] = MappingProxyTy
         "dynface": Blind(DYNFACE),
         "camera-noise-moderate": MODERATE,
         "camera-noise-severe": SEVERE,
+        "camera-noise-starlight": STARLIGHT,
     }
 )
 

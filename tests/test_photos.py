@@ -150,16 +150,15 @@ def test_truncated_jpeg_is_an_error(tmp_path: Path):
 
 def test_awkward_files(shared: Path):
     """Each reads whole and finite, or is refused in one line that names it; nothing else gets out."""
-    read = refused = 0
+    read = 0
+    refused: dict[Path, str] = {}
     for path in sorted((shared / "awkward").rglob("*")):
         if path.is_dir() or path.suffix == ".md":
             continue
         try:
             photo = read_photo(path)
         except PhotoError as error:
-            assert path.name in str(error)
-            assert "\n" not in str(error)
-            refused += 1
+            refused[path] = str(error)
             continue
         assert photo.image.shape[0] == 3
         assert photo.image.dtype == torch.float32
@@ -167,7 +166,8 @@ def test_awkward_files(shared: Path):
         assert float(photo.image.max()) <= 1
         read += 1
     assert read >= 140
-    assert refused >= 25
+    assert len(refused) >= 25
+    assert all(path.name in message and "\n" not in message for path, message in refused.items())
 
 
 # ---------------------------------------------------------------- writing
@@ -181,7 +181,7 @@ def test_nothing_is_replaced_or_half_written(tmp_path: Path):
     write_image(tmp_path / "x.png", image + 1, overwrite=True)
     with pytest.raises(RangeError, match=r"y\.png: expected values in \[0, 1\], got \[nan, nan\]"):
         write_image(tmp_path / "y.png", image / 0)
-    with pytest.raises(UsageError, match="cannot write .xyz"):
+    with pytest.raises(UsageError, match=r"cannot write \.xyz"):
         write_image(tmp_path / "y.xyz", image)
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
 

@@ -31,10 +31,9 @@ def small() -> SwinIR:
     return network
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["swinir_small_unshuffle", "swinir_small_pad", "swinir_small_denoise", "swinir_official_128", "swinir_official_512"],
-)
+@pytest.mark.parametrize("name", [
+    "swinir_small_unshuffle", "swinir_small_pad", "swinir_small_denoise", "swinir_official_128", "swinir_official_512",
+])
 def test_fixture(reference: Reference, name: str):
     fixture, arrays = reference.json(name), reference.arrays(name)
     network = reference.fill.load(SwinIR(SwinIRSettings(**fixture["config"])).eval())
@@ -115,7 +114,8 @@ def test_report_of_keys(tmp_path: Path):
     state = small().state_dict()
     state["conv_last.bias"] = torch.zeros(5)
     state["more"] = state.pop("norm.weight")
-    with pytest.raises(MismatchError, match=r"1 missing \(norm\.weight\); 1 unexpected \(more\); 1 mis-shaped") as error:
+    expected = r"1 missing \(norm\.weight\); 1 unexpected \(more\); 1 mis-shaped"
+    with pytest.raises(MismatchError, match=expected) as error:
         load_weights(small(), state, source="file")
     assert error.value.report.misshapen == ["conv_last.bias: expected (3,), got (5,)"]
     state = small().state_dict()
