@@ -22,7 +22,7 @@ from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import find_photos
 from adapt.photos.pairs import load_fitted
-from adapt.pipeline import split_overrides, sample_writer
+from adapt.pipeline import sample_writer, split_overrides
 from degradations.chain import degrade
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--pack", default="tiny")
     parser.add_argument("--method", default="low-frequency")
     parser.add_argument("overrides", nargs="*")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     out: Path = arguments.out / arguments.degradation
     split = split_overrides(arguments.overrides)
     pack = load_pack(arguments.pack)

@@ -6,15 +6,18 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import nn
 
+from adapt.errors import VerificationError
+
 INPUT: Final = "photo"
 OUTPUT: Final = "restored"
+SIDES: Final = {0: "batch", 2: "height", 3: "width"}
 OPSET: Final = 20
 
 
@@ -22,25 +25,83 @@ def export_onnx(network: nn.Module, path: Path, *, multiple: int) -> None:
     """Write `network`, (B, 3, H, W) -> the same, as ONNX.
 
     Args:
-        network: not clamped, in evaluation mode, on the CPU.
+        network: not clamped, in evaluation mode, float32, on the CPU.
         path: the file; weights are inside.
         multiple: sides of the traced example are no multiples of it, so that padding is traced too.
+
+    Raises:
+        VerificationError: the exporter cannot follow the network at free sizes.
     """
+    import onnx
+    from torch.onnx.errors import OnnxExporterError
+
+    # DYNAMIC and not AUTO: where the network fixes a side, AUTO would quietly write a file for that side alone.
     dynamic = torch.export.Dim.DYNAMIC
     example = torch.zeros(2, 3, 2 * multiple + 8, 3 * multiple - 8)
     with _quiet():
-        program = torch.onnx.export(
-            network.eval(),
-            (example,),
-            dynamo=True,
-            dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            opset_version=OPSET,
-            verbose=False,
-        )
-    assert program is not None
-    program.save(str(path), external_data=False)
+        try:
+            program = torch.onnx.export(
+                network.eval(),
+                (example,),
+                dynamo=True,
+                dynamic_shapes=(dict.fromkeys(SIDES, dynamic),),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=OPSET,
+                verbose=False,
+            )
+        except (OnnxExporterError, torch.jit.TracerWarning) as error:
+            reason = next(iter(str(error.__cause__ or error).strip().splitlines()), type(error).__name__)
+            raise VerificationError(f"{path.name}: the network cannot be exported at any size ({reason})") from error
+        assert program is not None
+        model = program.model_proto
+    _anonymise(model)
+    onnx.save(model, str(path))
+
+
+def _anonymise(model: Any) -> None:
+    """Drop what the exporter notes of the source: it holds the paths of this machine, and weighs as much as the graph.
+
+    The traced sizes have names by chance (`s15`); those of input and output become what they are.
+    """
+    graphs = [model.graph]
+    del model.metadata_props[:]
+    while graphs:
+        graph = graphs.pop()
+        del graph.value_info[:]  # shapes in terms of the old names; every runtime infers them anew
+        for item in [graph, *graph.node, *graph.input, *graph.output, *graph.initializer]:
+            del item.metadata_props[:]
+            item.ClearField("doc_string")
+        for attribute in (attribute for node in graph.node for attribute in node.attribute):
+            graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+    for value in (*model.graph.input, *model.graph.output):
+        for index, name in SIDES.items():
+            value.type.tensor_type.shape.dim[index].dim_param = name
+
+
+def open_session(path: Path, providers: Sequence[Any] = ("CPUExecutionProvider",)) -> Any:
+    """An onnxruntime session that keeps its warnings to itself.
+
+    Raises:
+        VerificationError: not a model that onnxruntime takes.
+    """
+    import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf, NotImplemented
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+    except (Fail, InvalidGraph, InvalidProtobuf, NotImplemented) as error:
+        raise VerificationError(f"{path.name}: onnxruntime does not take it ({str(error).splitlines()[0]})") from error
+
+
+def fastest_providers() -> list[Any]:
+    """CUDA where onnxruntime has it, in full float32 as on the CPU that the file was checked on; else the CPU."""
+    import onnxruntime
+
+    cuda = [("CUDAExecutionProvider", {"use_tf32": "0"})]
+    return [*(cuda if cuda[0][0] in onnxruntime.get_available_providers() else []), "CPUExecutionProvider"]
 
 
 @contextlib.contextmanager

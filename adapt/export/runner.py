@@ -1,9 +1,12 @@
 """Restores a folder of aligned face photos with model.onnx: python run_model.py PHOTOS OUT
 
 Needs numpy, Pillow and onnxruntime. Lies beside model.onnx; any picture size, any format that Pillow reads.
+Pictures that are there already are left alone. Exit code 3: some photos could not be read.
 """
 
+import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,32 +16,48 @@ from PIL import Image, ImageOps
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 
 
+def read(path: Path) -> np.ndarray:
+    """A picture as (1, 3, H, W) float32 RGB in [0, 1], the way up it was taken."""
+    with Image.open(path) as opened:
+        picture = ImageOps.exif_transpose(opened)
+        if picture.mode.startswith("I"):  # 16-bit grey, which convert() would clip to white
+            return np.repeat(np.asarray(picture, dtype=np.float32)[None, None] / 65535, 3, axis=1).clip(0, 1)
+        return np.asarray(picture.convert("RGB"), dtype=np.float32).transpose(2, 0, 1)[None] / 255
+
+
 def main(photos: Path, out: Path) -> int:
-    """Restore every photo; the number of photos that could not be restored."""
-    session = onnxruntime.InferenceSession(
-        str(Path(__file__).with_name("model.onnx")), providers=onnxruntime.get_available_providers()
-    )
-    name = session.get_inputs()[0].name
+    """Restore every photo; the number of photos that could not be read."""
+    if photos.resolve() in (out.resolve(), *out.resolve().parents):
+        sys.exit(f"{out}: lies inside the photos; choose an output folder elsewhere")
     files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
         sys.exit(f"{photos}: no photos there")
+    cuda = [("CUDAExecutionProvider", {"use_tf32": "0"})]
+    available = cuda if cuda[0][0] in onnxruntime.get_available_providers() else []
+    model = Path(__file__).with_name("model.onnx")
+    session = onnxruntime.InferenceSession(str(model), providers=[*available, "CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    shared = Counter(str(path.with_suffix("")).casefold() for path in files)
     failed = 0
     for path in files:
-        target = (out / path.relative_to(photos)).with_suffix(".png")
+        alone = shared[str(path.with_suffix("")).casefold()] == 1  # else a.jpg and a.png would both become a.png
+        stem = path.stem if alone else f"{path.stem}_{path.suffix[1:]}"
+        target = out / path.relative_to(photos).with_name(f"{stem}.png")
         if target.exists():
             sys.stderr.write(f"{target}: exists already, left alone\n")
             continue
         try:
-            with Image.open(path) as picture:
-                pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"), dtype=np.float32) / 255
-        except OSError as error:
+            pixels = read(path)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             sys.stderr.write(f"{path}: cannot be read ({error})\n")
             failed += 1
             continue
-        restored = np.asarray(session.run(None, {name: pixels.transpose(2, 0, 1)[None]})[0])[0]
+        restored = np.asarray(session.run(None, {name: pixels})[0])[0]
         rounded = (restored.clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rounded).save(target)
+        part = target.with_name(f".{target.name}.part")
+        Image.fromarray(rounded).save(part, format="PNG")
+        os.replace(part, target)  # whole or not there
         sys.stderr.write(f"{target}\n")
     return failed
 

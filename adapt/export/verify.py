@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapt.errors import VerificationError
-from adapt.export.onnx import INPUT
+from adapt.export.onnx import INPUT, open_session
+from adapt.images import check_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,46 +38,61 @@ def smooth_pictures(shape: tuple[int, int, int], seed: int = 0) -> Tensor:
     return (0.9 * F.interpolate(coarse, (height, width), mode="bilinear") + 0.1 * fine).clamp(0, 1)
 
 
-def check_inputs(size: int, multiple: int, photos: Sequence[Tensor]) -> list[Tensor]:
-    """What the file is tried on: photos of the user's, one alone and all together, and two odd sizes."""
+def check_inputs(size: int, multiple: int, photos: Sequence[Tensor] = ()) -> list[Tensor]:
+    """What the file is tried on: two odd sizes, then the user's photos, one alone and those of one size together.
+
+    Args:
+        size: side of the pictures the restorer was made for, in pixels.
+        multiple: what the network pads to; the second input is one pixel too high for it.
+        photos: (3, H, W) in [0, 1], of any sizes.
+
+    Raises:
+        ShapeError, RangeError: not such photos.
+    """
     inputs = [smooth_pictures((1, size - 3, size + 5)), smooth_pictures((3, 2 * multiple + 1, multiple))]
-    if photos:
-        inputs += [photos[0][None], torch.stack(list(photos))]
-    else:
-        inputs.append(smooth_pictures((2, size, size)))
-    return inputs
+    if not photos:
+        return [*inputs, smooth_pictures((2, size, size))]
+    together: dict[tuple[int, ...], list[Tensor]] = {}
+    for photo in photos:
+        check_image(photo[None], "photo for the check")
+        together.setdefault(tuple(photo.shape), []).append(photo.float().cpu())
+    batches = [torch.stack(batch) for batch in together.values()]
+    return [*inputs, *([batches[0][:1]] if len(batches[0]) > 1 else []), *batches]
 
 
 @torch.inference_mode()
 def verify(path: Path, network: nn.Module, inputs: Sequence[Tensor], *, tolerance: float) -> list[Parity]:
-    """Run the file with onnxruntime and compare with the network.
+    """Run the file with onnxruntime on the CPU and compare with the network.
+
+    Returns:
+        The differences at each input, all of them within the tolerance.
 
     Raises:
-        VerificationError: a difference above the tolerance, or an input that the file refuses.
+        VerificationError: a difference above the tolerance or not finite, another shape, or an input or a model that
+            onnxruntime refuses.
     """
-    import onnxruntime
-    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(path)
     found: list[Parity] = []
     for batch in inputs:
+        shape = tuple(batch.shape)
         expected = network.eval()(batch)
         try:
             got = torch.from_numpy(session.run(None, {INPUT: batch.numpy()})[0])
-        except (RuntimeError, Fail, InvalidArgument) as error:
-            raise VerificationError(f"{path}: refuses an input of shape {tuple(batch.shape)}: {error}") from error
-        if got.shape != expected.shape:
+        except (Fail, InvalidArgument, RuntimeException) as error:
+            reason = str(error).splitlines()[0]
+            raise VerificationError(f"{path.name}: refuses an input of shape {shape} ({reason})") from error
+        if not got.shape == expected.shape == batch.shape:
             raise VerificationError(
-                f"{path}: of {tuple(batch.shape)} it makes {tuple(got.shape)}, the network {tuple(expected.shape)}"
+                f"{path.name}: of {shape} it makes {tuple(got.shape)}, the network {tuple(expected.shape)};"
+                " a restorer keeps the size"
             )
         difference = (got - expected).abs()
-        found.append(Parity(tuple(batch.shape), float(difference.max()), float(difference.mean())))
-    worst = max(found, key=lambda parity: parity.largest)
-    if not worst.largest <= tolerance:
-        raise VerificationError(
-            f"{path}: differs from the network by {worst.largest:.2g} at an input of shape {worst.shape};"
-            f" at most {tolerance:g} is allowed. Nothing was exported"
-        )
+        found.append(Parity(shape, float(difference.max()), float(difference.mean())))
+        if not found[-1].largest <= tolerance:  # written so that NaN fails too
+            raise VerificationError(
+                f"{path.name}: differs from the network by {found[-1].largest:.2g} at an input of shape {shape};"
+                f" at most {tolerance:g} is allowed. Nothing was exported"
+            )
     return found

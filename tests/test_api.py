@@ -1,0 +1,60 @@
+"""What a notebook uses: names that load on first use, and files in the public layout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from reference import Reference
+
+import adapt
+from adapt.diffusion.unet import UNet
+from adapt.errors import WeightsError
+from adapt.settings import UNetSettings
+
+
+def test_import_is_cheap():
+    code = "import adapt, sys; assert 'torch' not in sys.modules; assert adapt.load_prior"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="has no attribute 'lod_prior'"):
+        adapt.lod_prior  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_embedded_prior():
+    prior = adapt.load_prior("tiny")
+    output = prior.network(torch.zeros(1, 3, 128, 128), torch.tensor([500]))
+    assert output.shape == (1, 6, 128, 128)
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda s: s,
+    lambda s: {f"module.{key}": value for key, value in s.items()},
+    lambda s: {"state_dict": s},
+    lambda s: {"params_ema": s},
+])
+def test_a_prior_in_the_public_layout(wrap, tmp_path: Path):
+    settings = UNetSettings(
+        image_size=32, model_channels=32, channel_mult=[1, 2, 2], num_res_blocks=[1, 1, 1], attention_resolutions=[8]
+    )
+    network = UNet(settings)
+    torch.save(wrap(network.state_dict()), tmp_path / "prior.pth")
+    prior = adapt.load_prior(tmp_path / "prior.pth")
+    assert prior.settings == settings
+    assert torch.equal(prior.network.state_dict()["out.2.weight"], network.state_dict()["out.2.weight"])
+
+
+def test_the_public_prior_at_full_size(reference: Reference, tmp_path: Path):
+    """159.8 M parameters, as the loaders of the field save them: every name and shape fits."""
+    manifest = reference.manifest("unet_iddpm_ffhq512")
+    state = {f"module.{key}": torch.zeros(shape) for key, shape in manifest["tensors"].items()}
+    torch.save(state, tmp_path / "iddpm_ffhq512_ema500000.pth")
+    prior = adapt.load_prior(tmp_path / "iddpm_ffhq512_ema500000.pth")
+    assert prior.size == 512
+    assert sum(p.numel() for p in prior.network.parameters()) == manifest["n_params"]
+    del state["module.out.2.bias"]
+    torch.save(state, tmp_path / "less.pth")
+    with pytest.raises(WeightsError, match=r"1 missing \(out\.2\.bias\)"):
+        adapt.load_prior(tmp_path / "less.pth")
