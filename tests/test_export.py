@@ -1,22 +1,30 @@
-"""A small SwinIR exported, verified, run by its runner; and a broken one refused."""
+"""A small SwinIR exported, checked, and run by its runner; and every way in which a file can be wrong, refused."""
 
 from __future__ import annotations
 
+import ast
 import json
+import math
+import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
+import adapt
 from adapt.build import load_model, load_restorer
-from adapt.errors import UsageError, VerificationError, WeightsError
+from adapt.errors import RangeError, ShapeError, UsageError, VerificationError, WeightsError
+from adapt.export import bundle as bundle_module
 from adapt.export.bundle import export_bundle, load_bundle
-from adapt.export.verify import smooth_pictures, verify
-from adapt.pretrain.restorer import initialise
+from adapt.export.onnx import export_onnx
+from adapt.export.verify import check_inputs, smooth_pictures, verify
 from adapt.restorers.base import Restorer
 from adapt.restorers.swinir import SwinIR
 from adapt.settings import SwinIRSettings
@@ -25,12 +33,28 @@ SETTINGS = SwinIRSettings(
     img_size=8, embed_dim=12, depths=[2], num_heads=[2], window_size=4, sf=4, num_feat=8, unshuffle=True,
     unshuffle_scale=4,
 )
+PLAIN = SwinIRSettings(
+    img_size=8, embed_dim=8, depths=[2], num_heads=[2], window_size=4, sf=1, upsampler="", resi_connection="3conv"
+)
+
+
+def lively(settings: SwinIRSettings, seed: int = 0) -> SwinIR:
+    """Weights so large that every part shows in the picture: with the small ones that training starts from, attention
+    without its mask differs by 4e-5, which a wrong file could hide behind."""
+    generator = torch.Generator().manual_seed(seed)
+    network = SwinIR(settings)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            table = name.endswith("relative_position_bias_table")
+            fan_in = 1 if table else math.prod(parameter.shape[1:])
+            std = 1 / math.sqrt(fan_in) if parameter.ndim > 1 else 0.2
+            kept = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            parameter.normal_(std=std, generator=generator).add_(kept)
+    return network.eval()
 
 
 def tiny_restorer(seed: int = 0) -> Restorer:
-    network = SwinIR(SETTINGS)
-    initialise(network, seed)
-    return Restorer("tiny test", "swinir", SETTINGS, network.eval())
+    return Restorer("tiny test", "swinir", SETTINGS, lively(SETTINGS, seed))
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +64,102 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_bundle(tiny_restorer(), out, source={"weights": "a test"}, photos=photos)
 
 
+@pytest.fixture
+def quick(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Instead of the exporter's seconds: the file that was exported once, changed by the functions in the list."""
+    import onnx
+
+    changes: list[Any] = []
+
+    def copy_changed(network: nn.Module, path: Path, *, multiple: int) -> None:
+        model = onnx.load(bundle / "model.onnx")
+        for change in changes:
+            change(model)
+        onnx.save(model, path)
+
+    monkeypatch.setattr(bundle_module, "export_onnx", copy_changed)
+    return changes
+
+
+def perturb(model: Any) -> None:
+    """One weight of one layer, by a little: what a file exported before the last training step would be like."""
+    from onnx import numpy_helper
+
+    tensor = next(item for item in model.graph.initializer if item.name.endswith("conv_hr.weight"))
+    values = numpy_helper.to_array(tensor).copy()
+    values.flat[5] += 0.01
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def fix_batch(model: Any) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_small_network_shows_every_part(monkeypatch: pytest.MonkeyPatch):
+    """Else the tests below could not fail."""
+    from adapt.restorers import swinir
+
+    photo, network = smooth_pictures((1, 40, 24)), lively(SETTINGS)
+    whole = network(photo)
+    mask = swinir.shift_mask
+    monkeypatch.setattr(swinir, "shift_mask", lambda *size: mask(*size) * 0)
+    assert (network(photo) - whole).abs().max() > 1e-2
+
+
 def test_contents(bundle: Path):
     names = {path.name for path in bundle.iterdir()}
     assert names == {"model.onnx", "model.safetensors", "bundle.json", "README.md", "run_model.py"}
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
     about = json.loads((bundle / "bundle.json").read_text())
-    shapes = {tuple(item["shape"]) for item in about["parity"]}
-    assert len(shapes) >= 4
+    assert SwinIRSettings(**about["settings"]) == SETTINGS
+    assert set(about["sha256"]) == {"model.onnx", "model.safetensors", "run_model.py"}
+    shapes = [tuple(item["shape"]) for item in about["parity"]]
+    assert {(1, 3, 32, 32), (2, 3, 32, 32)} < set(shapes)
+    assert any(height % 2 and width % 2 for _, _, height, width in shapes)
+    assert len({batch for batch, *_ in shapes}) == 3
     assert all(item["largest"] < 1e-5 for item in about["parity"])
     assert "a test" in (bundle / "README.md").read_text()
 
 
-@pytest.mark.parametrize("shape", [(1, 16, 16), (5, 37, 51), (2, 64, 8)])
+def test_the_file_holds_each_weight_once_and_nothing_of_this_machine(bundle: Path):
+    import onnx
+
+    data = (bundle / "model.onnx").read_bytes()
+    assert str(Path(adapt.__file__).parent).encode() not in data
+    assert b"site-packages" not in data
+    graph = onnx.load(bundle / "model.onnx").graph
+    large = sorted(item.raw_data for item in graph.initializer if len(item.raw_data) > 400)
+    assert len(large) > 10
+    assert all(one != other for one, other in pairwise(large))
+    for value in (graph.input[0], graph.output[0]):
+        sides = value.type.tensor_type.shape.dim
+        assert [side.dim_param or side.dim_value for side in sides] == ["batch", 3, "height", "width"]
+    assert max(item.version for item in onnx.load(bundle / "model.onnx").opset_import if not item.domain) >= 18
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16), (5, 37, 51), (2, 64, 8), (3, 1, 3), (1, 5, 130)])
 def test_untraced_sizes(bundle: Path, shape: tuple[int, int, int]):
     photo = smooth_pictures(shape, seed=2)
-    torch.testing.assert_close(load_bundle(bundle)(photo), tiny_restorer()(photo), rtol=0, atol=1e-5)
+    expected = tiny_restorer()(photo)
+    assert expected.std() > 0.05 or shape[1] == 1
+    torch.testing.assert_close(load_bundle(bundle)(photo), expected, rtol=0, atol=1e-5)
+
+
+def test_the_other_layout_without_a_word(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+):
+    """No unshuffle, no upsampling, three convolutions; and the exporter says nothing to the user."""
+    network = lively(PLAIN)
+    export_onnx(network, tmp_path / "x.onnx", multiple=16)
+    inputs = [smooth_pictures(shape) for shape in ((1, 7, 9), (3, 33, 50), (2, 3, 3))]
+    found = verify(tmp_path / "x.onnx", network, inputs, tolerance=1e-5)
+    assert [item.shape for item in found] == [(1, 3, 7, 9), (3, 3, 33, 50), (2, 3, 3, 3)]
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
 
 
 def test_weights_file_opens_as_a_restorer(bundle: Path):
@@ -62,26 +168,115 @@ def test_weights_file_opens_as_a_restorer(bundle: Path):
     assert type(load_model(bundle)).__name__ == "BundleModel"
 
 
-def test_other_weights_fail_and_leave_nothing(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(VerificationError, match=r"differs from the network by .* at most 0\.0001"):
-        verify(bundle / "model.onnx", tiny_restorer(seed=1).network, [smooth_pictures((1, 32, 32))], tolerance=1e-4)
-    with pytest.raises(VerificationError, match="Nothing was exported"):
-        export_bundle(tiny_restorer(), tmp_path / "out", source={}, tolerance=-1.0)
+def test_the_restorer_is_left_as_it_was(quick: list[Any], tmp_path: Path):
+    restorer = tiny_restorer()
+    restorer.network.train()
+    export_bundle(restorer, tmp_path / "out", source={}, evaluation={"psnr": 24.75})
+    assert restorer.network.training
+    assert "- psnr: 24.75" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("fault", "message"), [
+    (perturb, r"^model\.onnx: differs from the network by .* at most 0\.0001 is allowed\. Nothing was exported"),
+    (fix_batch, r"^model\.onnx: refuses an input of shape \(1, 3, 29, 37\) \(.*batch|dimension"),
+])
+def test_a_fault_planted_after_the_export_leaves_nothing(quick: list[Any], tmp_path: Path, fault: Any, message: str):
+    quick.append(fault)
+    with pytest.raises(VerificationError, match=message):
+        export_bundle(tiny_restorer(), tmp_path / "out", source={})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_replaced_unasked(bundle: Path):
+def test_values_that_are_not_finite_do_not_pass(bundle: Path):
+    """NaN is not above any tolerance, and must not hide behind an input that agrees."""
+    good = smooth_pictures((1, 16, 16))
+    with pytest.raises(VerificationError, match="differs from the network by nan"):
+        verify(bundle / "model.onnx", tiny_restorer().network, [good, good * float("nan"), good], tolerance=1e-4)
+
+
+def test_no_model_at_all(tmp_path: Path):
+    (tmp_path / "x.onnx").write_bytes(b"no model")
+    with pytest.raises(VerificationError, match=r"x\.onnx: onnxruntime does not take it"):
+        verify(tmp_path / "x.onnx", nn.Identity(), [], tolerance=1.0)
+
+
+class OneSize(nn.Module):
+    """Reshapes to the size of the traced picture: the exporter writes it without complaint."""
+
+    def forward(self, photo: Tensor) -> Tensor:
+        return photo.reshape(2, 3, 40, 40) * 2
+
+
+class OneBranch(nn.Module):
+    """Goes a way of its own at the traced size: the exporter cannot tell what to do at others."""
+
+    def forward(self, photo: Tensor) -> Tensor:
+        return photo * 2 if photo.shape[2] == 40 else photo
+
+
+@pytest.mark.parametrize(("network", "message"), [
+    (OneSize(), r"x\.onnx: refuses an input of shape \(1, 3, 40, 40\) \("),
+    (OneBranch(), r"x\.onnx: the network cannot be exported at any size \("),
+])
+def test_a_network_of_one_size_is_refused(tmp_path: Path, network: nn.Module, message: str):
+    path = tmp_path / "x.onnx"
+    with pytest.raises(VerificationError, match=message):  # noqa: PT012
+        export_onnx(network, path, multiple=16)
+        verify(path, nn.Identity(), [smooth_pictures((1, 40, 40))], tolerance=10.0)
+
+
+def test_photos_of_several_sizes_are_all_tried():
+    photos = [torch.zeros(3, 32, 32), torch.zeros(3, 20, 31), torch.zeros(3, 32, 32)]
+    shapes = [tuple(batch.shape) for batch in check_inputs(32, 16, photos)]
+    assert shapes[2:] == [(1, 3, 32, 32), (2, 3, 32, 32), (1, 3, 20, 31)]
+    with pytest.raises(RangeError, match=r"photo for the check: .*8-bit data"):
+        check_inputs(32, 16, [torch.full((3, 4, 4), 255.0)])
+
+
+def test_only_a_bundle_is_replaced_and_only_by_a_checked_one(quick: list[Any], tmp_path: Path):
+    out = tmp_path / "out"
+    out.mkdir()
+    export_bundle(tiny_restorer(), out, source={"weights": "first"})
+    first = contents(out)
     with pytest.raises(UsageError, match="--overwrite to replace"):
-        export_bundle(tiny_restorer(), bundle, source={})
+        export_bundle(tiny_restorer(), out, source={})
+    with pytest.raises(VerificationError):
+        export_bundle(tiny_restorer(seed=1), out, source={}, overwrite=True)
+    assert contents(out) == first
+    export_bundle(tiny_restorer(), out, source={"weights": "second"}, overwrite=True)
+    assert "second" in (out / "README.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    (tmp_path / "file").write_text("a note")
+    for other in (tmp_path, tmp_path / "file"):
+        with pytest.raises(UsageError, match="is something else and is not replaced"):
+            export_bundle(tiny_restorer(), other, source={}, overwrite=True)
+    assert (tmp_path / "file").read_text() == "a note"
 
 
 def test_a_changed_file_is_noticed(bundle: Path, tmp_path: Path):
-    for name in ("bundle.json", "model.onnx"):
-        (tmp_path / name).write_bytes((bundle / name).read_bytes())
-    with (tmp_path / "model.onnx").open("ab") as stream:
+    copied = shutil.copytree(bundle, tmp_path / "bundle")
+    with (copied / "model.onnx").open("ab") as stream:
         stream.write(b"x")
-    with pytest.raises(WeightsError, match=r"not the file that bundle\.json names"):
-        load_bundle(tmp_path)
+    with pytest.raises(WeightsError, match=r"model\.onnx: is not the file that bundle\.json names"):
+        load_bundle(copied)
+    for text in ("[]", "{", "{}"):
+        (copied / "bundle.json").write_text(text)
+        with pytest.raises(WeightsError, match=r"not a bundle: its bundle\.json cannot be read"):
+            load_bundle(copied)
+
+
+def test_a_bundle_checks_its_input(bundle: Path):
+    model = load_bundle(bundle)
+    assert model.size == 32
+    with pytest.raises(ShapeError, match="expected a batch"):
+        model(torch.zeros(3, 16, 16))
+    with pytest.raises(RangeError, match="divide by 255"):
+        model(torch.full((1, 3, 16, 16), 255.0))
+
+
+def run_model(bundle: Path, photos: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(bundle / "run_model.py"), str(photos), str(out)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_runner(bundle: Path, tmp_path: Path):
@@ -89,14 +284,50 @@ def test_runner(bundle: Path, tmp_path: Path):
     (photos / "deep").mkdir(parents=True)
     pixels = (smooth_pictures((1, 40, 27))[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     Image.fromarray(pixels).save(photos / "deep" / "ä 1.png")
+    lying = Image.fromarray(np.rot90(pixels))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter, clockwise, to see it upright
+    lying.save(photos / "turned.png", exif=exif)
+    Image.fromarray(pixels).save(photos / "turned.bmp")
+    grey = pixels[..., 1].astype(np.uint16) * 257
+    Image.fromarray(grey).save(photos / "grey16.png")
     (photos / "bad.png").write_bytes(b"no picture")
-    command = [sys.executable, str(bundle / "run_model.py"), str(photos), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_model(bundle, photos, out)
     assert done.returncode == 3, done.stderr
     assert "bad.png: cannot be read" in done.stderr
-    restored = np.asarray(Image.open(out / "deep" / "ä 1.png")).astype(float)
-    expected = tiny_restorer()(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255)[0] * 255
-    assert np.abs(restored - expected.permute(1, 2, 0).numpy()).max() <= 0.51
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "exists already, left alone" in again.stderr
-    assert len((bundle / "run_model.py").read_text().splitlines()) < 80
+    expected = {
+        "deep/ä 1.png": pixels,
+        "turned_png.png": pixels,
+        "turned_bmp.png": pixels,
+        "grey16.png": np.repeat(pixels[..., 1:2], 3, axis=2),
+    }
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == set(expected)
+    for name, photo in expected.items():
+        restored = np.asarray(Image.open(out / name)).astype(float)
+        own = tiny_restorer()(torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255)[0] * 255
+        assert np.abs(restored - own.permute(1, 2, 0).numpy()).max() <= 0.51, name
+    before = (out / "grey16.png").stat().st_mtime_ns
+    again = run_model(bundle, photos, out)
+    assert again.stderr.count("exists already, left alone") == 4
+    assert (out / "grey16.png").stat().st_mtime_ns == before
+
+
+def test_runner_refuses(bundle: Path, tmp_path: Path):
+    inside = run_model(bundle, tmp_path, tmp_path / "out")
+    assert (inside.returncode, "lies inside the photos" in inside.stderr) == (1, True)
+    empty = run_model(bundle, tmp_path / "none", tmp_path / "out")
+    assert (empty.returncode, "no photos there" in empty.stderr) == (1, True)
+
+
+def test_runner_is_short_and_needs_three_libraries(bundle: Path):
+    text = (bundle / "run_model.py").read_text()
+    assert len(text.splitlines()) < 80
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            imported |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(str(node.module))
+    assert {name for name in imported if name.split(".")[0] not in sys.stdlib_module_names} == {
+        "numpy", "onnxruntime", "PIL",
+    }

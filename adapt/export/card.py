@@ -13,7 +13,8 @@ def model_card(about: dict[str, Any]) -> str:
         "# A face restorer adapted to one kind of damage",
         "",
         f"Architecture: {about['architecture']}, for aligned face photographs of {about['size']} px"
-        " with the damage it was adapted to. On other damage it may do worse than a general restorer.",
+        " with the damage it was adapted to; resize to that size first. On other damage it may do worse than a general"
+        " restorer.",
         "",
         "## Use",
         "",
@@ -34,8 +35,10 @@ def model_card(about: dict[str, Any]) -> str:
         f" largest difference {worst:.1g}.",
         "",
     ]
-    if about.get("evaluation"):
-        lines += ["## Measured", "", str(about["evaluation"]), ""]
+    measured = about["evaluation"]
+    if measured:
+        figures = [f"- {key}: {value}" for key, value in measured.items()] if isinstance(measured, dict) else [measured]
+        lines += ["## Measured", "", *figures, ""]
     lines += [
         "## Licence",
         "",

@@ -51,7 +51,7 @@ def export_onnx(network: nn.Module, path: Path, *, multiple: int) -> None:
                 verbose=False,
             )
         except (OnnxExporterError, torch.jit.TracerWarning) as error:
-            reason = next(iter(str(error.__cause__ or error).strip().splitlines()), type(error).__name__)
+            reason = " ".join(line.strip() for line in str(error.__cause__ or error).strip().splitlines()[:2])
             raise VerificationError(f"{path.name}: the network cannot be exported at any size ({reason})") from error
         assert program is not None
         model = program.model_proto
@@ -86,13 +86,14 @@ def open_session(path: Path, providers: Sequence[Any] = ("CPUExecutionProvider",
         VerificationError: not a model that onnxruntime takes.
     """
     import onnxruntime
-    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf, NotImplemented
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf
+    from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as Unsupported
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
-    except (Fail, InvalidGraph, InvalidProtobuf, NotImplemented) as error:
+    except (Fail, InvalidGraph, InvalidProtobuf, Unsupported) as error:
         raise VerificationError(f"{path.name}: onnxruntime does not take it ({str(error).splitlines()[0]})") from error
 
 
