@@ -2,7 +2,7 @@
 
 Each face is a blend of four portraits of different people, noised to a timestep of 500 and drawn anew by the tiny
 pack's prior: nobody in particular. The last is the astronaut of scikit-image, cropped as the faces are. A camera's
-noise (camera-noise-severe) is laid over all of them.
+noise (camera-noise-starlight) is laid over all of them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
     for first in range(0, arguments.count, 8):
         job = Job(to_signed(blends[first : first + 8]))
         noise = PhotoNoise(range(first, first + len(job.restored)), (3, prior.size, prior.size))
-        plan = plan_from(500, 40)
+        plan = plan_from(500, 24)
         x = start(job, plan, noise)
         pictures += list(
             to_unit(guided_sample(prior, x, plan.steps, solver=Ddim(0.7), terms=[], job=job, draw=noise))
@@ -55,7 +55,7 @@ def main() -> None:
     for index, picture in enumerate(pictures):
         name = "astronaut.png" if index == arguments.count else f"face-{index + 1:02d}.png"
         write_image(arguments.out / "clean" / name, picture, overwrite=True)
-        damaged, _ = degrade(picture, "camera-noise-severe", seed=index)
+        damaged, _ = degrade(picture, "camera-noise-starlight", seed=index)
         write_image(arguments.out / "photos" / name, damaged, overwrite=True)
 
 

@@ -12,11 +12,12 @@ COLUMNS: Final[dict[str, tuple[str, bool | None, int]]] = {
     "psnr": ("PSNR ↑", True, 2),
     "ssim": ("SSIM ↑", True, 3),
     "perceptual": ("perceptual ↓", False, 4),
-    "kid": ("KID ↓", False, 4),
-    "kid_reference": ("KID to reference ↓", False, 4),
+    "kid": ("KID ×1000 ↓", False, 3),
+    "kid_reference": ("KID ×1000 to reference ↓", False, 3),
     "low_frequency": ("low-freq. change", None, 4),
     "colour_shift": ("colour shift ↓", False, 4),
 }
+SCALES: Final = {"kid": 1000, "kid_reference": 1000}  # as the field prints it
 
 
 def cells(evaluations: Mapping[str, Evaluation], *, mark: str = "") -> list[list[str]]:
@@ -36,7 +37,7 @@ def cells(evaluations: Mapping[str, Evaluation], *, mark: str = "") -> list[list
                 row.append("-")
                 continue
             mean = item.scores[key].mean
-            text = f"{mean:.{COLUMNS[key][2]}f}"
+            text = f"{mean * SCALES.get(key, 1):.{COLUMNS[key][2]}f}"
             row.append(f"{mark}{text}{mark}" if best.get(key) == mean else text)
         table.append(row)
     return table
