@@ -1,0 +1,110 @@
+"""Pre-training: losses against closed forms, and exact resume."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from adapt.diffusion.schedule import linear_schedule
+from adapt.packs.pack import SHARD_BYTES, add_network, load_pack
+from adapt.pretrain.prior import min_snr_weight, normal_kl, prior_losses, train_prior
+from adapt.pretrain.restorer import train_restorer
+from adapt.runs import Run
+from adapt.settings import PriorPhase, PriorSettings, RestorerSettings, SwinIRSettings, UNetSettings
+from adapt.training import batch_indices, cosine, trapezoid
+
+PRIOR = PriorSettings(
+    network=UNetSettings(
+        image_size=16, model_channels=32, channel_mult=[1, 2], num_res_blocks=[0, 1], attention_resolutions=[]
+    ),
+    phases=[PriorPhase(steps=2, size=8, batch=3), PriorPhase(steps=2, size=16, batch=2)],
+    warmup=1,
+)
+RESTORER = RestorerSettings(
+    network=SwinIRSettings(
+        img_size=4, embed_dim=12, depths=[2], num_heads=[2], window_size=4, sf=4, num_feat=8, unshuffle=True,
+        unshuffle_scale=4,
+    ),
+    steps=4, batch=2, size=16, learning_rate=1e-3,
+)
+
+
+def faces(count: int = 5) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(("train", "settings"), [(train_prior, PRIOR), (train_restorer, RESTORER)])
+def test_stop_and_resume_is_exact(train, settings, tmp_path: Path):
+    with Run(tmp_path / "whole", recipe="", digest="x") as run:
+        whole = train(settings, faces(), run)
+    for _ in range(4):
+        with Run(tmp_path / "parts", recipe="", digest="x") as run:
+            parts = train(settings, faces(), run, max_steps=1)
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    assert (tmp_path / "whole" / "log.jsonl").read_text() == (tmp_path / "parts" / "log.jsonl").read_text()
+
+
+def test_prior_losses_against_their_definitions(gen: torch.Generator):
+    """The bound is the KL of two Gaussian posteriors with the network's mean held fixed, at variance midway."""
+    x0, noise, error = torch.randn(3, 2, 3, 4, 4, generator=gen)
+    timesteps = torch.tensor([40, 700])
+    variance = torch.zeros_like(x0)
+    output = torch.cat([noise + error, variance], dim=1)
+    noise_loss, variance_loss = prior_losses(output, x0, noise, timesteps, snr_cap=5.0)
+    abar = linear_schedule().abar
+    expected_noise, expected_bound = 0.0, 0.0
+    for i, t in enumerate(timesteps.tolist()):
+        a, b = float(abar[t]), float(abar[t - 1])
+        beta = 1 - a / b
+        snr = a / (1 - a)
+        expected_noise += float((error[i] ** 2).mean()) * min(snr, 5) / snr / 2
+        posterior = beta * (1 - b) / (1 - a)
+        predicted = math.sqrt(posterior * beta)
+        x_t = math.sqrt(a) * x0[i] + math.sqrt(1 - a) * noise[i]
+        means = [
+            (x_t - beta / math.sqrt(1 - a) * eps) / math.sqrt(1 - beta) for eps in (noise[i], noise[i] + error[i])
+        ]
+        kl = torch.distributions.kl_divergence(
+            torch.distributions.Normal(means[0].double(), math.sqrt(posterior)),
+            torch.distributions.Normal(means[1].double(), math.sqrt(predicted)),
+        )
+        expected_bound += float(kl.mean()) / math.log(2) / 2
+    assert float(noise_loss) == pytest.approx(expected_noise, rel=1e-5)
+    assert float(variance_loss) == pytest.approx(expected_bound, rel=1e-3)
+
+
+def test_min_snr_weight_is_one_in_noise_and_falls_in_signal():
+    weights = min_snr_weight(torch.tensor([0.5, 0.99], dtype=torch.float64), 5.0)
+    assert weights.tolist() == pytest.approx([1.0, 5 / 99])
+    zero = torch.zeros(1)
+    assert float(normal_kl(zero, zero, zero, zero)) == 0
+
+
+def test_every_face_is_seen_equally_often():
+    seen = [index for step in range(6) for index in batch_indices(0, step, 5, 10)]
+    assert sorted(seen) == sorted(list(range(10)) * 3)
+    assert batch_indices(0, 3, 5, 10) != batch_indices(1, 3, 5, 10)
+
+
+def test_learning_rates():
+    assert cosine(0, 10, 1.0, 0.1) == 1.0
+    assert cosine(10, 10, 1.0, 0.1) == pytest.approx(0.1)
+    assert trapezoid(0, 100, 1.0, warmup=10) == pytest.approx(0.1)
+    assert trapezoid(50, 100, 1.0, warmup=10) == trapezoid(50, 200, 1.0, warmup=10) == 1.0
+    assert trapezoid(90, 100, 1.0, warmup=10) == pytest.approx(0.5)
+
+
+def test_large_networks_become_shards(tmp_path: Path):
+    (tmp_path / "pack.yaml").write_text("name: p\nsize: 8\ndescription: d\nrestorer: r\nnetworks: {}\n")
+    state = {f"layer.{i}": torch.full((1000, 1000), float(i)) for i in range(12)}
+    add_network(tmp_path, "big", state, {"settings": "{}"}, {
+        "architecture": "a", "licence": "l", "source": "s", "trained": "t"})
+    files = sorted(tmp_path.glob("*.safetensors"))
+    assert len(files) == 2
+    assert all(path.stat().st_size < SHARD_BYTES + 1e6 for path in files)
+    read, header = load_pack(tmp_path).read("big")
+    assert all(torch.equal(read[key], state[key]) for key in state)
+    assert header["settings"] == "{}"
