@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import SMALL_SWINIR, lively_swinir
 from PIL import Image
 from torch import Tensor, nn
 
@@ -26,35 +26,15 @@ from adapt.export.bundle import export_bundle, load_bundle
 from adapt.export.onnx import export_onnx
 from adapt.export.verify import check_inputs, smooth_pictures, verify
 from adapt.restorers.base import Restorer
-from adapt.restorers.swinir import SwinIR
 from adapt.settings import SwinIRSettings
 
-SETTINGS = SwinIRSettings(
-    img_size=8, embed_dim=12, depths=[2], num_heads=[2], window_size=4, sf=4, num_feat=8, unshuffle=True,
-    unshuffle_scale=4,
-)
 PLAIN = SwinIRSettings(
     img_size=8, embed_dim=8, depths=[2], num_heads=[2], window_size=4, sf=1, upsampler="", resi_connection="3conv"
 )
 
 
-def lively(settings: SwinIRSettings, seed: int = 0) -> SwinIR:
-    """Weights so large that every part shows in the picture: with the small ones that training starts from, attention
-    without its mask differs by 4e-5, which a wrong file could hide behind."""
-    generator = torch.Generator().manual_seed(seed)
-    network = SwinIR(settings)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            table = name.endswith("relative_position_bias_table")
-            fan_in = 1 if table else math.prod(parameter.shape[1:])
-            std = 1 / math.sqrt(fan_in) if parameter.ndim > 1 else 0.2
-            kept = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-            parameter.normal_(std=std, generator=generator).add_(kept)
-    return network.eval()
-
-
 def tiny_restorer(seed: int = 0) -> Restorer:
-    return Restorer("tiny test", "swinir", SETTINGS, lively(SETTINGS, seed))
+    return Restorer("tiny test", "swinir", SMALL_SWINIR, lively_swinir(seed=seed))
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +83,7 @@ def test_the_small_network_shows_every_part(monkeypatch: pytest.MonkeyPatch):
     """Else the tests below could not fail."""
     from adapt.restorers import swinir
 
-    photo, network = smooth_pictures((1, 40, 24)), lively(SETTINGS)
+    photo, network = smooth_pictures((1, 40, 24)), lively_swinir()
     whole = network(photo)
     mask = swinir.shift_mask
     monkeypatch.setattr(swinir, "shift_mask", lambda *size: mask(*size) * 0)
@@ -115,7 +95,7 @@ def test_contents(bundle: Path):
     assert names == {"model.onnx", "model.safetensors", "bundle.json", "README.md", "run_model.py"}
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
     about = json.loads((bundle / "bundle.json").read_text())
-    assert SwinIRSettings(**about["settings"]) == SETTINGS
+    assert SwinIRSettings(**about["settings"]) == SMALL_SWINIR
     assert set(about["sha256"]) == {"model.onnx", "model.safetensors", "run_model.py"}
     shapes = [tuple(item["shape"]) for item in about["parity"]]
     assert {(1, 3, 32, 32), (2, 3, 32, 32)} < set(shapes)
@@ -153,7 +133,7 @@ def test_the_other_layout_without_a_word(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ):
     """No unshuffle, no upsampling, three convolutions; and the exporter says nothing to the user."""
-    network = lively(PLAIN)
+    network = lively_swinir(PLAIN)
     export_onnx(network, tmp_path / "x.onnx", multiple=16)
     inputs = [smooth_pictures(shape) for shape in ((1, 7, 9), (3, 33, 50), (2, 3, 3))]
     found = verify(tmp_path / "x.onnx", network, inputs, tolerance=1e-5)

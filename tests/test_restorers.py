@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import re
 from pathlib import Path
@@ -9,26 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import SMALL_SWINIR, lively_swinir
 from reference import Reference
 
 from adapt.build import load_restorer
-from adapt.errors import RangeError, ShapeError, WeightsError
-from adapt.pretrain.restorer import initialise
+from adapt.errors import RangeError, ShapeError, UsageError, WeightsError
 from adapt.restorers.base import load_restorer_file
-from adapt.restorers.swinir import SwinIR, swinir_settings
+from adapt.restorers.swinir import SwinBlock, SwinIR, shift_mask, swinir_settings
 from adapt.settings import SwinIRSettings
 from adapt.weights import MismatchError, load_weights, read_state, write_state
-
-SMALL = SwinIRSettings(
-    img_size=8, embed_dim=12, depths=[2], num_heads=[2], window_size=4, sf=4, num_feat=8, unshuffle=True,
-    unshuffle_scale=4,
-)
-
-
-def small() -> SwinIR:
-    network = SwinIR(SMALL).eval()
-    initialise(network, 0)
-    return network
 
 
 @pytest.mark.parametrize("name", [
@@ -58,20 +48,67 @@ def test_manifest(reference: Reference):
     assert {key: list(value.shape) for key, value in own.items()} == manifest["tensors"]
 
 
-@pytest.mark.parametrize("size", [(16, 16), (37, 51), (5, 70), (1, 3)])
+def test_stored_buffers(reference: Reference):
+    """Other tools read masks and indices from our files, so they are those of the public files, value for value."""
+    manifest = reference.manifest("swinir_dtbfr_gan")
+    state = SwinIR(SwinIRSettings(**manifest["config"])).state_dict()
+    for key, stored in manifest["not_filled"].items():
+        values = state[key].numpy()
+        assert values.dtype == stored["dtype"]
+        assert hashlib.sha256(values.tobytes()).hexdigest() == stored["sha256_of_values"], key
+
+
+@pytest.mark.parametrize("size", [(16, 16), (37, 51), (5, 70), (9, 9), (8, 15), (1, 3)])
 def test_any_size_is_as_if_mirrored_by_hand(size: tuple[int, int], gen: torch.Generator):
+    """Where the border is wider than the picture, it is mirrored once, and then its last row or column goes on."""
     photo = torch.rand(2, 3, *size, generator=gen)
-    height, width = (-(-side // 16) * 16 for side in size)
-    if height < 2 * size[0] and width < 2 * size[1]:
-        mirrored = np.pad(photo.numpy(), ((0, 0), (0, 0), (0, height - size[0]), (0, width - size[1])), mode="reflect")
-        expected = small()(torch.from_numpy(mirrored))[..., : size[0], : size[1]]
-        torch.testing.assert_close(small()(photo), expected, rtol=0, atol=1e-6)
-    assert small()(photo).shape == photo.shape
+    borders = [-side % 16 for side in size]
+    mirrored = [min(border, side - 1) for border, side in zip(borders, size, strict=True)]
+    rest = [border - inner for border, inner in zip(borders, mirrored, strict=True)]
+    around = [(0, 0), (0, 0)]
+    by_hand = np.pad(photo.numpy(), around + [(0, n) for n in mirrored], mode="reflect")
+    by_hand = np.pad(by_hand, around + [(0, n) for n in rest], mode="edge")
+    assert by_hand.shape[2] % 16 == by_hand.shape[3] % 16 == 0
+    network = lively_swinir()
+    with torch.no_grad():
+        expected = network(torch.from_numpy(by_hand))[..., : size[0], : size[1]]
+        torch.testing.assert_close(network(photo), expected, rtol=0, atol=1e-6)
+
+
+def test_a_shifted_block_sees_its_neighbourhood_and_no_more():
+    """The shift cuts the picture into bands: half a window, whole windows, half a window. What one token becomes
+    depends on the tokens of its own cell of bands and on all of them; nothing comes around the edge."""
+    side, height, width = 4, 8, 12
+    block = SwinBlock(SMALL_SWINIR, 2, shifted=True)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(parameter.numel()))
+    x = torch.randn(1, height, width, 12, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    mask = shift_mask(height, width, side, x)
+    rows = [0, 0, 1, 1, 1, 1, 2, 2]
+    columns = [0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3]
+    for row, column in ((0, 0), (1, 7), (3, 5), (7, 11), (6, 2)):
+        (gradient,) = torch.autograd.grad(block(x, mask)[0, row, column].sum(), x)
+        strength = gradient[0].abs().amax(dim=-1)
+        seen = strength > 1e-9 * strength.max()  # the mask is -100, not minus infinity
+        expected = torch.tensor([[a == rows[row] and b == columns[column] for b in columns] for a in rows])
+        assert torch.equal(seen, expected), (row, column)
 
 
 def test_a_photo_does_not_depend_on_its_batch(gen: torch.Generator):
     photos = torch.rand(3, 3, 32, 32, generator=gen)
-    torch.testing.assert_close(small()(photos)[1:2], small()(photos[1:2]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(lively_swinir()(photos)[1:2], lively_swinir()(photos[1:2]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"sf": 3}, "nearest[+]conv doubles the size: sf must be a power of two, got 3"),
+    ({"num_heads": [5]}, "embed_dim 12 is not a multiple of 5 heads"),
+    ({"num_heads": [2, 2]}, "depths and num_heads must be equally long, got 1 and 2"),
+    ({"unshuffle_scale": 8}, "sf 4 is not a multiple of unshuffle_scale 8"),
+])
+def test_layouts_that_cannot_be_built(change: dict[str, object], message: str):
+    with pytest.raises(UsageError, match=message):
+        SwinIR(SMALL_SWINIR.model_copy(update=change))
 
 
 @pytest.mark.parametrize("wrap", [
@@ -82,7 +119,7 @@ def test_a_photo_does_not_depend_on_its_batch(gen: torch.Generator):
     lambda s: {"model": {"state_dict": {f"module.{k}": v for k, v in s.items()}}, "epoch": 3},
 ])
 def test_wrappings(wrap, tmp_path: Path, gen: torch.Generator):
-    network = small()
+    network = lively_swinir()
     torch.save(wrap(network.state_dict()), tmp_path / "x.pth")
     photo = torch.rand(1, 3, 32, 32, generator=gen)
     restored = load_restorer_file(tmp_path / "x.pth")(photo)
@@ -101,8 +138,7 @@ def test_a_checkpoint_opens_in_other_tools(tmp_path: Path, gen: torch.Generator)
     """Names and shapes are the public ones, so the loaders of the field take the file (with 64 features, their fixed
     width)."""
     spandrel = pytest.importorskip("spandrel", reason="the extra `models` is not installed")
-    network = SwinIR(SMALL.model_copy(update={"num_feat": 64})).eval()
-    initialise(network, 0)
+    network = lively_swinir(SMALL_SWINIR.model_copy(update={"num_feat": 64}))
     torch.save(network.state_dict(), tmp_path / "x.pth")
     theirs = spandrel.ModelLoader().load_from_file(tmp_path / "x.pth").model.eval()
     photo = torch.rand(1, 3, 32, 32, generator=gen)
@@ -111,17 +147,17 @@ def test_a_checkpoint_opens_in_other_tools(tmp_path: Path, gen: torch.Generator)
 
 
 def test_report_of_keys(tmp_path: Path):
-    state = small().state_dict()
+    state = lively_swinir().state_dict()
     state["conv_last.bias"] = torch.zeros(5)
     state["more"] = state.pop("norm.weight")
     expected = r"1 missing \(norm\.weight\); 1 unexpected \(more\); 1 mis-shaped"
     with pytest.raises(MismatchError, match=expected) as error:
-        load_weights(small(), state, source="file")
+        load_weights(lively_swinir(), state, source="file")
     assert error.value.report.misshapen == ["conv_last.bias: expected (3,), got (5,)"]
-    state = small().state_dict()
+    state = lively_swinir().state_dict()
     state["norm.bias"][0] = float("nan")
     with pytest.raises(WeightsError, match=r"1 tensors hold NaN or infinity \(norm\.bias\)"):
-        load_weights(small(), state, source="file")
+        load_weights(lively_swinir(), state, source="file")
 
 
 class Evil:

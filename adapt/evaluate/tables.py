@@ -12,8 +12,8 @@ COLUMNS: Final[dict[str, tuple[str, bool | None, int]]] = {
     "psnr": ("PSNR ↑", True, 2),
     "ssim": ("SSIM ↑", True, 3),
     "perceptual": ("perceptual ↓", False, 4),
-    "kid": ("KID ×1000 ↓", False, 3),
-    "kid_reference": ("KID ×1000 to reference ↓", False, 3),
+    "kid": ("KID x1000 ↓", False, 3),
+    "kid_reference": ("KID x1000 to reference ↓", False, 3),
     "low_frequency": ("low-freq. change", None, 4),
     "colour_shift": ("colour shift ↓", False, 4),
 }

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapt.errors import WeightsError
+from adapt.errors import UsageError, WeightsError
 from adapt.settings import SwinIRSettings
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
@@ -47,7 +47,7 @@ def shift_mask(height: int, width: int, side: int, reference: Tensor) -> Tensor:
     region = _bands(height, side, reference)[:, None] * 3 + _bands(width, side, reference)[None, :]
     windows = to_windows(region[None, :, :, None], side)[..., 0]
     differs = windows[:, None, :, None] != windows[:, None, None, :]
-    return differs.to(reference.dtype) * -100.0
+    return torch.where(differs, -100.0, 0.0).to(reference.dtype)
 
 
 def relative_index(side: int) -> Tensor:
@@ -104,12 +104,11 @@ class Mlp(nn.Module):
 class SwinBlock(nn.Module):
     """Windowed attention (every second one shifted by half a window) and an MLP, both residual."""
 
-    def __init__(self, settings: SwinIRSettings, heads: int, *, shifted: bool, drop_path: float) -> None:
+    def __init__(self, settings: SwinIRSettings, heads: int, *, shifted: bool) -> None:
         super().__init__()
         width = settings.embed_dim
         self.side = settings.window_size
         self.shifted = shifted
-        self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(width)
         self.attn = WindowAttention(width, self.side, heads)
         self.norm2 = nn.LayerNorm(width)
@@ -128,25 +127,18 @@ class SwinBlock(nn.Module):
         h = from_windows(windows, self.side, height, width)
         if self.shifted:
             h = torch.roll(h, (self.side // 2, self.side // 2), (1, 2))
-        x = x + self._dropped(h)
-        return x + self._dropped(self.mlp(self.norm2(x)))
-
-    def _dropped(self, branch: Tensor) -> Tensor:
-        """Stochastic depth (Huang et al. 2016): in training, a picture's branch is left out at random."""
-        if not self.training or self.drop_path == 0:
-            return branch
-        kept = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) >= self.drop_path
-        return branch * kept / (1 - self.drop_path)
+        x = x + h
+        return x + self.mlp(self.norm2(x))
 
 
 class ResidualGroup(nn.Module):
     """The Swin blocks of one stage."""
 
-    def __init__(self, settings: SwinIRSettings, stage: int, drop_paths: list[float]) -> None:
+    def __init__(self, settings: SwinIRSettings, stage: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            SwinBlock(settings, settings.num_heads[stage], shifted=index % 2 == 1, drop_path=drop_path)
-            for index, drop_path in enumerate(drop_paths)
+            SwinBlock(settings, settings.num_heads[stage], shifted=index % 2 == 1)
+            for index in range(settings.depths[stage])
         )
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -172,9 +164,9 @@ def _residual_conv(settings: SwinIRSettings) -> nn.Module:
 class Stage(nn.Module):
     """Residual Swin transformer block: Swin blocks, a convolution, and a skip around both."""
 
-    def __init__(self, settings: SwinIRSettings, stage: int, drop_paths: list[float]) -> None:
+    def __init__(self, settings: SwinIRSettings, stage: int) -> None:
         super().__init__()
-        self.residual_group = ResidualGroup(settings, stage, drop_paths)
+        self.residual_group = ResidualGroup(settings, stage)
         self.conv = _residual_conv(settings)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -193,20 +185,41 @@ class PatchNorm(nn.Module):
         return self.norm(x)
 
 
+def _check(settings: SwinIRSettings) -> None:
+    """Refuse numbers that would make another network than they say, or none."""
+    if len(settings.depths) != len(settings.num_heads):
+        raise UsageError(
+            "SwinIR: depths and num_heads must be equally long,"
+            f" got {len(settings.depths)} and {len(settings.num_heads)}"
+        )
+    for heads in settings.num_heads:
+        if settings.embed_dim % heads:
+            raise UsageError(f"SwinIR: embed_dim {settings.embed_dim} is not a multiple of {heads} heads")
+    if settings.upsampler and settings.sf & (settings.sf - 1):
+        raise UsageError(f"SwinIR: nearest+conv doubles the size: sf must be a power of two, got {settings.sf}")
+    unshuffle = (settings.unshuffle_scale or 1) if settings.unshuffle else 1
+    if settings.sf % unshuffle:
+        raise UsageError(f"SwinIR: sf {settings.sf} is not a multiple of unshuffle_scale {unshuffle}")
+
+
 class SwinIR(nn.Module):
     """Restores (B, 3, H, W) RGB in [0, 1] to (B, 3, s H, s W), not clamped; s is 1 for the face restorers.
 
     Any H and W: the picture is mirrored at the right and bottom up to a multiple of window and unshuffle factor,
     and the result cropped. Differs from the public code, which pads to the window alone and then fails with
-    unshuffle, and which bakes the attention masks of one size.
+    unshuffle, and which bakes the attention masks of one size. In training it drops no blocks at random (the public
+    code: up to 0.1 of them), so that the same step from the same state gives the same weights.
 
     Args:
         settings: the layout.
-        drop_path: stochastic depth of the last block, growing linearly from 0; the public training used 0.1.
+
+    Raises:
+        UsageError: numbers that do not make a network.
     """
 
-    def __init__(self, settings: SwinIRSettings, drop_path: float = 0.0) -> None:
+    def __init__(self, settings: SwinIRSettings) -> None:
         super().__init__()
+        _check(settings)
         self.settings = settings
         width, features = settings.embed_dim, settings.num_feat
         self.unshuffle = (settings.unshuffle_scale or 1) if settings.unshuffle else 1
@@ -216,12 +229,7 @@ class SwinIR(nn.Module):
         first = nn.Conv2d(settings.in_chans * self.unshuffle**2, width, 3, padding=1)
         self.conv_first = nn.Sequential(nn.PixelUnshuffle(self.unshuffle), first) if settings.unshuffle else first
         self.patch_embed = PatchNorm(width)
-        blocks = sum(settings.depths)
-        rates = [drop_path * index / max(blocks - 1, 1) for index in range(blocks)]
-        self.layers = nn.ModuleList()
-        for stage, depth in enumerate(settings.depths):
-            before = sum(settings.depths[:stage])
-            self.layers.append(Stage(settings, stage, rates[before : before + depth]))
+        self.layers = nn.ModuleList(Stage(settings, stage) for stage in range(len(settings.depths)))
         self.norm = nn.LayerNorm(width)
         self.conv_after_body = _residual_conv(settings)
         self.doublings = int(math.log2(settings.sf)) if settings.upsampler else 0
