@@ -140,6 +140,9 @@ class _Curve:
             self.numbers = tuple(n / 65536 for n in struct.unpack_from(f">{count}i", tag, 12))
         else:
             raise ValueError("not a tone curve")
+        gamma, slope = (*self.numbers, 1.0)[:2]
+        if not (gamma > 0 and slope > 0):
+            raise ValueError("a tone curve that does not rise")
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         if self.table is not None:

@@ -58,7 +58,7 @@ class Samples:
     Attributes:
         colour: 8 bits: a Pillow image of mode L, RGB, CMYK or LAB; else a (H, W, 1 or 3) uint16 array.
         alpha: (H, W) uint8 or uint16, or None.
-        peak: the largest value a sample can have (255, 4095, 65535).
+        peak: the sample that means white or opaque (255, 4095, 65535, ...).
         grey: the file is greyscale.
         format: "PNG", "JPEG", ...
         profile: the ICC profile of the file, or None.
@@ -157,6 +157,8 @@ def _tag(image: Any, number: int, default: Any = None) -> Any:
 def _split(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
     """Colour (L, RGB, CMYK, LAB) and alpha of an 8-bit picture; colour stays as stored, transparent or not."""
     grey = image.mode in _GREY_MODES
+    if image.mode == "La":  # premultiplied: Pillow converts it to LA only
+        image = image.convert("LA")
     if image.has_transparency_data:
         bands = image.convert("RGBA").split()
         return bands[0] if grey else Image.merge("RGB", bands[:3]), np.array(bands[3])
@@ -241,7 +243,7 @@ def _notes(image: Any, data: bytes, depth: int) -> tuple[str, ...]:
     if image.mode == "CMYK" and depth > 8:
         notes.append("16-bit CMYK, read with 8 bits")
     if image.format == "AVIF":
-        box = data.find(b"av1C")  # third byte: profile and level are before it, bit 6 says more than 8 bits
+        box = data.find(b"av1C")  # its name, a byte each of version and profile, then in bit 6: more than 8 bits
         if 0 <= box < len(data) - 6 and data[box + 6] & 0x40:
             notes.append("AVIF of 10 or 12 bits, read with 8 bits")
     gamma = image.info.get("gamma")
@@ -276,11 +278,13 @@ def _decode_heif(data: bytes) -> Samples:
     pixels = np.asarray(picture).reshape(height, width, -1)
     layout = picture.mode.split(";")[0]
     colour, alpha = (pixels[..., :-1], pixels[..., -1]) if layout.endswith(("A", "a")) else (pixels, None)
-    peak = 65535 if pixels.dtype == np.uint16 else 255
+    # Samples of 10 and 12 bits come shifted to the top of 16: their white is not 65535.
+    bits = int(picture.info.get("bit_depth", 8)) if pixels.dtype == np.uint16 else 8
+    peak = (2**bits - 1) << (16 - bits) if bits > 8 else 255
     if picture.premultiplied_alpha and alpha is not None:
         straight = np.rint(colour * (float(peak) / np.maximum(alpha, 1))[..., None])
         colour = np.minimum(straight, peak).astype(pixels.dtype)
-    grey = layout.startswith("L")
+    grey = layout in ("L", "LA", "La", "I")  # I: grey of more than 8 bits
     notes = (f"the primary of its {len(container)} pictures",) if len(container) > 1 else ()
     return Samples(
         colour=colour if peak > 255 else Image.fromarray(np.ascontiguousarray(colour[..., 0] if grey else colour)),

@@ -41,7 +41,7 @@ class Photo:
 
     Attributes:
         image: (3, H, W) RGB, sRGB, float32 in [0, 1], upright.
-        bits: how many bits each sample of the file gave, 8 or 16 (12-bit files count as 16).
+        bits: how many bits each sample of the file gave: 8, or 16 for everything above (10- and 12-bit files too).
         grey: the file was greyscale.
         alpha: (1, H, W) in [0, 1], 1 opaque, or None. The colours are not multiplied with it and not laid over any
             background: where a picture is transparent, they are whatever the file stores there.
@@ -128,12 +128,14 @@ def write_image(
         allowed = " or ".join(map(str, WRITTEN[suffix]))
         raise UsageError(f"{_shown(path)}: {suffix} holds {allowed} bits, not {bits}; use .png or .tif for 16")
     _check(image, _shown(path))
-    if not overwrite and path.exists():
-        raise PhotoError(f"{_shown(path)}: exists already and is not replaced unless overwriting is asked for")
     try:
+        if not overwrite and path.exists():
+            raise PhotoError(f"{_shown(path)}: exists already and is not replaced unless overwriting is asked for")
         write_atomic(path, lambda stream: _write(stream, image, suffix, bits=bits, lossless=lossless))
-    except OSError as error:
-        raise PhotoError(f"{_shown(path)}: cannot be written: {error.strerror or error}") from error
+    except PhotoError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: more pixels on a side than the format can hold
+        raise PhotoError(f"{_shown(path)}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 def encode_png(image: Tensor, *, bits: int = 8) -> bytes:
@@ -150,7 +152,7 @@ def encode_png(image: Tensor, *, bits: int = 8) -> bytes:
 
 
 def _check(image: Tensor, name: str) -> None:
-    if image.ndim != 3:
+    if image.ndim != 3 or image.numel() == 0:
         raise ShapeError(f"{name}: expected one picture of shape (3, H, W), got {tuple(image.shape)}")
     check_image(image[None], name)
 
