@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 DATA: Final = Path(__file__).parent / "demo_data"
 ABOUT: Final = (
     "These are not photographs of real people, but for one: each face is a blend of four portraits that the pack's"
-    " diffusion prior drew anew, and the last is the astronaut Eileen Collins (NASA, public domain, from"
+    " diffusion prior drew anew, and one is the astronaut Eileen Collins (NASA, public domain, from"
     " scikit-image). A camera's noise was laid over them; the clean originals are read for the table alone."
 )
 
