@@ -8,7 +8,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from adapt import __version__
 from adapt.errors import UsageError
 from adapt.evaluate.metrics import (
     KID_FLOOR,
+    Better,
     MetricProtocol,
     Perceptual,
     colour_shift,
@@ -30,6 +31,25 @@ Row = dict[str, str | float]
 
 _OURS = f"adapt {__version__}"
 _KID_SEED = 0
+_MMD = "unbiased MMD^2 of its features, kernel (x.y/D + 1)^3, 100 subsets of half the pictures (at most 1000)"
+
+# Title, unit, better direction, method. The perceptual distance is titled by its network, so that nobody takes one
+# network's numbers for another's.
+_METHODS: Final[dict[str, tuple[str, str, Better, str]]] = {
+    "psnr": ("PSNR", "dB", "higher", "peak 1, mean over photos"),
+    "ssim": ("SSIM", "", "higher", "Gaussian window 11 x 11, deviation 1.5, inner region, float64"),
+    "perceptual": ("", "", "lower", "distance to the truth, mean over photos"),
+    "kid": ("KID to truth", "", "lower", f"{_MMD}; pairs left out of the cross term"),
+    "kid_reference": ("KID to reference", "", "lower", _MMD),
+    "low_frequency": (
+        "low-frequency change",
+        "",
+        "lower",
+        "mean absolute difference to the photo of block means, 32 blocks along the shorter side",
+    ),
+    "colour_shift": ("colour shift", "", "lower", "mean over channels of the difference of mean colour to the photo"),
+}
+_BY_NETWORK: Final = ("perceptual", "kid", "kid_reference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,36 +199,18 @@ class Tally:
         return hashlib.sha256(content.encode()).hexdigest()
 
     def _protocol(self, key: str, n: int, files: str) -> MetricProtocol:
-        matched = ", after matching each channel's mean and deviation to the truth (DT-BFR)"
-        suffix = matched if self.match_statistics else ""
-        if key == "psnr":
-            method = f"mean over photos; peak 1{suffix}"
+        title, unit, better, method = _METHODS[key]
+        if self.match_statistics and key in ("psnr", "ssim"):
+            method += ", after matching each channel's mean and deviation to the truth (DT-BFR)"
+        if key not in _BY_NETWORK:
             return MetricProtocol(
-                title="PSNR", unit="dB", better="higher", method=method, computed_by=_OURS, n=n, files=files
-            )
-        if key == "ssim":
-            method = f"Gaussian window 11 x 11, deviation 1.5, inner region, float64{suffix}"
-            return MetricProtocol(title="SSIM", better="higher", method=method, computed_by=_OURS, n=n, files=files)
-        if key == "low_frequency":
-            method = "mean absolute difference to the photo of block means, 32 blocks along the shorter side"
-            return MetricProtocol(
-                title="low-frequency change", better="lower", method=method, computed_by=_OURS, n=n, files=files
-            )
-        if key == "colour_shift":
-            method = "absolute difference of mean colour to the photo"
-            return MetricProtocol(
-                title="colour shift", better="lower", method=method, computed_by=_OURS, n=n, files=files
+                title=title, unit=unit, better=better, method=method, computed_by=_OURS, n=n, files=files
             )
         assert self.distance is not None
-        if key == "perceptual":
-            title, method = self.distance.name, "distance to the truth, mean over photos"
-        else:
-            title = "KID to truth" if key == "kid" else "KID to reference"
-            pairs = ", pairs left out of the cross term" if key == "kid" else ""
-            method = f"unbiased MMD^2, kernel (x.y/D + 1)^3, 100 subsets of half the pictures (at most 1000){pairs}"
         return MetricProtocol(
-            title=title,
-            better="lower",
+            title=title or self.distance.name,
+            unit=unit,
+            better=better,
             method=method,
             computed_by=self.distance.name,
             weights=self.distance.digest,
