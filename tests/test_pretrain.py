@@ -40,6 +40,7 @@ def faces(count: int = 5) -> torch.Tensor:
 def test_stop_and_resume_is_exact(train, settings, tmp_path: Path):
     with Run(tmp_path / "whole", recipe="", digest="x") as run:
         whole = train(settings, faces(), run)
+    parts: dict[str, torch.Tensor] = {}
     for _ in range(4):
         with Run(tmp_path / "parts", recipe="", digest="x") as run:
             parts = train(settings, faces(), run, max_steps=1)
