@@ -13,8 +13,9 @@ from torch import Tensor
 
 from adapt.errors import AdaptError, ShapeError, UsageError
 from adapt.evaluate.compare import evaluate_folder, evaluate_images
+from adapt.evaluate.curves import loss_curves
 from adapt.evaluate.metrics import kid, psnr, ssim
-from adapt.evaluate.report import Example, Report, loss_curves, write_report
+from adapt.evaluate.report import Example, Report, write_report
 from adapt.evaluate.sheets import GAP, LABEL, contact_sheet, write_sheet
 from adapt.evaluate.tables import markdown_table, text_table
 from adapt.photos.files import write_image

@@ -44,7 +44,7 @@ _METHODS: Final[dict[str, tuple[str, str, Better, str]]] = {
     "low_frequency": (
         "low-frequency change",
         "",
-        "lower",
+        "neither",
         "mean absolute difference to the photo of block means, 32 blocks along the shorter side",
     ),
     "colour_shift": ("colour shift", "", "lower", "mean over channels of the difference of mean colour to the photo"),

@@ -16,7 +16,7 @@ from torch import Tensor
 from adapt.errors import ShapeError, UsageError
 from adapt.images import check_image
 
-Better = Literal["higher", "lower"]
+Better = Literal["higher", "lower", "neither"]
 
 KID_FLOOR: Final = 10
 """Pictures that each side of a KID needs. Below it the interval is as wide as any difference one could look for."""
@@ -50,7 +50,7 @@ class MetricProtocol:
     Attributes:
         title: the column's heading ("PSNR", "LPIPS-VGG 0.1").
         unit: "dB" or "".
-        better: which direction is better.
+        better: which direction is better; neither for how much a restorer changed the photo.
         method: what is computed, in a sentence.
         computed_by: library and version, or the network's name.
         weights: sha256 of the network's weights, or None where there is none.

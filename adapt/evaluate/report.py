@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,12 +13,17 @@ from PIL import Image
 from torch import Tensor
 
 from adapt.disk import write_text
+from adapt.errors import UsageError
+from adapt.evaluate import curves
 from adapt.evaluate.evaluation import Evaluation
-from adapt.evaluate.tables import COLUMNS, cells
+from adapt.evaluate.metrics import MetricProtocol
+from adapt.evaluate.tables import tabulate
 from adapt.images import to_uint8
 
 TEMPLATE: Final = Path(__file__).with_name("report.html.j2")
-CURVE_WIDTH, CURVE_HEIGHT = 320, 110
+SLIDERS: Final = 6
+SLIDER_SIDE, ROW_SIDE = 512, 256  # larger pictures are shown scaled down, so that the page stays small
+COMPARED: Final = ("photo", "adapted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +41,9 @@ class Report:
     Attributes:
         title, summary: what it is and what was done.
         verdict: the outcome in a sentence; `improved` colours it.
-        evaluations: rows of the table.
-        examples: photos to look at; the first pictures named photo and adapted get a slider.
+        evaluations: rows of the table; empty where there is none.
+        examples: photos to look at, each with at least a picture named photo and one named adapted; the first six
+            get a slider between the two.
         log: lines of a training log, each with `step` and numbers.
         problems: photos that were skipped, rejected or failed, with their reasons.
         settings: the resolved recipe.
@@ -59,67 +65,61 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """A loss over the steps, as points of an SVG polyline."""
+class Picture:
+    """A picture as the page shows it: a data URI and its size in pixels."""
 
-    name: str
-    points: str
-    first: str
-    last: str
+    uri: str
+    width: int
+    height: int
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Write the page atomically, in place of an older one."""
+    """Write the page atomically, in place of an older one.
+
+    Raises:
+        UsageError: an example without the two pictures to compare, or evaluations that cannot stand in one table.
+    """
     from jinja2 import Environment, StrictUndefined
 
+    for example in report.examples:
+        if missing := [name for name in COMPARED if name not in example.pictures]:
+            raise UsageError(f"report, {example.id}: expected pictures named photo and adapted, got no {missing[0]}")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    page = template.render(
+    table = tabulate(report.evaluations)
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         report=report,
-        table=cells(report.evaluations, mark=""),
-        protocols=_protocols(report.evaluations),
-        examples=[(each.id, {name: data_uri(p) for name, p in each.pictures.items()}) for each in report.examples],
-        side=report.examples[0].pictures["photo"].shape[-1] if report.examples else 128,
-        curves=loss_curves(report.log),
-        curve_size=(CURVE_WIDTH, CURVE_HEIGHT),
+        table=table,
+        protocols=list(zip(table.headings, map(describe, table.protocols), strict=True)),
+        left_out=[f"{name}: {note}" for name, item in report.evaluations.items() for note in item.notes],
+        sliders=[
+            (each.id, *(picture(each.pictures[name], SLIDER_SIDE) for name in COMPARED))
+            for each in report.examples[:SLIDERS]
+        ],
+        rows=[
+            (each.id, {name: picture(image, ROW_SIDE) for name, image in each.pictures.items()})
+            for each in report.examples
+        ],
+        curves=curves.loss_curves(report.log),
+        field=(curves.WIDTH, curves.HEIGHT),
     )
-    write_text(path, page)
+    write_text(path, page.encode("utf-8", "replace").decode())  # file names need not be Unicode, a page must be
 
 
-def data_uri(picture: Tensor) -> str:
-    """A picture as a WebP data URI."""
+def picture(image: Tensor, most: int) -> Picture:
+    """A (3, H, W) picture in [0, 1] as a WebP data URI, scaled down where a side is longer than `most`."""
+    shown = Image.fromarray(to_uint8(image))
+    shown.thumbnail((most, most), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
-    Image.fromarray(to_uint8(picture)).save(stream, "WEBP", quality=88)
-    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
+    shown.save(stream, "WEBP", quality=88)
+    return Picture("data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode(), *shown.size)
 
 
-def loss_curves(log: Sequence[Mapping[str, Any]]) -> list[Curve]:
-    """A curve for every number that the log follows over at least two steps."""
-    names = [name for row in log for name, value in row.items() if name != "step" and isinstance(value, float)]
-    curves: list[Curve] = []
-    for name in dict.fromkeys(names):
-        points = [(float(row["step"]), float(row[name])) for row in log if isinstance(row.get(name), float)]
-        points = [(step, value) for step, value in points if value == value and abs(value) < 1e30]
-        if len(points) < 2:
-            continue
-        low, high = min(value for _, value in points), max(value for _, value in points)
-        begin, end = points[0][0], points[-1][0]
-        placed = " ".join(
-            f"{(step - begin) / max(end - begin, 1) * CURVE_WIDTH:.1f},"
-            f"{CURVE_HEIGHT - 4 - (value - low) / max(high - low, 1e-12) * (CURVE_HEIGHT - 8):.1f}"
-            for step, value in points
-        )
-        curves.append(Curve(name, placed, f"{points[0][1]:.4g}", f"{points[-1][1]:.4g}"))
-    return curves
-
-
-def _protocols(evaluations: Mapping[str, Evaluation]) -> list[tuple[str, str]]:
-    """How each number was obtained, once per column."""
-    found: dict[str, str] = {}
-    for item in evaluations.values():
-        for key, score in item.scores.items():
-            heading = COLUMNS[key][0] if key in COLUMNS else key
-            if heading not in found:
-                parts = {k: v for k, v in asdict(score.protocol).items() if v not in (None, "")}
-                found[heading] = "; ".join(f"{k}: {v}" for k, v in parts.items())
-    return list(found.items())
+def describe(protocol: MetricProtocol) -> str:
+    """How a number was obtained, for people."""
+    unit = f" in {protocol.unit}" if protocol.unit else ""
+    weights = f" (weights {protocol.weights[:12]})" if protocol.weights else ""
+    return (
+        f"{protocol.title}{unit}: {protocol.method}. By {protocol.computed_by}{weights}; {protocol.colour}, range"
+        f" {protocol.value_range}, resized: {protocol.resize}; {protocol.n} photos, compared with files"
+        f" {protocol.files[:12]}."
+    )

@@ -1,61 +1,141 @@
-"""Evaluations side by side, as text and as markdown."""
+"""Evaluations side by side: as text, as markdown, and as cells for the result page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from adapt.evaluate.evaluation import Evaluation
+from adapt.errors import UsageError
+from adapt.evaluate.evaluation import Evaluation, Score
+from adapt.evaluate.metrics import Better, MetricProtocol
 
-# Key of a score -> heading, whether higher is better (None: neither), digits.
-COLUMNS: Final[dict[str, tuple[str, bool | None, int]]] = {
-    "psnr": ("PSNR ↑", True, 2),
-    "ssim": ("SSIM ↑", True, 3),
-    "perceptual": ("perceptual ↓", False, 4),
-    "kid": ("KID x1000 ↓", False, 3),
-    "kid_reference": ("KID x1000 to reference ↓", False, 3),
-    "low_frequency": ("low-freq. change", None, 4),
-    "colour_shift": ("colour shift ↓", False, 4),
+# Key of a score -> heading, digits, factor as the field prints it. The perceptual distance is headed by its network.
+COLUMNS: Final[dict[str, tuple[str, int, float]]] = {
+    "psnr": ("PSNR", 2, 1),
+    "ssim": ("SSIM", 3, 1),
+    "perceptual": ("", 4, 1),
+    "kid": ("KID x1000", 3, 1000),
+    "kid_reference": ("KID x1000 to reference", 3, 1000),
+    "low_frequency": ("low-freq. change", 4, 1),
+    "colour_shift": ("colour shift", 4, 1),
 }
-SCALES: Final = {"kid": 1000, "kid_reference": 1000}  # as the field prints it
+_ARROWS: Final[dict[Better, str]] = {"higher": " ↑", "lower": " ↓", "neither": ""}
+_WITH_ERROR: Final = ("kid", "kid_reference")  # in text: a number that means little without its interval
 
 
-def cells(evaluations: Mapping[str, Evaluation], *, mark: str = "") -> list[list[str]]:
-    """Heading and one row per evaluation; the best of a column between two `mark`s."""
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A number as text.
+
+    Attributes:
+        value: the mean, rounded; "-" where the evaluation lacks it.
+        error: its standard error, rounded alike; empty where there is none.
+        best: no other evaluation's number is better as printed.
+    """
+
+    value: str
+    error: str
+    best: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Evaluations side by side.
+
+    Attributes:
+        keys: of the columns, as in `COLUMNS`.
+        headings: with an arrow towards the better side.
+        protocols: of each column, from the first evaluation that has it.
+        rows: the evaluation's name and a cell for each column. Where the evaluations do not all count as many
+            photos, the name says how many.
+    """
+
+    keys: Sequence[str]
+    headings: Sequence[str]
+    protocols: Sequence[MetricProtocol]
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+
+
+def tabulate(evaluations: Mapping[str, Evaluation]) -> Table:
+    """Rows in the order given, columns in the order of `COLUMNS`.
+
+    Raises:
+        UsageError: a metric was computed in different ways or by different networks: such numbers do not belong
+            into one column.
+    """
     keys = [key for key in COLUMNS if any(key in item.scores for item in evaluations.values())]
-    best: dict[str, float] = {}
-    for key in keys:
-        higher = COLUMNS[key][1]
-        means = [item.scores[key].mean for item in evaluations.values() if key in item.scores]
-        if higher is not None and len(means) > 1:
-            best[key] = max(means) if higher else min(means)
-    table = [["", *[COLUMNS[key][0] for key in keys]]]
-    for name, item in evaluations.items():
-        row = [name]
-        for key in keys:
-            if key not in item.scores:
-                row.append("-")
-                continue
-            mean = item.scores[key].mean
-            text = f"{mean * SCALES.get(key, 1):.{COLUMNS[key][2]}f}"
-            row.append(f"{mark}{text}{mark}" if best.get(key) == mean else text)
-        table.append(row)
-    return table
+    columns = [_column(key, evaluations) for key in keys]
+    protocols = [next(e.scores[key] for e in evaluations.values() if key in e.scores).protocol for key in keys]
+    counts = {name: len(item.rows) for name, item in evaluations.items()}
+    unequal = len(set(counts.values())) > 1
+    names = [f"{name} (n = {count})" if unequal else name for name, count in counts.items()]
+    headings = [
+        (COLUMNS[key][0] or p.title) + _ARROWS[p.better] for key, p in zip(keys, protocols, strict=True)
+    ]
+    rows = [(name, [column[index] for column in columns]) for index, name in enumerate(names)]
+    return Table(keys, headings, protocols, rows)
 
 
 def text_table(evaluations: Mapping[str, Evaluation]) -> str:
-    """Columns aligned with spaces."""
-    table = cells(evaluations)
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if index == 0 else cell.rjust(width)
-                  for index, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        for row in table
+    """Columns aligned with spaces. Raises: as `tabulate`."""
+    table = tabulate(evaluations)
+    grid = [["", *table.headings]]
+    grid += [[name, *(_in_text(cell, key, "") for cell, key in zip(row, table.keys, strict=True))]
+             for name, row in table.rows]
+    widths = [max(len(row[column]) for row in grid) for column in range(len(grid[0]))]
+    lines = (
+        "  ".join((row[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(row[1:], widths[1:], strict=True))))
+        for row in grid
     )
+    return "\n".join(lines)
 
 
 def markdown_table(evaluations: Mapping[str, Evaluation]) -> str:
-    """The same in markdown, the best of each column in bold."""
-    heading, *rows = cells(evaluations, mark="**")
-    lines = [heading, ["---"] * len(heading), *rows]
+    """The same in markdown, the best of each column in bold. Raises: as `tabulate`."""
+    table = tabulate(evaluations)
+    lines = [["", *table.headings], ["---", *["---:"] * len(table.headings)]]
+    for name, row in table.rows:
+        texts = [_in_text(cell, key, "**") for cell, key in zip(row, table.keys, strict=True)]
+        lines.append([name.replace("|", "\\|"), *texts])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _column(key: str, evaluations: Mapping[str, Evaluation]) -> list[Cell]:
+    scores = {name: item.scores[key] for name, item in evaluations.items() if key in item.scores}
+    _check_alike(scores)
+    _, digits, factor = COLUMNS[key]
+    values = {name: f"{score.mean * factor:.{digits}f}" for name, score in scores.items()}
+    better = next(iter(scores.values())).protocol.better
+    printed = [float(value) for value in values.values() if not math.isnan(float(value))]
+    best = math.nan  # equal to nothing
+    if len(printed) > 1 and better != "neither":
+        best = max(printed) if better == "higher" else min(printed)
+    column: list[Cell] = []
+    for name in evaluations:
+        if name not in scores:
+            column.append(Cell("-", "", False))
+            continue
+        error = scores[name].error * factor
+        shown = f"{error:.{digits}f}" if math.isfinite(error) else ""
+        column.append(Cell(values[name], shown, float(values[name]) == best))
+    return column
+
+
+def _check_alike(scores: Mapping[str, Score]) -> None:
+    """The same method and network; the photos may be fewer, as where only accepted targets are counted."""
+    (first, score), *others = scores.items()
+    for name, other in others:
+        for field in ("title", "method", "computed_by", "weights", "value_range", "colour", "resize"):
+            ours, theirs = getattr(score.protocol, field), getattr(other.protocol, field)
+            if ours != theirs:
+                raise UsageError(
+                    f"{score.protocol.title}: '{first}' and '{name}' cannot stand in one table: {field} is"
+                    f" '{ours}' and '{theirs}'; evaluate both anew, in the same way"
+                )
+
+
+def _in_text(cell: Cell, key: str, mark: str) -> str:
+    value = f"{mark}{cell.value}{mark}" if cell.best else cell.value
+    return f"{value} ± {cell.error}" if key in _WITH_ERROR and cell.error else value
