@@ -11,10 +11,10 @@ import torch
 from reference import Reference
 from torch import Tensor
 
-from adapt.errors import AdaptError, ShapeError, UsageError
+from adapt.errors import AdaptError, RangeError, ShapeError, UsageError
 from adapt.evaluate.compare import evaluate_folder, evaluate_images
 from adapt.evaluate.curves import loss_curves
-from adapt.evaluate.metrics import kid, psnr, ssim
+from adapt.evaluate.metrics import colour_shift, kid, low_frequency_difference, psnr, ssim
 from adapt.evaluate.report import Example, Report, write_report
 from adapt.evaluate.sheets import GAP, LABEL, contact_sheet, write_sheet
 from adapt.evaluate.tables import markdown_table, text_table
@@ -92,6 +92,133 @@ def test_too_few_pictures_for_kid():
         kid(few, few, subsets=1, subset_size=9, generator=torch.Generator())
 
 
+def test_ssim_against_a_walk_over_every_window():
+    """Reference: numpy, a weighted mean per window, covariance as the mean product of deviations."""
+    rng = np.random.default_rng(2)
+    a = rng.random((2, 3, 19, 14))
+    b = (a + rng.normal(0, 0.2, a.shape)).clip(0, 1)
+    grid = np.arange(11) - 5
+    window = np.exp(-(grid[:, None] ** 2 + grid**2) / 4.5)
+    window /= window.sum()
+    expected = np.zeros((2, 3, 9, 4))
+    for place in np.ndindex(expected.shape):
+        n, c, i, j = place
+        x, y = a[n, c, i : i + 11, j : j + 11], b[n, c, i : i + 11, j : j + 11]
+        mx, my = (window * x).sum(), (window * y).sum()
+        vx, vy = (window * (x - mx) ** 2).sum(), (window * (y - my) ** 2).sum()
+        cov = (window * (x - mx) * (y - my)).sum()
+        expected[place] = (2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))
+    found = ssim(torch.from_numpy(a), torch.from_numpy(b))
+    np.testing.assert_allclose(found, expected.mean(axis=(1, 2, 3)), rtol=0, atol=1e-12)
+    decibels = [-10 * np.log10(((x - y) ** 2).mean()) for x, y in zip(a, b, strict=True)]
+    np.testing.assert_allclose(psnr(torch.from_numpy(a), torch.from_numpy(b)), decibels, rtol=1e-12)
+
+
+def test_matched_statistics_forgive_a_colour_cast():
+    truth = pictures(2) * 0.4 + 0.3
+    cast = truth + torch.tensor([0.2, -0.1, 0.1])[:, None, None]
+    assert (psnr(cast, truth) < 20).all()
+    assert (psnr(cast, truth, match_statistics=True) > 120).all()
+    flat = torch.full_like(truth, 0.5)
+    assert psnr(flat, truth, match_statistics=True).isfinite().all(), "a flat channel has no deviation to match"
+
+
+def test_low_frequencies_and_colour():
+    """A shift of one channel is seen by both; a pattern of two pixels' period by neither."""
+    grey = torch.full((1, 3, 70, 50), 0.5)
+    shifted = grey.clone()
+    shifted[:, 1] += 0.3
+    pattern = grey + 0.2 * (torch.arange(50) % 2 * 2 - 1)
+    assert float(low_frequency_difference(shifted, grey)) == pytest.approx(0.1, abs=1e-6)
+    assert float(colour_shift(shifted, grey)) == pytest.approx(0.1, abs=1e-6)
+    assert float(low_frequency_difference(pattern, grey)) < 1e-6
+    assert float(colour_shift(pattern, grey)) < 1e-6
+    halves = grey.clone()
+    halves[..., :25] += 0.2
+    halves[..., 25:] -= 0.2
+    assert float(colour_shift(halves, grey)) < 1e-6
+    assert float(low_frequency_difference(halves, grey)) == pytest.approx(0.2, abs=0.01)
+
+
+def test_pairs_are_left_out_of_the_cross_term():
+    """Against a double loop over i != j: Gretton et al. 2012, Eq. (4); equal sets are exactly 0 apart."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(11, 4))
+    y = x + 0.3 * rng.normal(size=x.shape)
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> float:
+        return float((a @ b / 4 + 1) ** 3)
+
+    n = len(x)
+    expected = sum(
+        kernel(x[i], x[j]) + kernel(y[i], y[j]) - kernel(x[i], y[j]) - kernel(x[j], y[i])
+        for i in range(n)
+        for j in range(n)
+        if i != j
+    ) / (n * (n - 1))
+    first, second = torch.from_numpy(x), torch.from_numpy(y)
+    mean, error = kid(first, second, paired=True, subsets=1, subset_size=n, generator=torch.Generator())
+    assert mean == pytest.approx(expected, rel=1e-9)
+    assert np.isnan(error), "one subset has no spread"
+    assert kid(first, first, paired=True, generator=torch.Generator())[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_kid_is_unbiased_for_pairs_and_for_strangers():
+    """Means of 300 estimates from 12 pictures a side, both of one distribution, so that the answer is 0. Pairs share a
+    part, as a restored picture does with its truth; the plain estimate of such pairs fails, which is why they are
+    left out of the cross term."""
+    draw = torch.Generator().manual_seed(4)
+    shared, own, other = torch.randn(3, 300, 12, 6, generator=draw, dtype=torch.float64)
+    x, y = 0.8 * shared + 0.6 * own, 0.8 * shared + 0.6 * other  # both standard normal
+    stranger = torch.randn(300, 12, 6, generator=draw, dtype=torch.float64)
+
+    def bias(a: Tensor, b: Tensor, paired: bool) -> float:
+        """Mean over trials in standard errors."""
+        trials = torch.tensor(
+            [kid(u, v, paired=paired, subsets=1, subset_size=12, generator=draw)[0] for u, v in zip(a, b, strict=True)]
+        )
+        return float(trials.mean() / (trials.std() / len(trials) ** 0.5))
+
+    assert abs(bias(x, stranger, False)) < 3.5
+    assert abs(bias(x, y, True)) < 3.5
+    assert bias(x, y, False) < -10
+
+
+def test_the_interval_of_kid_is_that_of_repeated_experiments():
+    """The spread of half-size subsets against the spread of 200 experiments; a factor of 1.5 either way."""
+    draw = torch.Generator().manual_seed(5)
+    estimates = [
+        kid(torch.randn(40, 5, generator=draw), 0.7 + torch.randn(40, 5, generator=draw), subsets=60, generator=draw)
+        for _ in range(200)
+    ]
+    means, errors = torch.tensor(estimates, dtype=torch.float64).T
+    assert 1 / 1.5 < float(errors.mean() / means.std()) < 1.5
+
+
+def test_kid_refuses_what_has_no_answer():
+    draw, some = torch.Generator(), torch.zeros(20, 4)
+    with pytest.raises(ShapeError, match=r"features \(N, D\) and \(M, D\), got \(20, 4\) and \(20, 5\)"):
+        kid(some, torch.zeros(20, 5), generator=draw)
+    with pytest.raises(ShapeError, match="as many features on both sides of pairs, got 20 and 19"):
+        kid(some, some[:19], paired=True, generator=draw)
+    with pytest.raises(UsageError, match="subsets of 2 to 20 pictures, got subset_size 21"):
+        kid(some, some, subset_size=21, generator=draw)
+    with pytest.raises(UsageError, match="1 subset or more, got 0"):
+        kid(some, some, subsets=0, generator=draw)
+    with pytest.raises(UsageError, match="finite features"):
+        kid(some, torch.full((20, 4), float("nan")), generator=draw)
+
+
+def test_metrics_refuse_other_shapes_and_ranges():
+    a = torch.zeros(1, 3, 16, 16)
+    with pytest.raises(ShapeError, match=r"PSNR: .* \(1, 3, 16, 16\) and \(1, 3, 16, 17\)"):
+        psnr(a, torch.zeros(1, 3, 16, 17))
+    with pytest.raises(ShapeError, match="SSIM: expected sides of 11 pixels or more"):
+        ssim(a[..., :10], a[..., :10])
+    with pytest.raises(RangeError, match=r"PSNR, first pictures: .* 8-bit"):
+        psnr(a + 255, a)
+
+
 # ---------------------------------------------------------------- folders
 
 
@@ -126,6 +253,87 @@ def test_missing_partners_and_sizes_are_named(folders: Path):
         evaluate_folder(folders / "restored", truth=folders / "truth", distance=None)
     with pytest.raises(AdaptError, match="nothing to compare with"):
         evaluate_folder(folders / "restored", distance=None)
+
+
+def test_kid_needs_pictures_enough(folders: Path):
+    """Against the truth it is left out with a note; where nothing else was asked for it is refused."""
+    few = evaluate_folder(folders / "restored", truth=folders / "truth", distance=Distance())
+    assert "kid" not in few.scores
+    assert few.notes == ("KID left out: it needs 10 photos or more, there are 3",)
+    with pytest.raises(UsageError, match="KID needs 10 pictures or more on each side, got 3 restored and 3 reference"):
+        evaluate_folder(folders / "restored", reference=folders / "truth", distance=Distance())
+    with pytest.raises(UsageError, match="no perceptual network was given"):
+        evaluate_folder(folders / "restored", reference=folders / "truth", distance=None)
+    truth = pictures(12)
+    many = evaluate_images(truth * 0.9, truth, distance=Distance())
+    expected, error = kid(
+        truth.mean(dim=(2, 3)) * 0.9, truth.mean(dim=(2, 3)), paired=True, generator=torch.Generator().manual_seed(0)
+    )
+    assert many.scores["kid"].mean == pytest.approx(expected, rel=1e-4)
+    assert many.scores["kid"].error == pytest.approx(error, rel=1e-4)
+
+
+def test_photos_and_reference_and_what_was_not_restored(tmp_path: Path):
+    for index, picture in enumerate(pictures(12)):
+        write_image(tmp_path / "restored" / "sub" / f"{index}.png", picture)
+        write_image(tmp_path / "photos" / "sub" / f"{index}.png", picture)
+        write_image(tmp_path / "reference" / f"r{index}.png", picture)
+    write_image(tmp_path / "photos" / "extra.png", pictures(1)[0])
+    found = evaluate_folder(
+        tmp_path / "restored", photos=tmp_path / "photos", reference=tmp_path / "reference", distance=Distance()
+    )
+    assert list(found.scores) == ["kid_reference", "low_frequency", "colour_shift"]
+    assert found.scores["low_frequency"].mean == found.scores["colour_shift"].mean == 0
+    assert found.notes == ("1 of 13 pictures of photos not restored: extra",)
+    assert [row["id"] for row in found.rows][:2] == ["sub/0", "sub/1"]
+
+
+def test_protocols_tell_what_was_compared(folders: Path):
+    def files() -> str:
+        found = evaluate_folder(folders / "restored", truth=folders / "truth", distance=None)
+        return found.scores["psnr"].protocol.files
+
+    before = files()
+    write_image(folders / "restored" / "1.png", pictures(1, seed=9)[0], overwrite=True)
+    assert files() == before, "the same truth: numbers of two models compare"
+    write_image(folders / "truth" / "1.png", pictures(1, seed=9)[0], overwrite=True)
+    assert files() != before
+    plain = evaluate_images(pictures(2), pictures(2), distance=Distance())
+    matched = evaluate_images(pictures(2), pictures(2), distance=Distance(), match_statistics=True)
+    assert "DT-BFR" in matched.scores["psnr"].protocol.method
+    assert "DT-BFR" not in plain.scores["psnr"].protocol.method
+    perceptual = plain.scores["perceptual"].protocol
+    assert (perceptual.title, perceptual.weights, perceptual.n) == ("a test's", "0", 2)
+
+
+def test_means_have_standard_errors():
+    truth = torch.full((3, 3, 16, 16), 0.5)
+    restored = truth + torch.tensor([0.1, 0.2, 0.3])[:, None, None, None]
+    score = evaluate_images(restored, truth, distance=Distance()).scores["perceptual"]
+    assert score.mean == pytest.approx(0.2, abs=1e-6)
+    assert score.error == pytest.approx(0.1 / 3**0.5, abs=1e-6)
+    assert np.isnan(evaluate_images(restored[:1], truth[:1], distance=Distance()).scores["perceptual"].error)
+
+
+def test_memory_does_not_grow_with_the_number_of_photos(folders: Path, monkeypatch: pytest.MonkeyPatch):
+    """No call sees more than a batch, and none of its pictures is alive when the next but one is read."""
+    import weakref
+
+    alive: list[weakref.ref[Tensor]] = []
+
+    class Watching(Distance):
+        def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+            assert len(a) <= 8
+            assert sum(ref() is not None for ref in alive) <= 2
+            alive.append(weakref.ref(a))
+            return super().__call__(a, b)
+
+    for index in range(3, 40):
+        for side in ("restored", "truth"):
+            write_image(folders / side / f"{index}.png", pictures(1, seed=index)[0])
+    found = evaluate_folder(folders / "restored", truth=folders / "truth", distance=Watching())
+    assert len(found.rows) == 40
+    assert len(alive) == 5
 
 
 # ---------------------------------------------------------------- tables, sheets, page

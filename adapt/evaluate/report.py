@@ -116,10 +116,10 @@ def picture(image: Tensor, most: int) -> Picture:
 
 def describe(protocol: MetricProtocol) -> str:
     """How a number was obtained, for people."""
-    unit = f" in {protocol.unit}" if protocol.unit else ""
+    unit = f"in {protocol.unit}; " if protocol.unit else ""
     weights = f" (weights {protocol.weights[:12]})" if protocol.weights else ""
     return (
-        f"{protocol.title}{unit}: {protocol.method}. By {protocol.computed_by}{weights}; {protocol.colour}, range"
+        f"{unit}{protocol.method}. By {protocol.computed_by}{weights}; {protocol.colour}, range"
         f" {protocol.value_range}, resized: {protocol.resize}; {protocol.n} photos, compared with files"
         f" {protocol.files[:12]}."
     )
