@@ -14,7 +14,7 @@ from pathlib import Path
 
 from adapt import tasks
 from adapt.build import load_distance
-from adapt.cli import Lines
+from adapt.cli.printing import Lines
 from adapt.evaluate.compare import evaluate_folder
 from adapt.evaluate.sheets import write_sheet
 from adapt.evaluate.tables import markdown_table

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from adapt.cli import Lines, main
+from adapt.cli import main
+from adapt.cli.printing import Lines
 from adapt.photos.files import read_image
 from adapt.pipeline import split_overrides
 

@@ -1,0 +1,57 @@
+"""The command line: each command parses, calls one function, and prints. Heavy imports stay inside the functions.
+
+A new command is a function in a module of this package and a line in `COMMANDS`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Final
+
+import typer
+
+from adapt.cli import packs, recipes
+from adapt.cli.adapting import demo, run
+from adapt.cli.models import evaluate, export, restore
+from adapt.cli.targets import generate_targets
+from adapt.cli.training import finetune, pretrain
+from adapt.errors import AdaptError
+
+INTERRUPTED = 130
+
+COMMANDS: Final[dict[str, Callable[..., None]]] = {
+    "run": run,
+    "demo": demo,
+    "generate-targets": generate_targets,
+    "finetune": finetune,
+    "restore": restore,
+    "evaluate": evaluate,
+    "export": export,
+    "pretrain": pretrain,
+}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Unsupervised domain adaptation for blind face restoration: a folder of damaged face photographs in, a fast"
+    " restorer for exactly this damage out. Faces only, aligned crops for now.",
+)
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+app.add_typer(packs.app, name="packs")
+app.add_typer(recipes.app, name="recipes")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake becomes one clear line and an exit code, never a traceback."""
+    try:
+        app()
+    except AdaptError as error:
+        print(f"adapt: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("adapt: interrupted; the same command again goes on from here", file=sys.stderr)
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,78 @@
+"""`adapt restore`, `adapt evaluate` and `adapt export`: what is done with a restorer."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adapt.cli.options import AsJson, Device, Limit, Out, Overwrite, PackName, Photos, Threads, use_threads
+from adapt.cli.printing import Lines, end
+from adapt.errors import UsageError
+
+
+def restore(
+    model: Annotated[str, typer.Argument(help="Bundle, run, checkpoint file, PACK or PACK/RESTORER.")],
+    photos: Photos,
+    out: Out,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Photos at a time.")] = 8,
+    limit: Limit = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Restore a folder of aligned faces to PNG files of the same names."""
+    use_threads(threads)
+    from adapt.tasks import restore as restore_photos
+
+    lines = Lines("restoring")
+    result = restore_photos(
+        model,
+        photos,
+        out,
+        batch=batch,
+        limit=limit,
+        device=device,
+        overwrite=overwrite,
+        on_photo=lambda id, status, done, total: lines(done, total),
+    )
+    print(f"{result.done} restored, {result.skipped} already there, {len(result.failed)} failed; in {out}")
+    if result.resized:
+        print(f"{result.resized} photos were resized to the model's size")
+    for failure in result.failed:
+        print(f"  failed: {failure}", file=sys.stderr)
+    end(len(result.failed))
+
+
+def evaluate(
+    restored: Annotated[Path, typer.Argument(help="Folder of restored photos.")],
+    truth: Annotated[Path | None, typer.Option("--truth", help="Clean originals of the same names.")] = None,
+    photos: Annotated[Path | None, typer.Option("--photos", help="The photos they were restored from.")] = None,
+    reference: Annotated[Path | None, typer.Option("--reference", help="Clean faces of other people.")] = None,
+    pack: PackName = "tiny",
+    as_json: AsJson = False,
+    threads: Threads = None,
+) -> None:
+    """Metrics, each with its protocol."""
+    use_threads(threads)
+    from adapt.tasks import evaluate as evaluate_pictures
+
+    evaluation, table = evaluate_pictures(restored, truth=truth, photos=photos, reference=reference, pack=pack)
+    print(json.dumps(evaluation.as_json(), indent=2) if as_json else table)
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Run, checkpoint file, PACK or PACK/RESTORER.")],
+    out: Out,
+    format: Annotated[str, typer.Option("--format", help="onnx (safetensors lies beside it).")] = "onnx",
+    overwrite: Overwrite = False,
+) -> None:
+    """Export a restorer as a bundle: ONNX and safetensors, checked against PyTorch, with card and runner."""
+    if format != "onnx":
+        raise UsageError(f"--format {format}: expected onnx")
+    from adapt.tasks import export as export_model
+
+    print(f"Bundle: {export_model(model, out, overwrite=overwrite)}")

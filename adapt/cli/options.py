@@ -1,0 +1,46 @@
+"""The options that several commands share, and what their values mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from adapt.errors import UsageError
+
+Photos = Annotated[Path, typer.Argument(help="Folder of aligned face photos (searched in depth), or one file.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder; the same command again resumes.")]
+PackName = Annotated[str, typer.Option("--pack", help="Pack by name or folder (adapt packs list).")]
+RestorerName = Annotated[
+    str | None, typer.Option("--restorer", help="Checkpoint, run, PACK or PACK/RESTORER. [default: the pack's own]")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings over those of the recipe.")
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many photos.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew: empty the output folder first.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads. [default: PyTorch's]")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def use_threads(threads: int | None) -> None:
+    """Compute on so many CPU threads; None leaves the number to PyTorch."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`I/N`, I from 1 to N, as (I - 1, N)."""
+    first, _, count = text.partition("/")
+    if not (first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+        raise UsageError(f"--shard {text}: expected I/N with I from 1 to N, such as 2/4")
+    return int(first) - 1, int(count)
+
+
+def as_overrides(values: dict[str, Any], overrides: list[str] | None) -> list[str]:
+    """Options that stand for recipe keys, before the explicit overrides."""
+    return [f"{key}={value}" for key, value in values.items() if value is not None] + list(overrides or [])

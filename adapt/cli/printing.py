@@ -1,0 +1,54 @@
+"""What the commands print: progress, and at the end what went wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from adapt.targets.store import Record
+
+FAILED_PHOTOS = 3
+
+
+class Lines:
+    """Progress: one line that is rewritten on a terminal, now and then a plain line in a pipe."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.live = sys.stderr.isatty()
+        self._width = 0
+        self._tenth = -1
+
+    def __call__(self, done: int, total: int, text: str = "") -> None:
+        line = f"{self.title}: {done}/{total}  {text}".rstrip()
+        if self.live:
+            print(f"\r{line:<{self._width}}", end="" if done < total else "\n", file=sys.stderr, flush=True)
+            self._width = len(line)
+        elif (tenth := 10 * done // max(total, 1)) != self._tenth:
+            self._tenth = tenth
+            print(line, file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """A line of its own that stays."""
+        print(f"\r{text:<{self._width}}" if self.live else text, file=sys.stderr, flush=True)
+
+
+def target_progress(lines: Lines) -> Callable[[Record, int, int], None]:
+    """Shows every photo as it is finished; one without a target stays, with its reason."""
+
+    def on_photo(record: Record, done: int, total: int) -> None:
+        if record.status != "done":
+            lines.note(f"  {record.status}: {record.id}: {record.reason}")
+        lines(done, total)
+
+    return on_photo
+
+
+def end(failed: int) -> None:
+    """Leave with an exit code of its own where photos failed."""
+    if failed:
+        raise typer.Exit(FAILED_PHOTOS)

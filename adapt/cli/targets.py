@@ -1,0 +1,68 @@
+"""`adapt generate-targets`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from adapt.cli.options import (
+    AsJson,
+    Device,
+    Limit,
+    Out,
+    Overrides,
+    Overwrite,
+    PackName,
+    Photos,
+    RestorerName,
+    Threads,
+    as_overrides,
+    parse_shard,
+    use_threads,
+)
+from adapt.cli.printing import Lines, end, target_progress
+
+
+def generate_targets(
+    photos: Photos,
+    out: Out,
+    overrides: Overrides = None,
+    method: Annotated[str, typer.Option("--method", help="Targets recipe by name or file.")] = "low-frequency",
+    pack: PackName = "tiny",
+    restorer: RestorerName = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Evaluations. [default: the recipe's]")] = None,
+    solver: Annotated[str | None, typer.Option("--solver", help="ddpm, ddim, dpm++2m. [default: the recipe's]")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="[default: the recipe's]")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="At a time. [default: the recipe's]")] = None,
+    compat: Annotated[str | None, typer.Option("--compat", help="dt-bfr: the public code's steps exactly.")] = None,
+    limit: Limit = None,
+    shard: Annotated[str, typer.Option("--shard", help="I/N: this process makes the I-th of N parts.")] = "1/1",
+    device: Device = "auto",
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make pseudo-targets: restored by the restorer, cleaned by the diffusion prior."""
+    use_threads(threads)
+    from adapt.tasks import generate_targets as generate
+
+    flags = {"steps": steps, "solver": solver, "seed": seed, "batch": batch, "compat": compat}
+    summary = generate(
+        photos,
+        out,
+        method=method,
+        pack=pack,
+        restorer=restorer,
+        overrides=as_overrides(flags, overrides),
+        limit=limit,
+        shard=parse_shard(shard),
+        overwrite=overwrite,
+        device=device,
+        on_photo=target_progress(Lines("targets")),
+    )
+    counts = {status: summary.count(status) for status in ("done", "rejected", "failed")}
+    text = f"{counts['done']} targets, {counts['rejected']} rejected, {counts['failed']} failed; in {out}"
+    print(json.dumps(counts) if as_json else text)
+    end(counts["failed"])

@@ -1,0 +1,83 @@
+"""`adapt finetune` and `adapt pretrain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adapt.cli.options import Out, Overrides, Overwrite, PackName, RestorerName, Threads, as_overrides, use_threads
+from adapt.cli.printing import Lines
+
+
+def finetune(
+    photos: Annotated[Path, typer.Option("--photos", help="Folder of aligned face photos.")],
+    targets: Annotated[Path, typer.Option("--targets", help="Target store, or a folder of pictures named alike.")],
+    out: Out,
+    overrides: Overrides = None,
+    recipe: Annotated[str, typer.Option("--recipe", help="Finetune recipe by name or file.")] = "swinir",
+    pack: PackName = "tiny",
+    restorer: RestorerName = None,
+    real: Annotated[
+        Path | None, typer.Option("--real", help="Sharp faces for the discriminator. [default: the targets, unpaired]")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="[default: the recipe's]")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="[default: the recipe's]")] = None,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Fine-tune a restorer on photos and their targets; `best.safetensors` is the better of old and new."""
+    use_threads(threads)
+    from adapt.pipeline import sample_writer
+    from adapt.tasks import describe
+    from adapt.tasks import finetune as tune
+
+    lines = Lines("fine-tuning")
+    outcome = tune(
+        photos,
+        targets,
+        out,
+        recipe=recipe,
+        pack=pack,
+        restorer=restorer,
+        real=real,
+        overrides=as_overrides({"steps": steps, "seed": seed}, overrides),
+        overwrite=overwrite,
+        on_step=lambda done, total, values: lines(done, total, describe(values)),
+        on_samples=sample_writer(out),
+    )
+    print(outcome.verdict)
+
+
+def pretrain(
+    faces: Annotated[Path, typer.Option("--faces", help="Folder of clean aligned faces.")],
+    out: Out,
+    recipe: Annotated[str, typer.Option("--recipe", help="Pretrain recipe: prior, restorer, perceptual.")],
+    overrides: Overrides = None,
+    pack: PackName = "tiny",
+    add_to: Annotated[Path | None, typer.Option("--add-to", help="Enter the network into this pack's folder.")] = None,
+    trained: Annotated[str, typer.Option("--trained", help="What the pack's card says of the training.")] = "",
+    max_steps: Annotated[int | None, typer.Option("--max-steps", min=1, help="Stop, resumably, after so many.")] = None,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a pack's own networks from clean faces: the prior, the restorer, the perceptual network."""
+    use_threads(threads)
+    from adapt.tasks import describe
+    from adapt.tasks import pretrain as train
+
+    lines = Lines(recipe)
+    weights = train(
+        recipe,
+        faces,
+        out,
+        overrides=overrides or [],
+        pack=pack,
+        add_to=add_to,
+        trained=trained,
+        overwrite=overwrite,
+        max_steps=max_steps,
+        on_step=lambda done, total, values: lines(done, total, describe(values)),
+    )
+    print(f"Weights: {weights}")
