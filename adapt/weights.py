@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import tarfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,28 +58,57 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Wrappings (`params_ema`, `params`, `state_dict`, `model`, nested too) are taken off, and a `module.` prefix
     that all names share.
 
+    What kind of file it is, is read off its first bytes and not its name.
+
     Returns:
         The tensors by name, and the metadata of a safetensors header ({} for torch files).
 
     Raises:
-        WeightsError: no such file, not a checkpoint, damaged, or one that would run code.
+        WeightsError: no such file, not a checkpoint, damaged, or one that would run code; it is named, and so is what
+            was blocked.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as stream:
+            head = stream.read(64)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if head[4:9] == b"\0\0\0\0{":  # a length in eight bytes, of at most 100 MB, and the header's JSON
+        return _read_safetensors(path)
+    if not head.startswith((b"PK", b"\x80")):
+        what = _taken_for_weights(head)
+        raise WeightsError(f"{path}: expected a checkpoint (.pth, .safetensors), got {what}; fetch or choose it again")
+    return _unwrapped(_read_torch(path), path), {}
+
+
+def _taken_for_weights(head: bytes) -> str:
+    """What a file is that is no checkpoint, from its first bytes."""
+    if not head:
+        return "an empty file"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer and not the file it points to"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "a web page"
+    return f"a file that starts with {head[:12]!r}"
+
+
+def _read_torch(path: Path) -> Any:
+    """What a torch file holds, read without running any of it."""
+    try:
+        with path.open("rb") as stream:  # given a path, newer versions of PyTorch go by its ending
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        blocked = str(error).split("\n")[0]
+        blocked = sorted(set(re.findall(r"GLOBAL ([\w.]+)", str(error))))
+        if not blocked:
+            raise WeightsError(f"{path}: damaged, or a pickle that holds more than tensors") from error
         raise WeightsError(
-            f"{path}: holds more than tensors and was not opened, because that could run code ({blocked})."
-            " Save its state dict alone"
+            f"{path}: not opened: to read it, {', '.join(blocked)} would have to be run."
+            " Save its state dict alone, tensors and nothing else"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = (str(error).splitlines() or ["empty"])[0]
-        raise WeightsError(f"{path}: not a readable checkpoint ({reason})") from error
-    return _unwrapped(loaded, path), {}
+    except (RuntimeError, EOFError, ValueError, LookupError, AttributeError, OSError, tarfile.TarError) as error:
+        reason = str(error).split(". ")[0].splitlines() or [type(error).__name__]
+        raise WeightsError(f"{path}: damaged, or not a checkpoint ({reason[0]})") from error
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -87,7 +118,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a readable safetensors file ({error})") from error
+        raise WeightsError(f"{path}: damaged, or not a safetensors file ({error})") from error
 
 
 def _unwrapped(loaded: Any, path: Path) -> dict[str, Tensor]:
@@ -126,6 +157,14 @@ def compare_keys(network: nn.Module, state: Mapping[str, Tensor], ignore: Collec
     )
 
 
+def refuse_not_finite(state: Mapping[str, Tensor], *, source: str) -> None:
+    """Raise WeightsError where a tensor holds NaN or infinity."""
+    broken = [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if broken:
+        more = f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+        raise WeightsError(f"{source}: {len(broken)} tensors hold NaN or infinity ({', '.join(broken[:SHOWN])}{more})")
+
+
 def load_weights(
     network: nn.Module, state: Mapping[str, Tensor], *, source: str, ignore: Collection[str] = ()
 ) -> None:
@@ -135,7 +174,7 @@ def load_weights(
         network: takes the weights in its own precision.
         state: tensors by name.
         source: what the weights are, for the message.
-        ignore: endings of names that may be missing, left over or of another shape (recomputed buffers).
+        ignore: endings of names that are left as the network computed them, whatever the state dict says.
 
     Raises:
         MismatchError: a name or shape differs; the message counts, `report` lists all.
@@ -144,20 +183,38 @@ def load_weights(
     report = compare_keys(network, state, ignore)
     if report:
         raise MismatchError(f"{source}: not the weights of this {type(network).__name__}: {report}", report)
-    broken = [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
-    if broken:
-        raise WeightsError(f"{source}: {len(broken)} tensors hold NaN or infinity ({', '.join(broken[:SHOWN])})")
+    refuse_not_finite(state, source=source)
     own = network.state_dict()
-    taken = {key: state[key] for key in own if key in state and own[key].shape == state[key].shape}
-    network.load_state_dict({**own, **taken})
+    endings = tuple(ignore)
+    network.load_state_dict(
+        {key: value if endings and key.endswith(endings) else state[key] for key, value in own.items()}
+    )
 
 
 def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str], *, half: bool = False) -> None:
-    """Write tensors and metadata as safetensors, atomically; `half` stores floating tensors as float16."""
+    """Write tensors and metadata as safetensors, atomically.
+
+    Args:
+        path: the file.
+        state: tensors by name, on any device; views and tensors that share memory are written as copies.
+        metadata: goes into the header.
+        half: store floating tensors as float16.
+
+    Raises:
+        WeightsError: a tensor that is too large for float16.
+    """
     from safetensors.torch import save
 
-    stored = {
-        key: (value.half() if half and value.is_floating_point() else value).detach().cpu().contiguous().clone()
-        for key, value in state.items()
-    }
+    stored = {key: _stored(key, value, half=half, path=path) for key, value in state.items()}
     write_atomic(path, lambda stream: stream.write(save(stored, dict(metadata))))
+
+
+def _stored(key: str, value: Tensor, *, half: bool, path: Path) -> Tensor:
+    """A tensor as it goes into the file: contiguous, on the CPU, and with memory of its own."""
+    value = value.detach().cpu()
+    if not (half and value.is_floating_point()):
+        return value.clone(memory_format=torch.contiguous_format)
+    largest = torch.finfo(torch.float16).max
+    if value.numel() and value.abs().max() > largest:
+        raise WeightsError(f"{path}: {key} holds values above {largest:g}, too large for half precision")
+    return value.to(torch.float16, memory_format=torch.contiguous_format, copy=True)

@@ -168,13 +168,23 @@ class Evil:
 def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"a": Evil()}))
     torch.save({"a": Evil()}, tmp_path / "evil2.pth")
-    for name in ("evil.pth", "evil2.pth"):
-        with pytest.raises(WeightsError, match=rf"{name}: "):
-            read_state(tmp_path / name)
+    with pytest.raises(WeightsError, match=r"evil.pth: damaged, or a pickle that holds more than tensors"):
+        read_state(tmp_path / "evil.pth")
+    with pytest.raises(WeightsError, match=r"evil2.pth: not opened: to read it, [\w.]*print would have to be run"):
+        read_state(tmp_path / "evil2.pth")
     assert "ran" not in capsys.readouterr().out
-    for name, data in (("empty.pth", b""), ("text.pth", b"hello there"), ("text.safetensors", b"hello there")):
+    web_page, pointer = b"<!DOCTYPE html>\n<html>", b"version https://git-lfs.github.com/spec/v1\noid sha256:00"
+    for name, data, reason in (
+        ("empty.pth", b"", "expected a checkpoint .*, got an empty file"),
+        ("text.pth", b"hello there", "expected a checkpoint .*, got a file that starts with b'hello there'"),
+        ("text.safetensors", b"hello there", "expected a checkpoint .*, got a file that starts with b'hello there'"),
+        ("page.pth", web_page, "expected a checkpoint .*, got a web page; fetch or choose it again"),
+        ("pointer.safetensors", pointer, "got a Git LFS pointer and not the file it points to"),
+        ("cut.pth", (tmp_path / "evil2.pth").read_bytes()[:200], "damaged, or not a checkpoint"),
+        ("cut.safetensors", b"\x40\0\0\0\0\0\0\0{cut", "damaged, or not a safetensors file"),
+    ):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(WeightsError, match=f"{name}: not a readable|holds more than tensors"):
+        with pytest.raises(WeightsError, match=f"{name}: .*{reason}"):
             read_state(tmp_path / name)
     torch.save({"epoch": 1}, tmp_path / "none.pth")
     with pytest.raises(WeightsError, match="holds no tensors"):
@@ -182,6 +192,19 @@ def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture
     torch.save({"a.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="not a restorer this version knows; known are: swinir"):
         load_restorer_file(tmp_path / "other.pth")
+
+
+def test_the_ending_of_a_name_does_not_say_what_a_file_is(tmp_path: Path):
+    write_state(tmp_path / "x.pth", {"a": torch.ones(2)}, {"note": "y"})
+    torch.save({"a": torch.ones(2)}, tmp_path / "x.safetensors")
+    assert read_state(tmp_path / "x.pth")[1] == {"note": "y"}
+    assert torch.equal(read_state(tmp_path / "x.safetensors")[0]["a"], torch.ones(2))
+
+
+def test_half_precision_does_not_overflow(tmp_path: Path):
+    with pytest.raises(WeightsError, match="big holds values above 65504, too large for half precision"):
+        write_state(tmp_path / "x", {"big": torch.tensor([1e5])}, {}, half=True)
+    assert not (tmp_path / "x").exists()
 
 
 def test_half_precision_halves_the_file(tmp_path: Path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ from torch import Tensor, nn
 
 from adapt.errors import WeightsError
 from adapt.images import check_image
+from adapt.restorers.external import ExternalSettings, load_external
 from adapt.restorers.swinir import SwinIR, swinir_settings
 from adapt.settings import Settings, SwinIRSettings
-from adapt.weights import load_weights, read_state, write_state
+from adapt.weights import load_weights, read_state, refuse_not_finite, write_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
     ),
 }
 
+EXTERNAL: Final = "spandrel"
+
 
 @dataclass(slots=True)
 class Restorer:
@@ -57,7 +59,7 @@ class Restorer:
 
     Attributes:
         name: what the user calls it (a file, `tiny/swinir`).
-        architecture: key of `ARCHITECTURES`.
+        architecture: key of `ARCHITECTURES`, or `EXTERNAL`: a network that spandrel built.
         settings: the network's layout.
         network: (B, 3, H, W) in [0, 1] to the same, not clamped; what fine-tuning trains.
     """
@@ -70,11 +72,20 @@ class Restorer:
     @property
     def size(self) -> int:
         """Side of the aligned faces it was made for, in pixels."""
+        if isinstance(self.settings, ExternalSettings):
+            return self.settings.size
         return ARCHITECTURES[self.architecture].size(self.settings)
 
-    @torch.inference_mode()
+    @property
+    def size_rule(self) -> str:
+        """Which pictures it takes, in words."""
+        return f"any batch, height and width; made for aligned faces of {self.size} pixels, so resize to that first"
+
+    @torch.no_grad()  # and not inference_mode, whose results no loss may hold on to
     def __call__(self, photo: Tensor) -> Tensor:
-        """Restore (B, 3, H, W) RGB in [0, 1] to the same shape, clamped to [0, 1].
+        """Restore (B, 3, H, W) RGB in [0, 1] to the same shape, clamped to [0, 1], on the photo's device.
+
+        The network is in evaluation mode from here on.
 
         Raises:
             ShapeError, RangeError: not such a batch.
@@ -93,8 +104,9 @@ class Restorer:
         """Write the weights as safetensors in the public layout, with what rebuilds the network in the header."""
         header = {"architecture": self.architecture, "settings": self.settings.model_dump_json(), **(metadata or {})}
         state = self.network.state_dict()
-        endings = ARCHITECTURES[self.architecture].recomputed
-        kept = {key: value for key, value in state.items() if not key.endswith(endings)} if half else state
+        architecture = ARCHITECTURES.get(self.architecture)
+        endings = architecture.recomputed if architecture is not None and half else ()
+        kept = {key: value for key, value in state.items() if not (endings and key.endswith(endings))}
         write_state(path, kept, header, half=half)
 
 
@@ -109,16 +121,27 @@ def build_restorer(name: str, state: dict[str, Tensor], metadata: dict[str, str]
         (key for key, architecture in ARCHITECTURES.items() if architecture.recognises(state)), None
     )
     if chosen is None:
-        raise WeightsError(
-            f"{name}: not a restorer this version knows; known are: {', '.join(ARCHITECTURES)}."
-            f" Its first tensors are {sorted(state)[:3]}"
-        )
+        return _external(name, state)
     architecture = ARCHITECTURES[chosen]
     stored = metadata.get("settings")
     settings = architecture.parse_settings(stored) if stored else architecture.read_settings(state)
     network = architecture.build(settings)
     load_weights(network, state, source=name, ignore=architecture.recomputed)
     return Restorer(name, chosen, settings, network.eval())
+
+
+def _external(name: str, state: dict[str, Tensor]) -> Restorer:
+    """A restorer of none of our architectures, if spandrel is there and knows it."""
+    refuse_not_finite(state, source=name)
+    found = load_external(name, state)
+    if found is None:
+        raise WeightsError(
+            f"{name}: not a restorer this version knows; known are: {', '.join(ARCHITECTURES)},"
+            " and with `pip install adapt-bfr[models]` those of spandrel."
+            f" Its first tensors are {sorted(state)[:3]}"
+        )
+    settings, network = found
+    return Restorer(name, EXTERNAL, settings, network)
 
 
 def load_restorer_file(path: Path) -> Restorer:
@@ -129,8 +152,3 @@ def load_restorer_file(path: Path) -> Restorer:
     """
     state, metadata = read_state(path)
     return build_restorer(str(path), state, metadata)
-
-
-def settings_text(restorer: Restorer) -> str:
-    """The restorer's layout as one line of JSON."""
-    return json.dumps({"architecture": restorer.architecture, **restorer.settings.model_dump()}, sort_keys=True)
