@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, Self, cast
 
@@ -40,7 +41,7 @@ class PerceptualDistance:
     Gradients flow to the pictures, never to the weights.
 
     Args:
-        name: "tiny-perceptual" or "lpips-vgg-v0.1"; numbers of the two cannot be compared.
+        name: "tiny-perceptual", "lpips-vgg-v0.1" or "dists-vgg"; numbers of two of them cannot be compared.
         digest: sha256 that stands for the weights.
         module: the network, an `nn.Module` that is a `PerceptualModule`; it is frozen here and put in eval mode.
     """
@@ -93,7 +94,7 @@ def load_pack_distance(state: Mapping[str, Tensor], settings: Mapping[str, objec
     if not all(isinstance(width, int) and width > 0 for width in widths):
         raise UsageError(f"perceptual network: expected positive whole numbers as channels, got {list(widths)}")
     network = PerceptualNetwork(cast("list[int]", list(widths)))
-    _load(network, {key: value.float() for key, value in state.items()}, "perceptual network")
+    load_exactly(network, {key: value.float() for key, value in state.items()}, "perceptual network")
     return PerceptualDistance(TINY_NAME, digest, network)
 
 
@@ -109,24 +110,42 @@ def find_lpips(backbone: Path | None = None) -> PerceptualDistance | None:
     Raises:
         WeightsError: the file is missing though it was named, is another file, or is damaged.
     """
+    found = find_vgg(backbone)
+    if found is None:
+        return None
+    network = _LpipsNetwork()
+    # lpips groups the layers in slices but keeps their numbers: slice2.5.weight is torchvision's features.5.weight.
+    wanted = {key: "features." + key.split(".", 1)[1] for key in network.backbone.state_dict()}
+    load_exactly(
+        network.backbone, {key: found.state[name] for key, name in wanted.items() if name in found.state}, found.path
+    )
+    digest = settings_digest({"backbone": found.sha256, "heads": tensors_digest(network.heads_state())})
+    return PerceptualDistance(LPIPS_NAME, digest, network)
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """The tensors of torchvision's VGG-16, the file they came from, and its digest."""
+
+    state: Mapping[str, Tensor]
+    path: Path
+    sha256: str
+
+
+def find_vgg(backbone: Path | None = None) -> Backbone | None:
+    """VGG-16 from a file on this machine, its digest checked; arguments, None and errors as in `find_lpips`."""
     path = backbone or Path(torch.hub.get_dir()) / "checkpoints" / VGG_FILE
     if not path.is_file():
         if backbone is None:
             return None
-        raise WeightsError(f"{path}: no such file; expected torchvision's {VGG_FILE}, the backbone of lpips")
+        raise WeightsError(f"{path}: no such file; expected torchvision's {VGG_FILE}, the backbone of lpips and DISTS")
     sha256 = file_digest(path)
     if not sha256.startswith(VGG_SHA256_STARTS):
         raise WeightsError(
             f"{path}: expected torchvision's {VGG_FILE}, whose sha256 starts with {VGG_SHA256_STARTS}, got"
             f" {sha256[:8]}...; fetch the file anew"
         )
-    network = _LpipsNetwork()
-    stored: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    # lpips groups the layers in slices but keeps their numbers: slice2.5.weight is torchvision's features.5.weight.
-    wanted = {key: "features." + key.split(".", 1)[1] for key in network.backbone.state_dict()}
-    _load(network.backbone, {key: stored[name] for key, name in wanted.items() if name in stored}, str(path))
-    digest = settings_digest({"backbone": sha256, "heads": _tensors_digest(network.heads_state())})
-    return PerceptualDistance(LPIPS_NAME, digest, network)
+    return Backbone(torch.load(path, map_location="cpu", weights_only=True), path, sha256)
 
 
 class _LpipsNetwork(nn.Module):
@@ -154,8 +173,8 @@ class _LpipsNetwork(nn.Module):
         return torch.cat([pooled(stage) for stage in list(self.backbone(scaled))[-2:]], dim=1)
 
 
-def _load(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Load strictly, with all differences in one line."""
+def load_exactly(network: nn.Module, state: Mapping[str, Tensor], name: str | Path) -> None:
+    """Load strictly; WeightsError with all differences in one line."""
     expected = network.state_dict()
     missing = sorted(expected.keys() - state.keys())
     unexpected = sorted(state.keys() - expected.keys())
@@ -172,7 +191,8 @@ def _load(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
     network.load_state_dict(dict(state))
 
 
-def _tensors_digest(state: Mapping[str, Tensor]) -> str:
+def tensors_digest(state: Mapping[str, Tensor]) -> str:
+    """sha256 of names and values."""
     digest = hashlib.sha256()
     for key in sorted(state):
         digest.update(key.encode())
