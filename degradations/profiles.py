@@ -84,7 +84,7 @@ class CameraProfile(_Model):
     cfa: colours of the filter's 2 x 2 cell, read like a line of text.
     black, white: DN of no light, and of saturation.
     levels: noise at each measured ISO, ascending.
-    lights: one is drawn for each photograph.
+    lights: in order of their colour; that of a photograph lies anywhere on the way from the first to the last.
     """
 
     name: str
@@ -129,6 +129,31 @@ class CameraProfile(_Model):
             beta1=_between(low.beta1, high.beta1, share),
             beta2=_between(low.beta2, high.beta2, squared),
             row=math.sqrt(low.row**2 + (high.row**2 - low.row**2) * squared),
+        )
+
+    def light_at(self, place: float) -> Light:
+        """The light at a place on the way from the first of `lights` (0) to the last (1), each step equally long.
+
+        Raises:
+            ValueError: a place outside [0, 1].
+        """
+        if not 0 <= place <= 1:
+            raise ValueError(f"profile {self.name}: expected the place of a light from 0 to 1, got {place}")
+        position = place * (len(self.lights) - 1)
+        index = min(int(position), len(self.lights) - 2)
+        if index < 0:
+            return self.lights[0]
+        low, high, share = self.lights[index], self.lights[index + 1], position - index
+        rows = (
+            tuple(a + (b - a) * share for a, b in zip(*pair, strict=True))
+            for pair in zip(low.matrix, high.matrix, strict=True)
+        )
+        return Light.model_validate(
+            {
+                "red": low.red + (high.red - low.red) * share,
+                "blue": low.blue + (high.blue - low.blue) * share,
+                "matrix": tuple(rows),
+            }
         )
 
 
