@@ -1,7 +1,7 @@
 """The bytes of a picture file to its samples, upright and whole, or an error: never a part, never fewer bits silently.
 
-Pillow decodes, pi-heif does where the file is HEIC. Two of Pillow's habits are undone here: it drops the low byte
-of 16-bit colour, and it only warns of decompression bombs.
+Pillow decodes, pi-heif does where the file is HEIC, LibRaw where it is a camera's RAW. Two of Pillow's habits are
+undone here: it drops the low byte of 16-bit colour, and it only warns of decompression bombs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from adapt.errors import PhotoError
 from adapt.photos.png import check_chunks
+from adapt.photos.raw import develop, raw_kind
 
 FORMATS: Final = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "AVIF")
 
@@ -60,7 +61,7 @@ class Samples:
         alpha: (H, W) uint8 or uint16, or None.
         peak: the sample that means white or opaque (255, 4095, 65535, ...).
         grey: the file is greyscale.
-        format: "PNG", "JPEG", ...
+        format: "PNG", "JPEG", ..., "RAW DNG", ...
         profile: the ICC profile of the file, or None.
         notes: what the reader should know and the samples do not say.
     """
@@ -74,14 +75,21 @@ class Samples:
     notes: tuple[str, ...]
 
 
-def decode(data: bytes) -> Samples:
+def decode(data: bytes, *, at_least: int | None = None) -> Samples:
     """The samples of the picture in `data`, turned upright; of several frames or pages the first.
+
+    Args:
+        data: the file.
+        at_least: the shorter side that is needed, in pixels: what is far larger may be decoded at half its size.
+            Only RAW files are.
 
     Raises:
         PhotoError: for every picture that cannot be decoded whole; the message is the reason, without a file name.
     """
     if not data:
         raise PhotoError("the file is empty")
+    if (kind := raw_kind(data)) is not None:
+        return _decode_raw(data, kind, at_least)
     with _decoding, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -89,7 +97,7 @@ def decode(data: bytes) -> Samples:
         try:
             samples = _decode_heif(data) if _is_heif(data) else _decode_pillow(data)
         except UnidentifiedImageError as error:
-            known = "PNG, JPEG, TIFF, WebP, BMP, GIF, AVIF or HEIC"
+            known = "PNG, JPEG, TIFF, WebP, BMP, GIF, AVIF, HEIC or a camera's RAW"
             raise PhotoError(f"not a picture ({known}), or its header is damaged") from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise PhotoError(f"refused as a decompression bomb: {_one_line(error)}") from error
@@ -252,7 +260,20 @@ def _notes(image: Any, data: bytes, depth: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-# ---------------------------------------------------------------- HEIC
+# ---------------------------------------------------------------- RAW and HEIC
+
+
+def _decode_raw(data: bytes, kind: str, at_least: int | None) -> Samples:
+    developed = develop(data, at_least=at_least)
+    return Samples(
+        colour=developed.pixels,
+        alpha=None,
+        peak=65535,
+        grey=developed.pixels.shape[2] == 1,
+        format=f"RAW {kind}",
+        profile=None,
+        notes=developed.notes,
+    )
 
 
 def _is_heif(data: bytes) -> bool:

@@ -20,7 +20,9 @@ from adapt.errors import PhotoError, ShapeError, UsageError
 from adapt.images import check_image, from_uint8, to_uint8
 from adapt.photos.colour import narrow_to_srgb, wide_to_srgb
 from adapt.photos.decode import decode
+from adapt.photos.folder import RAW_SUFFIXES
 from adapt.photos.png import encode_16bit
+from adapt.photos.raw import not_raw, raw_kind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +47,8 @@ class Photo:
         grey: the file was greyscale.
         alpha: (1, H, W) in [0, 1], 1 opaque, or None. The colours are not multiplied with it and not laid over any
             background: where a picture is transparent, they are whatever the file stores there.
-        format: what the content is: "PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "AVIF" or "HEIF".
+        format: what the content is: "PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "AVIF", "HEIF", or "RAW " and
+            the kind of RAW file, as `adapt.photos.raw.raw_kind` names it.
         sha256: digest of the file's bytes, equal to `adapt.digests.file_digest`.
         notes: what was decided on the way and a reader may want to know (first of several frames, a colour profile
             that could not be used, damaged EXIF data); empty for most files.
@@ -60,22 +63,31 @@ class Photo:
     notes: tuple[str, ...] = ()
 
 
-def read_photo(path: Path) -> Photo:
-    """The picture in a file: PNG, JPEG, TIFF (8, 12 or 16 bits), WebP, BMP, GIF, AVIF, and HEIC with the extra `heif`.
+def read_photo(path: Path, *, at_least: int | None = None) -> Photo:
+    """The picture in a file: PNG, JPEG, TIFF (8, 12 or 16 bits), WebP, BMP, GIF, AVIF, HEIC with the extra `heif`, or
+    camera RAW, developed as `adapt.photos.raw.develop` says.
 
     EXIF orientation is applied; ICC profiles are converted to sRGB, for 16-bit pictures with all their bits where the
     profile is made of curves and a matrix. Of animations and multi-page files the first picture is read, with a note.
     A JPEG file with flipped bits inside may decode without complaint to a damaged picture: the format has no checksum.
 
+    Args:
+        path: the file.
+        at_least: the shorter side that the caller needs, in pixels; RAW files of at least twice that are developed at
+            half their size, with a note.
+
     Raises:
         PhotoError: no such file, empty, not a picture, cut short, damaged, a decompression bomb (more pixels than
-            Pillow's `Image.MAX_IMAGE_PIXELS`, about 89 million), or samples without a known white (floating point).
+            Pillow's `Image.MAX_IMAGE_PIXELS`, about 89 million), samples without a known white (floating point), or
+            a file named as camera RAW that holds something else: most often the small preview that is left of one.
     """
     try:
         if not path.is_file():
             raise PhotoError("no such file" if not path.exists() else "not a regular file")
         data = path.read_bytes()
-        samples = decode(data)
+        if data and path.suffix.lower() in RAW_SUFFIXES and raw_kind(data) is None:
+            raise PhotoError(not_raw(path, data))
+        samples = decode(data, at_least=at_least)
         if isinstance(samples.colour, np.ndarray):
             pixels, bits, notes = wide_to_srgb(samples.colour, samples.peak, samples.profile)
             image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()

@@ -12,7 +12,11 @@ from typing import Final
 
 from adapt.errors import UsageError
 
-SUFFIXES: Final = frozenset(
+RAW_SUFFIXES: Final = frozenset(
+    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .k25 .kdc .mef".split()  # noqa: SIM905
+    + ".mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2 .srf .srw .x3f".split()  # noqa: SIM905
+)
+SUFFIXES: Final = RAW_SUFFIXES.union(
     ".png .jpg .jpeg .jpe .jfif .tif .tiff .webp .bmp .gif .avif .heic .heif .hif .mpo".split()  # noqa: SIM905
 )
 
@@ -60,8 +64,10 @@ def scan(source: Path) -> Folder:
         raise UsageError(f"{source}: no such folder or file of photos")
     found, ignored = _walk(source)
     if not found:
-        kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in SUFFIXES))
-        raise UsageError(f"{source}: no photos in this folder (looked for {kinds}; entries of other kinds: {ignored})")
+        kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in SUFFIXES - RAW_SUFFIXES))
+        raise UsageError(
+            f"{source}: no photos in this folder (looked for {kinds} and camera RAW; entries of other kinds: {ignored})"
+        )
     names = [PurePosixPath(path.relative_to(source).as_posix()) for path in found]
     names.sort(key=lambda name: (_normal(str(name)), str(name)))
     return Folder(tuple(PhotoFile(id, source / name) for name, id in _identify(names).items()), ignored)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapt.errors import PhotoError, UsageError
-from adapt.photos.files import read_image
+from adapt.photos.files import read_photo
 from adapt.photos.folder import find_photos
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def load_fitted(path: Path, size: int) -> Tensor:
     Raises:
         PhotoError: cannot be read, or is not square; names the file.
     """
-    image = read_image(path)
+    image = read_photo(path, at_least=size).image
     try:
         return fit(image, size)[0]
     except PhotoError as error:
