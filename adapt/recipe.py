@@ -19,6 +19,7 @@ from adapt.digests import settings_digest
 from adapt.draft import Draft, Keys, Problem, dotted, to_yaml
 from adapt.errors import RecipeError
 from adapt.settings import (
+    AdjusterSettings,
     FinetuneSettings,
     PerceptualSettings,
     PriorSettings,
@@ -35,6 +36,7 @@ KINDS: Final[dict[str, type[Settings]]] = {
     "pretrain-prior": PriorSettings,
     "pretrain-restorer": RestorerSettings,
     "pretrain-perceptual": PerceptualSettings,
+    "pretrain-guidance-adjuster": AdjusterSettings,
 }
 
 

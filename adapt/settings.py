@@ -217,3 +217,36 @@ class PerceptualSettings(TrainingSettings):
 
 
 TargetSettings.model_rebuild()
+class AdjusterNetworkSettings(Settings):
+    """The guidance adjuster of DynFaceRestore, Table 5."""
+
+    features: PositiveInt = Field(default=64, description="width of its two hidden layers")
+    model_channels: PositiveInt = Field(description="of the prior whose time embedding it holds")
+
+
+class AdjusterSettings(TrainingSettings):
+    """Pre-training of the guidance adjuster: DynFaceRestore Algorithm 2."""
+
+    kind: Literal["pretrain-guidance-adjuster"] = "pretrain-guidance-adjuster"
+    features: PositiveInt = Field(default=64, description="width of the adjuster's two hidden layers")
+    first_stage: Annotated[int, Field(ge=0)] = Field(
+        description="steps towards faces with a true Gaussian blur; the rest are towards the blur-level mapping"
+    )
+    stride: PositiveInt = Field(default=1, description="timesteps between x_t and the sample that is judged")
+    blur_std: tuple[PositiveFloat, PositiveFloat] = Field(
+        default=(0.1, 15.0), description="of the first stage, in pixels at 512; scaled to `size`"
+    )
+    degradation: BlindSettings = Field(default=BlindSettings(), description="of the second stage")
+    wavelet: str = Field(default="sym19", description="PyWavelets' name of it")
+    bands: tuple[Weight, Weight, Weight, Weight] = Field(
+        default=(0.0, 0.01, 0.01, 0.05), description="loss weights of the sub-bands LL, LH, HL and HH"
+    )
+    perceptual: Weight = Field(default=1.0, description="weight of DISTS, or of the pack's perceptual distance")
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> AdjusterSettings:
+        if self.first_stage > self.steps:
+            raise ValueError(f"first_stage {self.first_stage} is more than all {self.steps} steps")
+        return self
+
+
