@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from adapt.digests import file_digest, settings_digest
+from adapt.digests import file_digest
 from adapt.disk import append_json_line, read_json_lines, write_json
 from adapt.errors import PhotoError, UsageError
 from adapt.photos.files import read_photo, write_image
@@ -125,12 +125,6 @@ def restore_folder(
             flush()
     flush()
     return Restored(counts["done"], counts["skipped"], counts["resized"], failed)
-
-
-def model_digest(path_or_name: str, settings: dict[str, Any]) -> str:
-    """Stands for a model: of its file, or of a pack's card and the name in it."""
-    path = Path(path_or_name)
-    return settings_digest({"file": file_digest(path) if path.is_file() else path_or_name, **settings})
 
 
 def _open(out: Path, digest: str, overwrite: bool) -> Path:

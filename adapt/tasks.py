@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +11,7 @@ import torch
 
 from adapt.build import WEIGHT_SUFFIXES, load_distance, load_model, load_prior, load_restorer, pack_restorer
 from adapt.digests import file_digest, settings_digest
-from adapt.errors import TrainingError, UsageError, WeightsError
+from adapt.errors import UsageError, WeightsError
 from adapt.packs.pack import load_pack
 from adapt.recipe import dump, load_recipe, recipe_digest
 from adapt.settings import (
@@ -215,8 +216,6 @@ def pretrain(
     path = find_recipe(recipe, "pretrain", pack)
     kind = kind_of(path)
     settings = load_recipe(path, KINDS[kind], overrides, pack)
-    if isinstance(settings, PerceptualSettings):
-        return _pretrain_perceptual(settings, faces, out, add_to, trained)
     digest = settings_digest({"recipe": recipe_digest(settings), "faces": str(faces.resolve())})
     with Run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
         if isinstance(settings, PriorSettings):
@@ -229,9 +228,14 @@ def pretrain(
             from adapt.pretrain.restorer import train_restorer
 
             images = load_faces(faces, settings.size)
-            distance = load_distance(load_pack(pack or "tiny")) if settings.perceptual else None
+            distance = load_distance(load_pack(pack or "tiny")).to(pick_device()) if settings.perceptual else None
             state = train_restorer(settings, images, run, distance=distance, on_step=on_step, max_steps=max_steps)
             name, architecture, header = "swinir", "swinir", settings.network.model_dump_json()
+        elif isinstance(settings, PerceptualSettings):
+            from adapt.pretrain.perceptual import train_perceptual
+
+            state = train_perceptual(settings, faces, run, on_step=on_step, max_steps=max_steps)
+            name, architecture, header = "perceptual", "perceptual", json.dumps({"channels": settings.channels})
         else:
             raise UsageError(f"{path}: not a pretrain recipe")
     weights = out / "weights.safetensors"
@@ -308,24 +312,6 @@ def export(
     return export_bundle(
         load_restorer(model), out, source=about, evaluation=evaluation, photos=photos, overwrite=overwrite
     )
-
-
-def _pretrain_perceptual(
-    settings: PerceptualSettings, faces: Path, out: Path, add_to: Path | None, trained: str
-) -> Path:
-    """The perceptual network trains in stages of its own and writes its own files."""
-    from adapt.packs.pack import add_network
-    from adapt.pretrain.perceptual import train_perceptual
-    from adapt.weights import read_state
-
-    weights = train_perceptual(settings, faces, out)
-    if weights is None:
-        raise TrainingError(f"{out}: stopped before the end; the same command again goes on")
-    if add_to is not None:
-        state, metadata = read_state(weights)
-        about = {"architecture": "perceptual", "licence": "CC-BY-4.0", "source": "adapt pretrain", "trained": trained}
-        add_network(add_to, "perceptual", state, metadata, about)
-    return weights
 
 
 def load_faces(folder: Path, size: int) -> torch.Tensor:

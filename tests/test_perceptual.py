@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
-from adapt.digests import file_digest
+from adapt.digests import file_digest, settings_digest
 from adapt.errors import ShapeError, TrainingError, UsageError, WeightsError
 from adapt.perceptual import distance as distance_room
 from adapt.perceptual.distance import PerceptualDistance, find_lpips, load_pack_distance
 from adapt.perceptual.network import PerceptualNetwork, initialise
 from adapt.pretrain import distortions
 from adapt.pretrain.distortions import DISTORTIONS, FORGIVEN, RESENTED, at_equal_error, by_severity, gaussian
+from adapt.pretrain.loop import Progress
 from adapt.pretrain.ordering import ordering_table, squared_error
 from adapt.pretrain.perceptual import load_portraits, train_perceptual
+from adapt.runs import Run
 from adapt.settings import PerceptualSettings
 
 SHIPPED = Path(__file__).resolve().parents[1] / "adapt/packs/tiny/perceptual.safetensors"
@@ -296,58 +297,70 @@ def test_people_come_from_the_table_beside_the_folder(faces: Path) -> None:
         load_portraits(faces.parent / "none", 24)
 
 
+def train(
+    settings: PerceptualSettings,
+    faces: Path,
+    out: Path,
+    *,
+    held_out: Path | None = None,
+    on_step: Progress | None = None,
+    max_steps: int | None = None,
+) -> dict[str, Tensor]:
+    """Train in a run folder, as the command line does."""
+    digest = settings_digest(settings.model_dump(mode="json"))
+    with Run(out, recipe="", digest=digest) as run:
+        return train_perceptual(settings, faces, run, held_out=held_out, on_step=on_step, max_steps=max_steps)
+
+
 @pytest.mark.parametrize("stops_in", ["tasks", "ranking"])
 def test_training_resumes_bit_for_bit(faces: Path, tmp_path: Path, stops_in: str) -> None:
     """Six steps, of which two rank: stopped at step 2 or at step 4 the saved state, a crash follows, and it goes on."""
-    whole = train_perceptual(SETTINGS, faces, tmp_path / "whole", held_out=faces)
-    assert whole is not None
+    whole = train(SETTINGS, faces, tmp_path / "whole", held_out=faces)
 
     class CrashError(Exception):
         pass
 
     settings = SETTINGS.model_copy(update={"save_every": 3 if stops_in == "tasks" else 5})
-    reference = train_perceptual(settings, faces, tmp_path / "other")
+    reference = train(settings, faces, tmp_path / "other")
 
     def crash(step: int, steps: int, losses: object) -> None:
-        raise CrashError
+        if step == steps:  # everything after the last saved state is lost
+            raise CrashError
 
-    # Progress comes with the last step: everything after the last saved state is lost.
     with pytest.raises(CrashError):
-        train_perceptual(settings, faces, tmp_path / "part", crash)
+        train(settings, faces, tmp_path / "part", on_step=crash)
     state = torch.load(tmp_path / "part/last/state.pt", weights_only=True)
     assert state["step"] == settings.save_every
-    resumed = train_perceptual(settings, faces, tmp_path / "part")
-    assert resumed is not None
-    assert reference is not None
-    for key, value in load_file(whole).items():
-        assert torch.equal(value, load_file(reference)[key])
-        assert torch.equal(value, load_file(resumed)[key])
+    resumed = train(settings, faces, tmp_path / "part")
+    for key, value in whole.items():
+        assert torch.equal(value, reference[key])
+        assert torch.equal(value, resumed[key])
     ends = [torch.load(tmp_path / run / "last/state.pt", weights_only=True) for run in ("part", "other")]
     for key, value in ends[0]["networks"].items():
         assert torch.equal(value, ends[1]["networks"][key])
+    logs = [(tmp_path / run / "log.jsonl").read_text() for run in ("part", "other")]
+    assert logs[0] == logs[1] != ""
 
 
 def test_training_stops_in_time_and_goes_on(faces: Path, tmp_path: Path) -> None:
-    assert train_perceptual(SETTINGS, faces, tmp_path / "run", max_minutes=0) is None
+    steps: list[int] = []
+    train(SETTINGS, faces, tmp_path / "run", max_steps=1, on_step=lambda step, total, losses: steps.append(step))
     assert torch.load(tmp_path / "run/last/state.pt", weights_only=True)["step"] == 1
     with pytest.raises(UsageError, match="other settings"):
-        train_perceptual(SETTINGS.model_copy(update={"seed": 4}), faces, tmp_path / "run")
-    assert train_perceptual(SETTINGS, faces, tmp_path / "run") == tmp_path / "run/perceptual.safetensors"
+        train(SETTINGS.model_copy(update={"seed": 4}), faces, tmp_path / "run")
+    train(SETTINGS, faces, tmp_path / "run", on_step=lambda step, total, losses: steps.append(step))
+    assert steps == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(faces: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"loss is (nan|inf)"):
-        train_perceptual(SETTINGS.model_copy(update={"learning_rate": 1e20}), faces, tmp_path / "run")
+        train(SETTINGS.model_copy(update={"learning_rate": 1e20}), faces, tmp_path / "run")
 
 
-def test_what_training_writes(faces: Path, tmp_path: Path) -> None:
-    from safetensors import safe_open
-
-    path = train_perceptual(SETTINGS, faces, tmp_path / "run", held_out=faces)
-    assert path is not None
-    with safe_open(path, "pt") as stored:
-        state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 -- safe_open is no mapping
-        distance = load_pack_distance(state, json.loads(stored.metadata()["settings"]), file_digest(path))
+def test_what_training_makes(faces: Path, tmp_path: Path) -> None:
+    state = train(SETTINGS, faces, tmp_path / "run", held_out=faces)
+    assert {value.dtype for value in state.values()} == {torch.float16}
+    distance = load_pack_distance(state, {"channels": SETTINGS.channels}, "0" * 64)
     assert isinstance(distance.module, PerceptualNetwork)
     weights = distance.module.channel_weights()
     assert all((stage > 0).all() for stage in weights)
@@ -365,11 +378,8 @@ KNOBS = {
 
 @pytest.mark.parametrize("knob", KNOBS)
 def test_every_knob_turns(knob: str, faces: Path, tmp_path: Path) -> None:
-    plain = train_perceptual(SETTINGS, faces, tmp_path / "plain")
-    turned = train_perceptual(SETTINGS.model_copy(update={knob: KNOBS[knob]}), faces, tmp_path / "turned")
-    assert plain is not None
-    assert turned is not None
-    before, after = load_file(plain), load_file(turned)
+    before = train(SETTINGS, faces, tmp_path / "plain")
+    after = train(SETTINGS.model_copy(update={knob: KNOBS[knob]}), faces, tmp_path / "turned")
     assert any(value.shape != after[key].shape or not torch.equal(value, after[key]) for key, value in before.items())
 
 

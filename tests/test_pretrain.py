@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from adapt.cli import main
 from adapt.diffusion.schedule import linear_schedule
 from adapt.packs.pack import SHARD_BYTES, add_network, load_pack
 from adapt.pretrain.prior import min_snr_weight, normal_kl, prior_losses, train_prior
@@ -15,6 +16,7 @@ from adapt.pretrain.restorer import train_restorer
 from adapt.runs import Run
 from adapt.settings import PriorPhase, PriorSettings, RestorerSettings, SwinIRSettings, UNetSettings
 from adapt.training import batch_indices, cosine, trapezoid
+from adapt.weights import read_state
 
 PRIOR = PriorSettings(
     network=UNetSettings(
@@ -46,6 +48,56 @@ def test_stop_and_resume_is_exact(train, settings, tmp_path: Path):
             parts = train(settings, faces(), run, max_steps=1)
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     assert (tmp_path / "whole" / "log.jsonl").read_text() == (tmp_path / "parts" / "log.jsonl").read_text()
+
+
+RECIPES = {
+    "prior": """kind: pretrain-prior
+network: {image_size: 16, model_channels: 32, channel_mult: [1, 2], num_res_blocks: [0, 1], attention_resolutions: []}
+phases: [{steps: 12, size: 16, batch: 1}]
+""",
+    "restorer": """kind: pretrain-restorer
+network: {img_size: 4, embed_dim: 12, depths: [2], num_heads: [2], window_size: 4, sf: 4, num_feat: 8,
+  unshuffle: true, unshuffle_scale: 4}
+steps: 12
+batch: 1
+size: 16
+learning_rate: 1.0e-3
+""",
+    "perceptual": """kind: pretrain-perceptual
+channels: [8, 8]
+steps: 12
+batch: 2
+size: 16
+learning_rate: 1.0e-3
+""",
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_command_shows_its_progress_and_enters_the_network(
+    name: str, small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    recipe, pack = tmp_path / "mine.yaml", tmp_path / "pack"
+    recipe.write_text(RECIPES[name])
+    pack.mkdir()
+    (pack / "pack.yaml").write_text("name: p\nsize: 16\ndescription: d\nrestorer: swinir\nnetworks: {}\n")
+    monkeypatch.setattr("sys.argv", [
+        "adapt", "pretrain", "--recipe", str(recipe), "--faces", str(small_photos), "-o", str(tmp_path / "run"),
+        "--pack", str(small_pack), "--add-to", str(pack),
+    ])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    printed = capsys.readouterr()
+    assert "mine: 12/12" in printed.err
+    assert printed.out == f"Weights: {tmp_path / 'run' / 'weights.safetensors'}\n"
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2
+    network = {"restorer": "swinir"}.get(name, name)
+    entered, _ = load_pack(pack).read(network)
+    written, metadata = read_state(tmp_path / "run" / "weights.safetensors")
+    assert metadata["architecture"] == load_pack(pack).card.networks[network].architecture
+    assert all(torch.equal(entered[key].half(), value.half()) for key, value in written.items())
 
 
 def test_prior_losses_against_their_definitions(gen: torch.Generator):

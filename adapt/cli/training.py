@@ -67,7 +67,7 @@ def pretrain(
     from adapt.tasks import describe
     from adapt.tasks import pretrain as train
 
-    lines = Lines(recipe)
+    lines = Lines(Path(recipe).stem)
     weights = train(
         recipe,
         faces,

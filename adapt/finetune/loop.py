@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -259,8 +258,3 @@ def _samples(
         adapted = _restored(network, held.photos, indices, device)
     stacked = torch.stack([held.photos.batch(indices), base, adapted, held.targets.batch(indices)], dim=1)
     return held.ids[: len(base)], list(stacked)
-
-
-def best_weights(run: Path) -> Path:
-    """The weights to use of a run."""
-    return run / "best.safetensors"

@@ -9,9 +9,8 @@ judgement enters anywhere.
 from __future__ import annotations
 
 import csv
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,8 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapt.digests import settings_digest
-from adapt.disk import write_atomic, write_json
+from adapt.disk import write_json
 from adapt.errors import UsageError
 from adapt.images import from_uint8, to_uint8
 from adapt.perceptual.network import PerceptualNetwork, initialise, pooled
@@ -37,6 +35,8 @@ from adapt.pretrain.distortions import (
     gaussian,
     resampled,
 )
+from adapt.pretrain.loop import LOG_EVERY, Progress
+from adapt.runs import Run
 from adapt.settings import PerceptualSettings
 from adapt.training import Ema, batch_indices, check_finite, cosine, load_state, save_state, step_generator, trapezoid
 from degradations.jpeg import jpeg
@@ -47,8 +47,6 @@ RANKING_DECAY: Final = 0.02  # towards equal weights, so that no channel is drop
 SHARPNESS: Final = 4.0  # a ratio of distances of e counts as exp(4) : 1 odds
 IDENTITY_SCALE: Final = 16.0  # of the cosines in the softmax
 PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
-
-Progress = Callable[[int, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -199,28 +197,28 @@ def ranking_loss(network: PerceptualNetwork, triplets: Triplets) -> Tensor:
 def train_perceptual(
     settings: PerceptualSettings,
     faces: Path,
-    out: Path,
-    on_progress: Progress | None = None,
+    run: Run,
     *,
     held_out: Path | None = None,
-    max_minutes: float | None = None,
-) -> Path | None:
-    """Train the network, or go on where `out` holds a state of the same settings.
+    on_step: Progress | None = None,
+    max_steps: int | None = None,
+) -> dict[str, Tensor]:
+    """Train the network, or go on where the run folder's `last/state.pt` stands.
 
     Args:
         settings: steps count both parts; size is that of the training crops.
         faces: folder of portraits; see `load_portraits`.
-        out: run folder: last/state.pt, and at the end perceptual.safetensors and perceptual.json.
-        on_progress: called with the step, the number of steps and the losses, every 20 steps.
+        run: the open run folder; what is known of the training ends in its perceptual.json.
         held_out: folder of portraits of other people: how well the result orders distortions of them goes into
             perceptual.json.
-        max_minutes: stop after these minutes, with the state saved.
+        on_step: called with step, steps and the losses.
+        max_steps: stop (resumably) after so many steps of this call.
 
     Returns:
-        The weights file, or None where `max_minutes` stopped the training before its end.
+        The averaged weights, in half precision, as packs store them.
 
     Raises:
-        UsageError: no portraits, or a state of other settings in `out`.
+        UsageError: no portraits, or a state of another run.
         TrainingError: a loss that is not finite.
     """
     begun = time.monotonic()
@@ -231,24 +229,25 @@ def train_perceptual(
     initialise(both, step_generator(settings.seed, -1))
     ema = Ema(network, settings.ema)
     optimizer = _optimizer(both, network, settings, ranking=False)
-    state_path = out / "last" / "state.pt"
-    digest = settings_digest({"settings": settings.model_dump(mode="json"), "portraits": len(portraits.pictures)})
+    state_path = run.folder / "last" / "state.pt"
     ranking_from = settings.steps - round(RANKING_SHARE * settings.steps)
     first, spent = 0, 0.0
     if state_path.exists():
-        state = load_state(state_path, digest)
+        state = load_state(state_path, run.digest)
         first, spent = state["step"], state["seconds"]
         both.load_state_dict(state["networks"])
         ema.load(state["ema"])
         optimizer = _optimizer(both, network, settings, ranking=first > ranking_from)
         optimizer.load_state_dict(state["optimizer"])
+    run.rewind(first)
+    stop = settings.steps if max_steps is None else min(settings.steps, first + max_steps)
 
     def save(step: int) -> float:
         seconds = spent + time.monotonic() - begun
         save_state(
             state_path,
             {
-                "digest": digest,
+                "digest": run.digest,
                 "step": step,
                 "seconds": seconds,
                 "networks": both.state_dict(),
@@ -258,7 +257,7 @@ def train_perceptual(
         )
         return seconds
 
-    for step in range(first, settings.steps):
+    for step in range(first, stop):
         if step == ranking_from:
             network.load_state_dict(ema.shadow)
             optimizer = _optimizer(both, network, settings, ranking=True)
@@ -278,17 +277,18 @@ def train_perceptual(
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
         ema.update(network, step)
-        done = step + 1
-        if on_progress is not None and (done % 20 == 0 or done == settings.steps):
-            on_progress(done, settings.steps, {name: float(loss.detach()) for name, loss in losses.items()})
-        late = max_minutes is not None and time.monotonic() - begun > 60 * max_minutes
-        if done % settings.save_every == 0 or late:
-            save(done)
-        if late and done < settings.steps:
-            return None
-    seconds = save(settings.steps)
-    network.load_state_dict(ema.shadow)
-    return _write(network, settings, out, portraits, held_out, seconds)
+        values = {name: loss.item() for name, loss in losses.items()}
+        if step % LOG_EVERY == 0:
+            run.log(step, values)
+        if on_step is not None:
+            on_step(step + 1, settings.steps, values)
+        if (step + 1) % settings.save_every == 0:
+            save(step + 1)
+    seconds = save(max(first, stop))
+    weights = {key: value.half() for key, value in ema.shadow.items()}
+    network.load_state_dict(weights)
+    write_json(run.folder / "perceptual.json", _facts(network, settings, portraits, seconds, held_out))
+    return weights
 
 
 def _optimizer(
@@ -302,23 +302,15 @@ def _optimizer(
     return torch.optim.AdamW(backbone, lr=settings.learning_rate, weight_decay=0.01)
 
 
-def _write(
+def _facts(
     network: PerceptualNetwork,
     settings: PerceptualSettings,
-    out: Path,
     portraits: Portraits,
-    held_out: Path | None,
     seconds: float,
-) -> Path:
-    """The weights in half precision, and what is known of them."""
-    from safetensors.torch import save
-
-    path = out / "perceptual.safetensors"
-    half = {key: value.detach().half().contiguous() for key, value in network.state_dict().items()}
-    metadata = {"architecture": "perceptual", "settings": json.dumps({"channels": settings.channels})}
-    write_atomic(path, lambda stream: stream.write(save(half, metadata)))
-    network.load_state_dict({key: value.float() for key, value in half.items()})
-    facts = {
+    held_out: Path | None,
+) -> dict[str, object]:
+    """What is known of a training and its result."""
+    facts: dict[str, object] = {
         "settings": settings.model_dump(mode="json"),
         "portraits": len(portraits.pictures),
         "people": max(portraits.people) + 1,
@@ -328,5 +320,4 @@ def _write(
         from adapt.pretrain.ordering import ordering_table
 
         facts["held_out"] = ordering_table(network.eval(), held_out, seed=settings.seed)
-    write_json(out / "perceptual.json", facts)
-    return path
+    return facts

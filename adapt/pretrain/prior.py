@@ -7,9 +7,6 @@ bound for the variance channels alone (Nichol & Dhariwal 2021, arXiv:2102.09672,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,19 +15,10 @@ from torch import Tensor
 from adapt.diffusion.schedule import TIMESTEPS, linear_schedule
 from adapt.diffusion.unet import UNet
 from adapt.images import to_signed
+from adapt.pretrain.loop import Network, Progress, Turn, train
 from adapt.runs import Run
 from adapt.settings import PriorSettings
-from adapt.training import (
-    Ema,
-    batch_indices,
-    check_finite,
-    load_state,
-    save_state,
-    step_generator,
-    trapezoid,
-)
-
-Progress = Callable[[int, int, dict[str, float]], None]
+from adapt.training import batch_indices, step_generator
 
 
 def min_snr_weight(abar: Tensor, cap: float) -> Tensor:
@@ -109,63 +97,23 @@ def train_prior(
     Raises:
         TrainingError: a loss is not finite.
     """
-    from accelerate import Accelerator
+    network = UNet(settings.network)
+    initialise(network, settings.seed)
+    schedule = linear_schedule()
 
-    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
-    bare = UNet(settings.network)
-    initialise(bare, settings.seed)
-    ema = Ema(bare, settings.ema)
-    optimizer = torch.optim.AdamW(bare.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    state_path = run.folder / "last" / "state.pt"
-    first = 0
-    if state_path.exists():
-        state = load_state(state_path, run.digest)
-        bare.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        ema.load(state["ema"])
-        first = state["step"]
-    run.rewind(first)
-    network, optimizer = accelerator.prepare(bare, optimizer)
-    ema.shadow = {key: value.to(accelerator.device) for key, value in ema.shadow.items()}
-    steps = sum(phase.steps for phase in settings.phases)
-    stop = steps if max_steps is None else min(steps, first + max_steps)
-
-    def snapshot(step: int) -> dict[str, Any]:
-        return {
-            "network": accelerator.unwrap_model(network).state_dict(),
-            "ema": ema.shadow,
-            "optimizer": optimizer.state_dict(),
-            "step": step,
-            "digest": run.digest,
-        }
-
-    for step in range(first, stop):
-        images, generator = _batch(settings, faces, step, accelerator.process_index, accelerator.num_processes)
-        images = images.to(accelerator.device)
-        noise = torch.randn(images.shape, generator=generator).to(images)
-        timesteps = torch.randint(0, TIMESTEPS, (len(images),), generator=generator).to(images.device)
-        abar = linear_schedule().abar.to(images.device)[timesteps].float().view(-1, 1, 1, 1)
+    def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
+        images = _batch(settings, faces, turn).to(turn.device)
+        noise = torch.randn(images.shape, generator=turn.generator).to(images)
+        timesteps = torch.randint(0, TIMESTEPS, (len(images),), generator=turn.generator).to(images.device)
+        abar = schedule.abar.to(images.device)[timesteps].float().view(-1, 1, 1, 1)
         x_t = abar.sqrt() * images + (1 - abar).sqrt() * noise
-        for group in optimizer.param_groups:
-            group["lr"] = trapezoid(step, steps, settings.learning_rate, warmup=settings.warmup)
-        with accelerator.autocast():
-            output = network(x_t, timesteps)
+        output = forward(x_t, timesteps)
         noise_loss, variance_loss = prior_losses(output, images, noise, timesteps, snr_cap=settings.snr_cap)
-        check_finite({"noise": noise_loss, "variance": variance_loss}, step)
-        accelerator.backward(noise_loss + settings.variance_weight * variance_loss)
-        accelerator.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        ema.update(accelerator.unwrap_model(network), step)
-        if accelerator.is_main_process:
-            losses = {"noise": noise_loss.item(), "variance": variance_loss.item()}
-            if step % 10 == 0:
-                run.log(step, losses)
-            if on_step is not None:
-                on_step(step + 1, steps, losses)
-            if (step + 1) % settings.save_every == 0 or step + 1 == stop:
-                save_state(state_path, snapshot(step + 1))
-    return {key: value.cpu() for key, value in ema.shadow.items()}
+        total = noise_loss + settings.variance_weight * variance_loss
+        return total, {"noise": noise_loss, "variance": variance_loss}
+
+    steps = sum(phase.steps for phase in settings.phases)
+    return train(network, losses, settings, run, steps=steps, on_step=on_step, max_steps=max_steps)
 
 
 def initialise(network: UNet, seed: int) -> None:
@@ -180,30 +128,18 @@ def initialise(network: UNet, seed: int) -> None:
                 parameter.zero_()
 
 
-def _batch(
-    settings: PriorSettings, faces: Tensor, step: int, rank: int, world: int
-) -> tuple[Tensor, torch.Generator]:
-    """The signed images of one step and one process, mirrored at random, and the generator for the rest."""
+def _batch(settings: PriorSettings, faces: Tensor, turn: Turn) -> Tensor:
+    """The signed images of one turn, at its phase's size, mirrored at random."""
     begin = 0
     phase = settings.phases[0]
     for phase in settings.phases:
-        if step < begin + phase.steps:
+        if turn.step < begin + phase.steps:
             break
         begin += phase.steps
-    generator = step_generator(settings.seed, step, rank)
-    chosen = batch_indices(settings.seed + begin, (step - begin) * world + rank, phase.batch, len(faces))
+    position = (turn.step - begin) * turn.world + turn.rank
+    chosen = batch_indices(settings.seed + begin, position, phase.batch, len(faces))
     images = faces[chosen].float() / 255
     if phase.size != images.shape[-1]:
         images = F.avg_pool2d(images, images.shape[-1] // phase.size)
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
-    images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
-    return to_signed(images), generator
-
-
-def save_prior(path: Path, weights: dict[str, Tensor], settings: PriorSettings, *, half: bool = True) -> None:
-    """Write the prior as safetensors in the public layout, its settings in the header."""
-    from safetensors.torch import save_file
-
-    dtype = torch.float16 if half else torch.float32
-    stored = {key: value.to(dtype).contiguous() for key, value in weights.items()}
-    save_file(stored, path, {"architecture": "unet", "settings": settings.network.model_dump_json()})
+    mirrored = torch.rand(len(images), generator=turn.generator) < 0.5
+    return to_signed(torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from adapt.pretrain.loop import Network, Progress, Turn, train
 from adapt.restorers.swinir import SwinIR
 from adapt.runs import Run
 from adapt.settings import BlindSettings, RestorerSettings
-from adapt.training import Ema, batch_indices, check_finite, load_state, save_state, step_generator, trapezoid
+from adapt.training import batch_indices, step_generator
 from degradations.blind import BlindRanges, degrade_blind, draw_blind, to_grey
 
-Progress = Callable[[int, int, dict[str, float]], None]
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -63,65 +62,22 @@ def train_restorer(
     Raises:
         TrainingError: a loss is not finite.
     """
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    network = SwinIR(settings.network)
+    initialise(network, settings.seed)
     ranges = blind_ranges(settings.degradation, settings.size)
-    bare = SwinIR(settings.network)
-    initialise(bare, settings.seed)
-    ema = Ema(bare, settings.ema)
-    optimizer = torch.optim.AdamW(bare.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    state_path = run.folder / "last" / "state.pt"
-    first = 0
-    if state_path.exists():
-        state = load_state(state_path, run.digest)
-        bare.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        ema.load(state["ema"])
-        first = state["step"]
-    run.rewind(first)
-    network, optimizer = accelerator.prepare(bare, optimizer)
-    ema.shadow = {key: value.to(accelerator.device) for key, value in ema.shadow.items()}
-    stop = settings.steps if max_steps is None else min(settings.steps, first + max_steps)
 
-    def snapshot(step: int) -> dict[str, Any]:
-        return {
-            "network": accelerator.unwrap_model(network).state_dict(),
-            "ema": ema.shadow,
-            "optimizer": optimizer.state_dict(),
-            "step": step,
-            "digest": run.digest,
-        }
-
-    for step in range(first, stop):
-        rank, world = accelerator.process_index, accelerator.num_processes
-        generator = step_generator(settings.seed, step, rank)
-        chosen = batch_indices(settings.seed, step * world + rank, settings.batch, len(faces))
-        damaged, clean = (part.to(accelerator.device) for part in blind_pairs(faces[chosen], ranges, generator))
-        for group in optimizer.param_groups:
-            group["lr"] = trapezoid(step, settings.steps, settings.learning_rate, warmup=settings.warmup)
-        with accelerator.autocast():
-            restored = network(damaged)
-        losses = {"l1": (restored.float() - clean).abs().mean()}
-        total = settings.l1 * losses["l1"]
+    def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
+        chosen = batch_indices(settings.seed, turn.step * turn.world + turn.rank, settings.batch, len(faces))
+        damaged, clean = (part.to(turn.device) for part in blind_pairs(faces[chosen], ranges, turn.generator))
+        restored = forward(damaged).float()
+        parts = {"l1": (restored - clean).abs().mean()}
+        total = settings.l1 * parts["l1"]
         if settings.perceptual and distance is not None:
-            losses["perceptual"] = distance(restored.float(), clean).mean()
-            total = total + settings.perceptual * losses["perceptual"]
-        check_finite(losses, step)
-        accelerator.backward(total)
-        accelerator.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        ema.update(accelerator.unwrap_model(network), step)
-        if accelerator.is_main_process:
-            values = {name: value.item() for name, value in losses.items()}
-            if step % 10 == 0:
-                run.log(step, values)
-            if on_step is not None:
-                on_step(step + 1, settings.steps, values)
-            if (step + 1) % settings.save_every == 0 or step + 1 == stop:
-                save_state(state_path, snapshot(step + 1))
-    return {key: value.cpu() for key, value in ema.shadow.items()}
+            parts["perceptual"] = distance(restored, clean).mean()
+            total = total + settings.perceptual * parts["perceptual"]
+        return total, parts
+
+    return train(network, losses, settings, run, steps=settings.steps, on_step=on_step, max_steps=max_steps)
 
 
 def initialise(network: SwinIR, seed: int) -> None:
