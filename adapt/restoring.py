@@ -106,7 +106,7 @@ def restore_folder(
                 counts["skipped"] += 1
                 report(file.id, "skipped")
                 continue
-            photo = read_photo(file.path)
+            photo = read_photo(file.path, at_least=model.size)
             try:
                 image, resized = fit(photo.image, model.size)
             except PhotoError as error:
