@@ -55,7 +55,7 @@ class Piece(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str
+    name: Any  # a str; said so here, a type checker would forbid the narrower types of the subclasses
     probability: Share = Field(default=1.0, description="share of images it is applied to")
 
     def scaled(self, factor: float) -> Self:
