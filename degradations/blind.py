@@ -22,8 +22,7 @@ from degradations.filters import (
 )
 from degradations.jpeg import jpeg
 from degradations.noise import gaussian
-
-PUBLISHED_SIZE = 512  # pixels; the ranges in the papers are for square pictures of this side
+from degradations.piece import PUBLISHED_SIZE, shrinking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,17 +62,16 @@ class BlindRanges:
     def scaled(self, size: int) -> BlindRanges:
         """The same damage for pictures of `size` pixels: lengths shrink by size / 512, and never grow.
 
-        Both ends of blur_std and the upper end of downsample are scaled. The kernel keeps its size: at 512 pixels
-        41 taps cut a std of 15 at 1.3 std, in smaller pictures the Gaussian is whole.
+        Both ends of blur_std and of downsample are scaled, but what shrinks never comes to enlarge. The kernel keeps
+        its size: at 512 pixels 41 taps cut a std of 15 at 1.3 std, in smaller pictures the Gaussian is whole.
         """
         if size < 1:
             raise ValueError(f"blind degradation: expected a picture size of at least 1 pixel, got {size}")
         factor = min(1.0, size / PUBLISHED_SIZE)
-        low, high = self.downsample
         return replace(
             self,
             blur_std=(self.blur_std[0] * factor, self.blur_std[1] * factor),
-            downsample=(low, max(low, high * factor)),
+            downsample=shrinking(self.downsample, factor),
         )
 
 

@@ -1,4 +1,4 @@
-"""Noise: white Gaussian, and the signal-dependent Gaussian of a sensor."""
+"""Noise: Gaussian, that of counted photons, speckle, and the signal-dependent Gaussian of a sensor."""
 
 from __future__ import annotations
 
@@ -52,6 +52,34 @@ def signal_dependent(
             raise ValueError(f"signal-dependent noise: expected {name} of 0 or more, got {value}")
     variance = image.clamp(min=0) * gain + read_var
     return image + variance.sqrt() * _field(image, noise)
+
+
+def photons(light: Tensor, count: float, generator: torch.Generator) -> Tensor:
+    """Light counted in photons: Poisson with mean count * light, divided by count; not clipped.
+
+    Args:
+        light: linear light of one image in [0, 1], any shape; negative light counts as none.
+        count: photons of white, positive. The variance is light / count.
+        generator: on the CPU.
+
+    Raises:
+        ValueError: a count that is not positive.
+    """
+    if not count > 0:
+        raise ValueError(f"photon noise: expected a positive number of photons, got {count}")
+    mean = (light.clamp(min=0) * count).to(generator.device)
+    return (torch.poisson(mean, generator=generator) / count).to(light)
+
+
+def speckle(image: Tensor, std: float, noise: torch.Generator | Tensor) -> Tensor:
+    """The image times 1 + independent N(0, std^2) in every pixel and channel, as in coherent light; not clipped.
+
+    Raises:
+        ValueError: a negative std, or a field of another shape.
+    """
+    if not std >= 0:
+        raise ValueError(f"speckle noise: expected a standard deviation of 0 or more, got {std}")
+    return image * (1 + std * _field(image, noise))
 
 
 def _field(image: Tensor, noise: torch.Generator | Tensor) -> Tensor:
