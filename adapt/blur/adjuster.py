@@ -100,19 +100,19 @@ def build_adjuster(name: str, state: dict[str, Tensor], metadata: dict[str, str]
 
 
 def map_picture(scale: Tensor) -> Tensor:
-    """A map as pictures, as in Fig. 12: blue is 0, white one half, red 1.
+    """A map as a picture, as in Fig. 12: blue is 0, white one half, red 1.
 
     Args:
-        scale: (B, C, H, W) in [0, 1]; the mean over channels is shown.
+        scale: (C, H, W) or (B, C, H, W) in [0, 1]; the mean over channels is shown.
 
     Returns:
-        (B, 3, H, W) in [0, 1].
+        (3, H, W) or (B, 3, H, W) in [0, 1].
 
     Raises:
-        ShapeError: not a batch.
+        ShapeError: neither.
     """
-    if scale.ndim != 4:
-        raise ShapeError(f"guidance map: expected a batch of shape (B, C, H, W), got {tuple(scale.shape)}")
-    height = scale.detach().float().mean(dim=1, keepdim=True).clamp(0, 1)
-    free, held = (torch.tensor(colour).to(height).view(1, 3, 1, 1) for colour in (_FREE, _HELD))
+    if scale.ndim not in (3, 4):
+        raise ShapeError(f"guidance map: expected a map (C, H, W) or a batch of them, got {tuple(scale.shape)}")
+    height = scale.detach().float().mean(dim=-3, keepdim=True).clamp(0, 1)
+    free, held = (torch.tensor(colour).to(height).view(3, 1, 1) for colour in (_FREE, _HELD))
     return torch.where(height < 0.5, free + 2 * height * (1 - free), 1 + (2 * height - 1) * (held - 1))

@@ -1,4 +1,4 @@
-"""The training loop of the prior and of the restorer; what differs is the loss of a step.
+"""The training loop of the prior, the restorer and the guidance adjuster; what differs is the loss of a step.
 
 The perceptual network has a loop of its own: it changes what it trains on the way.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from adapt.runs import Run
-from adapt.settings import PriorSettings, RestorerSettings
+from adapt.settings import PriorSettings, TrainingSettings
 from adapt.training import Ema, check_finite, load_state, save_state, step_generator, trapezoid
 
 LOG_EVERY: Final = 10  # steps
@@ -47,7 +47,7 @@ Losses = Callable[[Network, Turn], tuple[Tensor, dict[str, Tensor]]]
 def train(
     network: nn.Module,
     losses: Losses,
-    settings: PriorSettings | RestorerSettings,
+    settings: PriorSettings | TrainingSettings,
     run: Run,
     *,
     steps: int,

@@ -1,0 +1,283 @@
+"""Pre-training of the guidance adjuster: DynFaceRestore Algorithm 2, in its two stages.
+
+A face is noised to x_t and steps back once, guided towards a blurred measurement of it by the map that the adjuster
+gives. The adjuster learns to make the prior's next clean image look like the face. In the first stage the measurement
+is the face under a true Gaussian blur, in the second what the blur-level mapping makes of a degraded photo.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adapt.blur.adjuster import GuidanceAdjuster, map_picture
+from adapt.diffusion.prior import Prior
+from adapt.diffusion.schedule import TIMESTEPS, linear_schedule
+from adapt.errors import UsageError
+from adapt.images import to_signed, to_unit
+from adapt.perceptual.distance import PerceptualDistance
+from adapt.perceptual.swt import swt_loss
+from adapt.pretrain.loop import Network, Progress, Turn, train
+from adapt.pretrain.restorer import blind_pairs, blind_ranges
+from adapt.runs import Run
+from adapt.settings import AdjusterNetworkSettings, AdjusterSettings
+from adapt.training import batch_indices, step_generator
+
+REFERENCE_SIZE = 512  # the paper's lengths are pixels at this side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the adjuster is trained between. Everything is frozen and lives on the training's device.
+
+    Attributes:
+        prior: the diffusion prior.
+        blur: pictures (B, 3, H, W) and std (B,) in pixels, to the pictures with that Gaussian blur.
+        gradient: x_t, x0, guidance (B, 3, H, W) in [-1, 1] and std (B,), to the gradient with respect to x_t of the
+            summed squares of the blurred x0 minus the guidance; x0 was computed from x_t with autograd on. It is
+            handed in, because only guidance terms know it: the map is learned for exactly what will be scaled by it.
+        start_t: std (B,) in pixels to the timesteps (B,) the sampler would start at.
+        distance: DISTS where its weights are at hand, else the pack's own; the log has its numbers under its name.
+        mapping: degraded photos in [0, 1] to their measurement in [0, 1] and its std (B,) in pixels; only the second
+            stage needs it.
+    """
+
+    prior: Prior
+    blur: Callable[[Tensor, Tensor], Tensor]
+    gradient: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    start_t: Callable[[Tensor], Tensor]
+    distance: PerceptualDistance
+    mapping: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A batch in the middle of sampling, every photo at a timestep of its own.
+
+    Attributes:
+        clean: the faces, (B, 3, H, W) in [-1, 1].
+        guidance, std: their measurement in [-1, 1] and its blur (B,) in pixels.
+        t, t_prev: timesteps (B,) of both ends of the step.
+        x_t: the faces noised to t.
+        noise: standard normal, for the step.
+    """
+
+    clean: Tensor
+    guidance: Tensor
+    std: Tensor
+    t: Tensor
+    t_prev: Tensor
+    x_t: Tensor
+    noise: Tensor
+
+
+def train_adjuster(
+    settings: AdjusterSettings,
+    faces: Tensor,
+    run: Run,
+    *,
+    around: Surroundings,
+    on_step: Progress | None = None,
+    max_steps: int | None = None,
+) -> dict[str, Tensor]:
+    """Train the adjuster, or go on where the run folder's `last/state.pt` stands.
+
+    Args:
+        settings: the recipe.
+        faces: clean aligned faces, (N, 3, S, S) uint8, S = settings.size.
+        run: the open run folder.
+        around: the frozen networks and functions around it.
+        on_step: called with step, steps, the losses and the mean of the map.
+        max_steps: stop (resumably) after so many steps of this call.
+
+    Returns:
+        The averaged weights of a network with `adjuster_layout`.
+
+    Raises:
+        TrainingError: a loss is not finite.
+        UsageError: a second stage without a mapping, or a prior for pictures of another size.
+        WeightsError: a prior that is not a U-Net in the public layout.
+    """
+    check_surroundings(settings, around)
+    network = GuidanceAdjuster(adjuster_layout(settings, around.prior))
+    initialise(network, settings.seed)
+    network.copy_time_embedding(around.prior.network)
+
+    def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
+        moment = draw_moment(settings, faces, around, turn)
+        x0, sample, gradient = step_back(around, moment)
+        scale = forward(moment.guidance, x0, moment.t).float()
+        wavelet, perceptual = judge(settings, around, moment, sample - scale * gradient)
+        parts = {"swt": wavelet, around.distance.name: perceptual, "map": scale.detach().mean()}
+        return wavelet + settings.perceptual * perceptual, parts
+
+    return train(network, losses, settings, run, steps=settings.steps, on_step=on_step, max_steps=max_steps)
+
+
+def adjuster_layout(settings: AdjusterSettings, prior: Prior) -> AdjusterNetworkSettings:
+    """The network that a recipe describes, for the prior whose time embedding it will hold."""
+    return AdjusterNetworkSettings(features=settings.features, model_channels=prior.settings.model_channels)
+
+
+def check_surroundings(settings: AdjusterSettings, around: Surroundings) -> None:
+    """Raise UsageError where the recipe asks for what is not there."""
+    if settings.size != around.prior.size:
+        raise UsageError(
+            f"size: the recipe is for pictures of {settings.size} pixels, the prior {around.prior.name} for"
+            f" {around.prior.size}; choose another pack, or set size={around.prior.size}"
+        )
+    if settings.first_stage < settings.steps and around.mapping is None:
+        raise UsageError(
+            f"first_stage: {settings.steps - settings.first_stage} steps are left for the second stage, which needs the"
+            f" pack's restorer and blur estimator; train the estimator first, or set first_stage={settings.steps}"
+        )
+
+
+def draw_moment(settings: AdjusterSettings, faces: Tensor, around: Surroundings, turn: Turn) -> Moment:
+    """The batch of one turn (Algorithm 2, lines 3-6).
+
+    Timesteps are drawn uniformly from 1 to the start step, so that the step ends at a timestep of the schedule; the
+    paper's Uniform(0, t_start) includes a t at which nothing is left to do. `stride` is ours: the step ends that many
+    timesteps lower (at 0 at the lowest), as in a sampler that takes fewer steps; the paper's is 1.
+    """
+    chosen = batch_indices(settings.seed, turn.step * turn.world + turn.rank, settings.batch, len(faces))
+    draw = turn.generator
+    first = turn.step < settings.first_stage
+    if first or around.mapping is None:
+        clean = faces[chosen].float() / 255
+        mirrored = torch.rand(len(clean), generator=draw) < 0.5
+        clean = torch.where(mirrored.view(-1, 1, 1, 1), clean.flip(-1), clean).to(turn.device)
+        low, high = (value * settings.size / REFERENCE_SIZE for value in settings.blur_std)
+        std = (low + (high - low) * torch.rand(len(clean), generator=draw)).to(turn.device)
+        measured = around.blur(clean, std)
+    else:
+        ranges = blind_ranges(settings.degradation, settings.size)
+        damaged, clean = (part.to(turn.device) for part in blind_pairs(faces[chosen], ranges, draw))
+        with torch.no_grad():
+            measured, std = around.mapping(damaged)
+    start = around.start_t(std).to(turn.device).clamp(1, TIMESTEPS - 1)
+    share = torch.rand(len(clean), generator=draw).to(turn.device)
+    t = 1 + (share * start).long().clamp(max=start.long() - 1)
+    clean = to_signed(clean)
+    noise, later = (torch.randn(clean.shape, generator=draw).to(clean) for _ in range(2))
+    return Moment(
+        clean=clean,
+        guidance=to_signed(measured),
+        std=std,
+        t=t,
+        t_prev=(t - settings.stride).clamp(min=0),
+        x_t=_noised(clean, t, noise),
+        noise=later,
+    )
+
+
+def step_back(around: Surroundings, moment: Moment) -> tuple[Tensor, Tensor, Tensor]:
+    """The step without guidance, and the guidance gradient (Algorithm 2, lines 7-9 and the gradient of line 11).
+
+    Returns:
+        x0 at t, in [-1, 1]; the ancestral sample x' at t_prev, with the learned variance, from the bounded x0 as the
+        sampler's; the gradient with respect to x_t. All (B, 3, H, W), without a graph.
+    """
+    with torch.enable_grad():
+        x_t = moment.x_t.detach().requires_grad_(True)
+        x0, variance = _predict(around.prior, x_t, moment.t)
+        gradient = around.gradient(x_t, x0, moment.guidance, moment.std).detach()
+    x0, variance = x0.detach(), variance.detach()
+    abar, abar_prev = _abar(moment.t), _abar(moment.t_prev)
+    beta = 1 - abar / abar_prev
+    posterior = beta * (1 - abar_prev) / (1 - abar)
+    to_x0, to_x = abar_prev.sqrt() * beta / (1 - abar), (1 - beta).sqrt() * (1 - abar_prev) / (1 - abar)
+    mean = to_x0.to(x0) * x0 + to_x.to(x0) * moment.x_t
+    share = (variance + 1) / 2
+    log_variance = share * beta.log().to(x0) + (1 - share) * posterior.log().to(x0)
+    return x0, mean + (0.5 * log_variance).exp() * moment.noise, gradient
+
+
+def judge(settings: AdjusterSettings, around: Surroundings, moment: Moment, sample: Tensor) -> tuple[Tensor, Tensor]:
+    """The losses of a sample at t_prev, by the prior's clean image from it (Algorithm 2, lines 12-13; Eq. 24).
+
+    The clean image needs the network at t_prev: a second evaluation, through which the gradient flows. Both losses
+    are on pictures in [0, 1], and means; the paper names neither.
+
+    Returns:
+        The wavelet loss and the perceptual distance, each the mean over the batch.
+    """
+    x0, _ = _predict(around.prior, sample, moment.t_prev)
+    made, clean = to_unit(x0), to_unit(moment.clean)
+    wavelet = swt_loss(made, clean, settings.bands, settings.wavelet).mean()
+    return wavelet, around.distance(made, clean).mean()
+
+
+@torch.no_grad()
+def maps_over_time(
+    network: GuidanceAdjuster,
+    face: Tensor,
+    around: Surroundings,
+    *,
+    std: float,
+    timesteps: Sequence[int],
+    seed: int = 0,
+) -> list[tuple[Tensor, Tensor]]:
+    """How the map changes as sampling goes on: Fig. 12 for a face whose truth is known.
+
+    Args:
+        network: the adjuster, on the device of `around`.
+        face: the clean face, (3, H, W) in [0, 1].
+        around: its prior and blur are used.
+        std: of the measurement's blur, in pixels.
+        timesteps: where to look; the face is noised to each, by one noise field.
+        seed: of the noise.
+
+    Returns:
+        For each timestep the prior's clean image and the map's picture, both (3, H, W) in [0, 1], on the CPU.
+    """
+    device = next(network.parameters()).device
+    clean = face[None].to(device)
+    guidance = to_signed(around.blur(clean, torch.tensor([std], device=device)))
+    noise = torch.randn(clean.shape, generator=step_generator(seed, 0)).to(clean)
+    shown: list[tuple[Tensor, Tensor]] = []
+    for timestep in timesteps:
+        t = torch.tensor([timestep], device=device)
+        x0, _ = _predict(around.prior, _noised(to_signed(clean), t, noise), t)
+        shown.append((to_unit(x0)[0].cpu(), map_picture(network(guidance, x0, t)[0]).cpu()))
+    return shown
+
+
+def initialise(network: GuidanceAdjuster, seed: int) -> None:
+    """Draw the weights anew from the run's own generator: PyTorch's defaults come from a global one.
+
+    The map starts near one half everywhere: where the clamp cuts it off, no gradient comes back.
+    """
+    generator = step_generator(seed, 0, rank=-1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                bound = 1 / math.sqrt(math.prod(parameter.shape[1:]))
+                parameter.uniform_(-bound, bound, generator=generator)
+            else:
+                parameter.zero_()
+        network.last.weight.mul_(0.1)
+        network.last.bias.fill_(0.5)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def _predict(prior: Prior, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """x0 clamped to [-1, 1] and the variance channels, every photo at its own timestep."""
+    noise, variance = prior.network(x, t).float().chunk(2, dim=1)
+    abar = _abar(t)
+    x0 = (1 / abar).sqrt().to(x) * x - (1 / abar - 1).sqrt().to(x) * noise
+    return x0.clamp(-1, 1), variance
+
+
+def _noised(clean: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """A draw of q(x_t | x_0), every photo at its own timestep."""
+    abar = _abar(t)
+    return abar.sqrt().to(clean) * clean + (1 - abar).sqrt().to(clean) * noise
+
+
+def _abar(t: Tensor) -> Tensor:
+    """alpha-bar of timesteps (B,), as (B, 1, 1, 1) float64: its differences from 1 are small."""
+    return linear_schedule().abar.to(t.device)[t].view(-1, 1, 1, 1)
