@@ -1,27 +1,43 @@
 """Unsupervised domain adaptation for blind face restoration.
 
-The names below load on first use, so that `import adapt` costs nothing. The other steps (fine-tuning, evaluation,
-export) are functions of `adapt.tasks`, since rooms of the package bear their names.
+The steps of the command line as functions, and the networks as objects. Each name loads on first use, so that
+`import adapt` costs nothing.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from adapt.build import load_prior, load_restorer
-    from adapt.tasks import generate_targets, restore
+    from adapt.build import load_model, load_prior, load_restorer
+    from adapt.pipeline import run
+    from adapt.tasks import evaluate, export, finetune, generate_targets, restore
 
 __version__ = "0.1.0"
 
-__all__ = ["generate_targets", "load_prior", "load_restorer", "restore"]
+__all__ = [
+    "evaluate",
+    "export",
+    "finetune",
+    "generate_targets",
+    "load_model",
+    "load_prior",
+    "load_restorer",
+    "restore",
+    "run",
+]
 
-_HOMES = {
+_HOMES: Final = {
+    "load_model": "adapt.build",
     "load_prior": "adapt.build",
     "load_restorer": "adapt.build",
+    "evaluate": "adapt.tasks",
+    "export": "adapt.tasks",
+    "finetune": "adapt.tasks",
     "generate_targets": "adapt.tasks",
     "restore": "adapt.tasks",
+    "run": "adapt.pipeline",
 }
 
 
@@ -31,3 +47,8 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module 'adapt' has no attribute '{name}'")
     return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    """The public names too, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -10,7 +10,7 @@ from adapt.packs.pack import Pack, embedded_packs, load_pack
 
 if TYPE_CHECKING:
     from adapt.diffusion.prior import Prior
-    from adapt.export.bundle import BundleModel
+    from adapt.exporting.bundle import BundleModel
     from adapt.perceptual.distance import PerceptualDistance
     from adapt.restorers.base import Restorer
 
@@ -77,7 +77,7 @@ def load_model(name: str | Path) -> Restorer | BundleModel:
     """What `adapt restore` runs: a bundle through onnxruntime, anything else through PyTorch."""
     path = Path(name)
     if (path / "bundle.json").is_file():
-        from adapt.export.bundle import load_bundle
+        from adapt.exporting.bundle import load_bundle
 
         return load_bundle(path)
     return load_restorer(name)

@@ -19,9 +19,9 @@ ABOUT: Final = (
 
 def run_demo(out: Path, *, progress: Callable[[str], ProgressLine], overwrite: bool = False) -> Result:
     """`adapt run` on the demo's photos, with the embedded pack."""
-    from adapt.pipeline import run_all
+    from adapt.pipeline import run
 
-    return run_all(
+    return run(
         DATA / "photos",
         out,
         truth=DATA / "clean",

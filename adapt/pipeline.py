@@ -21,13 +21,13 @@ from adapt import tasks
 from adapt.build import load_distance, load_restorer
 from adapt.disk import write_json
 from adapt.errors import UsageError
-from adapt.evaluate.compare import evaluate_folder
-from adapt.evaluate.evaluation import Evaluation
-from adapt.evaluate.metrics import KID_FLOOR
-from adapt.evaluate.report import Example, Report, write_report
-from adapt.evaluate.sheets import write_sheet
-from adapt.evaluate.tables import markdown_table, text_table
-from adapt.finetune.loop import Outcome
+from adapt.evaluation.compare import evaluate_folder
+from adapt.evaluation.metrics import KID_FLOOR
+from adapt.evaluation.report import Example, Report, write_report
+from adapt.evaluation.scores import Evaluation
+from adapt.evaluation.sheets import write_sheet
+from adapt.evaluation.tables import markdown_table, text_table
+from adapt.finetuning.loop import Outcome
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos, refuse_overlap
@@ -45,9 +45,13 @@ class ProgressLine(Protocol):
 
     def __call__(self, done: int, total: int, text: str = "") -> None: ...
 
-    def note(self, text: str) -> None:
-        """A line that stays."""
-        ...
+
+class Silent:
+    """Shows nothing."""
+
+    def __init__(self, title: str) -> None: ...
+
+    def __call__(self, done: int, total: int, text: str = "") -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ def sample_writer(out: Path) -> Callable[[int, list[str], list[Tensor]], None]:
     return write
 
 
-def run_all(
+def run(
     photos: Path,
     out: Path,
     *,
@@ -96,7 +100,7 @@ def run_all(
     limit: int | None = None,
     device: str = "auto",
     overwrite: bool = False,
-    progress: Callable[[str], ProgressLine],
+    progress: Callable[[str], ProgressLine] = Silent,
     title: str = "Adapted face restoration",
     notes: Sequence[str] = (),
 ) -> Result:
@@ -299,9 +303,7 @@ def _examples(out: Path, with_truth: bool) -> list[Example]:
     return examples
 
 
-def _log(run: Path) -> list[dict[str, Any]]:
+def _log(folder: Path) -> list[dict[str, Any]]:
     from adapt.disk import read_json_lines
 
-    return read_json_lines(run / "log.jsonl")
-
-
+    return read_json_lines(folder / "log.jsonl")

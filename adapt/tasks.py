@@ -24,8 +24,8 @@ from adapt.settings import (
 )
 
 if TYPE_CHECKING:
-    from adapt.evaluate.evaluation import Evaluation
-    from adapt.finetune.loop import OnSamples, OnStep, Outcome
+    from adapt.evaluation.scores import Evaluation
+    from adapt.finetuning.loop import OnSamples, OnStep, Outcome
     from adapt.restoring import OnPhoto as RestoreProgress
     from adapt.restoring import Restored
     from adapt.targets.generate import OnPhoto, Summary
@@ -126,7 +126,7 @@ def finetune(
     on_step: OnStep | None = None,
     on_samples: OnSamples | None = None,
 ) -> Outcome:
-    """Fine-tune a restorer on photos and targets; see `adapt.finetune.loop.finetune`.
+    """Fine-tune a restorer on photos and targets; see `adapt.finetuning.loop.finetune`.
 
     Args:
         photos: folder of aligned faces.
@@ -140,8 +140,8 @@ def finetune(
         overwrite: start the run anew.
         max_steps, on_step, on_samples: as there.
     """
-    from adapt.finetune.data import Pictures, split_pairs
-    from adapt.finetune.loop import finetune as run_finetune
+    from adapt.finetuning.data import Pictures, split_pairs
+    from adapt.finetuning.loop import finetune as run_finetune
     from adapt.photos.folder import find_photos
     from adapt.runs import Run
     from adapt.targets.store import accepted_targets
@@ -287,9 +287,9 @@ def evaluate(
     reference: Path | None = None,
     pack: str = "tiny",
 ) -> tuple[Evaluation, str]:
-    """Metrics of a folder of restored photos, and a table of them; see `adapt.evaluate.compare.evaluate_folder`."""
-    from adapt.evaluate.compare import evaluate_folder
-    from adapt.evaluate.tables import text_table
+    """Metrics of a folder of restored photos, and a table of them; see `adapt.evaluation.compare.evaluate_folder`."""
+    from adapt.evaluation.compare import evaluate_folder
+    from adapt.evaluation.tables import text_table
 
     distance = load_distance(load_pack(pack))
     evaluation = evaluate_folder(restored, truth=truth, photos=photos, reference=reference, distance=distance)
@@ -305,8 +305,8 @@ def export(
     photos: Sequence[torch.Tensor] = (),
     overwrite: bool = False,
 ) -> Path:
-    """Export a restorer as a checked bundle; see `adapt.export.bundle.export_bundle`."""
-    from adapt.export.bundle import export_bundle
+    """Export a restorer as a checked bundle; see `adapt.exporting.bundle.export_bundle`."""
+    from adapt.exporting.bundle import export_bundle
 
     about = source or {"weights": str(model), "weights sha256": weights_digest(model)}
     return export_bundle(

@@ -15,19 +15,22 @@ from pathlib import Path
 from adapt import tasks
 from adapt.build import load_distance
 from adapt.cli.printing import Lines
-from adapt.evaluate.compare import evaluate_folder
-from adapt.evaluate.sheets import write_sheet
-from adapt.evaluate.tables import markdown_table
+from adapt.evaluation.compare import evaluate_folder
+from adapt.evaluation.sheets import write_sheet
+from adapt.evaluation.tables import markdown_table
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import find_photos
 from adapt.photos.pairs import load_fitted
 from adapt.pipeline import sample_writer, split_overrides
+from adapt.recipe import load_recipe
+from adapt.settings import DegradeSettings
 from degradations.chain import degrade
 
 
 def make_domain(faces: Path, out: Path, degradation: str, size: int) -> None:
     """Degraded and clean pictures of both halves, in out/{adapt,test}/{lq,hq}."""
+    pieces = load_recipe(degradation, DegradeSettings).pieces
     for photo in find_photos(faces):
         half = "adapt" if hashlib.sha256(photo.id.encode()).digest()[0] % 2 else "test"
         name = photo.id.replace("/", "__") + ".png"
@@ -36,7 +39,7 @@ def make_domain(faces: Path, out: Path, degradation: str, size: int) -> None:
         clean = load_fitted(photo.path, size)
         seed = int.from_bytes(hashlib.sha256(photo.id.encode()).digest()[1:5], "big")
         write_image(out / half / "hq" / name, clean, overwrite=True)
-        write_image(out / half / "lq" / name, degrade(clean, degradation, seed=seed)[0], overwrite=True)
+        write_image(out / half / "lq" / name, degrade(clean, pieces, seed)[0], overwrite=True)
 
 
 def adapt_once(
@@ -62,7 +65,7 @@ def adapt_once(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("faces", type=Path)
-    parser.add_argument("--degradation", default="camera-noise-severe")
+    parser.add_argument("--degradation", default="camera-noise-severe", help="recipe")
     parser.add_argument("--out", type=Path, default=Path("runs/adaptation"))
     parser.add_argument("--pack", default="tiny")
     parser.add_argument("--method", default="low-frequency")

@@ -90,7 +90,7 @@ def small_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six smooth pictures of 16 px, in two folders, one with a name that is not ASCII."""
-    from adapt.export.verify import smooth_pictures
+    from adapt.exporting.verify import smooth_pictures
     from adapt.photos.files import write_image
 
     folder = tmp_path_factory.mktemp("photos")

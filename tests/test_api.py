@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +23,32 @@ def test_import_is_cheap():
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="has no attribute 'lod_prior'"):
         adapt.lod_prior  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_every_public_function_is_there_and_typed():
+    """Each is imported from where a type checker sees it, and says what every argument and its result are."""
+    seen_by_checkers = {
+        alias.name: node.module
+        for node in ast.walk(ast.parse(Path(adapt.__file__).read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("adapt.")
+        for alias in node.names
+    }
+    assert set(adapt.__all__) == set(seen_by_checkers)
+    assert set(adapt.__all__) <= set(dir(adapt))
+    for name in adapt.__all__:
+        function = getattr(adapt, name)
+        assert (function.__name__, function.__module__) == (name, seen_by_checkers[name])
+        assert function.__doc__
+        signature = inspect.signature(function)
+        annotations = [parameter.annotation for parameter in signature.parameters.values()]
+        assert inspect.Signature.empty not in [*annotations, signature.return_annotation], name
+
+
+def test_no_room_hides_a_public_function():
+    """Importing the room `adapt.export` would put the module in the place of the function `adapt.export`."""
+    here = Path(adapt.__file__).parent
+    rooms = {path.stem for path in here.glob("*.py")} | {path.parent.name for path in here.glob("*/__init__.py")}
+    assert not rooms & set(adapt.__all__)
 
 
 def test_the_embedded_prior():

@@ -12,12 +12,12 @@ from reference import Reference
 from torch import Tensor
 
 from adapt.errors import AdaptError, RangeError, ShapeError, UsageError
-from adapt.evaluate.compare import evaluate_folder, evaluate_images
-from adapt.evaluate.curves import loss_curves
-from adapt.evaluate.metrics import colour_shift, kid, low_frequency_difference, psnr, ssim
-from adapt.evaluate.report import Example, Report, write_report
-from adapt.evaluate.sheets import GAP, LABEL, contact_sheet, write_sheet
-from adapt.evaluate.tables import markdown_table, text_table
+from adapt.evaluation.compare import evaluate_folder, evaluate_images
+from adapt.evaluation.curves import loss_curves
+from adapt.evaluation.metrics import colour_shift, kid, low_frequency_difference, psnr, ssim
+from adapt.evaluation.report import Example, Report, write_report
+from adapt.evaluation.sheets import GAP, LABEL, contact_sheet, write_sheet
+from adapt.evaluation.tables import markdown_table, text_table
 from adapt.photos.files import write_image
 
 

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 import adapt
 from adapt.build import load_model, load_restorer
 from adapt.errors import RangeError, ShapeError, UsageError, VerificationError, WeightsError
-from adapt.export import bundle as bundle_module
-from adapt.export.bundle import export_bundle, load_bundle
-from adapt.export.onnx import export_onnx
-from adapt.export.verify import check_inputs, smooth_pictures, verify
+from adapt.exporting import bundle as bundle_module
+from adapt.exporting.bundle import export_bundle, load_bundle
+from adapt.exporting.onnx import export_onnx
+from adapt.exporting.verify import check_inputs, smooth_pictures, verify
 from adapt.restorers.base import Restorer
 from adapt.settings import SwinIRSettings
 

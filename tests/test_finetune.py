@@ -14,8 +14,8 @@ import torch
 
 from adapt.build import load_restorer
 from adapt.errors import TrainingError, UsageError
-from adapt.finetune.data import split_pairs
-from adapt.finetune.losses import fools, l1, tells_apart, weighted
+from adapt.finetuning.data import split_pairs
+from adapt.finetuning.losses import fools, l1, tells_apart, weighted
 from adapt.photos.files import read_image, write_image
 from adapt.targets.store import accepted_targets
 from adapt.tasks import finetune

@@ -118,9 +118,9 @@ def test_the_table_is_understood(rules: dict[str, set[str]]) -> None:
     assert rules["degradations"] == set()
     assert rules["adapt.errors"] == set()
     assert rules["adapt.cli"] == {EVERYTHING}
-    assert {"adapt.targets.store", "adapt.photos", "adapt.settings", "degradations"} <= rules["adapt.finetune"]
-    assert "adapt.diffusion" in rules["adapt.pretrain"] - rules["adapt.finetune"]
-    assert not {"adapt.targets", "adapt.diffusion", "adapt.guidance"} & rules["adapt.finetune"]
+    assert {"adapt.targets.store", "adapt.photos", "adapt.settings", "degradations"} <= rules["adapt.finetuning"]
+    assert "adapt.diffusion" in rules["adapt.pretrain"] - rules["adapt.finetuning"]
+    assert not {"adapt.targets", "adapt.diffusion", "adapt.guidance"} & rules["adapt.finetuning"]
 
 
 def test_no_import_leaves_its_layer(rules: dict[str, set[str]]) -> None:
@@ -130,19 +130,19 @@ def test_no_import_leaves_its_layer(rules: dict[str, set[str]]) -> None:
 PLANTED = {
     "at the top": ("adapt/errors.py", "import adapt.images\n", "adapt.errors:1: may not import adapt.images"),
     "inside a function": (
-        "adapt/finetune/loop.py",
+        "adapt/finetuning/loop.py",
         "def go():\n    from adapt.diffusion.prior import Prior\n",
-        "adapt.finetune.loop:2: may not import adapt.diffusion.prior",
+        "adapt.finetuning.loop:2: may not import adapt.diffusion.prior",
     ),
     "of a package's module": (
-        "adapt/finetune/loop.py",
+        "adapt/finetuning/loop.py",
         "from adapt.targets import generate\n",
-        "adapt.finetune.loop:1: may not import adapt.targets.generate",
+        "adapt.finetuning.loop:1: may not import adapt.targets.generate",
     ),
     "relative": (
-        "adapt/export/bundle.py",
+        "adapt/exporting/bundle.py",
         "from ..targets.generate import make\n",
-        "adapt.export.bundle:1: may not import adapt.targets.generate",
+        "adapt.exporting.bundle:1: may not import adapt.targets.generate",
     ),
     "by name": (
         "degradations/chain.py",
@@ -165,7 +165,7 @@ def test_a_planted_violation_is_found(planted: str, tmp_path: Path, rules: dict[
 
 
 def test_what_the_table_allows_is_let_through(tmp_path: Path, rules: dict[str, set[str]]) -> None:
-    room = tmp_path / "adapt" / "finetune"
+    room = tmp_path / "adapt" / "finetuning"
     room.mkdir(parents=True)
     (room / "loop.py").write_text(
         "import torch\nfrom adapt import __version__\nfrom adapt.targets.store import read\nfrom .losses import l1\n",

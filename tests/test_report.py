@@ -15,13 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from adapt.errors import RangeError, ShapeError, UsageError
-from adapt.evaluate.compare import evaluate_images
-from adapt.evaluate.curves import HEIGHT, MOST_POINTS, WIDTH, loss_curves
-from adapt.evaluate.evaluation import Evaluation, Score
-from adapt.evaluate.metrics import Better, MetricProtocol
-from adapt.evaluate.report import Example, Report, write_report
-from adapt.evaluate.sheets import EMPTY, GAP, INK, LABEL, contact_sheet, write_sheet
-from adapt.evaluate.tables import markdown_table, tabulate, text_table
+from adapt.evaluation.compare import evaluate_images
+from adapt.evaluation.curves import HEIGHT, MOST_POINTS, WIDTH, loss_curves
+from adapt.evaluation.metrics import Better, MetricProtocol
+from adapt.evaluation.report import Example, Report, write_report
+from adapt.evaluation.scores import Evaluation, Score
+from adapt.evaluation.sheets import EMPTY, GAP, INK, LABEL, contact_sheet, write_sheet
+from adapt.evaluation.tables import markdown_table, tabulate, text_table
 
 NAME = 'x<b>&"y'
 

@@ -43,9 +43,9 @@ def run(
     Settings are given as targets.KEY=VALUE and finetune.KEY=VALUE.
     """
     use_threads(threads)
-    from adapt.pipeline import run_all
+    from adapt.pipeline import run
 
-    result = run_all(
+    result = run(
         photos,
         out,
         recipe=recipe,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from adapt import __version__
 from adapt.errors import UsageError
-from adapt.evaluate.metrics import (
+from adapt.evaluation.metrics import (
     KID_FLOOR,
     Better,
     MetricProtocol,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from adapt.errors import UsageError
-from adapt.evaluate.evaluation import Evaluation, Score
-from adapt.evaluate.metrics import Better, MetricProtocol
+from adapt.evaluation.metrics import Better, MetricProtocol
+from adapt.evaluation.scores import Evaluation, Score
 
 # Key of a score -> heading, digits, factor as the field prints it. The perceptual distance is headed by its network.
 COLUMNS: Final[dict[str, tuple[str, int, float]]] = {

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapt.errors import VerificationError
-from adapt.export.onnx import INPUT, open_session
+from adapt.exporting.onnx import INPUT, open_session
 from adapt.images import check_image
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from torch import Tensor, nn
 
-from adapt.finetune.losses import fools, l1, weighted
+from adapt.finetuning.losses import fools, l1, weighted
 from adapt.settings import FinetuneSettings
 
 Distance = Callable[[Tensor, Tensor], Tensor]

@@ -15,10 +15,10 @@ from torch import Tensor
 from adapt.digests import file_digest
 from adapt.disk import write_json, write_text
 from adapt.errors import UsageError, WeightsError
-from adapt.export import runner
-from adapt.export.card import model_card
-from adapt.export.onnx import INPUT, OPSET, OUTPUT, export_onnx, fastest_providers, open_session
-from adapt.export.verify import check_inputs, verify
+from adapt.exporting import runner
+from adapt.exporting.card import model_card
+from adapt.exporting.onnx import INPUT, OPSET, OUTPUT, export_onnx, fastest_providers, open_session
+from adapt.exporting.verify import check_inputs, verify
 from adapt.images import check_image
 from adapt.restorers.base import Restorer
 from adapt.runs import versions

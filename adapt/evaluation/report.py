@@ -14,10 +14,10 @@ from torch import Tensor
 
 from adapt.disk import write_text
 from adapt.errors import UsageError
-from adapt.evaluate import curves
-from adapt.evaluate.evaluation import Evaluation
-from adapt.evaluate.metrics import MetricProtocol
-from adapt.evaluate.tables import tabulate
+from adapt.evaluation import curves
+from adapt.evaluation.metrics import MetricProtocol
+from adapt.evaluation.scores import Evaluation
+from adapt.evaluation.tables import tabulate
 from adapt.images import to_uint8
 
 TEMPLATE: Final = Path(__file__).with_name("report.html.j2")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from adapt.errors import ShapeError, UsageError
-from adapt.evaluate.evaluation import Evaluation, Tally
-from adapt.evaluate.metrics import KID_FLOOR, Perceptual
+from adapt.evaluation.metrics import KID_FLOOR, Perceptual
+from adapt.evaluation.scores import Evaluation, Tally
 from adapt.images import check_image
 from adapt.photos.files import read_photo
 from adapt.photos.folder import find_photos

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adapt.finetune.data import Pictures, Split
-from adapt.finetune.discriminator import UNetDiscriminator
-from adapt.finetune.losses import tells_apart
-from adapt.finetune.objectives import OBJECTIVES, Distance, ImageObjective
-from adapt.finetune.state import State
+from adapt.finetuning.data import Pictures, Split
+from adapt.finetuning.discriminator import UNetDiscriminator
+from adapt.finetuning.losses import tells_apart
+from adapt.finetuning.objectives import OBJECTIVES, Distance, ImageObjective
+from adapt.finetuning.state import State
 from adapt.restorers.base import Restorer
 from adapt.runs import Run
 from adapt.settings import FinetuneSettings
