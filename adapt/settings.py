@@ -185,6 +185,62 @@ class SwinIRSettings(Settings):
     in_chans: PositiveInt = 3
 
 
+class VQGANSettings(Settings):
+    """The public layout of CodeFormer's VQGAN; names as in the public configs."""
+
+    img_size: PositiveInt = Field(default=512, description="side of the pictures, in pixels: the only one it takes")
+    nf: PositiveInt = Field(default=64, multiple_of=32, description="width at full size")
+    ch_mult: list[PositiveInt] = Field(
+        default=[1, 2, 2, 4, 4, 8], min_length=1, description="width of each level over nf; each halves the size"
+    )
+    res_blocks: PositiveInt = Field(default=2, description="residual blocks of each level")
+    attn_resolutions: list[PositiveInt] = Field(
+        default=[16], description="sides of the feature maps that get attention"
+    )
+    emb_dim: PositiveInt = Field(default=256, description="width of a code")
+    codebook_size: PositiveInt = 1024
+
+    @property
+    def grid(self) -> int:
+        """Codes along a side."""
+        return self.img_size >> (len(self.ch_mult) - 1)
+
+    @property
+    def sides(self) -> list[int]:
+        """Sides of the feature maps, from the picture's down to the codes'."""
+        return [self.img_size >> level for level in range(len(self.ch_mult))]
+
+    @model_validator(mode="after")
+    def _levels_divide_the_size(self) -> VQGANSettings:
+        if self.grid << (len(self.ch_mult) - 1) != self.img_size:
+            raise ValueError(
+                f"img_size {self.img_size} cannot be halved {len(self.ch_mult) - 1} times, once for each level but one"
+            )
+        return self
+
+
+class CodeFormerSettings(VQGANSettings):
+    """The public layout of CodeFormer; names as in the public configs."""
+
+    dim_embd: PositiveInt = Field(default=512, description="width of the transformer; its MLP is twice as wide")
+    n_head: PositiveInt = 8
+    n_layers: PositiveInt = 9
+    connect_list: list[PositiveInt] = Field(
+        default=[32, 64, 128, 256], description="sides of the feature maps on which fidelity acts"
+    )
+    adain: bool = Field(
+        default=True, description="give codes the mean and spread of the photo's features, as public inference does"
+    )
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> CodeFormerSettings:
+        if self.dim_embd % self.n_head:
+            raise ValueError(f"dim_embd {self.dim_embd} is not a multiple of {self.n_head} heads")
+        if strange := sorted(set(self.connect_list) - set(self.sides)):
+            raise ValueError(f"connect_list: no feature map has a side of {strange}; there are {self.sides}")
+        return self
+
+
 class BlindSettings(Settings):
     """Ranges of the blind degradation, DT-BFR Eq. (9)/(11)."""
 
@@ -216,7 +272,6 @@ class PerceptualSettings(TrainingSettings):
     channels: list[PositiveInt] = Field(description="width of each stage; each halves the resolution of the last")
 
 
-TargetSettings.model_rebuild()
 class AdjusterNetworkSettings(Settings):
     """The guidance adjuster of DynFaceRestore, Table 5."""
 
@@ -250,3 +305,4 @@ class AdjusterSettings(TrainingSettings):
         return self
 
 
+TargetSettings.model_rebuild()

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
+from torch import nn
 
+from adapt.restorers.codeformer import CodeFormer
 from adapt.restorers.swinir import SwinIR
-from adapt.settings import SwinIRSettings
+from adapt.restorers.vqgan import VQGAN
+from adapt.settings import CodeFormerSettings, SwinIRSettings, VQGANSettings
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 SMALL_SWINIR = SwinIRSettings(
     img_size=8, embed_dim=12, depths=[2], num_heads=[2], window_size=4, sf=4, num_feat=8, unshuffle=True,
@@ -26,5 +32,32 @@ def lively_swinir(settings: SwinIRSettings = SMALL_SWINIR, seed: int = 0) -> Swi
             fan_in = 1 if table else math.prod(parameter.shape[1:])
             std = 1 / math.sqrt(fan_in) if parameter.ndim > 1 else 0.2
             kept = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            parameter.normal_(std=std, generator=generator).add_(kept)
+    return network.eval()
+
+
+SMALL_CODEFORMER = CodeFormerSettings(
+    img_size=16, nf=32, ch_mult=[1, 2, 1], res_blocks=1, attn_resolutions=[4], emb_dim=8, codebook_size=12,
+    dim_embd=64, n_head=1, n_layers=2, connect_list=[8, 16],
+)
+
+
+def lively_codeformer(settings: CodeFormerSettings = SMALL_CODEFORMER, seed: int = 0) -> CodeFormer:
+    """Weights under which codes differ from place to place, and fusion shows."""
+    return _lively(CodeFormer(settings), seed)
+
+
+def lively_vqgan(settings: VQGANSettings = SMALL_CODEFORMER, seed: int = 0) -> VQGAN:
+    """The same for the codebook alone."""
+    return _lively(VQGAN(settings), seed)
+
+
+def _lively(network: NetworkT, seed: int) -> NetworkT:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            fan_in = math.prod(parameter.shape[1:]) if parameter.ndim > 1 else 25
+            kept = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            std = 0.5 if name.endswith(("embedding.weight", "position_emb")) else 1 / math.sqrt(fan_in)
             parameter.normal_(std=std, generator=generator).add_(kept)
     return network.eval()

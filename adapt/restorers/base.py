@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from adapt.errors import WeightsError
+from adapt.errors import RangeError, UsageError, WeightsError
 from adapt.images import check_image
+from adapt.restorers.codeformer import CodeFormer, codeformer_settings
 from adapt.restorers.external import ExternalSettings, load_external
 from adapt.restorers.swinir import SwinIR, swinir_settings
-from adapt.settings import Settings, SwinIRSettings
+from adapt.settings import CodeFormerSettings, Settings, SwinIRSettings
 from adapt.weights import load_weights, read_state, refuse_not_finite, write_state
 
 
@@ -29,6 +31,8 @@ class Architecture:
         build: an untrained network.
         size: side of the pictures it was made for, in pixels.
         recomputed: endings of names that the network computes itself.
+        one_size: it takes pictures of that size only.
+        takes_fidelity: its second input is the fidelity, a number in [0, 1].
     """
 
     recognises: Callable[[dict[str, Tensor]], bool]
@@ -37,6 +41,8 @@ class Architecture:
     build: Callable[[Any], nn.Module]
     size: Callable[[Any], int]
     recomputed: tuple[str, ...] = ()
+    one_size: bool = False
+    takes_fidelity: bool = False
 
 
 ARCHITECTURES: Final[dict[str, Architecture]] = {
@@ -47,6 +53,15 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
         build=SwinIR,
         size=lambda settings: settings.img_size * (settings.unshuffle_scale or 1),
         recomputed=("attn_mask", "relative_position_index"),
+    ),
+    "codeformer": Architecture(
+        recognises=lambda state: "quantize.embedding.weight" in state and "position_emb" in state,
+        read_settings=codeformer_settings,
+        parse_settings=CodeFormerSettings.model_validate_json,
+        build=CodeFormer,
+        size=lambda settings: settings.img_size,
+        one_size=True,
+        takes_fidelity=True,
     ),
 }
 
@@ -77,23 +92,46 @@ class Restorer:
         return ARCHITECTURES[self.architecture].size(self.settings)
 
     @property
+    def one_size(self) -> bool:
+        """Whether it takes pictures of `size` by `size` pixels only."""
+        return self.architecture in ARCHITECTURES and ARCHITECTURES[self.architecture].one_size
+
+    @property
+    def takes_fidelity(self) -> bool:
+        """Whether it can be told how far to keep to the photo; then that is the network's second input."""
+        return self.architecture in ARCHITECTURES and ARCHITECTURES[self.architecture].takes_fidelity
+
+    @property
     def size_rule(self) -> str:
         """Which pictures it takes, in words."""
+        if self.one_size:
+            return f"any batch; aligned faces of {self.size} by {self.size} pixels and no other: resize to that first"
         return f"any batch, height and width; made for aligned faces of {self.size} pixels, so resize to that first"
 
     @torch.no_grad()  # and not inference_mode, whose results no loss may hold on to
-    def __call__(self, photo: Tensor) -> Tensor:
+    def __call__(self, photo: Tensor, fidelity: float | None = None) -> Tensor:
         """Restore (B, 3, H, W) RGB in [0, 1] to the same shape, clamped to [0, 1], on the photo's device.
 
         The network is in evaluation mode from here on.
 
+        Args:
+            photo: the batch.
+            fidelity: from 0, what faces look like, to 1, what the photo shows; the network's default where None.
+
         Raises:
-            ShapeError, RangeError: not such a batch.
+            ShapeError, RangeError: not such a batch, or a fidelity outside [0, 1].
+            UsageError: a fidelity for a network that takes none.
         """
         check_image(photo, self.name)
+        if fidelity is not None and not self.takes_fidelity:
+            able = ", ".join(key for key, architecture in ARCHITECTURES.items() if architecture.takes_fidelity)
+            raise UsageError(f"{self.name}: a {self.architecture} has no fidelity to choose; known with one: {able}")
+        if fidelity is not None and not 0 <= fidelity <= 1:
+            raise RangeError(f"fidelity: expected a number in [0, 1], got {fidelity:g}")
         self.network.eval()
         device = next(self.network.parameters()).device
-        return self.network(photo.to(device)).float().clamp(0, 1).to(photo.device)
+        chosen = () if fidelity is None else (fidelity,)
+        return self.network(photo.to(device), *chosen).float().clamp(0, 1).to(photo.device)
 
     def to(self, device: torch.device | str) -> Restorer:
         """Move the network; returns itself."""
@@ -124,7 +162,12 @@ def build_restorer(name: str, state: dict[str, Tensor], metadata: dict[str, str]
         return _external(name, state)
     architecture = ARCHITECTURES[chosen]
     stored = metadata.get("settings")
-    settings = architecture.parse_settings(stored) if stored else architecture.read_settings(state)
+    try:
+        settings = architecture.parse_settings(stored) if stored else architecture.read_settings(state)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise WeightsError(f"{name}: not the layout of a {chosen} ({where}: {problem['msg']})") from error
     network = architecture.build(settings)
     load_weights(network, state, source=name, ignore=architecture.recomputed)
     return Restorer(name, chosen, settings, network.eval())
