@@ -20,6 +20,7 @@ from adapt.draft import Draft, Keys, Problem, dotted, to_yaml
 from adapt.errors import RecipeError
 from adapt.settings import (
     AdjusterSettings,
+    DegradeSettings,
     FinetuneSettings,
     PerceptualSettings,
     PriorSettings,
@@ -37,6 +38,7 @@ KINDS: Final[dict[str, type[Settings]]] = {
     "pretrain-restorer": RestorerSettings,
     "pretrain-perceptual": PerceptualSettings,
     "pretrain-guidance-adjuster": AdjusterSettings,
+    "degrade": DegradeSettings,
 }
 
 
@@ -68,8 +70,8 @@ def recipes_folder() -> Path:
 
 
 def folder_of(kind: str) -> str:
-    """The folder that holds recipes of a kind: `targets`, `finetune` or `pretrain`."""
-    return kind.partition("-")[0]
+    """The folder that holds recipes of a kind: `targets`, `finetune`, `pretrain` or `degradations`."""
+    return "degradations" if kind == "degrade" else kind.partition("-")[0]
 
 
 def find_recipe(name_or_path: str | Path, folder: str, pack: str | None = None) -> Path:
@@ -78,7 +80,7 @@ def find_recipe(name_or_path: str | Path, folder: str, pack: str | None = None) 
     Args:
         name_or_path: a path (anything that ends in .yaml or .yml), a full name as in `RecipeInfo.name`, or a name
             within `folder`, looked up among the recipes of `pack` first.
-        folder: `targets`, `finetune` or `pretrain`.
+        folder: `targets`, `finetune`, `pretrain` or `degradations`.
         pack: name of the pack whose own recipes go first.
 
     Raises:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from degradations.pieces import AnyPiece
+
 Timestep = Annotated[int, Field(ge=0, le=1000)]
 Weight = Annotated[float, Field(ge=0)]
 
@@ -92,6 +94,17 @@ class FinetuneSettings(Settings):
     evaluate_every: PositiveInt = Field(
         default=500, description="steps between evaluations, checkpoints and sample sheets"
     )
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+# ---------------------------------------------------------------- damage
+
+
+class DegradeSettings(Settings):
+    """Damage for good pictures: a chain of pieces."""
+
+    kind: Literal["degrade"] = "degrade"
+    pieces: list[AnyPiece] = Field(min_length=1, description="applied in this order; lengths are for 512 pixels")
     seed: Annotated[int, Field(ge=0)] = 0
 
 

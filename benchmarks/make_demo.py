@@ -21,6 +21,8 @@ from adapt.diffusion.solvers import Ddim
 from adapt.diffusion.steps import plan_from
 from adapt.images import from_uint8, to_signed, to_unit
 from adapt.photos.files import write_image
+from adapt.recipe import load_recipe
+from adapt.settings import DegradeSettings
 from adapt.tasks import load_faces
 from degradations.chain import degrade
 
@@ -52,10 +54,11 @@ def main() -> None:
     astronaut = from_uint8(data.astronaut())[:, top : top + side, left : left + side]
     pictures.append(F.interpolate(astronaut[None], prior.size, mode="bicubic", antialias=True)[0].clamp(0, 1))
 
+    pieces = load_recipe("camera-noise-starlight", DegradeSettings).pieces
     for index, picture in enumerate(pictures):
         name = "astronaut.png" if index == arguments.count else f"face-{index + 1:02d}.png"
         write_image(arguments.out / "clean" / name, picture, overwrite=True)
-        damaged, _ = degrade(picture, "camera-noise-starlight", seed=index)
+        damaged, _ = degrade(picture, pieces, seed=index)
         write_image(arguments.out / "photos" / name, damaged, overwrite=True)
 
 
