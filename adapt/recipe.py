@@ -20,12 +20,14 @@ from adapt.draft import Draft, Keys, Problem, dotted, to_yaml
 from adapt.errors import RecipeError
 from adapt.settings import (
     AdjusterSettings,
+    BlurEstimatorSettings,
     DegradeSettings,
     FinetuneSettings,
     PerceptualSettings,
     PriorSettings,
     RestorerSettings,
     Settings,
+    StartStepsSettings,
     TargetSettings,
 )
 
@@ -37,6 +39,8 @@ KINDS: Final[dict[str, type[Settings]]] = {
     "pretrain-prior": PriorSettings,
     "pretrain-restorer": RestorerSettings,
     "pretrain-perceptual": PerceptualSettings,
+    "pretrain-blur-estimator": BlurEstimatorSettings,
+    "pretrain-start-steps": StartStepsSettings,
     "pretrain-guidance-adjuster": AdjusterSettings,
     "degrade": DegradeSettings,
 }

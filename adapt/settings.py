@@ -285,6 +285,63 @@ class PerceptualSettings(TrainingSettings):
     channels: list[PositiveInt] = Field(description="width of each stage; each halves the resolution of the last")
 
 
+class BlurNetworkSettings(Settings):
+    """The blur estimator of DynFaceRestore: the transfer model TM, and the std estimator SDE (Table 4)."""
+
+    size: PositiveInt = Field(description="side of the pictures it was trained on, in pixels")
+    transfer: SwinIRSettings
+    channels: list[PositiveInt] = Field(
+        default=[64, 128, 256], min_length=1, description="width of each pair of SDE's convolutions"
+    )
+
+
+class BlurEstimatorSettings(TrainingSettings):
+    """Pre-training of the blur estimator: DynFaceRestore Eq. (20)-(22)."""
+
+    kind: Literal["pretrain-blur-estimator"] = "pretrain-blur-estimator"
+    transfer: SwinIRSettings | None = Field(
+        default=None, description="layout of TM; left out, TM begins as a copy of the pack's restorer"
+    )
+    channels: list[PositiveInt] = Field(
+        default=[64, 128, 256], min_length=1, description="width of each pair of SDE's convolutions"
+    )
+    first_stage: Annotated[int, Field(ge=0)] = Field(
+        description="steps of SDE alone, on true Gaussian blurs; the rest train TM and SDE together on degraded photos"
+    )
+    xi: PositiveFloat | None = Field(
+        default=None,
+        description="tolerance of the labels, mean absolute difference in [0, 1]; left out, the one that spreads them"
+        " most evenly",
+    )
+    survey: PositiveInt = Field(default=256, description="faces whose labels are counted before the first step")
+    picture: Weight = Field(
+        default=10.0, description="gamma: weight of TM's picture in [0, 1] next to the std in pixels at 512"
+    )
+    degradation: BlindSettings = Field(
+        default=BlindSettings(isotropic=1.0, grey=0.0), description="of the second stage; the paper's, Eq. (18)"
+    )
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> BlurEstimatorSettings:
+        if self.first_stage > self.steps:
+            raise ValueError(f"first_stage {self.first_stage} is more than all {self.steps} steps")
+        return self
+
+
+class StartStepsSettings(Settings):
+    """The start-step table of DynFaceRestore, Eq. (11): from which timestep on a blur no longer shows."""
+
+    kind: Literal["pretrain-start-steps"] = "pretrain-start-steps"
+    size: PositiveInt = Field(description="side of the square pictures, in pixels")
+    statistic: Literal["share", "mean", "largest"] = Field(
+        default="share", description="which difference of the log spectra over the frequencies must be within tol"
+    )
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.95, description="of the frequencies, for the statistic of that name"
+    )
+    tol: PositiveFloat = Field(default=1e-3, description="largest difference of the log spectra")
+
+
 class AdjusterNetworkSettings(Settings):
     """The guidance adjuster of DynFaceRestore, Table 5."""
 

@@ -20,7 +20,7 @@ LOG_EVERY: Final = 10  # steps
 GRADIENT_NORM: Final = 1.0  # gradients are clipped to it
 
 Progress = Callable[[int, int, dict[str, float]], None]
-Network = Callable[..., Tensor]
+Network = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ def train(
     run: Run,
     *,
     steps: int,
+    resting: bool = False,
     on_step: Progress | None = None,
     max_steps: int | None = None,
 ) -> dict[str, Tensor]:
@@ -64,6 +65,7 @@ def train(
         settings: learning rate, warm-up, EMA, seed, and how often to save.
         run: the open run folder.
         steps: of the whole training.
+        resting: in some steps a part of the network has no share in the loss, which several processes must expect.
         on_step: called with step, steps and the parts.
         max_steps: stop (resumably) after so many steps of this call.
 
@@ -74,9 +76,12 @@ def train(
         TrainingError: a part is not finite.
         UsageError: the state belongs to a run with other settings.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    accelerator = Accelerator(
+        mixed_precision="bf16" if torch.cuda.is_available() else "no",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=resting)],
+    )
     ema = Ema(network, settings.ema)
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     state_path = run.folder / "last" / "state.pt"
@@ -92,7 +97,7 @@ def train(
     ema.shadow = {key: value.to(accelerator.device) for key, value in ema.shadow.items()}
     stop = steps if max_steps is None else min(steps, first + max_steps)
 
-    def forward(*inputs: Tensor) -> Tensor:
+    def forward(*inputs: Any) -> Any:
         with accelerator.autocast():
             return prepared(*inputs)
 

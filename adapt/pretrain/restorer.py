@@ -23,11 +23,16 @@ def blind_ranges(settings: BlindSettings, size: int) -> BlindRanges:
     return BlindRanges(**settings.model_dump()).scaled(size)
 
 
-def blind_pairs(faces: Tensor, ranges: BlindRanges, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Degraded and clean pictures of one batch of uint8 faces, both (B, 3, H, W) in [0, 1], mirrored at random."""
+def clean_pictures(faces: Tensor, generator: torch.Generator) -> Tensor:
+    """One batch of uint8 faces as (B, 3, H, W) in [0, 1], each mirrored or not at random."""
     clean = faces.float() / 255
     mirrored = torch.rand(len(clean), generator=generator) < 0.5
-    clean = torch.where(mirrored.view(-1, 1, 1, 1), clean.flip(-1), clean)
+    return torch.where(mirrored.view(-1, 1, 1, 1), clean.flip(-1), clean)
+
+
+def blind_pairs(faces: Tensor, ranges: BlindRanges, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Degraded and clean pictures of one batch of uint8 faces, both (B, 3, H, W) in [0, 1], mirrored at random."""
+    clean = clean_pictures(faces, generator)
     damaged: list[Tensor] = []
     truths: list[Tensor] = []
     for image in clean:
