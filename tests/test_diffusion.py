@@ -10,7 +10,7 @@ import torch
 from reference import Reference
 from torch import Tensor
 
-from adapt.diffusion.prior import Prediction, Prior, build_prior
+from adapt.diffusion.prior import Prediction, Predictor, Prior, build_prior
 from adapt.diffusion.sampler import Job, PhotoNoise, StepRecord, guided_sample, start
 from adapt.diffusion.schedule import linear_schedule, noised, respaced, respaced_ddim
 from adapt.diffusion.solvers import Ancestral, Ddim, DpmSolver2M, posterior_mean
@@ -176,7 +176,7 @@ def test_posterior_mean_is_gaussian_conditioning(gen: torch.Generator):
     torch.testing.assert_close(posterior_mean(x0, x_t, step), expected, rtol=1e-12, atol=1e-12)
 
 
-class GaussianPrior:
+class GaussianPrior(Predictor):
     """Data of one Gaussian N(mean, std^2): E[x0 | x_t] in closed form, not clamped."""
 
     mean, std = 0.3, 0.2

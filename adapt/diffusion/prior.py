@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +37,10 @@ class Predictor(Protocol):
     def predict(self, x: Tensor, step: Step) -> Prediction:
         """The prediction at x_t = x, (B, 3, H, W)."""
         ...
+
+    def predict_each(self, xs: Sequence[Tensor], steps: Sequence[Step]) -> list[Prediction]:
+        """The predictions of batches that stand at steps of their own; in one go where the prior knows how."""
+        return [self.predict(x, step) for x, step in zip(xs, steps, strict=True)]
 
 
 def predicted_x0(x: Tensor, noise: Tensor, abar: float) -> Tensor:
@@ -73,14 +78,30 @@ class Prior:
         Raises:
             ShapeError: a side that the network cannot halve often enough.
         """
+        return self.predict_each([x], [step])[0]
+
+    def predict_each(self, xs: Sequence[Tensor], steps: Sequence[Step]) -> list[Prediction]:
+        """The predictions of batches (B_i, 3, H, W) that stand at steps of their own: one evaluation of the network.
+
+        Raises:
+            ShapeError: a side that the network cannot halve often enough.
+        """
         multiple = 2 ** (len(self.settings.channel_mult) - 1)
-        if x.shape[-1] % multiple or x.shape[-2] % multiple:
-            raise ShapeError(f"{self.name}: expected sides that are multiples of {multiple}, got {tuple(x.shape[-2:])}")
-        output = self.network(x, torch.full((len(x),), step.t, device=x.device)).float()
-        noise, variance = output.chunk(2, dim=1)
-        share = (variance + 1) / 2
-        log_variance = share * float(torch.tensor(step.beta).log()) + (1 - share) * step.log_posterior_variance
-        return Prediction(predicted_x0(x, noise, step.abar).clamp(-1, 1), log_variance)
+        sides = xs[0].shape[-2:]
+        if sides[0] % multiple or sides[1] % multiple:
+            raise ShapeError(f"{self.name}: expected sides that are multiples of {multiple}, got {tuple(sides)}")
+        counts = [len(x) for x in xs]
+        times = [step.t for step, count in zip(steps, counts, strict=True) for _ in range(count)]
+        output = self.network(torch.cat(list(xs)), torch.tensor(times, device=xs[0].device)).float()
+        return [_read(part, x, step) for part, x, step in zip(output.split(counts), xs, steps, strict=True)]
+
+
+def _read(output: Tensor, x: Tensor, step: Step) -> Prediction:
+    """What the network's (B, 6, H, W) says of x at a step."""
+    noise, variance = output.chunk(2, dim=1)
+    share = (variance + 1) / 2
+    log_variance = share * float(torch.tensor(step.beta).log()) + (1 - share) * step.log_posterior_variance
+    return Prediction(predicted_x0(x, noise, step.abar).clamp(-1, 1), log_variance)
 
 
 def build_prior(name: str, state: dict[str, Tensor], metadata: dict[str, str], size: int | None = None) -> Prior:

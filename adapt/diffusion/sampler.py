@@ -1,10 +1,14 @@
-"""The one sampling loop. Guidance terms, windows and solvers plug into it; it branches on nothing but the step."""
+"""The one sampling loop. Guidance terms, windows and solvers plug into it; it branches on nothing but the step.
+
+What takes a step of its own is a walk: a picture, or several that take the same steps. All walks end together, so the
+long ones begin first; what they share is the network's evaluation, in one batch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -21,9 +25,12 @@ class Job:
 
     Attributes:
         restored: the restorer's output, (B, 3, H, W) in [-1, 1].
+        std: blur level at which it can be trusted, in pixels: (B, R) for the R regions that the terms know, (B, 1)
+            for whole pictures; None where no term asks.
     """
 
     restored: Tensor
+    std: Tensor | None = None
 
 
 class Term(Protocol):
@@ -45,13 +52,80 @@ class Term(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Misfit:
+    """How far a clean image is from what guides it.
+
+    Attributes:
+        value: (B,).
+        slope: its gradient with respect to the clean image, (B, 3, H, W).
+    """
+
+    value: Tensor
+    slope: Tensor
+
+
+class GradientTerm(Protocol):
+    """A guidance term that descends a misfit of the predicted clean image.
+
+    The loop takes the slope at the clean image back to the noisy one, through the network where
+    `through_network` says so (a backward pass), and hands it to `apply`.
+    """
+
+    @property
+    def acts_on(self) -> Literal["gradient"]: ...
+
+    @property
+    def through_network(self) -> bool: ...
+
+    def begin(self, job: Job) -> Any:
+        """The memory before the first step."""
+        ...
+
+    def misfit(self, x0: Tensor, step: Step, memory: Any) -> Misfit | None:
+        """The misfit of x0, (B, 3, H, W) in [-1, 1]; None where the term rests."""
+        ...
+
+    def apply(
+        self, sample: Tensor, step: Step, memory: Any, *, x0: Tensor, misfit: Misfit, gradient: Tensor
+    ) -> tuple[Tensor, Any]:
+        """The corrected sample and the next memory.
+
+        Args:
+            sample: after the step, (B, 3, H, W); not changed.
+            step: the step.
+            memory: before it.
+            x0: the prediction that was judged.
+            misfit: what `misfit` said of it.
+            gradient: its gradient with respect to the noisy image, or the slope itself.
+        """
+        ...
+
+
+AnyTerm = Term | GradientTerm
+
+
+@dataclass(frozen=True, slots=True)
 class StepRecord:
-    """What a step leaves to be seen: the sample it started from, the prediction, and the sample before any term."""
+    """What a step leaves to be seen.
+
+    Attributes:
+        step: the step.
+        x: the sample it started from.
+        x0: the prediction, after the terms that act on it.
+        sample: the sample it ended at, before the terms that act on that.
+        memory: what the terms remember after it, in their order.
+        walk: which of the walks.
+    """
 
     step: Step
     x: Tensor
     x0: Tensor
     sample: Tensor
+    memory: tuple[Any, ...] = ()
+    walk: int = 0
+
+
+OnStep = Callable[[StepRecord], None]
 
 
 class PhotoNoise:
@@ -67,6 +141,46 @@ class PhotoNoise:
         return torch.stack(drawn).to(self.device)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """Pictures that take the same steps, with what each walk has of its own.
+
+    Attributes:
+        x: samples at the level of the first step, (B, 3, H, W).
+        steps: from noisy to clean; the last one ends at alpha-bar 1.
+        solver: how predictions become samples.
+        terms: guidance, applied in this order.
+        job: what the terms work towards.
+        draw: standard normal noise of x's shape.
+    """
+
+    x: Tensor
+    steps: Sequence[Step]
+    solver: Solver
+    terms: Sequence[AnyTerm]
+    job: Job
+    draw: Draw
+
+
+@dataclass(slots=True)
+class _State:
+    """Where a walk stands."""
+
+    walk: Walk
+    index: int
+    x: Tensor
+    memory: list[Any]
+    trail: Any = None
+    pending: list[tuple[int, Misfit, Tensor]] = field(default_factory=list)
+
+    def corrected(self, where: str, image: Tensor, step: Step) -> Tensor:
+        for index, term in enumerate(self.walk.terms):
+            if term.acts_on == where:
+                acting = cast("Term", term)
+                image, self.memory[index] = acting.apply(image, step, self.memory[index], self.walk.draw)
+        return image
+
+
 def start(job: Job, plan: Plan, draw: Draw) -> Tensor:
     """The noised restored image at the plan's first level (DT-BFR Alg. 1, first line)."""
     return noised(job.restored, plan.start_abar, draw())
@@ -79,37 +193,102 @@ def guided_sample(
     steps: Sequence[Step],
     *,
     solver: Solver,
-    terms: Sequence[Term],
+    terms: Sequence[AnyTerm],
     job: Job,
     draw: Draw,
-    on_step: Callable[[StepRecord], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
-    """Walk from a noisy x, (B, 3, H, W), to a clean image in [-1, 1].
+    """Walk from a noisy x, (B, 3, H, W), to a clean image in [-1, 1]; all pictures take the same steps.
 
     Args:
         prior: predicts the clean image.
-        x: sample at the level of the first step.
-        steps: from noisy to clean; the last one ends at alpha-bar 1.
-        solver: how predictions become samples.
-        terms: guidance, applied in this order.
-        job: what the terms work towards.
-        draw: standard normal noise of x's shape.
+        x, steps, solver, terms, job, draw: as in `Walk`.
         on_step: sees every step.
+
+    Returns:
+        (B, 3, H, W). A photo whose guidance stops being finite ends as NaN, and alone does.
     """
-    memory = [term.begin(job) for term in terms]
-    trail: Any = None
+    walk = Walk(x=x, steps=steps, solver=solver, terms=terms, job=job, draw=draw)
+    return sample_together(prior, [walk], on_step)[0]
 
-    def corrected(where: str, image: Tensor, step: Step) -> Tensor:
-        for index, term in enumerate(terms):
-            if term.acts_on == where:
-                image, memory[index] = term.apply(image, step, memory[index], draw)
-        return image
 
-    for step in steps:
-        prediction = prior.predict(x, step)
-        x0 = corrected("x0", prediction.x0, step)
-        sample, trail = solver.step(Prediction(x0, prediction.log_variance), x, step, trail, draw)
-        if on_step is not None:
-            on_step(StepRecord(step, x, x0, sample))
-        x = corrected("sample", sample, step)
-    return x
+@torch.no_grad()
+def sample_together(prior: Predictor, walks: Sequence[Walk], on_step: OnStep | None = None) -> list[Tensor]:
+    """Take every walk to its end; see `guided_sample`.
+
+    Args:
+        prior: predicts the clean images.
+        walks: pictures of one size; their lengths may differ.
+        on_step: sees every step of every walk.
+    """
+    states = [_State(w, i, w.x, [term.begin(w.job) for term in w.terms]) for i, w in enumerate(walks)]
+    for left in range(max(len(walk.steps) for walk in walks), 0, -1):
+        moving = [s for s in states if len(s.walk.steps) >= left and not bool(s.x.isnan().all())]
+        if not moving:
+            continue
+        steps = [state.walk.steps[-left] for state in moving]
+        for state, step, prediction in zip(moving, steps, _predictions(prior, moving, steps), strict=True):
+            _advance(state, step, prediction, on_step)
+    return [state.x for state in states]
+
+
+def _advance(state: _State, step: Step, prediction: Prediction, on_step: OnStep | None) -> None:
+    walk = state.walk
+    x0 = state.corrected("x0", prediction.x0, step)
+    sample, state.trail = walk.solver.step(
+        Prediction(x0, prediction.log_variance), state.x, step, state.trail, walk.draw
+    )
+    after = state.corrected("sample", _descended(state, sample, step, prediction.x0), step)
+    if on_step is not None:
+        on_step(StepRecord(step, state.x, x0, sample, tuple(state.memory), state.index))
+    state.x = after
+
+
+def _descended(state: _State, sample: Tensor, step: Step, x0: Tensor) -> Tensor:
+    """The sample after the gradient terms; a picture whose gradient is not finite becomes NaN."""
+    for index, misfit, gradient in state.pending:
+        term = cast("GradientTerm", state.walk.terms[index])
+        finite = gradient.isfinite().flatten(1).all(1) & misfit.value.isfinite()
+        sample, state.memory[index] = term.apply(
+            sample, step, state.memory[index], x0=x0, misfit=misfit, gradient=gradient
+        )
+        sample = torch.where(finite[:, None, None, None], sample, torch.nan)
+    state.pending = []
+    return sample
+
+
+def _predictions(prior: Predictor, moving: Sequence[_State], steps: Sequence[Step]) -> list[Prediction]:
+    """The predictions of all walks in one batch, with the misfits and gradients of the terms that ask for them."""
+    asking = [any(_through_network(term) for term in state.walk.terms) for state in moving]
+    with torch.set_grad_enabled(any(asking)):
+        noisy = [state.x.detach().requires_grad_(asks) for state, asks in zip(moving, asking, strict=True)]
+        raw = prior.predict_each(noisy, steps)
+    plain = [Prediction(each.x0.detach(), each.log_variance.detach()) for each in raw]
+    through: dict[int, list[tuple[int, int, Misfit]]] = {}
+    for position, (state, step, seen) in enumerate(zip(moving, steps, plain, strict=True)):
+        for index, term in enumerate(state.walk.terms):
+            if term.acts_on != "gradient":
+                continue
+            misfit = term.misfit(seen.x0, step, state.memory[index])
+            if misfit is None:
+                continue
+            if term.through_network:
+                through.setdefault(index, []).append((position, index, misfit))
+            else:
+                state.pending.append((index, misfit, misfit.slope))
+    for round_, asked in enumerate(through.values()):  # one backward pass for each term, for all walks at once
+        gradients = torch.autograd.grad(
+            [raw[position].x0 for position, _, _ in asked],
+            [noisy[position] for position, _, _ in asked],
+            [misfit.slope for _, _, misfit in asked],
+            retain_graph=round_ + 1 < len(through),
+        )
+        for (position, index, misfit), gradient in zip(asked, gradients, strict=True):
+            moving[position].pending.append((index, misfit, gradient))
+    for state in moving:
+        state.pending.sort(key=lambda each: each[0])
+    return plain
+
+
+def _through_network(term: AnyTerm) -> bool:
+    return term.acts_on == "gradient" and term.through_network
