@@ -130,7 +130,7 @@ def run(
     base = restorer or pack
 
     line = progress("1/5 targets")
-    tasks.generate_targets(
+    summary = tasks.generate_targets(
         photos,
         out / "targets",
         method=method,
@@ -177,6 +177,7 @@ def run(
     problems = [f"{r.status}: {id}: {r.reason}" for id, r in read_records(out / "targets").items() if r.reason]
     failed = list(result.failed)
     verdict = _verdict(outcome, evaluations)
+    resized = f"{summary.resized} of the photographs are of another size; they were resized to {size} px first."
     examples = _examples(out, truth is not None)
     rows = [[example.pictures[name] for name in example.pictures] for example in examples]
     write_sheet(out / "sheet.jpg", list(examples[0].pictures), rows, [example.id for example in examples])
@@ -195,7 +196,7 @@ def run(
         problems=problems + failed,
         settings=(out / "finetune" / "recipe.yaml").read_text(encoding="utf-8"),
         versions=versions(),
-        notes=list(notes),
+        notes=[*notes, *([resized] if summary.resized else [])],
     )
     write_report(out / "report.html", report)
     model_file = out / "model.onnx"

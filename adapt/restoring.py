@@ -14,9 +14,9 @@ from torch import Tensor
 from adapt.digests import file_digest
 from adapt.disk import append_json_line, read_json_lines, write_json
 from adapt.errors import PhotoError, UsageError
-from adapt.photos.files import read_photo, write_image
+from adapt.photos.files import write_image
 from adapt.photos.folder import find_photos, refuse_overlap
-from adapt.photos.pairs import fit
+from adapt.photos.pairs import read_fitted
 
 OnPhoto = Callable[[str, str, int, int], None]
 
@@ -106,11 +106,7 @@ def restore_folder(
                 counts["skipped"] += 1
                 report(file.id, "skipped")
                 continue
-            photo = read_photo(file.path, at_least=model.size)
-            try:
-                image, resized = fit(photo.image, model.size)
-            except PhotoError as error:
-                raise PhotoError(f"{file.path}: {error}") from error
+            photo = read_fitted(file.path, model.size)
         except PhotoError as error:
             failed.append(str(error))
             report(file.id, "failed")
@@ -119,8 +115,8 @@ def restore_folder(
             failed.append(f"{file.path}: cannot be read: {error.strerror or error}")
             report(file.id, "failed")
             continue
-        counts["resized"] += resized
-        waiting.append((file.id, {"id": file.id, "photo_sha256": sha256, "file": name}, image, photo.grey))
+        counts["resized"] += photo.resized
+        waiting.append((file.id, {"id": file.id, "photo_sha256": sha256, "file": name}, photo.image, photo.grey))
         if len(waiting) == batch:
             flush()
     flush()

@@ -11,7 +11,7 @@ import pytest
 
 from adapt.cli import main
 from adapt.cli.printing import Lines
-from adapt.photos.files import read_image
+from adapt.photos.files import read_image, write_image
 from adapt.pipeline import split_overrides
 
 QUICK_TARGETS = ["guidance.0.factor=4", "steps=2", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]
@@ -75,6 +75,30 @@ def test_a_corrupt_photo_is_named_with_exit_code_3(
         assert adapt(monkeypatch, *command) == 3
         assert "broken" in capsys.readouterr().err
     assert (tmp_path / "r" / "good.png").is_file()
+
+
+def test_resized_photos_are_counted_in_every_command(
+    small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Three photos, one of them larger than the networks' 16 px."""
+    photos, targets, run = tmp_path / "photos", tmp_path / "targets", tmp_path / "run"
+    for name in ("a", "b"):
+        write_image(photos / f"{name}.png", read_image(small_photos / f"{name}.png"))
+    write_image(photos / "c.png", read_image(small_photos / "a.png").repeat_interleave(2, 1).repeat_interleave(2, 2))
+    pack = ["--pack", small_pack]
+    made = ["generate-targets", photos, "-o", targets, *pack, *QUICK_TARGETS]
+    commands = {
+        "made": made,
+        "made again": made,  # nothing is done, and the numbers are those of the store
+        "tuned": ["finetune", "--photos", photos, "--targets", targets, "-o", run, *pack, *QUICK_FINETUNE],
+        "restored": ["restore", run, photos, "-o", tmp_path / "restored"],
+    }
+    for name, command in commands.items():
+        assert adapt(monkeypatch, *command) == 0
+        assert "\n1 photo was resized to the model's size\n" in capsys.readouterr().out, name
+    assert adapt(monkeypatch, *made, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"done": 3, "rejected": 0, "failed": 0, "resized": 1}
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), [

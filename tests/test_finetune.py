@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from adapt.build import load_restorer
-from adapt.errors import TrainingError, UsageError
+from adapt.errors import PhotoError, TrainingError, UsageError
 from adapt.finetuning.data import split_pairs
 from adapt.finetuning.losses import fools, l1, tells_apart, weighted
 from adapt.photos.files import read_image, write_image
@@ -174,6 +174,17 @@ def test_refusals(whole: Path, small_photos: Path, targets: Path, small_pack: Pa
         split_pairs(small_photos, {"zz": targets / "a.png"}, size=16, holdout=0.1, seed=0)
     with pytest.raises(UsageError, match="at least 2 accepted targets, there are 1"):
         split_pairs(small_photos, {"a": targets / "a.png"}, size=16, holdout=0.1, seed=0)
+
+
+def test_a_photo_that_cannot_be_read_stops_before_the_first_step(
+    small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
+):
+    photos = tmp_path / "photos"
+    for id, path in accepted_targets(small_photos).items():
+        write_image(photos / f"{id}.png", read_image(path))
+    (photos / "f.png").write_bytes(b"not a picture")
+    with pytest.raises(PhotoError, match=r"f\.png"):
+        tune(photos, targets, tmp_path / "run", small_pack, max_steps=1, on_step=lambda *_: pytest.fail("a step"))
 
 
 def test_held_back_photos_stay_held_back(small_photos: Path, targets: Path):

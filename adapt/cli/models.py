@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from adapt.cli.options import AsJson, Device, Limit, Out, Overwrite, PackName, Photos, Threads, use_threads
-from adapt.cli.printing import Lines, end
+from adapt.cli.printing import Lines, end, say_resized
 from adapt.errors import UsageError
 
 
@@ -40,8 +40,7 @@ def restore(
         on_photo=lambda id, status, done, total: lines(done, total),
     )
     print(f"{result.done} restored, {result.skipped} already there, {len(result.failed)} failed; in {out}")
-    if result.resized:
-        print(f"{result.resized} photos were resized to the model's size")
+    say_resized(result.resized)
     for failure in result.failed:
         print(f"  failed: {failure}", file=sys.stderr)
     end(len(result.failed))

@@ -48,6 +48,12 @@ def target_progress(lines: Lines) -> Callable[[Record, int, int], None]:
     return on_photo
 
 
+def say_resized(count: int) -> None:
+    """Name photos that were not of the network's size."""
+    if count:
+        print(f"{count} {'photo was' if count == 1 else 'photos were'} resized to the model's size")
+
+
 def end(failed: int) -> None:
     """Leave with an exit code of its own where photos failed."""
     if failed:

@@ -22,7 +22,7 @@ from adapt.cli.options import (
     parse_shard,
     use_threads,
 )
-from adapt.cli.printing import Lines, end, target_progress
+from adapt.cli.printing import Lines, end, say_resized, target_progress
 
 
 def generate_targets(
@@ -64,5 +64,9 @@ def generate_targets(
     )
     counts = {status: summary.count(status) for status in ("done", "rejected", "failed")}
     text = f"{counts['done']} targets, {counts['rejected']} rejected, {counts['failed']} failed; in {out}"
-    print(json.dumps(counts) if as_json else text)
+    if as_json:
+        print(json.dumps({**counts, "resized": summary.resized}))
+    else:
+        print(text)
+        say_resized(summary.resized)
     end(counts["failed"])

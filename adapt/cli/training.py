@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from adapt.cli.options import Out, Overrides, Overwrite, PackName, RestorerName, Threads, as_overrides, use_threads
-from adapt.cli.printing import Lines
+from adapt.cli.printing import Lines, say_resized
 
 
 def finetune(
@@ -48,6 +48,7 @@ def finetune(
         on_samples=sample_writer(out),
     )
     print(outcome.verdict)
+    say_resized(outcome.resized)
 
 
 def pretrain(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adapt.errors import UsageError
 from adapt.photos.folder import find_photos
-from adapt.photos.pairs import load_fitted
+from adapt.photos.pairs import read_fitted
 
 CACHE_BYTES = 1 << 30
 
@@ -25,6 +25,7 @@ class Pictures:
         self.size = size
         self._room = CACHE_BYTES // (3 * size * size)
         self._kept: dict[int, Tensor] = {}
+        self._resized: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -33,10 +34,19 @@ class Pictures:
         """(B, 3, S, S) in [0, 1]. Raises PhotoError for a file that cannot be read or is not square."""
         return torch.stack([self._one(index) for index in indices])
 
+    def resized(self) -> int:
+        """How many files are of another size. Reads them all, so that one that cannot be read is met at once."""
+        for index in range(len(self.paths)):
+            self._one(index)
+        return len(self._resized)
+
     def _one(self, index: int) -> Tensor:
         kept = self._kept.get(index)
         if kept is None:
-            kept = load_fitted(self.paths[index], self.size).mul(255).round().byte()
+            fitted = read_fitted(self.paths[index], self.size)
+            kept = fitted.image.mul(255).round().byte()
+            if fitted.resized:
+                self._resized.add(index)
             if len(self._kept) < self._room:
                 self._kept[index] = kept
         return kept.float() / 255

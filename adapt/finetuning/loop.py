@@ -35,6 +35,7 @@ class Outcome:
         best_step: the step of the weights in `best.safetensors`; 0 means the start.
         base, best: the scores of both, by part.
         trained, held_back: numbers of photos.
+        resized: how many of both were brought to the network's size first.
     """
 
     improved: bool
@@ -43,6 +44,7 @@ class Outcome:
     best: dict[str, float]
     trained: int
     held_back: int
+    resized: int
 
     @property
     def verdict(self) -> str:
@@ -84,6 +86,7 @@ def finetune(
         max_steps: stop, resumably, after so many steps of this call.
 
     Raises:
+        PhotoError: a photo cannot be read or is not square.
         TrainingError: a loss is not finite; the last state is kept.
     """
     from accelerate import Accelerator
@@ -92,6 +95,7 @@ def finetune(
     device = accelerator.device
     objective = OBJECTIVES[settings.objective](settings, distance)
     state = _fresh(restorer, settings)
+    resized = train.photos.resized() + held.photos.resized()
     last = run.folder / "last" / "state.pt"
     state.network.to(device)
     base_rows = _restored(state.network, held.photos, range(min(SAMPLE_ROWS, len(held.ids))), device)
@@ -165,6 +169,7 @@ def finetune(
         best=state.best_parts,
         trained=len(train.ids),
         held_back=len(held.ids),
+        resized=resized,
     )
 
 

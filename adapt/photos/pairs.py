@@ -49,6 +49,21 @@ class Matches:
         return self.pairs
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """An aligned face at the size of a network.
+
+    Attributes:
+        image: (3, size, size) in [0, 1].
+        grey: the file holds one channel.
+        resized: the file is of another size.
+    """
+
+    image: Tensor
+    grey: bool
+    resized: bool
+
+
 def match(left: Path, right: Path) -> Matches:
     """Pair the pictures of two folders by id."""
     a = {photo.id: photo.path for photo in find_photos(left)}
@@ -77,14 +92,20 @@ def fit(image: Tensor, size: int) -> tuple[Tensor, bool]:
     return resized.clamp(0, 1), True
 
 
-def load_fitted(path: Path, size: int) -> Tensor:
-    """Read an aligned face as (3, size, size) in [0, 1].
+def read_fitted(path: Path, size: int) -> Fitted:
+    """Read an aligned face at the size of a network.
 
     Raises:
         PhotoError: cannot be read, or is not square; names the file.
     """
-    image = read_photo(path, at_least=size).image
+    photo = read_photo(path, at_least=size)
     try:
-        return fit(image, size)[0]
+        image, resized = fit(photo.image, size)
     except PhotoError as error:
         raise PhotoError(f"{path}: {error}") from error
+    return Fitted(image, photo.grey, resized)
+
+
+def load_fitted(path: Path, size: int) -> Tensor:
+    """The picture alone of `read_fitted`, (3, size, size) in [0, 1]; raises as it does."""
+    return read_fitted(path, size).image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from adapt.disk import write_atomic
 from adapt.errors import PhotoError
 from adapt.photos.files import encode_png
 from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
-from adapt.photos.pairs import load_fitted
+from adapt.photos.pairs import Fitted, read_fitted
 from adapt.restorers.base import Restorer
 from adapt.settings import TargetSettings
 from adapt.targets.gate import judge
@@ -35,6 +35,11 @@ class Summary:
     def count(self, status: str) -> int:
         """How many photos ended in a status."""
         return sum(record.status == status for record in self.records)
+
+    @property
+    def resized(self) -> int:
+        """How many photos were brought to the prior's size first."""
+        return sum(record.resized for record in self.records)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +115,22 @@ def _make_group(
 ) -> list[tuple[Record, bytes | None]]:
     """Records and encoded pictures of one batch of photos, in their order."""
     results: dict[str, tuple[Record, bytes | None]] = {}
-    pictures: list[Tensor] = []
+    pictures: list[Fitted] = []
     readable: list[_Item] = []
     for item in group:
         try:
-            pictures.append(load_fitted(item.photo.path, maker.prior.size))
+            pictures.append(read_fitted(item.photo.path, maker.prior.size))
             readable.append(item)
         except PhotoError as error:
             results[item.photo.id] = (_failed(item, str(error)), None)
     if readable:
-        restored = restorer(torch.stack(pictures).to(device))
+        restored = restorer(torch.stack([picture.image for picture in pictures]).to(device))
         seeds = [photo_seed(settings.seed, item.sha256) for item in readable]
         targets = _within_memory(maker, restored, seeds)
-        for item, seed, before, target in zip(readable, seeds, restored.cpu(), targets.cpu(), strict=True):
-            results[item.photo.id] = _judged(item, seed, before, target, settings, maker)
+        rows = zip(readable, pictures, seeds, restored.cpu(), targets.cpu(), strict=True)
+        for item, picture, seed, before, target in rows:
+            record, encoded = _judged(item, seed, before, target, settings, maker)
+            results[item.photo.id] = replace(record, resized=picture.resized), encoded
     return [results[item.photo.id] for item in group]
 
 

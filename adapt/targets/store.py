@@ -35,6 +35,7 @@ class Record:
         start_t: timestep the sampler started from.
         evaluations: network evaluations.
         scores: what the gate saw.
+        resized: the photo was brought to the network's size first.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Record:
     start_t: int | None = None
     evaluations: int | None = None
     scores: dict[str, float] = field(default_factory=dict)
+    resized: bool = False
 
 
 _KNOWN = {item.name for item in fields(Record)}
