@@ -22,10 +22,11 @@ from torch import Tensor
 from degradations.bayer import per_site
 from degradations.filters import check_batch
 
-Curve = Literal["gamma", "srgb"]
+Curve = Literal["gamma", "srgb", "smoothstep"]
 
 GAMMA = 2.2
-DARKEST = 1e-8  # where the gamma curve is steeper than this allows, gradients follow it no further
+DARKEST = 1e-8  # light below which the gamma curve is a straight line, so that its slope ends somewhere
+QUIETEST = 1e-12  # DN^2, likewise for the square root of a variance
 
 
 # ---------------------------------------------------------------- tone
@@ -35,8 +36,9 @@ def to_linear(images: Tensor, curve: Curve = "gamma") -> Tensor:
     """Tone values in [0, 1] to linear light in [0, 1].
 
     Args:
-        images: any shape; what is below 0 counts as 0.
-        curve: "gamma" is the power of 2.2 of DT-BFR's public code, "srgb" the curve of IEC 61966-2-1.
+        images: any shape; what is outside [0, 1] counts as 0 or, with "smoothstep", as 1.
+        curve: "gamma" is the power of 2.2 of DT-BFR's public code, "srgb" the curve of IEC 61966-2-1, "smoothstep" a
+            camera's S-shaped tone curve after the power: Brooks et al. 2019 (arXiv:1811.11127), Sec. 3.1.
 
     Raises:
         ValueError: an unknown curve.
@@ -46,7 +48,9 @@ def to_linear(images: Tensor, curve: Curve = "gamma") -> Tensor:
         return tone**GAMMA
     if curve == "srgb":
         return torch.where(tone <= 0.04045, tone / 12.92, ((tone + 0.055) / 1.055) ** 2.4)
-    raise ValueError(f"tone curve: expected gamma or srgb, got {curve!r}")
+    if curve == "smoothstep":
+        return _inverse_smoothstep(tone) ** GAMMA
+    raise ValueError(f"tone curve: expected gamma, srgb or smoothstep, got {curve!r}")
 
 
 def to_tone(light: Tensor, curve: Curve = "gamma") -> Tensor:
@@ -57,11 +61,26 @@ def to_tone(light: Tensor, curve: Curve = "gamma") -> Tensor:
     """
     light = light.clamp(min=0)
     if curve == "gamma":
-        return torch.where(light > DARKEST, light.clamp(min=DARKEST) ** (1 / GAMMA), light * DARKEST ** (1 / GAMMA - 1))
+        return _root(light)
     if curve == "srgb":
         # The power of what is below the straight part is thrown away; clamped, it stays finite for gradients too.
         return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp(min=0.0031308) ** (1 / 2.4) - 0.055)
-    raise ValueError(f"tone curve: expected gamma or srgb, got {curve!r}")
+    if curve == "smoothstep":
+        root = _root(light.clamp(max=1))
+        return root.square() * (3 - 2 * root)
+    raise ValueError(f"tone curve: expected gamma, srgb or smoothstep, got {curve!r}")
+
+
+def _root(light: Tensor) -> Tensor:
+    return torch.where(light > DARKEST, light.clamp(min=DARKEST) ** (1 / GAMMA), light * DARKEST ** (1 / GAMMA - 1))
+
+
+def _inverse_smoothstep(tone: Tensor) -> Tensor:
+    """The x in [0, 1] with 3 x^2 - 2 x^3 = tone. Its slope has no end at 0 and 1: gradients stop there."""
+    turned = 1 - 2 * tone
+    inside = turned.abs() < 1 - 2 * torch.finfo(tone.dtype).eps
+    angle = torch.asin(torch.where(inside, turned, 0.0))
+    return torch.where(inside, 0.5 - torch.sin(angle / 3), (tone > 0.5).to(tone))
 
 
 # ---------------------------------------------------------------- colour
@@ -150,7 +169,8 @@ def gaussian_offset(signal: Tensor, beta1: Tensor, beta2: Tensor, field: Tensor)
     size = (signal.shape[2], signal.shape[3])
     shot = per_site(beta1.to(signal).view(-1, 4), size)
     dark = per_site(beta2.to(signal).view(-1, 4), size)
-    return field * (signal.clamp(min=0) * shot + dark).clamp(min=0).sqrt()
+    variance = signal.clamp(min=0) * shot + dark
+    return field * torch.where(variance > 0, variance.clamp(min=QUIETEST).sqrt(), 0.0)
 
 
 def poisson_offset(
@@ -171,15 +191,16 @@ def poisson_offset(
     if len(generators) != len(signal):
         raise ValueError(f"photon noise: expected a generator for each of {len(signal)} images, got {len(generators)}")
     size = (signal.shape[2], signal.shape[3])
-    gain = per_site(beta1.to(signal).view(-1, 4), size).expand_as(signal)
     dark = per_site(beta2.to(signal).view(-1, 4), size)
-    expected = signal.detach().clamp(min=0) / gain.clamp(min=torch.finfo(signal.dtype).tiny)
-    counts = [
-        torch.poisson(rates.to(generator.device), generator=generator).to(signal.device)
-        for rates, generator in zip(torch.where(gain > 0, expected, 0.0), generators, strict=True)
-    ]
-    shot = gain * (torch.stack(counts) - expected)
-    return torch.where(gain > 0, shot, 0.0) + field * dark.sqrt()
+    with torch.no_grad():
+        gain = per_site(beta1.to(signal).view(-1, 4), size).expand_as(signal)
+        expected = torch.where(gain > 0, signal.clamp(min=0) / gain.clamp(min=torch.finfo(signal.dtype).tiny), 0.0)
+        counts = [
+            torch.poisson(rates.to(generator.device), generator=generator).to(signal.device)
+            for rates, generator in zip(expected, generators, strict=True)
+        ]
+        shot = gain * (torch.stack(counts) - expected)
+    return shot + field * torch.where(dark > 0, dark.clamp(min=QUIETEST).sqrt(), 0.0)
 
 
 def row_offset(row: Tensor | float, field: Tensor) -> Tensor:

@@ -30,7 +30,9 @@ class CameraPiece(Piece):
     scale: Annotated[int, Field(ge=1)] = Field(
         default=4, description="both sides shrink by this before the sensor, for pictures of 512 px; a whole number"
     )
-    curve: Literal["gamma", "srgb"] = Field(default="gamma", description="tone: the power of 2.2, or sRGB's curve")
+    curve: Literal["gamma", "srgb", "smoothstep"] = Field(
+        default="gamma", description="tone: the power of 2.2, sRGB's curve, or a camera's S-shaped one"
+    )
     demosaic: Literal["bilinear", "malvar", "hamilton-adams"] = "hamilton-adams"
     noise: Literal["gaussian", "poisson"] = Field(default="gaussian", description="poisson counts photons")
     quantise: bool = Field(default=True, description="the sensor's numbers are whole")
