@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from adapt.build import load_model, load_prior, load_restorer
+    from adapt.degrading import degrade
     from adapt.pipeline import run
     from adapt.tasks import evaluate, export, finetune, generate_targets, restore
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "degrade",
     "evaluate",
     "export",
     "finetune",
@@ -32,6 +34,7 @@ _HOMES: Final = {
     "load_model": "adapt.build",
     "load_prior": "adapt.build",
     "load_restorer": "adapt.build",
+    "degrade": "adapt.degrading",
     "evaluate": "adapt.tasks",
     "export": "adapt.tasks",
     "finetune": "adapt.tasks",

@@ -216,6 +216,8 @@ def _explain(error: ValidationError, schema: type[BaseModel], draft: Draft) -> I
         keys, model = _locate(detail["loc"], schema, draft.values)
         context = detail.get("ctx", {})
         got = f" (got {_shown(detail['input'])})"
+        if detail["type"].startswith("union_tag"):  # found at the whole item, wrong in the key that names its kind
+            keys = (*keys, str(context["discriminator"]).strip("'"))
         match detail["type"]:
             case "extra_forbidden":
                 names = list(model.model_fields)
@@ -230,6 +232,8 @@ def _explain(error: ValidationError, schema: type[BaseModel], draft: Draft) -> I
                 value = context.get("tag", detail["input"])
                 hint = _nearest(str(value), re.findall(r"'([^']*)'", expected))
                 text = f"should be {expected} (got {_shown(value)}){hint}"
+            case "union_tag_not_found":
+                text = f"needed: it says which settings these are{got}"
             case "value_error":
                 text = str(context["error"])
             case "int_parsing" | "int_type" | "int_from_float":

@@ -230,7 +230,7 @@ def test_a_choice_of_terms_is_explained_by_the_term_that_was_chosen(write: Write
     assert problems(path, Terms) == [
         "r.yaml:2:3: terms.0.scale: needed, and has no default",
         "r.yaml:2:16: terms.0.scal: not a setting of terms.0 (got 1); did you mean 'scale'?",
-        "r.yaml:3:3: terms.1: should be 'blur', 'edge' (got 'edg'); did you mean 'edge'?",
+        "r.yaml:3:4: terms.1.name: should be 'blur', 'edge' (got 'edg'); did you mean 'edge'?",
         "r.yaml:4:16: terms.2.width: should be a whole number (got 'x')",
     ]
 

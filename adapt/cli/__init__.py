@@ -13,6 +13,7 @@ import typer
 
 from adapt.cli import packs, recipes
 from adapt.cli.adapting import demo, run
+from adapt.cli.degrading import degrade
 from adapt.cli.models import evaluate, export, restore
 from adapt.cli.targets import generate_targets
 from adapt.cli.training import finetune, pretrain
@@ -29,6 +30,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "evaluate": evaluate,
     "export": export,
     "pretrain": pretrain,
+    "degrade": degrade,
 }
 
 app = typer.Typer(

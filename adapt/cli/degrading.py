@@ -1,0 +1,42 @@
+"""`adapt degrade`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adapt.cli.options import Limit, Out, Overrides, Overwrite, Threads, as_overrides, use_threads
+from adapt.cli.printing import Lines, end
+
+
+def degrade(
+    originals: Annotated[Path, typer.Argument(help="Folder of good pictures (searched in depth), or one file.")],
+    out: Out,
+    recipe: Annotated[str, typer.Option("--recipe", help="Kind of damage (adapt recipes list degradations).")],
+    overrides: Overrides = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="[default: the recipe's]")] = None,
+    limit: Limit = None,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Lay known damage over good pictures, with the parameters drawn for each in a manifest."""
+    use_threads(threads)
+    from adapt.degrading import degrade as degrade_pictures
+
+    lines = Lines("degrading")
+    result = degrade_pictures(
+        originals,
+        out,
+        recipe=recipe,
+        overrides=as_overrides({"seed": seed}, overrides),
+        limit=limit,
+        overwrite=overwrite,
+        on_picture=lambda id, status, done, total: lines(done, total),
+    )
+    print(f"{result.done} degraded, {result.skipped} already there, {len(result.failed)} failed; in {out}")
+    for failure in result.failed:
+        print(f"  failed: {failure}", file=sys.stderr)
+    end(len(result.failed))

@@ -1,0 +1,142 @@
+"""Damage laid over a folder of good pictures: every one damaged, skipped as done, or named with its reason.
+
+    degraded.json     what the folder was made with: the resolved recipe; pictures of another one are not mixed in
+    manifest.jsonl    one line per picture, with the parameters drawn for it; the last line of a picture counts
+    ID.png            the pictures, mirrored like the originals' folders
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapt.digests import file_digest
+from adapt.disk import append_json_line, read_json_lines, write_json
+from adapt.errors import PhotoError, UsageError
+from adapt.photos.files import read_image, write_image
+from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
+from adapt.recipe import load_recipe
+from adapt.runs import versions
+from adapt.settings import DegradeSettings
+from degradations import chain
+from degradations.piece import derived_seed
+
+OnPicture = Callable[[str, str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """How a folder came out: numbers of pictures, and a line for each that failed."""
+
+    done: int
+    skipped: int
+    failed: list[str]
+
+
+def degrade(
+    originals: Path,
+    out: Path,
+    *,
+    recipe: str,
+    overrides: Sequence[str] = (),
+    limit: int | None = None,
+    overwrite: bool = False,
+    on_picture: OnPicture | None = None,
+) -> Degraded:
+    """Damage pictures into PNG files of the same names and sizes.
+
+    A picture's damage follows from the recipe's seed and the picture's id, whatever else is in the folder and in
+    whatever order; `degradations.chain.repeat` makes it again from the picture's line in the manifest. What an earlier
+    run of the same recipe finished is left alone.
+
+    Args:
+        originals: a folder of good pictures, or one file.
+        out: where the damaged ones go.
+        recipe: name or file of a recipe of damage.
+        overrides: `key=value` for the recipe.
+        limit: only the first so many pictures.
+        overwrite: empty the folder first.
+        on_picture: called with id, status, pictures finished, pictures in all.
+
+    Raises:
+        UsageError: no pictures, or an output folder with other files or of another recipe.
+        RecipeError: a recipe with problems.
+    """
+    settings = load_recipe(recipe, DegradeSettings, overrides)
+    refuse_overlap(originals, out)
+    files = find_photos(originals, limit)
+    manifest = _open(out, settings, overwrite)
+    known = {line["id"]: line for line in read_json_lines(manifest)}
+    done = skipped = 0
+    failed: list[str] = []
+    for file in files:
+        try:
+            sha256 = file_digest(file.path)
+            if _is_done(known.get(file.id), sha256, out):
+                skipped += 1
+                status = "skipped"
+            else:
+                line = _degrade_one(file, out, settings)
+                append_json_line(manifest, {**line, "original_sha256": sha256})
+                done += 1
+                status = "done"
+        except PhotoError as error:
+            failed.append(str(error))
+            status = "failed"
+        except OSError as error:
+            failed.append(f"{file.path}: cannot be read: {error.strerror or error}")
+            status = "failed"
+        if on_picture is not None:
+            on_picture(file.id, status, done + skipped + len(failed), len(files))
+    return Degraded(done, skipped, failed)
+
+
+def _degrade_one(file: PhotoFile, out: Path, settings: DegradeSettings) -> dict[str, Any]:
+    """One picture damaged and written; its line of the manifest."""
+    image = read_image(file.path)
+    seed = derived_seed(settings.seed, file.id)
+    try:
+        damaged, drawn = chain.degrade(image, settings.pieces, seed)
+    except ValueError as error:
+        raise PhotoError(f"{file.path}: {error}") from error
+    path = out / f"{file.id}.png"
+    write_image(path, damaged, overwrite=True)
+    return {
+        "id": file.id,
+        "original": file.path.name,
+        "file": f"{file.id}.png",
+        "sha256": file_digest(path),
+        "size": list(image.shape[1:]),
+        "seed": seed,
+        "pieces": drawn,
+    }
+
+
+def _open(out: Path, settings: DegradeSettings, overwrite: bool) -> Path:
+    """The folder's manifest; the folder must be new, or ours and of the same recipe."""
+    about, manifest = out / "degraded.json", out / "manifest.jsonl"
+    recipe = settings.model_dump(mode="json")
+    if overwrite and about.exists():
+        shutil.rmtree(out)
+    if about.exists():
+        if json.loads(about.read_text(encoding="utf-8"))["recipe"] != recipe:
+            raise UsageError(f"{out}: holds pictures of another recipe or seed; choose another folder, or --overwrite")
+    elif out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out}: expected a new folder or one of ours; it holds other files")
+    else:
+        write_json(about, {"recipe": recipe, "versions": versions()})
+    return manifest
+
+
+def _is_done(line: dict[str, Any] | None, sha256: str, out: Path) -> bool:
+    """Whether the damaged picture is there and still what was written."""
+    return (
+        line is not None
+        and line["original_sha256"] == sha256
+        and (out / line["file"]).is_file()
+        and file_digest(out / line["file"]) == line["sha256"]
+    )

@@ -1,0 +1,151 @@
+"""`adapt degrade`: what it writes, that a picture's damage is its own, and that it resumes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from adapt.cli import main
+from adapt.degrading import degrade
+from adapt.disk import read_json_lines
+from adapt.errors import RecipeError, UsageError
+from adapt.photos.files import read_image, write_image
+from adapt.recipe import load_recipe
+from adapt.settings import DegradeSettings
+from degradations.chain import repeat
+
+
+@pytest.fixture
+def originals(tmp_path: Path, gen: torch.Generator) -> Path:
+    folder = tmp_path / "hq"
+    for name, size in (("a", (24, 32)), ("b", (32, 24)), ("deep/c é", (24, 24))):
+        write_image(folder / f"{name}.png", torch.rand(3, *size, generator=gen))
+    return folder
+
+
+def lines(out: Path) -> dict[str, dict[str, Any]]:
+    return {line["id"]: line for line in read_json_lines(out / "manifest.jsonl")}
+
+
+def adapt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["adapt", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def test_pictures_have_the_originals_names_and_sizes_and_the_manifest_repeats_them(
+    originals: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "lq"
+    assert degrade(originals, out, recipe="old-photo").done == 3
+    pieces = load_recipe("old-photo", DegradeSettings).pieces
+    for id, line in lines(out).items():
+        original, damaged = read_image(originals / f"{id}.png"), read_image(out / f"{id}.png")
+        assert damaged.shape == original.shape
+        again = repeat(original, pieces, line["pieces"])
+        assert float((again - damaged).abs().max()) <= 0.5001 / 255  # of the file
+    recipe = json.loads((out / "degraded.json").read_text(encoding="utf-8"))["recipe"]
+    assert DegradeSettings.model_validate(recipe) == load_recipe("old-photo", DegradeSettings)
+
+
+def test_a_pictures_damage_depends_on_no_other_picture(originals: Path, tmp_path: Path) -> None:
+    degrade(originals, tmp_path / "all", recipe="web")
+    (originals / "a.png").unlink()
+    degrade(originals, tmp_path / "fewer", recipe="web")
+    for id, line in lines(tmp_path / "fewer").items():
+        assert line == lines(tmp_path / "all")[id]
+    assert len({line["seed"] for line in lines(tmp_path / "all").values()}) == 3
+
+
+def test_the_seed_decides(originals: Path, tmp_path: Path) -> None:
+    for name, overrides in (("x", []), ("y", ["seed=1"])):
+        degrade(originals, tmp_path / name, recipe="dynface", overrides=overrides)
+    for id in lines(tmp_path / "x"):
+        assert lines(tmp_path / "x")[id]["pieces"] != lines(tmp_path / "y")[id]["pieces"]
+
+
+def test_it_goes_on_where_it_stopped(originals: Path, tmp_path: Path) -> None:
+    out = tmp_path / "lq"
+    assert degrade(originals, out, recipe="web", limit=2).done == 2
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    result = degrade(originals, out, recipe="web")
+    assert (result.done, result.skipped) == (1, 2)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    # What was changed, on either side, is made again; and comes out as it was where the original is the same.
+    made = (out / "b.png").read_bytes()
+    (out / "b.png").write_bytes(b"")
+    write_image(originals / "a.png", torch.zeros(3, 24, 32), overwrite=True)
+    assert degrade(originals, out, recipe="web").done == 2
+    assert (out / "b.png").read_bytes() == made
+
+
+def test_other_folders_are_refused(originals: Path, tmp_path: Path) -> None:
+    out = tmp_path / "lq"
+    degrade(originals, out, recipe="web")
+    with pytest.raises(UsageError, match=r"lq: holds pictures of another recipe or seed; .* --overwrite"):
+        degrade(originals, out, recipe="web", overrides=["seed=3"])
+    assert degrade(originals, out, recipe="web", overrides=["seed=3"], overwrite=True).done == 3
+    with pytest.raises(UsageError, match="holds other files"):
+        degrade(originals / "a.png", originals / "deep", recipe="web", overwrite=True)
+    assert (originals / "deep" / "c é.png").is_file()
+    with pytest.raises(RecipeError, match="no degradations recipe 'old-foto'; did you mean 'old-photo'"):
+        degrade(originals, tmp_path / "z", recipe="old-foto")
+
+
+def test_the_command_names_what_it_cannot_read_and_goes_on(
+    originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (originals / "b.png").write_bytes((originals / "b.png").read_bytes()[:70])
+    write_image(originals / "odd.png", torch.rand(3, 23, 24))
+    arguments = ["degrade", originals, "-o", tmp_path / "lq", "--recipe", "camera-noise-severe", "--seed", 4]
+    assert adapt(monkeypatch, *arguments, "pieces.0.gain=0.02") == 3
+    printed = capsys.readouterr()
+    assert "2 degraded, 0 already there, 2 failed" in printed.out
+    assert "b.png: " in printed.err
+    assert "odd.png: resize_area: expected a factor that divides both sides, got 2" in printed.err
+    assert set(lines(tmp_path / "lq")) == {"a", "deep/c é"}
+    about = json.loads((tmp_path / "lq" / "degraded.json").read_text(encoding="utf-8"))["recipe"]
+    assert (about["seed"], about["pieces"][0]["gain"]) == (4, 0.02)
+
+
+def test_mistakes_in_a_recipe_are_named_with_their_line(
+    originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "kind: degrade\npieces:\n"
+        "  - {name: jpg, quality: [30, 60]}\n"
+        "  - {name: jpeg, quality: [60, 30]}\n"
+        "  - {name: defocus, radius: [1, 2], radus: 3}\n"
+        "  - name: mixed\n"
+        "    first: [{name: resample, factor: [0.5, 2], pieces: [{name: webp, quality: [0, 5]}]}]\n"
+        "    second: [{name: mixed, first: [], second: []}]\n"
+        "  - {name: camera, iso: [100, 200], profile: generic-fone}\n"
+        "  - {quality: [60, 70]}\n",
+        encoding="utf-8",
+    )
+    assert adapt(monkeypatch, "degrade", originals, "-o", tmp_path / "lq", "--recipe", recipe) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert not (tmp_path / "lq").exists()
+    expected = [
+        ("mine.yaml:3:6: pieces.0.name: ", "did you mean 'jpeg'"),
+        ("mine.yaml:4:18: pieces.1.quality: ", "expected a range from low to high, got [60, 30]"),
+        ("mine.yaml:5:37: pieces.2.radus: ", "did you mean 'radius'"),
+        ("mine.yaml:7:39: pieces.3.first.0.factor.0: ", "should be greater than or equal to 1 (got 0.5)"),
+        ("mine.yaml:7:80: pieces.3.first.0.pieces.0.quality.0: ", "greater than or equal to 1 (got 0)"),
+        ("mine.yaml:8:15: pieces.3.second.0.name: ", "(got 'mixed')"),
+        ("mine.yaml:9:37: pieces.4.profile: ", "generic-fone"),
+        ("mine.yaml:10:5: pieces.5.name: needed: ", "(got a mapping)"),
+    ]
+    assert len(errors) == len(expected), errors
+    for line, (start, end) in zip(errors, expected, strict=True):
+        assert start in line
+        assert end in line
