@@ -1,0 +1,384 @@
+"""The guidance adjuster and its training, on a prior in closed form: faces are Gaussian, their denoiser a filter."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from adapt.blur.adjuster import GuidanceAdjuster, build_adjuster, map_picture
+from adapt.diffusion.prior import Prior
+from adapt.diffusion.schedule import linear_schedule
+from adapt.diffusion.solvers import Ancestral
+from adapt.diffusion.steps import steps_through
+from adapt.diffusion.unet import UNet
+from adapt.errors import ShapeError, UsageError, WeightsError
+from adapt.exporting.verify import smooth_pictures
+from adapt.perceptual.distance import PerceptualDistance
+from adapt.perceptual.network import PerceptualNetwork
+from adapt.pretrain.adjuster import (
+    Surroundings,
+    adjuster_layout,
+    draw_moment,
+    initialise,
+    judge,
+    maps_over_time,
+    step_back,
+    train_adjuster,
+)
+from adapt.pretrain.loop import Turn
+from adapt.runs import Run
+from adapt.settings import AdjusterNetworkSettings, AdjusterSettings, BlindSettings, UNetSettings
+from adapt.training import step_generator
+
+SIZE = 16
+UNET = UNetSettings(
+    image_size=SIZE, model_channels=32, channel_mult=[1], num_res_blocks=[0], attention_resolutions=[],
+    num_head_channels=32,
+)
+SETTINGS = AdjusterSettings(
+    features=8, steps=4, first_stage=2, batch=3, size=SIZE, learning_rate=1e-2, ema=0.0, blur_std=(10.0, 60.0),
+    perceptual=1.0, save_every=1,
+)
+
+
+class GaussianFaces(UNet):
+    """The exact noise predictor of stationary Gaussian pictures; no weights but the time embedding's are used."""
+
+    power: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(UNET)
+        line = torch.fft.fftfreq(SIZE) * SIZE
+        self.power = 16 / (1 + torch.hypot(line[:, None], line[None, :])) ** 3
+        self.asked: list[list[int]] = []
+
+    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        self.asked.append(timesteps.tolist())
+        abar = linear_schedule().abar[timesteps].view(-1, 1, 1, 1).to(x)
+        gain = abar.sqrt() * self.power / (abar * self.power + 1 - abar)
+        x0 = torch.fft.ifft2(gain * torch.fft.fft2(x)).real
+        noise = (x - abar.sqrt() * x0) / (1 - abar).sqrt()
+        return torch.cat([noise, torch.zeros_like(noise)], dim=1)
+
+
+def blur(pictures: Tensor, std: Tensor) -> Tensor:
+    """A circular Gaussian, by its spectrum."""
+    line = torch.fft.fftfreq(SIZE)
+    squared = line[:, None].square() + line[None, :].square()
+    kept = torch.exp(-2 * torch.pi**2 * std.view(-1, 1, 1, 1) ** 2 * squared)
+    return torch.fft.ifft2(kept * torch.fft.fft2(pictures)).real
+
+
+def gradient(x_t: Tensor, x0: Tensor, guidance: Tensor, std: Tensor) -> Tensor:
+    return torch.autograd.grad((blur(x0, std) - guidance).square().sum(), x_t)[0]
+
+
+def surroundings(**changes: Any) -> Surroundings:
+    generator = torch.Generator().manual_seed(7)
+    prior, perceptual = GaussianFaces(), PerceptualNetwork([8, 8])
+    with torch.no_grad():
+        for parameter in [*prior.time_embed.parameters(), *perceptual.parameters()]:
+            parameter.normal_(std=0.2, generator=generator)
+    around = Surroundings(
+        prior=Prior("closed form", UNET, prior.eval().requires_grad_(False)),
+        blur=blur,
+        gradient=gradient,
+        start_t=lambda std: torch.full_like(std, 300).long(),
+        distance=PerceptualDistance("stand-in", "", perceptual),
+        mapping=lambda damaged: (damaged.flip(-2), torch.full((len(damaged),), 1.5)),
+    )
+    return replace(around, **changes)
+
+
+@pytest.fixture(scope="module")
+def faces() -> Tensor:
+    return smooth_pictures((12, SIZE, SIZE), seed=1).mul(255).round().byte()
+
+
+def turn(step: int) -> Turn:
+    return Turn(step, 0, 1, torch.device("cpu"), step_generator(SETTINGS.seed, step))
+
+
+def trained(settings: AdjusterSettings, faces: Tensor, folder: Path, **changes: Any) -> dict[str, Tensor]:
+    with Run(folder, recipe="", digest="x") as run:
+        return train_adjuster(settings, faces, run, around=surroundings(**changes))
+
+
+# ---------------------------------------------------------------- the network
+
+
+def test_the_layers_are_those_of_table_5():
+    network = GuidanceAdjuster(AdjusterNetworkSettings(model_channels=32))
+    layers = {"first": network.first, "second": network.second, "last": network.last}
+    weights = {name: sum(parameter.numel() for parameter in layer.parameters()) for name, layer in layers.items()}
+    assert weights == {"first": 6 * 64 * 9 + 64, "second": 64 * 64 * 9 + 64, "last": 64 * 3 * 9 + 3}
+
+
+def test_the_map_is_between_0_and_1_at_any_size_and_knows_the_time(gen: torch.Generator):
+    network = GuidanceAdjuster(AdjusterNetworkSettings(features=8, model_channels=32))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(std=0.5, generator=gen)
+    network.requires_grad_(False)
+    guidance, x0 = torch.randn(2, 2, 3, 13, 21, generator=gen)
+    early, late = (network(guidance, x0, torch.tensor([t, t])) for t in (900, 20))
+    assert early.shape == x0.shape
+    for scale in (early, late):
+        assert 0 == float(scale.min()) < float(scale.max()) == 1
+    assert not torch.equal(early, late)
+    assert not torch.equal(network(x0, guidance, torch.tensor([20, 20])), late)
+    alone = network(guidance[:1], x0[:1], torch.tensor([20]))
+    torch.testing.assert_close(alone, late[:1], rtol=0, atol=1e-3)  # large weights, float32, another order of sums
+    with pytest.raises(ShapeError, match=r"guidance adjuster: .* got \(2, 3, 13, 21\), \(1, 3, 13, 21\) and \(2,\)"):
+        network(guidance, x0[:1], torch.tensor([20, 20]))
+
+
+def test_a_file_without_header_is_rebuilt_from_its_shapes_and_another_is_refused(gen: torch.Generator):
+    network = GuidanceAdjuster(AdjusterNetworkSettings(features=8, model_channels=32))
+    again = build_adjuster("mine", network.state_dict(), {})
+    inputs = (*torch.randn(2, 1, 3, 9, 8, generator=gen), torch.tensor([77]))
+    assert again.settings == network.settings
+    assert torch.equal(again(*inputs), network(*inputs))
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+    with pytest.raises(WeightsError, match="mine: not a guidance adjuster"):
+        build_adjuster("mine", {"conv.weight": torch.zeros(1)}, {})
+
+
+def test_map_pictures_go_from_blue_over_white_to_red():
+    scale = torch.tensor([0.0, 0.5, 1.0]).expand(3, 1, 3)
+    picture = map_picture(scale)
+    assert picture.shape == (3, 1, 3)
+    red, green, blue = picture[:, 0]
+    assert blue[0] == max(red[0], green[0], blue[0])
+    assert red[2] == max(red[2], green[2], blue[2])
+    assert picture[:, 0, 1].tolist() == [1, 1, 1]
+    assert torch.equal(map_picture(scale[None])[0], picture)
+    with pytest.raises(ShapeError, match=r"guidance map: .* got \(1, 3\)"):
+        map_picture(scale[0])
+
+
+# ---------------------------------------------------------------- a step of the training
+
+
+def test_timesteps_cover_one_to_the_start_and_end_a_stride_below(faces: Tensor):
+    around = surroundings(start_t=lambda std: torch.full_like(std, 5).long())
+    settings = SETTINGS.model_copy(update={"batch": 12, "stride": 2})
+    moments = [draw_moment(settings, faces, around, turn(step % 4)) for step in range(4)]
+    drawn = [draw_moment(settings, faces, around, replace(turn(0), generator=step_generator(9, n))) for n in range(20)]
+    t = torch.cat([moment.t for moment in drawn])
+    assert sorted(set(t.tolist())) == [1, 2, 3, 4, 5]
+    for moment in [*moments, *drawn]:
+        assert moment.t_prev.tolist() == [max(int(t) - 2, 0) for t in moment.t]
+
+
+def test_the_face_is_noised_to_its_own_level(faces: Tensor):
+    """What is left after the face is taken away has the schedule's variance at each photo's timestep."""
+    moment = draw_moment(SETTINGS.model_copy(update={"batch": 12}), faces, surroundings(), turn(0))
+    abar = linear_schedule().abar[moment.t]
+    noise = moment.x_t.double() - abar.sqrt().view(-1, 1, 1, 1) * moment.clean
+    share = noise.square().mean(dim=(1, 2, 3)) / (1 - abar)
+    assert torch.allclose(share, torch.ones_like(share), atol=5 * (2 / noise[0].numel()) ** 0.5)
+
+
+def test_the_unguided_step_is_the_samplers(faces: Tensor):
+    """Against the sampler's own step, photo by photo, where each is at a timestep of its own."""
+    around = surroundings()
+    settings = SETTINGS.model_copy(update={"stride": 7, "batch": 6})
+    moment = draw_moment(settings, faces, around, turn(0))
+    x0, sample, _ = step_back(around, moment)
+    for i, (t, t_prev) in enumerate(zip(moment.t.tolist(), moment.t_prev.tolist(), strict=True)):
+        steps = steps_through([0, t] if t_prev == 0 else [0, t_prev, t])
+        assert (steps[0].t, steps[0].t_prev) == (t, t_prev)
+        prediction = around.prior.predict(moment.x_t[i : i + 1], steps[0])
+        noise = moment.noise[i : i + 1]
+        expected, _ = Ancestral().step(prediction, moment.x_t[i : i + 1], steps[0], None, lambda noise=noise: noise)
+        torch.testing.assert_close(x0[i : i + 1], prediction.x0, rtol=0, atol=2e-5)
+        torch.testing.assert_close(sample[i : i + 1], expected, rtol=0, atol=2e-5)
+
+
+def test_the_gradient_goes_through_the_prior(faces: Tensor):
+    """All maps are linear here: d/dx |B J x - g|^2 = 2 J B (B J x - g), with J the denoiser, which is symmetric."""
+    around = surroundings()
+    dim = draw_moment(SETTINGS, faces, around, turn(0))
+    dim = replace(dim, x_t=dim.x_t * 0.05)  # so that the bounds of x0 are not reached
+    _, _, found = step_back(around, dim)
+    power = GaussianFaces().power
+    abar = linear_schedule().abar[dim.t].view(-1, 1, 1, 1)
+    gain = abar.sqrt() * power / (abar * power + 1 - abar)
+
+    def denoise(x: Tensor) -> Tensor:
+        return torch.fft.ifft2(gain * torch.fft.fft2(x.double())).real
+
+    std = dim.std.double()
+    expected = 2 * denoise(blur(blur(denoise(dim.x_t), std) - dim.guidance, std))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_sample_is_judged_by_a_second_evaluation_at_its_own_timestep(faces: Tensor):
+    around = surroundings()
+    moment = draw_moment(SETTINGS, faces, around, turn(0))
+    _, sample, _ = step_back(around, moment)
+    judge(SETTINGS, around, moment, sample)
+    asked = around.prior.network.asked  # pyright: ignore[reportAttributeAccessIssue]
+    assert asked == [moment.t.tolist(), (moment.t - 1).tolist()]
+
+
+def test_the_stages_differ_in_their_measurement(faces: Tensor):
+    seen: list[Tensor] = []
+
+    def mapping(damaged: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(damaged)
+        return damaged * 0.5, torch.full((len(damaged),), 0.25)
+
+    asked: list[Tensor] = []
+
+    def start_t(std: Tensor) -> Tensor:
+        asked.append(std)
+        return torch.full_like(std, 300).long()
+
+    around = surroundings(mapping=mapping, start_t=start_t)
+    first = draw_moment(SETTINGS, faces, around, turn(1))
+    assert not seen
+    low, high = (value * SIZE / 512 for value in SETTINGS.blur_std)
+    assert bool(((first.std >= low) & (first.std <= high)).all())
+    assert len(set(first.std.tolist())) == 3
+    torch.testing.assert_close(first.guidance, blur(first.clean, first.std))
+    second = draw_moment(SETTINGS, faces, around, turn(2))
+    assert len(seen) == 1
+    torch.testing.assert_close(second.guidance, seen[0] - 1)
+    assert second.std.tolist() == [0.25] * 3
+    assert [std.tolist() for std in asked] == [first.std.tolist(), second.std.tolist()]
+    assert float((seen[0] * 2 - 1 - second.clean).abs().mean()) > 0.01  # the photo is damaged, the truth is not
+
+
+# ---------------------------------------------------------------- training
+
+
+class SquaredError(torch.nn.Module):
+    """A distance whose optimum is known to be near the truth, which that of random features is not."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return 100 * (a - b).square().mean(dim=(1, 2, 3))
+
+
+def test_training_makes_the_map_better_than_any_one_number(faces: Tensor, tmp_path: Path):
+    """On a batch that is never trained on: lower than at the start, and than under every uniform scale."""
+    settings = SETTINGS.model_copy(
+        update={"steps": 120, "first_stage": 120, "batch": 8, "warmup": 10, "save_every": 120, "stride": 50,
+                "blur_std": (10.0, 20.0)}
+    )
+    squared = PerceptualDistance("squared error", "", SquaredError())
+    around = surroundings(distance=squared)
+    moment = draw_moment(
+        settings.model_copy(update={"batch": 96}), faces, around, replace(turn(0), generator=step_generator(123, 0))
+    )
+    x0, sample, towards = step_back(around, moment)
+
+    @torch.no_grad()
+    def loss(scale: Tensor | float) -> float:
+        wavelet, perceptual = judge(settings, around, moment, sample - scale * towards)
+        return float(wavelet + settings.perceptual * perceptual)
+
+    start = GuidanceAdjuster(adjuster_layout(settings, around.prior))
+    initialise(start, settings.seed)
+    start.copy_time_embedding(around.prior.network)
+    learned = build_adjuster("learned", trained(settings, faces, tmp_path / "run", distance=squared), {})
+    before, after = (loss(network(moment.guidance, x0, moment.t)) for network in (start, learned))
+    uniform = min(loss(tenth / 10) for tenth in range(11))
+    assert after < 0.99 * before
+    assert after < 0.995 * uniform
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert set(rows[0]) == {"step", "swt", "squared error", "map"}
+    first, last = (sum(row["squared error"] for row in part) for part in (rows[:3], rows[-3:]))
+    assert last < first
+
+
+def test_stop_and_resume_is_exact(faces: Tensor, tmp_path: Path):
+    whole = trained(SETTINGS, faces, tmp_path / "whole")
+    parts: dict[str, Tensor] = {}
+    for _ in range(4):
+        with Run(tmp_path / "parts", recipe="", digest="x") as run:
+            parts = train_adjuster(SETTINGS, faces, run, around=surroundings(), max_steps=1)
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    assert (tmp_path / "whole" / "log.jsonl").read_text() == (tmp_path / "parts" / "log.jsonl").read_text()
+
+
+def test_the_second_stage_changes_what_is_learned(faces: Tensor, tmp_path: Path):
+    one, both = (
+        trained(SETTINGS.model_copy(update={"first_stage": first}), faces, tmp_path / str(first)) for first in (4, 2)
+    )
+    assert not torch.equal(one["last.weight"], both["last.weight"])
+
+
+def test_the_gradient_reaches_only_the_adjuster(faces: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    reached: dict[str, bool] = {}
+    step = torch.optim.AdamW.step
+
+    def spy(self: torch.optim.AdamW, *args: Any) -> Any:
+        reached.update(
+            {str(i): p.grad is not None and bool(p.grad.any()) for i, p in enumerate(self.param_groups[0]["params"])}
+        )
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    around = surroundings()
+    frozen = [*around.prior.network.parameters(), *around.distance.module.parameters()]
+    kept = [parameter.clone() for parameter in frozen]
+    with Run(tmp_path / "run", recipe="", digest="x") as run:
+        state = train_adjuster(SETTINGS, faces, run, around=around)
+    assert all(parameter.grad is None for parameter in frozen)
+    assert all(torch.equal(parameter, old) for parameter, old in zip(frozen, kept, strict=True))
+    names = [name for name, _ in GuidanceAdjuster(adjuster_layout(SETTINGS, around.prior)).named_parameters()]
+    assert {names[int(i)] for i, hit in reached.items() if not hit} == {n for n in names if n.startswith("time_embed")}
+    for key, value in around.prior.network.state_dict().items():
+        if key.startswith("time_embed"):
+            assert torch.equal(state[key], value)
+
+
+KNOBS = {
+    "features": 9, "batch": 2, "learning_rate": 5e-3, "warmup": 3, "ema": 0.5, "seed": 1, "first_stage": 1,
+    "stride": 30, "blur_std": (10.0, 20.0), "degradation": BlindSettings(noise=(60.0, 60.0)), "wavelet": "haar",
+    "bands": (0.0, 0.01, 0.01, 1.0), "perceptual": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def usual(faces: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Tensor:
+    return trained(SETTINGS, faces, tmp_path_factory.mktemp("usual") / "run")["last.bias"]
+
+
+@pytest.mark.parametrize("knob", KNOBS)
+def test_every_knob_turns(knob: str, faces: Tensor, usual: Tensor, tmp_path: Path):
+    assert set(AdjusterSettings.model_fields) - {"steps", "size", "save_every", "kind"} == set(KNOBS)
+    turned = trained(SETTINGS.model_copy(update={knob: KNOBS[knob]}), faces, tmp_path / "turned")["last.bias"]
+    assert not torch.equal(turned, usual)
+
+
+def test_what_is_missing_is_named(faces: Tensor, tmp_path: Path):
+    with pytest.raises(UsageError, match=r"first_stage: 2 steps are left .* blur estimator; .* set first_stage=4"):
+        trained(SETTINGS, faces, tmp_path / "a", mapping=None)
+    with pytest.raises(UsageError, match=r"size: the recipe is for pictures of 32 pixels, .* set size=16"):
+        trained(SETTINGS.model_copy(update={"size": 32}), faces, tmp_path / "b")
+    prior = Prior("other", UNET, torch.nn.Conv2d(3, 6, 1))
+    with pytest.raises(WeightsError, match="expected a prior in the public U-Net layout, got Conv2d"):
+        trained(SETTINGS, faces, tmp_path / "c", prior=prior)
+
+
+def test_maps_are_shown_over_time(faces: Tensor):
+    network = GuidanceAdjuster(adjuster_layout(SETTINGS, surroundings().prior))
+    initialise(network, 0)
+    face = faces[0].float() / 255
+    shown = maps_over_time(network, face, surroundings(), std=1.0, timesteps=(800, 400, 1))
+    assert len(shown) == 3
+    for picture, scale in shown:
+        assert picture.shape == scale.shape == face.shape
+        assert 0 <= float(scale.min()) <= float(scale.max()) <= 1
+    distance = [float((picture - face).abs().mean()) for picture, _ in shown]
+    assert distance == sorted(distance, reverse=True)
+    assert distance[-1] < 0.02
