@@ -593,7 +593,7 @@ def test_noise_between_two_isos_is_that_of_an_amplifier() -> None:
     def level(iso: float) -> NoiseLevel:
         gain = iso / 100
         shot, dark = 0.3 * gain, (1.7 * gain) ** 2 + 0.9**2
-        return NoiseLevel(iso=iso, beta1=(shot,) * 4, beta2=(dark,) * 4, row=0.2 * gain)
+        return NoiseLevel(iso=iso, beta1=(shot, shot, shot, shot), beta2=(dark, dark, dark, dark), row=0.2 * gain)
 
     phone = read_profile("generic-phone")
     profile = phone.model_copy(update={"levels": (level(100), level(400), level(3200))})
