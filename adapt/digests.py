@@ -20,7 +20,7 @@ def settings_digest(settings: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def photo_seed(seed: int, photo_sha256: str) -> int:
-    """The seed of one photo: of the recipe's seed and the photo's content, never of its name or position."""
-    digest = hashlib.sha256(f"{seed}:{photo_sha256}".encode()).digest()
+def photo_seed(seed: int, photo_sha256: str, draw: int = 0) -> int:
+    """The seed of one photo: of the recipe's seed, the photo's content and the draw, never of its name or position."""
+    digest = hashlib.sha256(f"{seed}:{photo_sha256}:{draw}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1  # torch takes a signed 64-bit seed

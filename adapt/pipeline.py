@@ -174,7 +174,7 @@ def run(
     bundle = _export(out, photos, base, outcome, evaluations, size)
     line5(1, 1)
 
-    problems = [f"{r.status}: {id}: {r.reason}" for id, r in read_records(out / "targets").items() if r.reason]
+    problems = [f"{r.status}: {r.id}: {r.reason}" for r in read_records(out / "targets") if r.reason]
     failed = list(result.failed)
     verdict = _verdict(outcome, evaluations)
     resized = f"{summary.resized} of the photographs are of another size; they were resized to {size} px first."
@@ -294,9 +294,9 @@ def _examples(out: Path, with_truth: bool) -> list[Example]:
     """The first accepted photos with all their pictures."""
     folders = {"photo": "photos", "pre-trained": "base", "adapted": "restored"}
     examples: list[Example] = []
-    for id, target in list(accepted_targets(out / "targets").items())[:EXAMPLES]:
+    for id, targets in list(accepted_targets(out / "targets").items())[:EXAMPLES]:
         pictures = {name: read_image(out / folder / f"{id}.png") for name, folder in folders.items()}
-        ordered = {"photo": pictures["photo"], "pre-trained": pictures["pre-trained"], "target": read_image(target)}
+        ordered = {"photo": pictures["photo"], "pre-trained": pictures["pre-trained"], "target": read_image(targets[0])}
         ordered["adapted"] = pictures["adapted"]
         if with_truth:
             ordered["truth"] = read_image(out / "truth" / f"{id}.png")

@@ -42,8 +42,11 @@ class TargetSettings(Settings):
     steps: PositiveInt = Field(description="network evaluations from start_t down to 0")
     solver: Literal["ddpm", "ddim", "dpm++2m"] = "ddpm"
     eta: Annotated[float, Field(ge=0, le=1)] = Field(default=0.0, description="noise of DDIM: 0 none, 1 as ancestral")
+    draws: PositiveInt = Field(
+        default=1, description="targets of each photo, of different noise; fine-tuning sees another one at each step"
+    )
     seed: Annotated[int, Field(ge=0)] = 0
-    batch: PositiveInt = Field(default=8, description="photos at a time; halved when memory runs out")
+    batch: PositiveInt = Field(default=8, description="targets at a time; halved when memory runs out")
     gate: GateSettings = Field(default_factory=lambda: GateSettings())
     compat: Literal["none", "dt-bfr"] = Field(default="none", description="dt-bfr: the public code's steps exactly")
 

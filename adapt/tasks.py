@@ -157,7 +157,7 @@ def finetune(
             "recipe": recipe_digest(settings),
             "restorer": weights_digest(name),
             "distance": distance.digest,
-            "targets": {id: file_digest(path) for id, path in accepted.items()},
+            "targets": {id: [file_digest(path) for path in paths] for id, paths in accepted.items()},
             "photos": [file_digest(path) for path in train.photos.paths],
             "real": str(real),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,10 +15,10 @@ import torch
 
 from adapt.build import load_restorer
 from adapt.errors import PhotoError, TrainingError, UsageError
-from adapt.finetuning.data import split_pairs
+from adapt.finetuning.data import Pictures, split_pairs
 from adapt.finetuning.losses import fools, l1, tells_apart, weighted
 from adapt.photos.files import read_image, write_image
-from adapt.targets.store import accepted_targets
+from adapt.targets.store import accepted_targets, picture_name
 from adapt.tasks import finetune
 from adapt.weights import read_state
 
@@ -171,9 +172,45 @@ def test_refusals(whole: Path, small_photos: Path, targets: Path, small_pack: Pa
     with pytest.raises(UsageError, match="other settings, photos or weights"):
         tune(small_photos, targets, whole, small_pack, "seed=7")
     with pytest.raises(UsageError, match=r"1 targets have no photo of the same name there, first: zz"):
-        split_pairs(small_photos, {"zz": targets / "a.png"}, size=16, holdout=0.1, seed=0)
+        split_pairs(small_photos, {"zz": [targets / "a.png"]}, size=16, holdout=0.1, seed=0)
     with pytest.raises(UsageError, match="at least 2 accepted targets, there are 1"):
-        split_pairs(small_photos, {"a": targets / "a.png"}, size=16, holdout=0.1, seed=0)
+        split_pairs(small_photos, {"a": [targets / "a.png"]}, size=16, holdout=0.1, seed=0)
+
+
+def test_each_step_sees_one_of_a_photos_targets(small_photos: Path, targets: Path, gen: torch.Generator):
+    """Every one of them in time, those of other photos never; without a generator the first."""
+    paths = [path for found in accepted_targets(targets).values() for path in found]
+    given = {"a": paths[:1], "b": paths[1:4], "deep/c": paths[4:6]}
+    train, held = split_pairs(small_photos, given, size=16, holdout=0.1, seed=0)
+    for split in (train, held):
+        for index, id in enumerate(split.ids):
+            own = {picture.numpy().tobytes() for picture in Pictures(given[id], 16).batch(range(len(given[id])))}
+            drawn = [split.any_targets([index], gen)[0].numpy().tobytes() for _ in range(40)]
+            assert set(drawn) == own
+            first = Pictures(given[id], 16).batch([0])
+            assert torch.equal(split.first_targets([index]), first)
+
+
+def test_more_targets_of_the_same_change_no_score(
+    small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
+):
+    """Held-back photos count once however many targets they have."""
+    photos = sorted(targets.rglob("*.png"))
+    repeated = tmp_path / "store"
+    lines = []
+    for picture in photos:
+        id = picture.relative_to(targets).with_suffix("").as_posix()
+        for draw in range(1 + len(id) % 3):
+            name = picture_name(id, draw)
+            (repeated / name).parent.mkdir(parents=True, exist_ok=True)
+            (repeated / name).write_bytes(picture.read_bytes())
+            record = {"id": id, "draw": draw, "photo": "", "photo_sha256": "", "status": "done", "target": name}
+            lines.append(json.dumps(record) + "\n")
+    (repeated / "store.json").write_text("{}")
+    (repeated / "manifest.jsonl").write_text("".join(lines))
+    outcomes = [tune(small_photos, store, tmp_path / store.name / "run", small_pack, max_steps=1).base
+                for store in (targets, repeated)]
+    assert outcomes[0] == pytest.approx(outcomes[1], rel=1e-6)
 
 
 def test_a_photo_that_cannot_be_read_stops_before_the_first_step(
@@ -181,7 +218,7 @@ def test_a_photo_that_cannot_be_read_stops_before_the_first_step(
 ):
     photos = tmp_path / "photos"
     for id, path in accepted_targets(small_photos).items():
-        write_image(photos / f"{id}.png", read_image(path))
+        write_image(photos / f"{id}.png", read_image(path[0]))
     (photos / "f.png").write_bytes(b"not a picture")
     with pytest.raises(PhotoError, match=r"f\.png"):
         tune(photos, targets, tmp_path / "run", small_pack, max_steps=1, on_step=lambda *_: pytest.fail("a step"))

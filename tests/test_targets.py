@@ -43,9 +43,9 @@ def whole(small_photos: Path, small_pack: Path, tmp_path_factory: pytest.TempPat
 
 def test_a_store_is_what_it_says(whole: Path):
     records = read_records(whole)
-    assert list(records) == ["a", "b", "deep/c", "deep/d é 测", "e", "f"]
-    assert all((whole / str(r.target)).is_file() and r.evaluations == 3 for r in records.values())
-    assert set(accepted_targets(whole)) == set(records)
+    assert [record.id for record in records] == ["a", "b", "deep/c", "deep/d é 测", "e", "f"]
+    assert all((whole / str(r.target)).is_file() and r.evaluations == 3 for r in records)
+    assert list(accepted_targets(whole)) == [record.id for record in records]
 
 
 @pytest.mark.parametrize("knobs", [
@@ -61,7 +61,7 @@ def test_every_knob_turns(knobs: list[str], whole: Path, small_photos: Path, sma
 def test_shards_and_batches_make_the_same_pictures(whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):
     for shard in ((0, 2), (1, 2)):
         make(small_photos, tmp_path / "store", small_pack, shard=shard)
-    assert set(read_records(tmp_path / "store")) == set(read_records(whole))
+    assert [r.id for r in read_records(tmp_path / "store")] == [r.id for r in read_records(whole)]
     for name in contents(whole):
         got, truth = read_image(tmp_path / "store" / name), read_image(whole / name)
         assert float((got - truth).abs().max()) <= 1.01 / 255, "within one 8-bit level for any batch"
@@ -119,7 +119,46 @@ def test_a_bad_photo_is_named_and_the_rest_goes_on(small_photos: Path, small_pac
     (photos / "aa.png").write_bytes(b"not a picture")
     summary = make(photos, tmp_path / "store", small_pack)
     assert (summary.count("done"), summary.count("failed")) == (2, 1)
-    assert "aa.png" in str(read_records(tmp_path / "store")["aa"].reason)
+    assert ["aa.png" in str(r.reason) for r in read_records(tmp_path / "store")] == [False, True, False]
+
+
+def test_draws_are_targets_of_other_noise(whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):
+    """The first draw is that of a store with one; each has its folder and its line, and stops change nothing."""
+    class Stop(Exception):
+        pass
+
+    def stop(record: object, done: int, total: int) -> None:
+        if (done, total) == (4, 9):  # the first draw of the second photo
+            raise Stop
+
+    settings = ["draws=3", "solver=ddim", "eta=1"]
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    assert make(small_photos, once, small_pack, *settings, limit=3).count("done") == 9
+    with pytest.raises(Stop):
+        make(small_photos, twice, small_pack, *settings, limit=3, on_photo=stop)
+    make(small_photos, twice, small_pack, *settings, limit=3)
+    assert contents(once) == contents(twice)
+    assert (once / "manifest.jsonl").read_bytes() == (twice / "manifest.jsonl").read_bytes()
+    records = read_records(once)
+    assert [(r.id, r.draw) for r in records] == [(id, draw) for id in ("a", "b", "deep/c") for draw in range(3)]
+    assert len({r.seed for r in records}) == len({r.target_sha256 for r in records}) == 9
+    assert {id: [path.parent.name for path in paths] for id, paths in accepted_targets(once).items()}["a"] == [
+        "images", "images-2", "images-3"
+    ]
+    single = tmp_path / "single"
+    make(small_photos, single, small_pack, *settings, "draws=1", limit=1)
+    difference = read_image(single / "images" / "a.png") - read_image(once / "images" / "a.png")
+    assert float(difference.abs().max()) <= 1.01 / 255
+
+
+def test_an_unreadable_photo_fails_once(small_photos: Path, small_pack: Path, tmp_path: Path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.png").write_bytes((small_photos / "a.png").read_bytes())
+    (photos / "aa.png").write_bytes(b"not a picture")
+    summary = make(photos, tmp_path / "store", small_pack, "draws=2")
+    became = [(r.id, r.draw, r.status) for r in summary.records]
+    assert became == [("a", 0, "done"), ("a", 1, "done"), ("aa", 0, "failed")]
 
 
 def test_refusals(whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -54,15 +55,33 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Photos and targets, the same index in both; ids in the same order."""
+    """Photos with their targets, of which a photo may have several.
+
+    Attributes:
+        ids: names of the photos.
+        photos: by the same index.
+        targets: all targets, those of a photo side by side.
+        draws: for each photo, which of the targets are its.
+    """
 
     ids: list[str]
     photos: Pictures
     targets: Pictures
+    draws: list[range]
+
+    def first_targets(self, indices: Sequence[int]) -> Tensor:
+        """The first target of each photo, (B, 3, S, S) in [0, 1]."""
+        return self.targets.batch([self.draws[index].start for index in indices])
+
+    def any_targets(self, indices: Sequence[int], generator: torch.Generator) -> Tensor:
+        """One of the targets of each photo, drawn at random."""
+        places = torch.rand(len(indices), generator=generator).tolist()
+        draws = [self.draws[index] for index in indices]
+        return self.targets.batch([draw[int(place * len(draw))] for draw, place in zip(draws, places, strict=True)])
 
 
 def split_pairs(
-    photos: Path, targets: dict[str, Path], *, size: int, holdout: float, seed: int
+    photos: Path, targets: Mapping[str, Sequence[Path]], *, size: int, holdout: float, seed: int
 ) -> tuple[Split, Split]:
     """Pairs to train on and pairs held back.
 
@@ -70,7 +89,7 @@ def split_pairs(
 
     Args:
         photos: the folder of photos.
-        targets: accepted target pictures by photo id.
+        targets: accepted target pictures by photo id, one or more of each.
         size: side of the pictures in pixels.
         holdout: share held back, at least one photo.
         seed: the recipe's.
@@ -90,8 +109,12 @@ def split_pairs(
     held = set(drawn[:count])
 
     def part(chosen: list[str]) -> Split:
+        ends = list(accumulate(len(targets[id]) for id in chosen))
         return Split(
-            chosen, Pictures([by_id[id] for id in chosen], size), Pictures([targets[id] for id in chosen], size)
+            chosen,
+            Pictures([by_id[id] for id in chosen], size),
+            Pictures([path for id in chosen for path in targets[id]], size),
+            [range(end - len(targets[id]), end) for id, end in zip(chosen, ends, strict=True)],
         )
 
     return part([id for id in ids if id not in held]), part([id for id in ids if id in held])

@@ -194,7 +194,7 @@ def _mirrored(
     split: Split, chosen: Sequence[int], flips: bool, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """A batch of pairs, each mirrored or not as a whole."""
-    photos, targets = split.photos.batch(chosen), split.targets.batch(chosen)
+    photos, targets = split.photos.batch(chosen), split.any_targets(chosen, generator)
     if not flips:
         return photos, targets
     turned = (torch.rand(len(chosen), generator=generator) < 0.5).view(-1, 1, 1, 1)
@@ -214,14 +214,16 @@ def _restored(network: nn.Module, photos: Pictures, indices: Sequence[int], devi
 
 @torch.no_grad()
 def _score(network: nn.Module, held: Split, objective: ImageObjective, device: torch.device) -> dict[str, float]:
-    """Mean scores on the held-back photos."""
+    """Mean scores on the held-back photos, of each photo over all its targets."""
     network.eval()
+    pairs = [(index, target) for index, draws in enumerate(held.draws) for target in draws]
     sums: dict[str, float] = {}
-    for first in range(0, len(held.ids), EVALUATION_BATCH):
-        indices = range(first, min(first + EVALUATION_BATCH, len(held.ids)))
+    for first in range(0, len(pairs), EVALUATION_BATCH):
+        indices, targets = zip(*pairs[first : first + EVALUATION_BATCH], strict=True)
+        shares = torch.tensor([1 / len(held.draws[index]) for index in indices], dtype=torch.float64)
         restored = network(held.photos.batch(indices).to(device)).float()
-        for name, values in objective.score(restored, held.targets.batch(indices).to(device)).items():
-            sums[name] = sums.get(name, 0.0) + values.double().sum().item()
+        for name, values in objective.score(restored, held.targets.batch(targets).to(device)).items():
+            sums[name] = sums.get(name, 0.0) + (values.cpu().double() * shares).sum().item()
     return {name: value / len(held.ids) for name, value in sums.items()}
 
 
@@ -261,5 +263,5 @@ def _samples(
     indices = range(len(base))
     with _Averaged(state.network, state.ema) as network:
         adapted = _restored(network, held.photos, indices, device)
-    stacked = torch.stack([held.photos.batch(indices), base, adapted, held.targets.batch(indices)], dim=1)
+    stacked = torch.stack([held.photos.batch(indices), base, adapted, held.first_targets(indices)], dim=1)
     return held.ids[: len(base)], list(stacked)

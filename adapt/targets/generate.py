@@ -21,31 +21,36 @@ from adapt.restorers.base import Restorer
 from adapt.settings import TargetSettings
 from adapt.targets.gate import judge
 from adapt.targets.methods import TargetMaker
-from adapt.targets.store import Record, TargetStore
+from adapt.targets.store import Key, Record, TargetStore, picture_name, read_records
 
 OnPhoto = Callable[[Record, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of the photos of this shard: records in the order of the photos."""
+    """What became of the targets of this shard: records in the order of photos and draws."""
 
     records: list[Record]
 
     def count(self, status: str) -> int:
-        """How many photos ended in a status."""
+        """How many targets ended in a status; a photo that cannot be read is one failed target."""
         return sum(record.status == status for record in self.records)
 
     @property
     def resized(self) -> int:
         """How many photos were brought to the prior's size first."""
-        return sum(record.resized for record in self.records)
+        return len({record.id for record in self.records if record.resized})
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
     photo: PhotoFile
     sha256: str
+    draw: int
+
+    @property
+    def key(self) -> Key:
+        return self.photo.id, self.draw
 
 
 def generate_targets(
@@ -64,13 +69,14 @@ def generate_targets(
 ) -> Summary:
     """Make the targets of a folder of photos that are not there yet.
 
-    Batches are cut from the list of all photos, so that a resumed run computes what the uninterrupted one would
-    have; each photo's noise comes from the seed and its content, so that order and shards do not matter.
+    Batches are cut from the list of all targets, the draws of a photo side by side, so that a resumed run computes
+    what the uninterrupted one would have; each target's noise comes from the seed, the photo's content and the draw,
+    so that order and shards do not matter.
 
     Args:
         photos: folder of aligned faces (or one file).
         out: the store.
-        settings: the recipe; batch, seed and gate are read here.
+        settings: the recipe; batch, seed, draws and gate are read here.
         maker: the method with its prior.
         restorer: R of the papers.
         identity: what decides the result, for the store.
@@ -78,7 +84,7 @@ def generate_targets(
         shard: (index, count): this process takes every count-th photo, from index on.
         overwrite: start the store anew.
         device: where the networks are.
-        on_photo: sees each record, with photos finished and photos in all.
+        on_photo: sees each record, with targets finished and targets in all.
 
     Raises:
         UsageError: no photos, an output folder inside the photos, or a store made otherwise.
@@ -86,15 +92,20 @@ def generate_targets(
     refuse_overlap(photos, out)
     chosen = find_photos(photos, limit)[shard[0] :: shard[1]]
     store = TargetStore(out, identity, shard=shard, overwrite=overwrite)
-    items = [_Item(photo, file_digest(photo.path)) for photo in chosen]
-    waiting = set(store.unfinished({item.photo.id: item.sha256 for item in items}))
+    digests = [file_digest(photo.path) for photo in chosen]
+    items = [
+        _Item(photo, digest, draw)
+        for photo, digest in zip(chosen, digests, strict=True)
+        for draw in range(settings.draws)
+    ]
+    waiting = store.unfinished({item.key: item.sha256 for item in items})
     finished = len(items) - len(waiting)
     for first in range(0, len(items), settings.batch):
         group = items[first : first + settings.batch]
-        if not any(item.photo.id in waiting for item in group):
+        if not any(item.key in waiting for item in group):
             continue
         for record, picture in _make_group(group, settings, maker, restorer, device):
-            if record.id not in waiting:
+            if (record.id, record.draw) not in waiting:
                 continue
             if picture is not None and record.target is not None:
                 write_atomic(out / record.target, lambda stream, data=picture: stream.write(data))
@@ -102,8 +113,8 @@ def generate_targets(
             finished += 1
             if on_photo is not None:
                 on_photo(record, finished, len(items))
-    records = store.records()
-    return Summary([records[item.photo.id] for item in items])
+    records = {(record.id, record.draw): record for record in read_records(out)}
+    return Summary([records[item.key] for item in items if item.key in records])
 
 
 def _make_group(
@@ -113,25 +124,28 @@ def _make_group(
     restorer: Restorer,
     device: torch.device | str,
 ) -> list[tuple[Record, bytes | None]]:
-    """Records and encoded pictures of one batch of photos, in their order."""
-    results: dict[str, tuple[Record, bytes | None]] = {}
-    pictures: list[Fitted] = []
-    readable: list[_Item] = []
+    """Records and encoded pictures of one batch of targets, in their order; of an unreadable photo only the first."""
+    results: list[tuple[Record, bytes | None]] = []
+    pictures: dict[str, Fitted] = {}
     for item in group:
-        try:
-            pictures.append(read_fitted(item.photo.path, maker.prior.size))
-            readable.append(item)
-        except PhotoError as error:
-            results[item.photo.id] = (_failed(item, str(error)), None)
+        if item.photo.id not in pictures:
+            try:
+                pictures[item.photo.id] = read_fitted(item.photo.path, maker.prior.size)
+            except PhotoError as error:
+                if item.draw == 0:
+                    results.append((_failed(item, str(error)), None))
+    readable = [item for item in group if item.photo.id in pictures]
     if readable:
-        restored = restorer(torch.stack([picture.image for picture in pictures]).to(device))
-        seeds = [photo_seed(settings.seed, item.sha256) for item in readable]
+        rows = {id: row for row, id in enumerate(pictures)}
+        restored = restorer(torch.stack([picture.image for picture in pictures.values()]).to(device))
+        restored = restored[[rows[item.photo.id] for item in readable]]
+        seeds = [photo_seed(settings.seed, item.sha256, item.draw) for item in readable]
         targets = _within_memory(maker, restored, seeds)
-        rows = zip(readable, pictures, seeds, restored.cpu(), targets.cpu(), strict=True)
-        for item, picture, seed, before, target in rows:
+        for item, seed, before, target in zip(readable, seeds, restored.cpu(), targets.cpu(), strict=True):
             record, encoded = _judged(item, seed, before, target, settings, maker)
-            results[item.photo.id] = replace(record, resized=picture.resized), encoded
-    return [results[item.photo.id] for item in group]
+            results.append((replace(record, resized=pictures[item.photo.id].resized), encoded))
+    order = {item.key: place for place, item in enumerate(group)}
+    return sorted(results, key=lambda result: order[result[0].id, result[0].draw])
 
 
 def _within_memory(maker: TargetMaker, restored: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -156,9 +170,10 @@ def _judged(
     if not scores:
         return _failed(item, reason), None
     picture = encode_png(target)
-    name = f"images/{item.photo.id}.png"
+    name = picture_name(item.photo.id, item.draw)
     record = Record(
         id=item.photo.id,
+        draw=item.draw,
         photo=item.photo.path.name,
         photo_sha256=item.sha256,
         status="rejected" if reason else "done",
@@ -175,5 +190,10 @@ def _judged(
 
 def _failed(item: _Item, reason: str | None) -> Record:
     return Record(
-        id=item.photo.id, photo=item.photo.path.name, photo_sha256=item.sha256, status="failed", reason=reason
+        id=item.photo.id,
+        draw=item.draw,
+        photo=item.photo.path.name,
+        photo_sha256=item.sha256,
+        status="failed",
+        reason=reason,
     )

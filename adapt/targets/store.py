@@ -1,14 +1,15 @@
-"""The target store: pictures, and a manifest with one line per photo, written last.
+"""The target store: pictures, and a manifest with one line per target, written last.
 
     store.json       what the targets were made with: recipe, weights, versions; part of it is the identity
-    manifest.jsonl   one line per photo; a shard writes its own manifest-I-of-N.jsonl beside it
-    images/ID.png    the targets, mirrored like the photos' folders
+    manifest.jsonl   one line per target; a shard writes its own manifest-I-of-N.jsonl beside it
+    images/ID.png    the targets, mirrored like the photos' folders; further draws of them in images-2/, images-3/, ...
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -19,14 +20,17 @@ from adapt.errors import UsageError
 from adapt.runs import versions
 
 Status = Literal["done", "rejected", "failed"]
+Key = tuple[str, int]
+"""A target: the photo's id and the draw."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What became of one photo.
+    """What became of one draw of a photo's target.
 
     Attributes:
         id: the photo's name in its folder, without suffix.
+        draw: which of the recipe's draws, from 0.
         photo, photo_sha256: the file and its content.
         status: done; rejected (by the gate; the picture is kept to be looked at); failed (no picture).
         reason: why it is not done.
@@ -39,6 +43,7 @@ class Record:
     """
 
     id: str
+    draw: int = 0
     photo: str
     photo_sha256: str
     status: Status
@@ -92,59 +97,61 @@ class TargetStore:
         self.manifest = folder / name
 
     def add(self, record: Record) -> None:
-        """Append a photo's line. Its picture must be on the disk already."""
+        """Append a target's line. Its picture must be on the disk already."""
         append_json_line(self.manifest, {k: v for k, v in asdict(record).items() if v is not None and v != {}})
 
-    def records(self) -> dict[str, Record]:
-        """The latest line of each photo, over all shards."""
-        return read_records(self.folder)
+    def unfinished(self, wanted: Mapping[Key, str]) -> set[Key]:
+        """Which of the wanted targets, (id, draw) -> sha256 of the photo, still need work.
 
-    def finished(self, id: str, photo_sha256: str) -> bool:
-        """Whether a photo needs no more work: same content, and a target that is still what was written."""
-        return self._finished(self.records(), id, photo_sha256)
+        None is needed where the photo is the same and the target is still what was written. Failed ones are tried
+        again.
+        """
+        records = {(record.id, record.draw): record for record in read_records(self.folder)}
+        return {key for key, digest in wanted.items() if not self._finished(records.get(key), digest)}
 
-    def unfinished(self, photos: dict[str, str]) -> list[str]:
-        """Ids, of id -> sha256, that still need work (failed ones are tried again)."""
-        records = self.records()
-        return [id for id, digest in photos.items() if not self._finished(records, id, digest)]
-
-    def _finished(self, records: dict[str, Record], id: str, photo_sha256: str) -> bool:
-        record = records.get(id)
+    def _finished(self, record: Record | None, photo_sha256: str) -> bool:
         if record is None or record.status == "failed" or record.photo_sha256 != photo_sha256:
             return False
         picture = self.folder / (record.target or "")
         return picture.is_file() and file_digest(picture) == record.target_sha256
 
 
-def read_records(folder: Path) -> dict[str, Record]:
-    """The latest line of each photo in a store's manifests, in the order of ids.
+def read_records(folder: Path) -> list[Record]:
+    """The latest line of each target in a store's manifests, in the order of ids and draws.
 
     Raises:
         UsageError: the folder is not a target store.
     """
     if not (folder / "store.json").is_file():
         raise UsageError(f"{folder}: not a target store (no store.json); make one with adapt generate-targets")
-    latest: dict[str, Record] = {}
+    latest: dict[Key, Record] = {}
     for manifest in sorted(folder.glob("manifest*.jsonl")):
         for line in read_json_lines(manifest):
             record = Record(**{key: value for key, value in line.items() if key in _KNOWN})
-            latest[record.id] = record
-    return dict(sorted(latest.items()))
+            latest[record.id, record.draw] = record
+    return [latest[key] for key in sorted(latest)]
 
 
-def accepted_targets(folder: Path) -> dict[str, Path]:
+def picture_name(id: str, draw: int) -> str:
+    """Where a target lies in its store. Each draw has a folder, so that no photo's name can meet another's draw."""
+    return f"images{f'-{draw + 1}' if draw else ''}/{id}.png"
+
+
+def accepted_targets(folder: Path) -> dict[str, list[Path]]:
     """Pictures to train on, by photo id: a store's done ones, or all of a plain folder of pictures.
 
     Raises:
         UsageError: none.
     """
     if (folder / "store.json").is_file():
-        records = read_records(folder)
-        found = {id: folder / r.target for id, r in records.items() if r.status == "done" and r.target is not None}
+        found: dict[str, list[Path]] = {}
+        for record in read_records(folder):
+            if record.status == "done" and record.target is not None:
+                found.setdefault(record.id, []).append(folder / record.target)
     else:
         from adapt.photos.folder import find_photos
 
-        found = {photo.id: photo.path for photo in find_photos(folder)}
+        found = {photo.id: [photo.path] for photo in find_photos(folder)}
     if not found:
         raise UsageError(f"{folder}: holds no accepted targets")
     return found
