@@ -86,7 +86,7 @@ class NoiseFit:
         row: standard deviation of the offset that a row shares, DN; 0 where it is not significant.
         uneven: standard deviation of what is proportional to the signal, as a share of it: photosites that respond
             differently, and the fine grain of the surface photographed. 0 where it is not significant.
-        replicates: common line of each bootstrap replicate, (R, 2).
+        replicates: of each bootstrap replicate the common slope and dark, and the square of `uneven`, (R, 3).
         patches: how many flat patches it rests on.
         span: lowest and highest signal among them, DN.
     """
@@ -113,6 +113,12 @@ class NoiseFit:
     def expected(self, signal: np.ndarray, line: np.ndarray) -> np.ndarray:
         """Variance around a plane that a flat patch is expected to have, by one of the lines, DN^2."""
         return line[0] * signal + line[1] + (self.uneven * signal) ** 2 + _known(self.row)
+
+    def band(self, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """95 % interval of what is expected by the common line."""
+        terms = np.stack([signal, signal**0, signal**2])
+        low, high = np.quantile(self.replicates @ terms + _known(self.row), (0.025, 0.975), axis=0)
+        return low, high
 
     def level(self, iso: float) -> NoiseLevel:
         """As a profile stores it."""
@@ -281,7 +287,7 @@ def fit_noise(patches: Patches, generator: torch.Generator) -> NoiseFit:
         shared=(shared[0], shared[1], shared[2], shared[3]),
         row=row,
         uneven=uneven**0.5,
-        replicates=drawn[:, :2],
+        replicates=drawn,
         patches=len(used),
         span=span,
     )

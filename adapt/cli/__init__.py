@@ -13,6 +13,7 @@ import typer
 
 from adapt.cli import packs, recipes
 from adapt.cli.adapting import demo, run
+from adapt.cli.calibrating import calibrate
 from adapt.cli.degrading import degrade
 from adapt.cli.models import evaluate, export, restore
 from adapt.cli.targets import generate_targets
@@ -31,6 +32,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "export": export,
     "pretrain": pretrain,
     "degrade": degrade,
+    "calibrate": calibrate,
 }
 
 app = typer.Typer(
