@@ -9,6 +9,8 @@ from adapt.errors import UsageError
 from adapt.packs.pack import Pack, embedded_packs, load_pack
 
 if TYPE_CHECKING:
+    from adapt.blur.estimator import BlurEstimator
+    from adapt.blur.start_steps import StartSteps
     from adapt.diffusion.prior import Prior
     from adapt.exporting.bundle import BundleModel
     from adapt.perceptual.distance import PerceptualDistance
@@ -31,6 +33,35 @@ def load_prior(name: str | Path) -> Prior:
     pack = load_pack(name)
     state, metadata = pack.read("prior")
     return build_prior(f"{pack.card.name}/prior", state, metadata)
+
+
+def load_blur_estimator(name: str | Path) -> BlurEstimator:
+    """A blur estimator by pack name, pack folder, or a file that `adapt pretrain` wrote.
+
+    Raises:
+        UsageError: no such pack or file.
+        WeightsError: a pack without one, or weights that cannot be read or do not fit.
+    """
+    from adapt.blur.estimator import ARCHITECTURE, build_blur_estimator, load_blur_estimator_file
+
+    if Path(name).suffix in WEIGHT_SUFFIXES:
+        return load_blur_estimator_file(Path(name))
+    pack = load_pack(name)
+    state, metadata = pack.read(ARCHITECTURE)
+    return build_blur_estimator(f"{pack.card.name}/{ARCHITECTURE}", state, metadata)
+
+
+def load_start_steps(name: str | Path) -> StartSteps:
+    """A start-step table by pack name, pack folder, or a file that `adapt pretrain` wrote.
+
+    Raises:
+        UsageError: no such pack.
+        WeightsError: a pack without one, or a file that is not a start-step table.
+    """
+    from adapt.blur.start_steps import ENTRY, load_start_steps_file
+
+    path = Path(name)
+    return load_start_steps_file(path if path.suffix == ".json" else load_pack(name).table(ENTRY))
 
 
 def load_restorer(name: str | Path) -> Restorer:

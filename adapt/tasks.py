@@ -15,11 +15,13 @@ from adapt.errors import UsageError, WeightsError
 from adapt.packs.pack import load_pack
 from adapt.recipe import dump, load_recipe, recipe_digest
 from adapt.settings import (
+    BlurEstimatorSettings,
     FinetuneSettings,
     PerceptualSettings,
     PriorSettings,
     RestorerSettings,
     Settings,
+    StartStepsSettings,
     TargetSettings,
 )
 
@@ -191,24 +193,24 @@ def pretrain(
     max_steps: int | None = None,
     on_step: TrainingProgress | None = None,
 ) -> Path:
-    """Train one of a pack's own networks from clean aligned faces.
+    """Train one of a pack's own networks, or build its start-step table, from clean aligned faces.
 
     Args:
         recipe: name or file of a pretrain recipe.
         faces: folder of clean aligned faces, at least as large as the recipe's size.
-        out: the run folder; the averaged weights end in `weights.safetensors`.
+        out: the run folder; the averaged weights end in `weights.safetensors`, the table in `start-steps.json`.
         overrides: `key=value` for the recipe.
-        pack: whose recipes go first.
-        add_to: folder of a pack to enter the network into.
+        pack: whose recipes go first, and whose networks the training needs.
+        add_to: folder of a pack to enter the network or the table into.
         trained: what to write of the training into the pack's card.
         overwrite: start the run anew.
         max_steps: stop, resumably, after so many steps.
         on_step: progress.
 
     Returns:
-        The weights file.
+        The weights file, or the table's.
     """
-    from adapt.packs.pack import add_network
+    from adapt.packs.pack import add_network, add_table
     from adapt.recipe import KINDS, find_recipe, kind_of
     from adapt.runs import Run
     from adapt.weights import write_state
@@ -216,7 +218,11 @@ def pretrain(
     path = find_recipe(recipe, "pretrain", pack)
     kind = kind_of(path)
     settings = load_recipe(path, KINDS[kind], overrides, pack)
-    digest = settings_digest({"recipe": recipe_digest(settings), "faces": str(faces.resolve())})
+    identity = {"recipe": recipe_digest(settings), "faces": str(faces.resolve())}
+    if isinstance(settings, BlurEstimatorSettings):
+        identity["restorer"] = weights_digest(pack or "tiny")
+    digest = settings_digest(identity)
+    about = {"licence": "CC-BY-4.0", "source": "adapt pretrain", "trained": trained}
     with Run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
         if isinstance(settings, PriorSettings):
             from adapt.pretrain.prior import train_prior
@@ -236,14 +242,29 @@ def pretrain(
 
             state = train_perceptual(settings, faces, run, on_step=on_step, max_steps=max_steps)
             name, architecture, header = "perceptual", "perceptual", json.dumps({"channels": settings.channels})
+        elif isinstance(settings, BlurEstimatorSettings):
+            from adapt.blur.estimator import ARCHITECTURE
+            from adapt.pretrain.blur import train_blur_estimator
+
+            images, model = load_faces(faces, settings.size), load_restorer(pack or "tiny").to(pick_device())
+            layout, state = train_blur_estimator(
+                settings, images, run, restorer=model, on_step=on_step, max_steps=max_steps
+            )
+            name, architecture, header = ARCHITECTURE, ARCHITECTURE, layout.model_dump_json()
+        elif isinstance(settings, StartStepsSettings):
+            from adapt.blur.start_steps import ENTRY, FILE, build_start_steps
+
+            build_start_steps(load_faces(faces, settings.size), settings).save(out / FILE)
+            if add_to is not None:
+                add_table(add_to, ENTRY, out / FILE, {"architecture": ENTRY, **about})
+            return out / FILE
         else:
             raise UsageError(f"{path}: not a pretrain recipe")
     weights = out / "weights.safetensors"
     metadata = {"architecture": architecture, "settings": header}
     write_state(weights, state, metadata)
     if add_to is not None:
-        about = {"architecture": architecture, "licence": "CC-BY-4.0", "source": "adapt pretrain", "trained": trained}
-        add_network(add_to, name, state, metadata, about)
+        add_network(add_to, name, state, metadata, {"architecture": architecture, **about})
     return weights
 
 

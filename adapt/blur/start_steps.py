@@ -24,6 +24,7 @@ from adapt.images import to_signed
 from adapt.settings import Settings, StartStepsSettings, Timestep
 from degradations.cosines import gaussian_transfer
 
+ENTRY: Final = "start-steps"  # of a pack
 FILE: Final = "start-steps.json"
 _BATCH: Final = 16  # pictures transformed at once
 
@@ -181,7 +182,7 @@ def table_of(spectrum: Tensor, settings: StartStepsSettings, *, pictures: int) -
     )
 
 
-def load_start_steps(path: Path) -> StartSteps:
+def load_start_steps_file(path: Path) -> StartSteps:
     """Read a table that `StartSteps.save` wrote.
 
     Raises:

@@ -54,7 +54,7 @@ def finetune(
 def pretrain(
     faces: Annotated[Path, typer.Option("--faces", help="Folder of clean aligned faces.")],
     out: Out,
-    recipe: Annotated[str, typer.Option("--recipe", help="Pretrain recipe: prior, restorer, perceptual.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="Pretrain recipe by name (see adapt recipes list) or file.")],
     overrides: Overrides = None,
     pack: PackName = "tiny",
     add_to: Annotated[Path | None, typer.Option("--add-to", help="Enter the network into this pack's folder.")] = None,
@@ -63,7 +63,7 @@ def pretrain(
     threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train a pack's own networks from clean faces: the prior, the restorer, the perceptual network."""
+    """Train a pack's own networks from clean faces, or build its start-step table."""
     use_threads(threads)
     from adapt.tasks import describe
     from adapt.tasks import pretrain as train
@@ -81,4 +81,4 @@ def pretrain(
         max_steps=max_steps,
         on_step=lambda done, total, values: lines(done, total, describe(values)),
     )
-    print(f"Weights: {weights}")
+    print(f"{'Table' if weights.suffix == '.json' else 'Weights'}: {weights}")

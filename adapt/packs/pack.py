@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 from pydantic import Field, PositiveInt, ValidationError
@@ -99,6 +99,18 @@ class Pack:
             metadata.update(header)
         return state, metadata
 
+    def table(self, name: str) -> Path:
+        """The file of an entry that is no network but a table, checked against its digest.
+
+        Raises:
+            WeightsError: no such entry, or a file that is missing or damaged.
+        """
+        file, expected = next(iter(self.network(name).files.items()))
+        path = self.folder / file
+        if not path.is_file() or file_digest(path) != expected:
+            raise WeightsError(f"{path}: not the file that {self.folder / 'pack.yaml'} names; fetch the pack again")
+        return path
+
 
 def embedded_packs() -> list[str]:
     """Names of the packs that ship with the package."""
@@ -155,7 +167,26 @@ def add_network(
     for stale in folder.glob(f"{name}-*-of-*.safetensors"):
         if stale.name not in files:
             stale.unlink()
+    _enter(folder, name, {**entry, "files": files})
+
+
+def add_table(folder: Path, name: str, table: Path, entry: dict[str, str]) -> None:
+    """Copy a table, a JSON file, into a pack's folder, and enter it in `pack.yaml` beside the networks.
+
+    Args:
+        folder: a pack's folder; its `pack.yaml` must be there.
+        name: what the table is called in the pack.
+        table: the file; its copy has the pack's name for it.
+        entry: architecture, licence, source and trained, for the card.
+    """
+    copy = folder / f"{name}.json"
+    write_text(copy, table.read_text(encoding="utf-8"))
+    _enter(folder, name, {**entry, "files": {copy.name: file_digest(copy)}})
+
+
+def _enter(folder: Path, name: str, entry: dict[str, Any]) -> None:
+    """Put an entry into a pack's card."""
     card_path = folder / "pack.yaml"
     card = yaml.safe_load(card_path.read_text(encoding="utf-8"))
-    card.setdefault("networks", {})[name] = {**entry, "files": files}
+    card.setdefault("networks", {})[name] = entry
     write_text(card_path, yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=110))
