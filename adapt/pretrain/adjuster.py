@@ -10,19 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from adapt.blur.adjuster import GuidanceAdjuster, map_picture
 from adapt.diffusion.prior import Prior
-from adapt.diffusion.schedule import TIMESTEPS, linear_schedule
+from adapt.diffusion.schedule import TIMESTEPS, noised
+from adapt.diffusion.solvers import Ancestral
+from adapt.diffusion.steps import Step, steps_through
 from adapt.errors import UsageError
 from adapt.images import to_signed, to_unit
 from adapt.perceptual.distance import PerceptualDistance
 from adapt.perceptual.swt import swt_loss
 from adapt.pretrain.loop import Network, Progress, Turn, train
-from adapt.pretrain.restorer import blind_pairs, blind_ranges
+from adapt.pretrain.restorer import blind_pairs, blind_ranges, clean_pictures
 from adapt.runs import Run
 from adapt.settings import AdjusterNetworkSettings, AdjusterSettings
 from adapt.training import batch_indices, step_generator
@@ -37,10 +40,10 @@ class Surroundings:
     Attributes:
         prior: the diffusion prior.
         blur: pictures (B, 3, H, W) and std (B,) in pixels, to the pictures with that Gaussian blur.
-        gradient: x_t, x0, guidance (B, 3, H, W) in [-1, 1] and std (B,), to the gradient with respect to x_t of the
-            summed squares of the blurred x0 minus the guidance; x0 was computed from x_t with autograd on. It is
-            handed in, because only guidance terms know it: the map is learned for exactly what will be scaled by it.
-        start_t: std (B,) in pixels to the timesteps (B,) the sampler would start at.
+        gradient: x_t, x0, guidance (B, 3, H, W) in [-1, 1] and std (B,), to what the sampler's map scales: the
+            gradient with respect to x_t of the summed squares of the blurred x0 minus the guidance, as far as the
+            sampler goes along it. x0 was computed from x_t with autograd on.
+        start_t: std in pixels to the timestep at which the sampler would start.
         distance: DISTS where its weights are at hand, else the pack's own; the log has its numbers under its name.
         mapping: degraded photos in [0, 1] to their measurement in [0, 1] and its std (B,) in pixels; only the second
             stage needs it.
@@ -49,7 +52,7 @@ class Surroundings:
     prior: Prior
     blur: Callable[[Tensor, Tensor], Tensor]
     gradient: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-    start_t: Callable[[Tensor], Tensor]
+    start_t: Callable[[float], int]
     distance: PerceptualDistance
     mapping: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
@@ -61,18 +64,22 @@ class Moment:
     Attributes:
         clean: the faces, (B, 3, H, W) in [-1, 1].
         guidance, std: their measurement in [-1, 1] and its blur (B,) in pixels.
-        t, t_prev: timesteps (B,) of both ends of the step.
-        x_t: the faces noised to t.
+        steps: for each photo the step to be taken, and the step after it.
+        x_t: the faces noised to the first of them.
         noise: standard normal, for the step.
     """
 
     clean: Tensor
     guidance: Tensor
     std: Tensor
-    t: Tensor
-    t_prev: Tensor
+    steps: Sequence[tuple[Step, Step]]
     x_t: Tensor
     noise: Tensor
+
+    @property
+    def t(self) -> Tensor:
+        """Timesteps (B,) before the step."""
+        return torch.tensor([step.t for step, _ in self.steps], device=self.x_t.device)
 
 
 def train_adjuster(
@@ -148,9 +155,7 @@ def draw_moment(settings: AdjusterSettings, faces: Tensor, around: Surroundings,
     draw = turn.generator
     first = turn.step < settings.first_stage
     if first or around.mapping is None:
-        clean = faces[chosen].float() / 255
-        mirrored = torch.rand(len(clean), generator=draw) < 0.5
-        clean = torch.where(mirrored.view(-1, 1, 1, 1), clean.flip(-1), clean).to(turn.device)
+        clean = clean_pictures(faces[chosen], draw).to(turn.device)
         low, high = (value * settings.size / REFERENCE_SIZE for value in settings.blur_std)
         std = (low + (high - low) * torch.rand(len(clean), generator=draw)).to(turn.device)
         measured = around.blur(clean, std)
@@ -159,18 +164,17 @@ def draw_moment(settings: AdjusterSettings, faces: Tensor, around: Surroundings,
         damaged, clean = (part.to(turn.device) for part in blind_pairs(faces[chosen], ranges, draw))
         with torch.no_grad():
             measured, std = around.mapping(damaged)
-    start = around.start_t(std).to(turn.device).clamp(1, TIMESTEPS - 1)
-    share = torch.rand(len(clean), generator=draw).to(turn.device)
-    t = 1 + (share * start).long().clamp(max=start.long() - 1)
+    shares = torch.rand(len(clean), generator=draw).tolist()
+    starts = [min(max(around.start_t(level), 1), TIMESTEPS - 1) for level in std.tolist()]
+    steps = [_steps_at(1 + int(share * start), settings.stride) for share, start in zip(shares, starts, strict=True)]
     clean = to_signed(clean)
     noise, later = (torch.randn(clean.shape, generator=draw).to(clean) for _ in range(2))
     return Moment(
         clean=clean,
         guidance=to_signed(measured),
         std=std,
-        t=t,
-        t_prev=(t - settings.stride).clamp(min=0),
-        x_t=_noised(clean, t, noise),
+        steps=steps,
+        x_t=_noised(clean, [step for step, _ in steps], noise),
         noise=later,
     )
 
@@ -179,22 +183,22 @@ def step_back(around: Surroundings, moment: Moment) -> tuple[Tensor, Tensor, Ten
     """The step without guidance, and the guidance gradient (Algorithm 2, lines 7-9 and the gradient of line 11).
 
     Returns:
-        x0 at t, in [-1, 1]; the ancestral sample x' at t_prev, with the learned variance, from the bounded x0 as the
-        sampler's; the gradient with respect to x_t. All (B, 3, H, W), without a graph.
+        x0 at t, in [-1, 1]; the sampler's ancestral sample x', with the learned variance, from the bounded x0; the
+        gradient with respect to x_t. All (B, 3, H, W), without a graph.
     """
+    steps = [step for step, _ in moment.steps]
     with torch.enable_grad():
         x_t = moment.x_t.detach().requires_grad_(True)
-        x0, variance = _predict(around.prior, x_t, moment.t)
+        predictions = around.prior.predict_each(x_t.split(1), steps)
+        x0 = torch.cat([prediction.x0 for prediction in predictions])
         gradient = around.gradient(x_t, x0, moment.guidance, moment.std).detach()
-    x0, variance = x0.detach(), variance.detach()
-    abar, abar_prev = _abar(moment.t), _abar(moment.t_prev)
-    beta = 1 - abar / abar_prev
-    posterior = beta * (1 - abar_prev) / (1 - abar)
-    to_x0, to_x = abar_prev.sqrt() * beta / (1 - abar), (1 - beta).sqrt() * (1 - abar_prev) / (1 - abar)
-    mean = to_x0.to(x0) * x0 + to_x.to(x0) * moment.x_t
-    share = (variance + 1) / 2
-    log_variance = share * beta.log().to(x0) + (1 - share) * posterior.log().to(x0)
-    return x0, mean + (0.5 * log_variance).exp() * moment.noise, gradient
+    samples: list[Tensor] = []
+    with torch.no_grad():
+        for i, (prediction, step) in enumerate(zip(predictions, steps, strict=True)):
+            noise = moment.noise[i : i + 1]
+            sample, _ = Ancestral().step(prediction, moment.x_t[i : i + 1], step, None, partial(torch.clone, noise))
+            samples.append(sample)
+    return x0.detach(), torch.cat(samples), gradient
 
 
 def judge(settings: AdjusterSettings, around: Surroundings, moment: Moment, sample: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,7 +210,7 @@ def judge(settings: AdjusterSettings, around: Surroundings, moment: Moment, samp
     Returns:
         The wavelet loss and the perceptual distance, each the mean over the batch.
     """
-    x0, _ = _predict(around.prior, sample, moment.t_prev)
+    x0 = _clean_image(around.prior, sample, [step for _, step in moment.steps])
     made, clean = to_unit(x0), to_unit(moment.clean)
     wavelet = swt_loss(made, clean, settings.bands, settings.wavelet).mean()
     return wavelet, around.distance(made, clean).mean()
@@ -241,9 +245,10 @@ def maps_over_time(
     noise = torch.randn(clean.shape, generator=step_generator(seed, 0)).to(clean)
     shown: list[tuple[Tensor, Tensor]] = []
     for timestep in timesteps:
-        t = torch.tensor([timestep], device=device)
-        x0, _ = _predict(around.prior, _noised(to_signed(clean), t, noise), t)
-        shown.append((to_unit(x0)[0].cpu(), map_picture(network(guidance, x0, t)[0]).cpu()))
+        step, _ = _steps_at(timestep, 1)
+        x0 = _clean_image(around.prior, _noised(to_signed(clean), [step], noise), [step])
+        scale = network(guidance, x0, torch.tensor([step.t], device=device))
+        shown.append((to_unit(x0)[0].cpu(), map_picture(scale[0]).cpu()))
     return shown
 
 
@@ -264,20 +269,18 @@ def initialise(network: GuidanceAdjuster, seed: int) -> None:
         network.last.bias.fill_(0.5)  # pyright: ignore[reportOptionalMemberAccess]
 
 
-def _predict(prior: Prior, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """x0 clamped to [-1, 1] and the variance channels, every photo at its own timestep."""
-    noise, variance = prior.network(x, t).float().chunk(2, dim=1)
-    abar = _abar(t)
-    x0 = (1 / abar).sqrt().to(x) * x - (1 / abar - 1).sqrt().to(x) * noise
-    return x0.clamp(-1, 1), variance
+def _steps_at(t: int, stride: int) -> tuple[Step, Step]:
+    """The step from timestep t, 1 to 999, to `stride` lower, or to 0; and the step after it."""
+    step, after = steps_through([max(t - stride, 0), t])
+    return step, after
 
 
-def _noised(clean: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    """A draw of q(x_t | x_0), every photo at its own timestep."""
-    abar = _abar(t)
-    return abar.sqrt().to(clean) * clean + (1 - abar).sqrt().to(clean) * noise
+def _clean_image(prior: Prior, x: Tensor, steps: Sequence[Step]) -> Tensor:
+    """x0 in [-1, 1], every photo at its own step."""
+    return torch.cat([prediction.x0 for prediction in prior.predict_each(x.split(1), steps)])
 
 
-def _abar(t: Tensor) -> Tensor:
-    """alpha-bar of timesteps (B,), as (B, 1, 1, 1) float64: its differences from 1 are small."""
-    return linear_schedule().abar.to(t.device)[t].view(-1, 1, 1, 1)
+def _noised(clean: Tensor, steps: Sequence[Step], noise: Tensor) -> Tensor:
+    """A draw of q(x_t | x_0), every photo at its own step."""
+    drawn = [noised(face, step.abar, own) for face, step, own in zip(clean, steps, noise, strict=True)]
+    return torch.stack(drawn)
