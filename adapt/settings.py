@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from degradations.piece import NonNegative, Odd, Positive, Qualities, Share
 from degradations.pieces import AnyPiece
 
 Timestep = Annotated[int, Field(ge=0, le=1000)]
@@ -258,15 +259,15 @@ class CodeFormerSettings(VQGANSettings):
 
 
 class BlindSettings(Settings):
-    """Ranges of the blind degradation, DT-BFR Eq. (9)/(11)."""
+    """Ranges of the blind degradation, from low to high: DT-BFR Eq. (9)/(11)."""
 
-    blur_std: tuple[PositiveFloat, PositiveFloat] = (0.1, 15.0)
-    downsample: tuple[PositiveFloat, PositiveFloat] = (0.8, 32.0)
-    noise: tuple[Weight, Weight] = Field(default=(0.0, 20.0), description="standard deviation on the scale of 255")
-    jpeg: tuple[PositiveInt, PositiveInt] = (30, 100)
-    isotropic: Annotated[float, Field(ge=0, le=1)] = 0.5
-    grey: Annotated[float, Field(ge=0, le=1)] = 0.01
-    kernel_size: PositiveInt = 41
+    blur_std: Positive = (0.1, 15.0)
+    downsample: Positive = (0.8, 32.0)
+    noise: NonNegative = Field(default=(0.0, 20.0), description="standard deviation on the scale of 255")
+    jpeg: Qualities = (30, 100)
+    isotropic: Share = 0.5
+    grey: Share = 0.01
+    kernel_size: Odd = 41
 
 
 class RestorerSettings(TrainingSettings):
@@ -361,7 +362,7 @@ class AdjusterSettings(TrainingSettings):
         description="steps towards faces with a true Gaussian blur; the rest are towards the blur-level mapping"
     )
     stride: PositiveInt = Field(default=1, description="timesteps between x_t and the sample that is judged")
-    blur_std: tuple[PositiveFloat, PositiveFloat] = Field(
+    blur_std: Positive = Field(
         default=(0.1, 15.0), description="of the first stage, in pixels at 512; scaled to `size`"
     )
     degradation: BlindSettings = Field(default=BlindSettings(), description="of the second stage")

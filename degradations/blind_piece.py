@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from degradations.piece import NonNegative, Parameters, Piece, Positive, Qualities, Share, seeded, shrinking, stretched
+from degradations.piece import (
+    NonNegative,
+    Odd,
+    Parameters,
+    Piece,
+    Positive,
+    Qualities,
+    Share,
+    seeded,
+    shrinking,
+    stretched,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -31,14 +42,7 @@ class Blind(Piece):
     jpeg: Qualities = Field(default=(30, 100), description="quality")
     isotropic: Share = Field(default=0.5, description="share of kernels that are round")
     grey: Share = Field(default=0.01, description="share of images turned grey")
-    kernel_size: Annotated[int, Field(ge=1)] = Field(default=41, description="side of the kernel, pixels, odd")
-
-    @field_validator("kernel_size")
-    @classmethod
-    def _odd(cls, size: int) -> int:
-        if size % 2 == 0:
-            raise ValueError(f"expected an odd number of pixels, got {size}")
-        return size
+    kernel_size: Odd = Field(default=41, description="side of the kernel, pixels, odd")
 
     def scaled(self, factor: float) -> Self:
         """Blur and shrinking for smaller pictures; the kernel keeps its taps, so that less of it is cut off."""

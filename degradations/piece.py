@@ -29,6 +29,12 @@ def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
+def _odd(size: int) -> int:
+    if size % 2 == 0:
+        raise ValueError(f"expected an odd number of pixels, got {size}")
+    return size
+
+
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Whole = Annotated[int, Field(ge=0)]
 _Quality = Annotated[int, Field(ge=1, le=100)]
@@ -37,6 +43,7 @@ _Least = Annotated[float, Field(ge=0)]
 _Factor = Annotated[float, Field(ge=1)]
 
 Share: TypeAlias = _Share
+Odd: TypeAlias = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 Range: TypeAlias = Annotated[tuple[float, float], AfterValidator(_ascending)]
 Positive: TypeAlias = Annotated[tuple[_Above, _Above], AfterValidator(_ascending)]
 NonNegative: TypeAlias = Annotated[tuple[_Least, _Least], AfterValidator(_ascending)]

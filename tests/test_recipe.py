@@ -31,7 +31,7 @@ from adapt.recipe import (
     recipe_text,
     recipes_folder,
 )
-from adapt.settings import FinetuneSettings, PriorSettings, Settings, TargetSettings
+from adapt.settings import FinetuneSettings, PriorSettings, RestorerSettings, Settings, TargetSettings
 
 GOOD = """\
 # Targets for a test.
@@ -208,6 +208,28 @@ def test_what_spans_several_settings_is_told_where_they_stand(write: Write) -> N
     )
     (line,) = problems(path, PriorSettings)
     assert line.startswith("r.yaml:3:1: network: channel_mult has 2 levels and num_res_blocks 1")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("blur_std: [15, 0.1]", "blur_std: expected a range from low to high, got [15, 0.1]"),
+        ("downsample: [32, 0.8]", "downsample: expected a range from low to high, got [32, 0.8]"),
+        ("noise: [20, 0]", "noise: expected a range from low to high, got [20, 0]"),
+        ("jpeg: [100, 30]", "jpeg: expected a range from low to high, got [100, 30]"),
+        ("jpeg: [30, 101]", "jpeg.1: should be less than or equal to 100 (got 101)"),
+        ("kernel_size: 40", "kernel_size: expected an odd number of pixels, got 40"),
+    ],
+)
+def test_a_range_that_falls_is_one_problem_with_its_key(write: Write, setting: str, message: str) -> None:
+    path = write(
+        "kind: pretrain-restorer\nsteps: 1\nbatch: 1\nsize: 16\nlearning_rate: 1e-3\n"
+        "network: {img_size: 4, embed_dim: 12, depths: [2], num_heads: [2], window_size: 4, sf: 4, num_feat: 8}\n"
+        f"degradation:\n  {setting}\n"
+    )
+    (line,) = problems(path, RestorerSettings)
+    assert line.startswith("r.yaml:8:")
+    assert line.endswith(f": degradation.{message}")
 
 
 class Blur(Settings):
