@@ -1,108 +1,121 @@
-"""Adapts SwinIR to a camera's noise and compares it with the pre-trained one on people it never saw.
+"""Adapts a restorer to damage it never saw and compares it with the pre-trained one on people it never saw.
 
-    python benchmarks/adaptation.py FACES [--degradation camera-noise-severe] [--rounds N] [targets.KEY=VALUE ...]
+    python benchmarks/adaptation.py FACES --degradation RECIPE[,RECIPE...] [targets.KEY=VALUE ...] [finetune.KEY=...]
 
-FACES is a folder of clean aligned faces, which are degraded. One half (by a hash of the name) is adapted on, its clean
-originals never read; the other half is the table's. Layout of DT-BFR, Table 1.
+FACES is a folder of clean aligned faces, which each recipe degrades. One half (by a hash of the name) is adapted on,
+its clean originals never read; the other half is the table's. Several recipes end in one table in the layout of
+DT-BFR, Table 1: a row for each family of recipes and model, and in each cell the numbers of its members.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from adapt import tasks
 from adapt.build import load_distance
 from adapt.cli.printing import Lines
+from adapt.degrading import degrade
 from adapt.evaluation.compare import evaluate_folder
+from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.sheets import write_sheet
-from adapt.evaluation.tables import markdown_table
-from adapt.packs.pack import load_pack
+from adapt.evaluation.tables import markdown_table, tabulate
+from adapt.packs.pack import Pack, load_pack
 from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import find_photos
 from adapt.photos.pairs import load_fitted
 from adapt.pipeline import sample_writer, split_overrides
-from adapt.recipe import load_recipe
-from adapt.settings import DegradeSettings
-from degradations.chain import degrade
+
+SHOWN = 8  # rows of the contact sheet
 
 
-def make_domain(faces: Path, out: Path, degradation: str, size: int) -> None:
-    """Degraded and clean pictures of both halves, in out/{adapt,test}/{lq,hq}."""
-    pieces = load_recipe(degradation, DegradeSettings).pieces
+def make_domain(faces: Path, out: Path, recipe: str, size: int) -> None:
+    """Clean and degraded pictures of both halves, in out/{adapt,test}/{hq,lq}."""
     for photo in find_photos(faces):
         half = "adapt" if hashlib.sha256(photo.id.encode()).digest()[0] % 2 else "test"
-        name = photo.id.replace("/", "__") + ".png"
-        if (out / half / "lq" / name).exists():
-            continue
-        clean = load_fitted(photo.path, size)
-        seed = int.from_bytes(hashlib.sha256(photo.id.encode()).digest()[1:5], "big")
-        write_image(out / half / "hq" / name, clean, overwrite=True)
-        write_image(out / half / "lq" / name, degrade(clean, pieces, seed)[0], overwrite=True)
+        path = out / half / "hq" / f"{photo.id.replace('/', '__')}.png"
+        if not path.exists():
+            write_image(path, load_fitted(photo.path, size))
+    for half in ("adapt", "test"):
+        degrade(out / half / "hq", out / half / "lq", recipe=recipe)
 
 
-def adapt_once(
-    out: Path, suffix: str, restorer: str, pack: str, method: str, split: dict[str, list[str]]
-) -> str:
-    """Targets by `restorer`, and `restorer` fine-tuned on them; the new run."""
-    lines = Lines(f"targets{suffix}")
+def adapt_to(out: Path, arguments: argparse.Namespace) -> None:
+    """Targets of the one half, the restorer fine-tuned on them, and the other half restored before and after."""
+    split = split_overrides(arguments.overrides)
+    targets = Lines(f"{out.name}: targets")
     tasks.generate_targets(
-        out / "adapt" / "lq", out / f"targets{suffix}", pack=pack, restorer=restorer, method=method,
-        overrides=split["targets"], on_photo=lambda record, done, total: lines(done, total),
+        out / "adapt" / "lq", out / "targets", pack=arguments.pack, method=arguments.method,
+        overrides=split["targets"], on_photo=lambda record, done, total: targets(done, total),
     )
-    lines = Lines(f"fine-tuning{suffix}")
+    training = Lines(f"{out.name}: fine-tuning")
     outcome = tasks.finetune(
-        out / "adapt" / "lq", out / f"targets{suffix}", out / f"finetune{suffix}", pack=pack, restorer=restorer,
+        out / "adapt" / "lq", out / "targets", out / "finetune", pack=arguments.pack, recipe=arguments.recipe,
         overrides=split["finetune"],
-        on_step=lambda done, total, values: lines(done, total, tasks.describe(values)),
-        on_samples=sample_writer(out / f"finetune{suffix}"),
+        on_step=lambda done, total, values: training(done, total, tasks.describe(values)),
+        on_samples=sample_writer(out / "finetune"),
     )
     print(outcome.verdict)
-    return str(out / f"finetune{suffix}")
+    tasks.restore(str(out / "finetune"), out / "test" / "lq", out / "adapted", overwrite=True)
+    tasks.restore(arguments.pack, out / "test" / "lq", out / "base", overwrite=True)
+
+
+def evaluate_domain(out: Path, pack: Pack) -> dict[str, Evaluation]:
+    """Prints the tables of one domain and writes its contact sheet; the evaluations of the held-out half."""
+    distance = load_distance(pack)
+    folders = {"photo": out / "test" / "lq", "pre-trained": out / "base", "adapted": out / "adapted"}
+    truth = out / "test" / "hq"
+    evaluations = {name: evaluate_folder(folder, truth=truth, distance=distance) for name, folder in folders.items()}
+    print(f"\n{out.name}, held-out half; perceptual network: {distance.name}\n\n{markdown_table(evaluations)}")
+    images = out / "targets" / "images"
+    targets = {"targets": evaluate_folder(images, truth=out / "adapt" / "hq", distance=distance)}
+    print(f"\nTargets of the other half, against their originals:\n\n{markdown_table(targets)}")
+    photos = find_photos(truth)
+    shown = photos[:: max(1, len(photos) // SHOWN)][:SHOWN]
+    folders["truth"] = truth
+    rows = [[read_image(folder / f"{photo.id}.png") for folder in folders.values()] for photo in shown]
+    write_sheet(out / "sheet.png", list(folders), rows)
+    return evaluations
+
+
+def joint_table(domains: Mapping[str, Mapping[str, Evaluation]]) -> str:
+    """All domains in the layout of DT-BFR, Table 1: those that differ after their last hyphen share a cell."""
+    families: dict[str, list[str]] = {}
+    for name in domains:
+        families.setdefault(name.rpartition("-")[0] or name, []).append(name)
+    tables = {name: tabulate(evaluations) for name, evaluations in domains.items()}
+    headings = next(iter(tables.values())).headings
+    lines = [["", "model", *headings], ["---", "---", *["---:"] * len(headings)]]
+    for family, members in families.items():
+        label = family + (f" ({' / '.join(name.rpartition('-')[2] for name in members)})" if len(members) > 1 else "")
+        for row, (model, _) in enumerate(tables[members[0]].rows):
+            cells = zip(*(tables[name].rows[row][1] for name in members), strict=True)
+            values = [" / ".join(f"**{c.value}**" if c.best else c.value for c in column) for column in cells]
+            lines.append([label, model, *values])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("faces", type=Path)
-    parser.add_argument("--degradation", default="camera-noise-severe", help="recipe")
+    parser.add_argument("--degradation", default="camera-noise-starlight", help="recipes, separated by commas")
     parser.add_argument("--out", type=Path, default=Path("runs/adaptation"))
     parser.add_argument("--pack", default="tiny")
-    parser.add_argument("--method", default="low-frequency")
-    parser.add_argument("--rounds", type=int, default=1, help="adapt again from the adapted model")
+    parser.add_argument("--method", default="low-frequency", help="targets recipe")
+    parser.add_argument("--recipe", default="swinir", help="finetune recipe")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_intermixed_args()
-    out: Path = arguments.out / arguments.degradation
-    split = split_overrides(arguments.overrides)
     pack = load_pack(arguments.pack)
-    make_domain(arguments.faces, out, arguments.degradation, pack.card.size)
-
-    restorer = arguments.pack
-    for number in range(1, arguments.rounds + 1):
-        suffix = "" if number == 1 else f"-{number}"
-        restorer = adapt_once(out, suffix, restorer, arguments.pack, arguments.method, split)
-        tasks.restore(restorer, out / "test" / "lq", out / f"adapted{suffix}", overwrite=True)
-    tasks.restore(arguments.pack, out / "test" / "lq", out / "base", overwrite=True)
-
-    distance = load_distance(pack)
-    folders = {"photo": out / "test" / "lq", "pre-trained": out / "base", "adapted": out / "adapted"}
-    for number in range(2, arguments.rounds + 1):
-        folders[f"adapted, round {number}"] = out / f"adapted-{number}"
-    evaluations = {
-        name: evaluate_folder(folder, truth=out / "test" / "hq", distance=distance) for name, folder in folders.items()
-    }
-    print(f"\n{arguments.degradation}, held-out half; perceptual network: {distance.name}\n")
-    print(markdown_table(evaluations))
-    targets = {
-        folder.name: evaluate_folder(folder / "images", truth=out / "adapt" / "hq", distance=distance)
-        for folder in sorted(out.glob("targets*"))
-    }
-    print("\nTargets of the other half, against their originals:\n")
-    print(markdown_table(targets))
-    folders["truth"] = out / "test" / "hq"
-    shown = find_photos(out / "test" / "hq")[:: max(1, len(find_photos(out / "test" / "hq")) // 8)][:8]
-    rows = [[read_image(folder / f"{photo.id}.png") for folder in folders.values()] for photo in shown]
-    write_sheet(out / "sheet.png", list(folders), rows)
+    domains: dict[str, dict[str, Evaluation]] = {}
+    for recipe in arguments.degradation.split(","):
+        out = arguments.out / recipe
+        make_domain(arguments.faces, out, recipe, pack.card.size)
+        adapt_to(out, arguments)
+        domains[recipe] = evaluate_domain(out, pack)
+    if len(domains) > 1:
+        print(f"\nAll domains, held-out halves\n\n{joint_table(domains)}")
 
 
 if __name__ == "__main__":
