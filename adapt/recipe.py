@@ -94,7 +94,9 @@ def find_recipe(name_or_path: str | Path, folder: str, pack: str | None = None) 
     if isinstance(name_or_path, Path) or name.endswith((".yaml", ".yml")):
         path = Path(name_or_path)
         if not path.is_file():
-            raise RecipeError(f"{path}: no such recipe file")
+            shipped = path.with_suffix("").as_posix()
+            hint = f"; '{shipped}' ships with the package" if (recipes_folder() / f"{shipped}.yaml").is_file() else ""
+            raise RecipeError(f"{path}: no such recipe file{hint}")
         return path
     root = recipes_folder()
     for place in [f"{pack}/{folder}/{name}"] * (pack is not None) + [f"{folder}/{name}", name]:
@@ -109,7 +111,15 @@ def find_recipe(name_or_path: str | Path, folder: str, pack: str | None = None) 
 
 
 def list_recipes(kind: str | None = None) -> list[RecipeInfo]:
-    """All recipes that ship, sorted by name; of one kind, or of one folder (`pretrain`), if it is given."""
+    """All recipes that ship, sorted by name; of one kind, or of one folder (`pretrain`), if it is given.
+
+    Raises:
+        RecipeError: there is no such kind.
+    """
+    kinds = sorted({*KINDS, *map(folder_of, KINDS)})
+    if kind is not None and kind not in kinds:
+        hint = _nearest(kind, kinds) or f"; one of {', '.join(kinds)}"
+        raise RecipeError(f"no kind of recipe '{kind}'{hint}")
     root = recipes_folder()
     infos: list[RecipeInfo] = []
     for path in sorted(root.rglob("*.yaml")):
@@ -120,7 +130,12 @@ def list_recipes(kind: str | None = None) -> list[RecipeInfo]:
 
 
 def recipe_text(name: str) -> str:
-    """The text of a recipe that ships, comments included; by its full name, or by its last part if that is unique.
+    """The text of a recipe that ships, comments included; `name` and errors as `shipped_recipe`."""
+    return shipped_recipe(name).read_text(encoding="utf-8")
+
+
+def shipped_recipe(name: str) -> Path:
+    """The file of a recipe that ships, by its full name, or by its last part if that is unique.
 
     Raises:
         RecipeError: no such recipe, or several.
@@ -132,7 +147,7 @@ def recipe_text(name: str) -> str:
         raise RecipeError(f"'{name}' names {len(found)} recipes; say which: {', '.join(found)}")
     if not found:
         raise RecipeError(f"no recipe '{name}'{_among(name, list(files))}")
-    return files[found[0]].read_text(encoding="utf-8")
+    return files[found[0]]
 
 
 def _name(path: Path, root: Path) -> str:
@@ -140,11 +155,14 @@ def _name(path: Path, root: Path) -> str:
 
 
 def _among(name: str, known: Sequence[str]) -> str:
-    """The nearest of the known recipes, by its name or the last part of it; or else all of them."""
-    parts = {full.rpartition("/")[2]: full for full in known}
+    """The known recipe of the nearest name, or all that have the nearest name as their last part; or else all."""
+    parts: dict[str, list[str]] = {}
+    for full in known:
+        parts.setdefault(full.rpartition("/")[2], []).append(full)
     near = get_close_matches(name, [*known, *parts], n=1)
     if near:
-        return f"; did you mean '{near[0] if near[0] in known else parts[near[0]]}'?"
+        meant = near if near[0] in known else parts[near[0]]
+        return f"; did you mean {' or '.join(repr(each) for each in meant)}?"
     return f"; there are: {', '.join(known) or 'none'}"
 
 

@@ -136,6 +136,10 @@ def test_packs_and_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
                       ["recipes", "show", "tiny/finetune/swinir"]):
         assert adapt(monkeypatch, *arguments) == 0
         assert capsys.readouterr().out
+    assert adapt(monkeypatch, "recipes", "check", "tiny/finetune/swinir") == 0
+    assert capsys.readouterr().out == "tiny/finetune/swinir: a good finetune recipe\n"
+    assert adapt(monkeypatch, "recipes", "list", "finetun") == 2
+    assert "no kind of recipe 'finetun'; did you mean 'finetune'?" in capsys.readouterr().err
     copy = tmp_path / "my.yaml"
     assert adapt(monkeypatch, "recipes", "copy", "tiny/finetune/swinir", copy) == 0
     assert adapt(monkeypatch, "recipes", "copy", "tiny/finetune/swinir", copy) == 2

@@ -21,6 +21,7 @@ from adapt.draft import Draft, to_yaml
 from adapt.errors import RecipeError
 from adapt.recipe import (
     KINDS,
+    RecipeInfo,
     dump,
     find_recipe,
     folder_of,
@@ -443,6 +444,7 @@ def test_a_name_is_looked_up_in_the_pack_first(name: str, pack: str | None, step
         ("owm", "tiny", "no targets recipe 'owm'; did you mean 'own'?"),
         ("zzz", None, "no targets recipe 'zzz'; there are: other, plain, tiny/targets/own, tiny/targets/plain ("),
         ("away.yaml", None, "away.yaml: no such recipe file"),
+        ("targets/plain.yaml", None, "targets/plain.yaml: no such recipe file; 'targets/plain' ships with the package"),
         ("zzz", "tiny", "no targets recipe 'zzz'; there are: other, own, plain ("),
     ],
 )
@@ -464,8 +466,20 @@ def test_recipes_are_listed_and_shown() -> None:
     assert recipe_text("targets/plain").startswith("# Targets for a test.\n")
     with pytest.raises(RecipeError, match="'plain' names 2 recipes; say which: targets/plain, tiny/targets/plain"):
         recipe_text("plain")
-    with pytest.raises(RecipeError, match="no recipe 'plin'; did you mean 'tiny/targets/plain'"):
+    with pytest.raises(RecipeError, match="no recipe 'plin'; did you mean 'targets/plain' or 'tiny/targets/plain'"):
         recipe_text("plin")
+    with pytest.raises(RecipeError, match="no kind of recipe 'target'; did you mean 'targets'"):
+        list_recipes("target")
+
+
+@pytest.mark.parametrize("pack", [None, "tiny"])
+@pytest.mark.parametrize("info", list_recipes(), ids=lambda info: info.name)
+def test_every_name_that_is_listed_is_found(info: RecipeInfo, pack: str | None) -> None:
+    """By every command that takes such a recipe, whatever its pack; by its last part too, within its kind and pack."""
+    folder = folder_of(info.kind)
+    assert find_recipe(info.name, folder, pack) == info.path
+    assert find_recipe(info.path.stem, folder, info.name.split("/")[0]) == info.path
+    assert recipe_text(info.name) == info.path.read_text(encoding="utf-8")
 
 
 def test_a_file_tells_its_kind(write: Write) -> None:

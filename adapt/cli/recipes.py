@@ -19,8 +19,10 @@ def recipes_list(
     """Recipes that ship."""
     from adapt.recipe import list_recipes
 
-    for info in list_recipes(kind):
-        print(f"{info.name:<32} {info.description}")
+    infos = list_recipes(kind)
+    width = max((len(info.name) for info in infos), default=0)
+    for info in infos:
+        print(f"{info.name:<{width}}  {info.description}")
 
 
 @app.command("show")
@@ -47,9 +49,12 @@ def recipes_copy(
 
 
 @app.command("check")
-def recipes_check(file: Annotated[Path, typer.Argument(help="A recipe file.")]) -> None:
-    """Check a recipe file; all problems at once, with their lines."""
-    from adapt.recipe import KINDS, kind_of, load_recipe
+def recipes_check(
+    recipe: Annotated[str, typer.Argument(help="A file of yours (ends in .yaml), or as recipes list prints it.")],
+) -> None:
+    """Check a recipe; all problems at once, with their lines."""
+    from adapt.recipe import KINDS, kind_of, load_recipe, shipped_recipe
 
-    load_recipe(file, KINDS[kind_of(file)])
-    print(f"{file}: a good {kind_of(file)} recipe")
+    path = Path(recipe) if recipe.endswith((".yaml", ".yml")) else shipped_recipe(recipe)
+    load_recipe(path, KINDS[kind_of(path)])
+    print(f"{recipe}: a good {kind_of(path)} recipe")
