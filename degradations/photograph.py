@@ -87,7 +87,7 @@ class Camera:
 
     scale: by how much both sides shrink before the sensor sees them, and grow again at the end.
     curve: tone, on the way in and out.
-    demosaic: see `bayer.demosaic`.
+    demosaic: see `bayer.demosaic`. DT-BFR has a network; of these, "bilinear" comes nearest to it under noise.
     noise: "gaussian" as in DT-BFR, or "poisson" with Gaussian read noise.
     quantise: whether DN are whole numbers. DT-BFR's public code leaves them as they are.
     clip_black: whether what noise pushed below black is cut off before demosaicing, as in DT-BFR's public code;
@@ -100,7 +100,7 @@ class Camera:
 
     scale: int = 4
     curve: Curve = "gamma"
-    demosaic: Demosaic = "hamilton-adams"
+    demosaic: Demosaic = "bilinear"
     noise: NoiseModel = "gaussian"
     quantise: bool = True
     clip_black: bool = True
