@@ -139,6 +139,20 @@ def test_the_map_is_between_0_and_1_at_any_size_and_knows_the_time(gen: torch.Ge
         network(guidance, x0[:1], torch.tensor([20, 20]))
 
 
+@pytest.mark.parametrize(("begin", "wanted"), [(1.5, 0.25), (-0.5, 0.75)])
+def test_a_map_comes_back_from_beyond_its_ends(begin: float, wanted: float):
+    network = GuidanceAdjuster(AdjusterNetworkSettings(features=8, model_channels=32))
+    bias = network.last.bias
+    assert bias is not None
+    with torch.no_grad():
+        network.last.weight.zero_()
+        bias.fill_(begin)
+    picture = torch.zeros(1, 3, 4, 4)
+    for target, moves in ((wanted, True), (begin, False)):  # what is wanted beyond the ends does not lead further out
+        (gradient,) = torch.autograd.grad((network(picture, picture, torch.tensor([5])) - target).square().sum(), bias)
+        assert bool(gradient.any()) is moves
+
+
 def test_a_file_without_header_is_rebuilt_from_its_shapes_and_another_is_refused(gen: torch.Generator):
     network = GuidanceAdjuster(AdjusterNetworkSettings(features=8, model_channels=32))
     again = build_adjuster("mine", network.state_dict(), {})
@@ -148,6 +162,8 @@ def test_a_file_without_header_is_rebuilt_from_its_shapes_and_another_is_refused
     assert not any(parameter.requires_grad for parameter in again.parameters())
     with pytest.raises(WeightsError, match="mine: not a guidance adjuster"):
         build_adjuster("mine", {"conv.weight": torch.zeros(1)}, {})
+    with pytest.raises(WeightsError, match="mine: expected a guidance-adjuster, its header names unet"):
+        build_adjuster("mine", network.state_dict(), {"architecture": "unet"})
 
 
 def test_map_pictures_go_from_blue_over_white_to_red():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,18 +13,40 @@ from adapt.errors import ShapeError, WeightsError
 from adapt.settings import AdjusterNetworkSettings
 from adapt.weights import load_weights
 
+ARCHITECTURE: Final = "guidance-adjuster"
+
 # Fig. 12: blue where the prior is free, red where the guidance holds it; white is halfway.
 _FREE = (0.13, 0.30, 0.78)
 _HELD = (0.80, 0.10, 0.15)
+
+
+class _Bounded(torch.autograd.Function):
+    """Clamp to [0, 1] whose gradient vanishes outside only where it would lead further out.
+
+    With that of a plain clamp, a map that is 1 everywhere, which is soon reached, would stay so for ever.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        ctx.save_for_backward(value)
+        return value.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        (value,) = ctx.saved_tensors
+        (gradient,) = grad_outputs
+        outwards = ((value > 1) & (gradient < 0)) | ((value < 0) & (gradient > 0))
+        return gradient.masked_fill(outwards, 0)
 
 
 class GuidanceAdjuster(nn.Module):
     """A map in [0, 1] by which the guidance gradient of each pixel and channel is scaled.
 
     Three 3x3 convolutions with ELU between them and a clamp to [0, 1] at the end, at any resolution (DynFaceRestore
-    Table 5, Fig. 9). The paper does not say how the timestep enters: the prior's time embedding (SiLU, linear, as in
-    the prior's own blocks) is added after the first convolution. That embedding is a frozen copy, so that the file of
-    an adjuster is complete. Borders are repeated, not black, because the edge of a picture is no edge in it.
+    Table 5, Fig. 9). ReLU-1 is that clamp; training may lead back from beyond its ends. The paper does not say how the
+    timestep enters: the prior's time embedding (SiLU, linear, as in the prior's own blocks) is added after the first
+    convolution. That embedding is a frozen copy, so that the file of an adjuster is complete. Borders are repeated,
+    not black, because the edge of a picture is no edge in it.
     """
 
     def __init__(self, settings: AdjusterNetworkSettings) -> None:
@@ -59,7 +83,8 @@ class GuidanceAdjuster(nn.Module):
         embedding = self.time_embed(timestep_embedding(timesteps, self.settings.model_channels))
         shift = self.time(F.silu(embedding))[:, :, None, None]
         features = F.elu(self.first(torch.cat([guidance, x0], dim=1)) + shift)
-        return self.last(F.elu(self.second(features))).clamp(0, 1)
+        bounded: Tensor = _Bounded.apply(self.last(F.elu(self.second(features))))  # pyright: ignore[reportAssignmentType]
+        return bounded
 
     def copy_time_embedding(self, network: nn.Module) -> None:
         """Take over the time embedding of the prior's network.
@@ -85,6 +110,8 @@ def build_adjuster(name: str, state: dict[str, Tensor], metadata: dict[str, str]
     Raises:
         WeightsError: not an adjuster.
     """
+    if metadata.get("architecture", ARCHITECTURE) != ARCHITECTURE:
+        raise WeightsError(f"{name}: expected a {ARCHITECTURE}, its header names {metadata['architecture']}")
     stored = metadata.get("settings")
     if stored:
         settings = AdjusterNetworkSettings.model_validate_json(stored)

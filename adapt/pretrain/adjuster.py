@@ -29,8 +29,7 @@ from adapt.pretrain.restorer import blind_pairs, blind_ranges, clean_pictures
 from adapt.runs import Run
 from adapt.settings import AdjusterNetworkSettings, AdjusterSettings
 from adapt.training import batch_indices, step_generator
-
-REFERENCE_SIZE = 512  # the paper's lengths are pixels at this side
+from degradations.blind import PUBLISHED_SIZE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +155,7 @@ def draw_moment(settings: AdjusterSettings, faces: Tensor, around: Surroundings,
     first = turn.step < settings.first_stage
     if first or around.mapping is None:
         clean = clean_pictures(faces[chosen], draw).to(turn.device)
-        low, high = (value * settings.size / REFERENCE_SIZE for value in settings.blur_std)
+        low, high = (value * settings.size / PUBLISHED_SIZE for value in settings.blur_std)
         std = (low + (high - low) * torch.rand(len(clean), generator=draw)).to(turn.device)
         measured = around.blur(clean, std)
     else:
@@ -255,7 +254,7 @@ def maps_over_time(
 def initialise(network: GuidanceAdjuster, seed: int) -> None:
     """Draw the weights anew from the run's own generator: PyTorch's defaults come from a global one.
 
-    The map starts near one half everywhere: where the clamp cuts it off, no gradient comes back.
+    The map starts near one half everywhere.
     """
     generator = step_generator(seed, 0, rank=-1)
     with torch.no_grad():
