@@ -1,0 +1,217 @@
+"""Guidance by Gaussian blurs: the clean image, blurred, should be the restored photo, blurred as much (DynFaceRestore).
+
+The blur level is refined on the way, every photo's by itself, and may differ from region to region.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from adapt.blur.adjuster import GuidanceAdjuster
+from adapt.blur.labels import std_limits
+from adapt.blur.mapping import GUIDES, guide_stds
+from adapt.diffusion.sampler import Job, Misfit
+from adapt.diffusion.steps import Step
+from adapt.errors import UsageError
+from adapt.guidance.regions import region_weights
+from degradations.cosines import from_cosines, gaussian_response, to_cosines
+
+
+class BlurMemory(NamedTuple):
+    """What the term remembers.
+
+    Attributes:
+        guides: the measurements, (B, G, 3, H, W) in [-1, 1], the most blurred first.
+        std: what their blurs are now believed to be, (B, G, R) float64 in pixels.
+        starts: the timesteps at which they join, (B, G).
+        scale_map: by what the adjuster scaled the last gradient, (B, 3, H, W) in [0, 1]; None without one.
+    """
+
+    guides: Tensor
+    std: Tensor
+    starts: Tensor
+    scale_map: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class BlurMisfit(Misfit):
+    """A misfit that also says how the blur levels should move.
+
+    Attributes:
+        std_slope: its derivative with respect to each blur level, (B, G, R) float64.
+        std_bend: twice the squared norm of the blurred image's derivative, weighted: the misfit's second derivative
+            if blur were linear in its level.
+    """
+
+    std_slope: Tensor
+    std_bend: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GaussianBlur:
+    """Descends the squared distance between blurred prediction and blurred restored photo.
+
+    Attributes:
+        weights: lambda of one to four guidances; blur levels std, std - 1, ... (Eq. 15, Algorithm 3, Table 7).
+        scale: s of Eq. (5), 1 in Algorithm 1; the adjuster's map multiplies it.
+        std_rate: s of Eq. (7), 1 in Algorithm 1; 0 leaves the blur levels as they were estimated.
+        through_network: whether the gradient is taken with respect to x_t, through the network (Eq. 5), or stays at
+            x0: no backward pass, about a third of the time.
+        limit: whether no step goes further than where the misfit, were it linear, would vanish.
+        regions: windows along a side that have a blur level of their own; 1 is the paper.
+        start_t: blur level in pixels to the timestep at which its guidance joins; None: all act from the start.
+        adjuster: DGSA; None guides every pixel alike.
+
+    Source: DynFaceRestore Eq. (5), (7), (12), (13), Algorithms 1 and 3. Squared norms are sums over the pixels in
+    [-1, 1], as in DPS. Differs: the paper says nothing of how far a step may lead. Where the noise is strong, x0
+    follows x_t fifty-fold, and the step of Eq. (5) with s = 1 overshoots a thousandfold; `limit` is Polyak's step for
+    a misfit that can reach 0. In the same way, the std moves no further than to the minimum of the misfit's linear
+    model, and stays within 0.1 to 15 pixels at 512.
+    """
+
+    weights: tuple[float, ...] = (1.0,)
+    scale: float = 1.0
+    std_rate: float = 1.0
+    through_network: bool = True
+    limit: bool = True
+    regions: int = 1
+    start_t: Callable[[float], int] | None = None
+    adjuster: GuidanceAdjuster | None = None
+    acts_on: Literal["gradient"] = "gradient"
+
+    def __post_init__(self) -> None:
+        if not GUIDES[0] <= len(self.weights) <= GUIDES[1] or min(self.weights) <= 0:
+            raise UsageError(
+                f"gaussian_blur: expected {GUIDES[0]} to {GUIDES[1]} positive weights, got {list(self.weights)}"
+            )
+
+    def begin(self, job: Job) -> BlurMemory:
+        """The measurements of a job, each the restored photo under its blur (Eq. 8, 15).
+
+        Raises:
+            UsageError: a job without blur levels, or with another number of regions.
+        """
+        expected = (len(job.restored), self.regions**2)
+        if job.std is None or tuple(job.std.shape) != expected:
+            got = "none" if job.std is None else tuple(job.std.shape)
+            raise UsageError(f"gaussian_blur: expected the blur levels of the photos, {expected}, got {got}")
+        std = self._guide_stds(job.std.double(), job.restored.shape[-1])
+        guides = self._blurred(job.restored, std)
+        return BlurMemory(guides, std, self._starts(std).to(std.device), None)
+
+    def _guide_stds(self, std: Tensor, size: int) -> Tensor:
+        """(B, R) to (B, G, R)."""
+        stds = guide_stds(std.reshape(-1), len(self.weights), size)
+        return stds.view(*std.shape, len(self.weights)).transpose(1, 2)
+
+    def _starts(self, std: Tensor) -> Tensor:
+        """The timesteps (B, G) from which the guidances act; of regions, the blurriest one's. The first acts always."""
+        if self.start_t is None:
+            return torch.full(std.shape[:2], math.inf)
+        levels = std.amax(dim=2).tolist()
+        starts = torch.tensor([[float(self.start_t(level)) for level in photo] for photo in levels])
+        starts[:, 0] = math.inf
+        return starts
+
+    def _blurred(self, image: Tensor, std: Tensor) -> Tensor:
+        """An image (B, 3, H, W) under each blur (B, G, R), blended over the regions: (B, G, 3, H, W)."""
+        size = (image.shape[2], image.shape[3])
+        response = gaussian_response(std.reshape(-1), size).to(image).view(*std.shape, 1, *size)
+        return (from_cosines(to_cosines(image)[:, None, None] * response) * self._windows(image)).sum(dim=2)
+
+    def _windows(self, image: Tensor) -> Tensor:
+        return region_weights(self.regions, (image.shape[2], image.shape[3])).to(image)
+
+    def misfit(self, x0: Tensor, step: Step, memory: BlurMemory) -> BlurMisfit:
+        """sum_i w_i ||y_i - k_i * x0||^2 with its exact derivatives; w_i are the weights that act, scaled to sum 1."""
+        weights = torch.tensor(self.weights, dtype=torch.float64, device=memory.starts.device)
+        acting = (memory.starts >= step.t) * weights
+        shares = (acting / acting.sum(dim=1, keepdim=True)).to(x0)
+        with torch.enable_grad():
+            image = x0.detach().requires_grad_(True)
+            residual = self._blurred(image, memory.std) - memory.guides
+            values = (shares * residual.square().sum(dim=(2, 3, 4))).sum(dim=1)
+            (slope,) = torch.autograd.grad(values.sum(), image)
+        if not self.std_rate:
+            return BlurMisfit(values.detach(), slope, torch.zeros_like(memory.std), torch.ones_like(memory.std))
+        bends = self._std_derivative(x0, memory.std)
+        weighted = shares[:, :, None]
+        std_slope = 2 * weighted * (bends * residual.detach()[:, :, None]).sum(dim=(3, 4, 5))
+        std_bend = 2 * weighted * bends.square().sum(dim=(3, 4, 5))
+        return BlurMisfit(values.detach(), slope, std_slope.double(), std_bend.double())
+
+    def _std_derivative(self, image: Tensor, std: Tensor) -> Tensor:
+        """The derivative of `_blurred` with respect to each blur level, (B, G, R, 3, H, W).
+
+        The response of a Gaussian is exp(-q std^2), so its derivative is -2 q std times itself.
+        """
+        size = (image.shape[2], image.shape[3])
+        level = std.reshape(-1)
+        exponent = -gaussian_response(torch.ones_like(level[:1]), size).log()
+        change = -2 * exponent * level[:, None, None, None] * gaussian_response(level, size)
+        change = change.to(image).view(*std.shape, 1, *size)
+        return from_cosines(to_cosines(image)[:, None, None] * change) * self._windows(image)
+
+    def apply(
+        self, sample: Tensor, step: Step, memory: BlurMemory, *, x0: Tensor, misfit: Misfit, gradient: Tensor
+    ) -> tuple[Tensor, BlurMemory]:
+        """One step down: the sample by Eq. (5) or (12), the blur levels by Eq. (7)."""
+        length = _step_length(misfit.value, gradient, scale=self.scale, limit=self.limit)
+        if not self.through_network:
+            length = length * step.abar_prev**0.5  # the share of x0 in the sample
+        scale_map = None
+        if self.adjuster is not None:
+            timesteps = torch.full((len(x0),), step.t, device=x0.device)
+            scale_map = self.adjuster(memory.guides[:, 0].float(), x0.float(), timesteps).to(gradient)
+            gradient = scale_map * gradient
+        refined = self._refined(memory.std, step, cast("BlurMisfit", misfit), size=x0.shape[-1])
+        return sample - length * gradient, memory._replace(std=refined, scale_map=scale_map)
+
+    def _refined(self, std: Tensor, step: Step, misfit: BlurMisfit, *, size: int) -> Tensor:
+        """Eq. (7) with the factor sqrt(abar) of Algorithm 1, line 12; levels that are not finite stay."""
+        rate = torch.minimum(1 / misfit.std_bend, torch.full_like(std, self.std_rate))
+        moved = std - step.abar**0.5 * rate * misfit.std_slope
+        return torch.where(moved.isfinite(), moved, std).clamp(*std_limits(size))
+
+
+def blur_gradient(x_t: Tensor, x0: Tensor, guidance: Tensor, std: Tensor) -> Tensor:
+    """The gradient with respect to x_t of ||guidance - k * x0||^2, shortened as `GaussianBlur` does at scale 1.
+
+    For the training of the adjuster.
+
+    Args:
+        x_t: the noisy images, (B, 3, H, W); they require a gradient.
+        x0: computed from x_t, with its graph, in [-1, 1].
+        guidance: the measurements in [-1, 1].
+        std: their blurs, (B,) in pixels.
+    """
+    term = GaussianBlur()
+    levels = std.double()[:, None, None]
+    memory = BlurMemory(guidance[:, None], levels, torch.full(levels.shape[:2], math.inf, device=std.device), None)
+    misfit = term.misfit(x0, _ANY, memory)
+    (gradient,) = torch.autograd.grad(x0, x_t, misfit.slope)
+    return _step_length(misfit.value, gradient, scale=term.scale, limit=term.limit) * gradient
+
+
+def _step_length(value: Tensor, gradient: Tensor, *, scale: float, limit: bool) -> Tensor:
+    """By how much of the gradient each photo moves, (B, 1, 1, 1)."""
+    length = torch.full_like(value, scale)
+    if limit:
+        steepness = gradient.square().sum(dim=(1, 2, 3)).clamp(min=torch.finfo(gradient.dtype).tiny)
+        length = torch.minimum(length, value / steepness)
+    return length[:, None, None, None]
+
+
+_ANY = Step(t=0, t_prev=-1, abar=1.0, abar_prev=1.0, log_posterior_variance=0.0)
+
+
+def guidance_maps(memories: Sequence[object]) -> list[Tensor]:
+    """The adjuster's maps among the memories of a step's terms, each (B, 3, H, W) in [0, 1]; for pictures of them."""
+    found = [memory.scale_map for memory in memories if isinstance(memory, BlurMemory)]
+    return [scale_map for scale_map in found if scale_map is not None]
