@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from adapt.finetuning.codes import Teacher
 from adapt.finetuning.data import Pictures, Split
 from adapt.finetuning.discriminator import UNetDiscriminator
-from adapt.finetuning.losses import tells_apart
-from adapt.finetuning.objectives import OBJECTIVES, Distance, ImageObjective
+from adapt.finetuning.losses import Distance, tells_apart
+from adapt.finetuning.objectives import OBJECTIVES, Objective
 from adapt.finetuning.state import State
 from adapt.restorers.base import Restorer
 from adapt.runs import Run
-from adapt.settings import FinetuneSettings
+from adapt.settings import CodeFinetuneSettings, FinetuneSettings, TuningSettings
 from adapt.training import Ema, batch_indices, check_finite, cosine, step_generator
 
 OnStep = Callable[[int, int, dict[str, float]], None]
@@ -63,9 +64,10 @@ def finetune(
     train: Split,
     held: Split,
     *,
-    settings: FinetuneSettings,
+    settings: FinetuneSettings | CodeFinetuneSettings,
     distance: Distance,
     run: Run,
+    teacher: Teacher | None = None,
     real: Pictures | None = None,
     on_step: OnStep | None = None,
     on_samples: OnSamples | None = None,
@@ -79,6 +81,7 @@ def finetune(
         settings: the recipe.
         distance: the perceptual distance.
         run: the open run folder.
+        teacher: what gives the codes of targets, where the recipe's objective is codes.
         real: sharp faces for the discriminator; the accepted targets themselves, unpaired, where None. DT-BFR takes
             70,000 FFHQ photographs.
         on_step: called with step, steps and losses.
@@ -88,12 +91,16 @@ def finetune(
     Raises:
         PhotoError: a photo cannot be read or is not square.
         TrainingError: a loss is not finite; the last state is kept.
+        UsageError: a restorer that does not offer what the objective needs.
     """
     from accelerate import Accelerator
 
     accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
     device = accelerator.device
-    objective = OBJECTIVES[settings.objective](settings, distance)
+    if isinstance(teacher, nn.Module):
+        teacher.to(device).eval()
+    objective = OBJECTIVES[settings.objective](settings, restorer, distance, teacher)
+    module = objective.module()
     state = _fresh(restorer, settings)
     resized = train.photos.resized() + held.photos.resized()
     last = run.folder / "last" / "state.pt"
@@ -102,13 +109,13 @@ def finetune(
     if last.exists():
         state.load(last, run.digest)
     else:
-        state.base_parts = _score(state.network, held, objective, device)
+        state.base_parts = _score(module, held, objective, device)
         state.best_parts = state.base_parts
         state.base_score = state.best_score = state.base_parts["total"]
         restorer.save(run.folder / "best.safetensors", metadata={"step": "0"})
     run.rewind(state.step)
     state.ema.shadow = {key: value.to(device) for key, value in state.ema.shadow.items()}
-    network, optimizer = accelerator.prepare(state.network, state.optimizer)
+    network, optimizer = accelerator.prepare(module, state.optimizer)
     discriminator, discriminator_optimizer = state.discriminator, state.discriminator_optimizer
     if discriminator is not None and discriminator_optimizer is not None:
         discriminator, discriminator_optimizer = accelerator.prepare(discriminator, discriminator_optimizer)
@@ -128,8 +135,8 @@ def finetune(
         if discriminator is not None:
             discriminator.requires_grad_(False)  # the generator's loss must not reach the discriminator (FACTS 4.1)
         with accelerator.autocast():
-            restored = network(photos).float()
-            total, parts = objective.losses(restored, targets, discriminator)
+            output = network(photos)
+            total, parts = objective.losses(output, targets, discriminator)
         check_finite(parts, step)
         accelerator.backward(total)
         accelerator.clip_grad_norm_(network.parameters(), 1.0)
@@ -140,15 +147,16 @@ def finetune(
         if discriminator is not None and discriminator_optimizer is not None:
             discriminator.requires_grad_(True)
             picked = torch.randint(len(reals), (len(photos),), generator=generator).tolist()
+            restored = objective.picture(output).detach()
             with accelerator.autocast():
-                loss = tells_apart(discriminator(reals.batch(picked).to(device)), discriminator(restored.detach()))
+                loss = tells_apart(discriminator(reals.batch(picked).to(device)), discriminator(restored))
             check_finite({"discriminator": loss}, step)
             accelerator.backward(loss)
             discriminator_optimizer.step()
             discriminator_optimizer.zero_grad(set_to_none=True)
             values["discriminator"] = loss.item()
 
-        state.ema.update(accelerator.unwrap_model(network), step)
+        state.ema.update(state.network, step)
         state.step = step + 1
         due = state.step % settings.evaluate_every == 0 or state.step == settings.steps
         if accelerator.is_main_process and (step % LOG_EVERY == 0 or due):
@@ -173,7 +181,7 @@ def finetune(
     )
 
 
-def _fresh(restorer: Restorer, settings: FinetuneSettings) -> State:
+def _fresh(restorer: Restorer, settings: TuningSettings) -> State:
     """The state before the first step."""
     optimizer = torch.optim.AdamW(
         restorer.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -213,16 +221,16 @@ def _restored(network: nn.Module, photos: Pictures, indices: Sequence[int], devi
 
 
 @torch.no_grad()
-def _score(network: nn.Module, held: Split, objective: ImageObjective, device: torch.device) -> dict[str, float]:
+def _score(module: nn.Module, held: Split, objective: Objective, device: torch.device) -> dict[str, float]:
     """Mean scores on the held-back photos, of each photo over all its targets."""
-    network.eval()
+    module.eval()
     pairs = [(index, target) for index, draws in enumerate(held.draws) for target in draws]
     sums: dict[str, float] = {}
     for first in range(0, len(pairs), EVALUATION_BATCH):
         indices, targets = zip(*pairs[first : first + EVALUATION_BATCH], strict=True)
         shares = torch.tensor([1 / len(held.draws[index]) for index in indices], dtype=torch.float64)
-        restored = network(held.photos.batch(indices).to(device)).float()
-        for name, values in objective.score(restored, held.targets.batch(targets).to(device)).items():
+        output = module(held.photos.batch(indices).to(device))
+        for name, values in objective.score(output, held.targets.batch(targets).to(device)).items():
             sums[name] = sums.get(name, 0.0) + (values.cpu().double() * shares).sum().item()
     return {name: value / len(held.ids) for name, value in sums.items()}
 
@@ -245,11 +253,11 @@ class _Averaged:
 
 
 def _evaluate(
-    restorer: Restorer, state: State, held: Split, objective: ImageObjective, run: Run, device: torch.device
+    restorer: Restorer, state: State, held: Split, objective: Objective, run: Run, device: torch.device
 ) -> None:
     """Score the averaged weights; if they are the best so far, write them as `best.safetensors`."""
-    with _Averaged(state.network, state.ema) as network:
-        parts = _score(network, held, objective, device)
+    with _Averaged(state.network, state.ema):
+        parts = _score(objective.module(), held, objective, device)
         run.log(state.step - 1, {f"held_back/{name}": value for name, value in parts.items()})
         if parts["total"] < state.best_score:
             state.best_score, state.best_step, state.best_parts = parts["total"], state.step, parts

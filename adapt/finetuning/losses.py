@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from adapt.errors import UsageError
+
+Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 def l1(restored: Tensor, target: Tensor) -> Tensor:

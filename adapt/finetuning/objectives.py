@@ -1,17 +1,42 @@
-"""Objectives: what a recipe minimises. A new one is a class and a line in the table."""
+"""Objectives: what a recipe minimises, on pictures or on codes. A new one is a class and a line in the table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 from torch import Tensor, nn
 
-from adapt.finetuning.losses import fools, l1, weighted
-from adapt.settings import FinetuneSettings
+from adapt.errors import UsageError
+from adapt.finetuning.codes import CodeObjective, Teacher, code_objective
+from adapt.finetuning.losses import Distance, fools, l1, weighted
+from adapt.restorers.base import Restorer
+from adapt.restorers.codeformer import CodeFormer
+from adapt.settings import CodeFinetuneSettings, FinetuneSettings
 
-Distance = Callable[[Tensor, Tensor], Tensor]
+
+class Objective(Protocol):
+    """What fine-tuning asks of an objective; the output is what the module makes of photos (B, 3, S, S) in [0, 1]."""
+
+    def module(self) -> nn.Module:
+        """What training and scoring run; its weights are the restorer's network's."""
+        ...
+
+    def losses(
+        self, output: Any, target: Tensor, discriminator: nn.Module | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total, and every part per photo."""
+        ...
+
+    def picture(self, output: Any) -> Tensor:
+        """The picture that a discriminator looks at, (B, 3, S, S)."""
+        ...
+
+    def score(self, output: Any, target: Tensor) -> dict[str, Tensor]:
+        """How far held-back photos are from their targets, per photo: l1, perceptual, what else the objective counts,
+        and `total`, which decides which weights are best. The module is in evaluation."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +45,27 @@ class ImageObjective:
 
     Attributes:
         settings: the weights; a part of weight 0 is not computed.
+        network: the restorer's.
         distance: the perceptual distance, (B, 3, H, W) twice -> (B,).
     """
 
     settings: FinetuneSettings
+    network: nn.Module
     distance: Distance
 
+    def module(self) -> nn.Module:
+        """The network itself."""
+        return self.network
+
+    def picture(self, output: Tensor) -> Tensor:
+        """The output itself."""
+        return output.float()
+
     def losses(
-        self, restored: Tensor, target: Tensor, discriminator: nn.Module | None
+        self, output: Tensor, target: Tensor, discriminator: nn.Module | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, and every part per photo."""
+        restored = output.float()
         parts: dict[str, Tensor] = {}
         weights: dict[str, float] = {}
         if self.settings.l1:
@@ -40,15 +76,36 @@ class ImageObjective:
             parts["adversarial"], weights["adversarial"] = fools(discriminator(restored)), self.settings.adversarial
         return weighted(parts, weights), parts
 
-    def score(self, restored: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def score(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
         """How far held-back photos are from their targets, per photo; `total` decides which weights are best.
 
         The adversarial part is left out: it compares with a discriminator that changes.
         """
-        restored = restored.clamp(0, 1)
+        restored = output.float().clamp(0, 1)
         parts = {"l1": l1(restored, target), "perceptual": self.distance(restored, target)}
         total = self.settings.l1 * parts["l1"] + self.settings.perceptual * parts["perceptual"]
         return {**parts, "total": total}
 
 
-OBJECTIVES: Final[dict[str, Callable[[FinetuneSettings, Distance], ImageObjective]]] = {"image": ImageObjective}
+def _image(settings: FinetuneSettings, restorer: Restorer, distance: Distance, _: Teacher | None) -> ImageObjective:
+    return ImageObjective(settings, restorer.network, distance)
+
+
+def _codes(
+    settings: CodeFinetuneSettings, restorer: Restorer, distance: Distance, teacher: Teacher | None
+) -> CodeObjective:
+    if not isinstance(restorer.network, CodeFormer):
+        raise UsageError(
+            f"{restorer.name}: a {restorer.architecture} predicts no codes; a recipe with `objective: codes` needs a"
+            " codeformer, and one with `objective: image` takes any restorer"
+        )
+    if teacher is None:
+        raise UsageError(f"{restorer.name}: `objective: codes` needs a teacher, which gives the codes of the targets")
+    return code_objective(settings, restorer.network, teacher, distance)
+
+
+# Each of: its settings, the restorer, the perceptual distance, and a teacher where there is one.
+OBJECTIVES: Final[dict[str, Callable[[Any, Restorer, Distance, Teacher | None], Objective]]] = {
+    "image": _image,
+    "codes": _codes,
+}

@@ -203,8 +203,9 @@ class CodeFormer(nn.Module):
         hard = self.quantize.look_up(logits.argmax(dim=-1))
         if not logits.requires_grad:
             return hard
-        soft = (logits.softmax(dim=-1) @ self.quantize.embedding.weight).transpose(1, 2).reshape(hard.shape)
-        return soft + (hard - soft).detach()
+        rows = self.quantize.embedding.weight.detach()
+        soft = (logits.softmax(dim=-1) @ rows).transpose(1, 2).reshape(hard.shape)
+        return hard + (soft - soft.detach())  # which is hard to the last bit
 
     def train_only(self, parts: Collection[str]) -> None:
         """Let gradients reach these of `PARTS` and freeze the others.

@@ -10,14 +10,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from adapt.errors import ShapeError, WeightsError
 from adapt.images import to_signed
 from adapt.settings import VQGANSettings
+from adapt.weights import load_weights
+
+ARCHITECTURE: Final = "vqgan"  # in the header of a file
 
 GROUPS = 32
 EPS = 1e-6  # of the public files; the default of 1e-5 differs by 4e-5 in the picture
@@ -224,7 +228,7 @@ class VQGAN(nn.Module):
         feature = self.encoder(to_signed(picture))
         codes = self.quantize.nearest(feature)
         quantised = self.quantize.look_up(codes)
-        made = self.generator(feature + (quantised - feature).detach())
+        made = self.generator(quantised.detach() + (feature - feature.detach()))  # which is quantised to the last bit
         return Reconstruction(made / 2 + 0.5, feature, quantised, codes)
 
     def codes(self, picture: Tensor) -> Tensor:
@@ -244,6 +248,27 @@ def refuse_other_sizes(picture: Tensor, size: int, name: str) -> None:
             f"{name}: expected a batch of shape (B, 3, {size}, {size}), got {tuple(picture.shape)}; it knows this one"
             f" size, so resize to {size} by {size} pixels first"
         )
+
+
+def build_vqgan(name: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> VQGAN:
+    """Rebuild a VQGAN, in evaluation mode, from its tensors and, where there are some, the settings in a file's header.
+
+    Raises:
+        WeightsError: of another architecture, or weights that do not fit.
+    """
+    known = metadata.get("architecture", ARCHITECTURE)
+    if known != ARCHITECTURE:
+        raise WeightsError(f"{name}: expected a {ARCHITECTURE}, got a {known}")
+    stored = metadata.get("settings")
+    try:
+        settings = VQGANSettings.model_validate_json(stored) if stored else vqgan_settings(state)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise WeightsError(f"{name}: not the layout of a {ARCHITECTURE} ({where}: {problem['msg']})") from error
+    network = VQGAN(settings)
+    load_weights(network, state, source=name)
+    return network.eval()
 
 
 def vqgan_settings(state: Mapping[str, Tensor], grid: int = PUBLIC_GRID) -> VQGANSettings:
