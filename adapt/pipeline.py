@@ -20,7 +20,7 @@ from torch import Tensor
 from adapt import tasks
 from adapt.build import load_distance, load_restorer
 from adapt.disk import write_json
-from adapt.errors import UsageError
+from adapt.errors import UsageError, VerificationError
 from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.metrics import KID_FLOOR
 from adapt.evaluation.report import Example, Report, write_report
@@ -170,10 +170,6 @@ def run(
     evaluations = _evaluate(out, pack, truth, size, line4)
     write_json(out / "evaluation.json", {name: item.as_json() for name, item in evaluations.items()})
 
-    line5 = progress("5/5 exporting")
-    bundle = _export(out, photos, base, outcome, evaluations, size)
-    line5(1, 1)
-
     problems = [f"{r.status}: {r.id}: {r.reason}" for r in read_records(out / "targets") if r.reason]
     failed = list(result.failed)
     verdict = _verdict(outcome, evaluations)
@@ -199,13 +195,11 @@ def run(
         notes=[*notes, *([resized] if summary.resized else [])],
     )
     write_report(out / "report.html", report)
-    model_file = out / "model.onnx"
-    model_file.unlink(missing_ok=True)
-    try:
-        os.link(bundle / "model.onnx", model_file)
-    except OSError:
-        shutil.copyfile(bundle / "model.onnx", model_file)
-    return Result(text_table(evaluations), verdict, out / "report.html", model_file, failed, evaluations)
+
+    line5 = progress("5/5 exporting")
+    model = _export(out, base, outcome, evaluations)
+    line5(1, 1)
+    return Result(text_table(evaluations), verdict, out / "report.html", model, failed, evaluations)
 
 
 def split_overrides(overrides: Sequence[str]) -> dict[str, list[str]]:
@@ -252,17 +246,33 @@ def _evaluate(
     return {name: evaluations[name] for name in COLUMNS if name in evaluations}
 
 
-def _export(
-    out: Path, photos: Path, base: str, outcome: Outcome, evaluations: dict[str, Evaluation], size: int
-) -> Path:
-    """The bundle of the best weights; one that is there already and of these weights is kept."""
+def _export(out: Path, base: str, outcome: Outcome, evaluations: dict[str, Evaluation]) -> Path:
+    """The bundle of the best weights, and its model.onnx beside it; one of these weights that is there is kept.
+
+    Raises:
+        VerificationError: the file does not compute what the network does. An earlier bundle stays as it was.
+    """
     import json
 
     best = tasks.weights_digest(out / "finetune")
-    bundle = out / "bundle"
+    bundle, model = out / "bundle", out / "model.onnx"
     about = bundle / "bundle.json"
-    if about.exists() and json.loads(about.read_text(encoding="utf-8"))["source"].get("weights sha256") == best:
-        return bundle
+    if not about.exists() or json.loads(about.read_text(encoding="utf-8"))["source"].get("weights sha256") != best:
+        try:
+            _export_bundle(out, bundle, base, outcome, evaluations, best)
+        except VerificationError as error:
+            kept = f"; {model} is still that of earlier weights" if model.exists() else ""
+            raise VerificationError(
+                f"{error}{kept}; the adapted weights are in {out / 'finetune' / 'best.safetensors'}"
+            ) from error
+    _place(bundle / "model.onnx", model)
+    return model
+
+
+def _export_bundle(
+    out: Path, bundle: Path, base: str, outcome: Outcome, evaluations: dict[str, Evaluation], best: str
+) -> None:
+    """Export the best weights, checked on some of the photos as the networks saw them."""
     source = {
         "started from": base,
         "weights sha256": best,
@@ -270,7 +280,7 @@ def _export(
         "outcome": outcome.verdict,
     }
     files = find_photos(out / "photos", CHECKED_PHOTOS)
-    return tasks.export(
+    tasks.export(
         str(out / "finetune"),
         bundle,
         source=source,
@@ -278,6 +288,18 @@ def _export(
         photos=[read_image(file.path) for file in files],
         overwrite=True,
     )
+
+
+def _place(file: Path, where: Path) -> None:
+    """Put a file in a second place in one step: a link, or where the disk has none, a copy."""
+    part = where.with_name(f".{where.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(file, part)
+    except OSError:
+        shutil.copyfile(file, part)
+    os.replace(part, where)
+    part.unlink(missing_ok=True)  # a link onto itself is left by os.replace
 
 
 def _verdict(outcome: Outcome, evaluations: dict[str, Evaluation]) -> str:

@@ -11,6 +11,8 @@ import pytest
 
 from adapt.cli import main
 from adapt.cli.printing import Lines
+from adapt.errors import VerificationError
+from adapt.exporting import bundle
 from adapt.photos.files import read_image, write_image
 from adapt.pipeline import split_overrides
 
@@ -37,9 +39,24 @@ def test_run_end_to_end(
         "run", small_photos, "-o", out, "--pack", small_pack, "--truth", small_photos, "--device", "cpu",
         *[f"targets.{each}" for each in QUICK_TARGETS], *[f"finetune.{each}" for each in QUICK_FINETUNE],
     ]
+
+    def differ(*_: object, **__: object) -> None:
+        raise VerificationError("model.onnx: differs from the network. Nothing was exported")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(bundle, "verify", differ)
+        assert adapt(broken, *arguments) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("adapt: model.onnx: differs from the network. Nothing was exported; the adapted weights")
+    assert error.endswith(f"are in {out / 'finetune' / 'best.safetensors'}")
+    assert (out / "report.html").is_file(), "what was measured is not lost"
+    assert not [path for path in out.rglob("*") if "onnx" in path.name or "bundle" in path.name]
+
     assert adapt(monkeypatch, *arguments) == 0
     printed = capsys.readouterr().out
     assert "pre-trained" in printed
+    assert (out / "model.onnx").read_bytes() == (out / "bundle" / "model.onnx").read_bytes()
+    assert not list(out.glob(".*"))
     assert str(out / "report.html") in printed
     for name in ("model.onnx", "report.html", "sheet.jpg", "evaluation.json", "bundle/bundle.json",
                  "finetune/best.safetensors", "restored/deep/d é 测.png", "targets/images/a.png"):
