@@ -65,7 +65,7 @@ def sepia(image: Tensor, strength: float) -> Tensor:
     check_one(image, "sepia")
     grey = one_colour(image, 0.299, 0.114)
     layers = 1 + strength * image.new_tensor([-0.25, 0.0, 0.4])[:, None, None]
-    density = -to_linear(grey).clamp(min=10**-BLACK_DENSITY).log10()
+    density = -to_linear(grey, "srgb").clamp(min=10**-BLACK_DENSITY).log10()
     return to_tone((10 ** -(density * layers)).clamp(0, 1), "srgb")
 
 
@@ -122,11 +122,9 @@ def halftone(image: Tensor, period: float, angle: float, phase: tuple[float, flo
     check_one(image, "halftone")
     if period < 2:
         raise ValueError(f"halftone: expected a period of at least 2 pixels, got {period:g}")
-    light = to_linear(image if coloured else one_colour(image, 0.299, 0.114))
+    light = to_linear(image if coloured else one_colour(image, 0.299, 0.114), "srgb")
     turns = (math.radians(15), math.radians(75), 0.0) if coloured else (0.0,)
-    inked = [
-        _screened(light[channel], period, angle + turn, phase) for channel, turn in enumerate(turns)
-    ]
+    inked = [_screened(light[channel], period, angle + turn, phase) for channel, turn in enumerate(turns)]
     return to_tone(torch.stack(inked if coloured else inked * 3), "srgb")
 
 
