@@ -9,12 +9,20 @@ from adapt.errors import UsageError
 from adapt.packs.pack import Pack, embedded_packs, load_pack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from torch import Tensor
+
+    from adapt.blur.adjuster import GuidanceAdjuster
     from adapt.blur.estimator import BlurEstimator
     from adapt.blur.start_steps import StartSteps
     from adapt.diffusion.prior import Prior
     from adapt.exporting.bundle import BundleModel
     from adapt.perceptual.distance import PerceptualDistance
+    from adapt.pretrain.adjuster import Surroundings
     from adapt.restorers.base import Restorer
+    from adapt.settings import AdjusterSettings
 
 WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 
@@ -62,6 +70,24 @@ def load_start_steps(name: str | Path) -> StartSteps:
 
     path = Path(name)
     return load_start_steps_file(path if path.suffix == ".json" else load_pack(name).table(ENTRY))
+
+
+def load_adjuster(name: str | Path) -> GuidanceAdjuster:
+    """A guidance adjuster by pack name, pack folder, or a file that `adapt pretrain` wrote.
+
+    Raises:
+        UsageError: no such pack or file.
+        WeightsError: a pack without one, or weights that cannot be read or do not fit.
+    """
+    from adapt.blur.adjuster import ARCHITECTURE, build_adjuster
+    from adapt.weights import read_state
+
+    if Path(name).suffix in WEIGHT_SUFFIXES:
+        state, metadata = read_state(Path(name))
+        return build_adjuster(str(name), state, metadata)
+    pack = load_pack(name)
+    state, metadata = pack.read(ARCHITECTURE)
+    return build_adjuster(f"{pack.card.name}/{ARCHITECTURE}", state, metadata)
 
 
 def load_restorer(name: str | Path) -> Restorer:
@@ -116,12 +142,55 @@ def load_model(name: str | Path) -> Restorer | BundleModel:
 
 def load_distance(pack: Pack) -> PerceptualDistance:
     """LPIPS where its weights are on the machine, else the pack's own perceptual distance; `.name` says which."""
+    from adapt.perceptual.distance import find_lpips
+
+    return find_lpips() or _pack_distance(pack)
+
+
+def load_texture_distance(pack: Pack) -> PerceptualDistance:
+    """DISTS where its weights are on the machine, else the pack's own perceptual distance; `.name` says which."""
+    from adapt.perceptual.dists import find_dists
+
+    return find_dists() or _pack_distance(pack)
+
+
+def _pack_distance(pack: Pack) -> PerceptualDistance:
     import json
 
-    from adapt.perceptual.distance import find_lpips, load_pack_distance
+    from adapt.perceptual.distance import load_pack_distance
 
-    found = find_lpips()
-    if found is not None:
-        return found
     state, metadata = pack.read("perceptual")
     return load_pack_distance(state, json.loads(metadata["settings"]), pack.network_digest("perceptual"))
+
+
+def load_surroundings(pack: Pack, settings: AdjusterSettings, device: torch.device) -> Surroundings:
+    """What a guidance adjuster is trained between: a pack's prior, table and, for the second stage, its mapping.
+
+    Raises:
+        WeightsError: the pack lacks one of them.
+    """
+    from adapt.guidance.gaussian_blur import blur_gradient
+    from adapt.pretrain.adjuster import Surroundings
+    from degradations.cosines import gaussian_blur
+
+    return Surroundings(
+        prior=load_prior(pack.folder).to(device),
+        blur=gaussian_blur,
+        gradient=blur_gradient,
+        start_t=load_start_steps(pack.folder).start_t,
+        distance=load_texture_distance(pack).to(device),
+        mapping=_blur_mapping(pack, device) if settings.first_stage < settings.steps else None,
+    )
+
+
+def _blur_mapping(pack: Pack, device: torch.device) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """DBLM of a pack: degraded photos to their restored selves under a Gaussian blur, and its std."""
+    from adapt.blur.mapping import map_to_blur
+
+    restorer, estimator = load_restorer(pack.folder).to(device), load_blur_estimator(pack.folder).to(device)
+
+    def mapping(damaged: Tensor) -> tuple[Tensor, Tensor]:
+        guides = map_to_blur(damaged, restorer=restorer, estimator=estimator)
+        return guides.blurred[:, 0], guides.std[:, 0]
+
+    return mapping

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from adapt.build import WEIGHT_SUFFIXES, load_distance, load_model, load_prior, load_restorer, pack_restorer
+from adapt.build import (
+    WEIGHT_SUFFIXES,
+    load_distance,
+    load_model,
+    load_prior,
+    load_restorer,
+    load_surroundings,
+    load_texture_distance,
+    pack_restorer,
+)
 from adapt.digests import file_digest, settings_digest
 from adapt.errors import UsageError, WeightsError
 from adapt.packs.pack import load_pack
 from adapt.recipe import dump, load_recipe, recipe_digest
 from adapt.settings import (
+    AdjusterSettings,
     BlurEstimatorSettings,
     FinetuneSettings,
     PerceptualSettings,
@@ -26,8 +36,11 @@ from adapt.settings import (
 )
 
 if TYPE_CHECKING:
+    from adapt.blur.adjuster import GuidanceAdjuster
     from adapt.evaluation.scores import Evaluation
     from adapt.finetuning.loop import OnSamples, OnStep, Outcome
+    from adapt.packs.pack import Pack
+    from adapt.pretrain.adjuster import Surroundings
     from adapt.restoring import OnPhoto as RestoreProgress
     from adapt.restoring import Restored
     from adapt.targets.generate import OnPhoto, Summary
@@ -198,7 +211,8 @@ def pretrain(
     Args:
         recipe: name or file of a pretrain recipe.
         faces: folder of clean aligned faces, at least as large as the recipe's size.
-        out: the run folder; the averaged weights end in `weights.safetensors`, the table in `start-steps.json`.
+        out: the run folder; the averaged weights end in `weights.safetensors`, the table in `start-steps.json`. The
+            adjuster leaves a sheet of its maps over time as well, `maps.jpg`.
         overrides: `key=value` for the recipe.
         pack: whose recipes go first, and whose networks the training needs.
         add_to: folder of a pack to enter the network or the table into.
@@ -221,8 +235,11 @@ def pretrain(
     identity = {"recipe": recipe_digest(settings), "faces": str(faces.resolve())}
     if isinstance(settings, BlurEstimatorSettings):
         identity["restorer"] = weights_digest(pack or "tiny")
+    if isinstance(settings, AdjusterSettings):
+        identity["surroundings"] = _surroundings_digest(settings, load_pack(pack or "tiny"))
     digest = settings_digest(identity)
     about = {"licence": "CC-BY-4.0", "source": "adapt pretrain", "trained": trained}
+    more: dict[str, str] = {}
     with Run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
         if isinstance(settings, PriorSettings):
             from adapt.pretrain.prior import train_prior
@@ -251,6 +268,17 @@ def pretrain(
                 settings, images, run, restorer=model, on_step=on_step, max_steps=max_steps
             )
             name, architecture, header = ARCHITECTURE, ARCHITECTURE, layout.model_dump_json()
+        elif isinstance(settings, AdjusterSettings):
+            from adapt.blur.adjuster import ARCHITECTURE as ADJUSTER
+            from adapt.blur.adjuster import build_adjuster
+            from adapt.pretrain.adjuster import adjuster_layout, train_adjuster
+
+            images, opened = load_faces(faces, settings.size), load_pack(pack or "tiny")
+            around = load_surroundings(opened, settings, pick_device())
+            state = train_adjuster(settings, images, run, around=around, on_step=on_step, max_steps=max_steps)
+            name, architecture, header = ADJUSTER, ADJUSTER, adjuster_layout(settings, around.prior).model_dump_json()
+            more = {"distance": around.distance.name}
+            _draw_maps(out / "maps.jpg", images, build_adjuster(str(out), state, {"settings": header}), around)
         elif isinstance(settings, StartStepsSettings):
             from adapt.blur.start_steps import ENTRY, FILE, build_start_steps
 
@@ -261,11 +289,34 @@ def pretrain(
         else:
             raise UsageError(f"{path}: not a pretrain recipe")
     weights = out / "weights.safetensors"
-    metadata = {"architecture": architecture, "settings": header}
+    metadata = {"architecture": architecture, "settings": header, **more}
     write_state(weights, state, metadata)
     if add_to is not None:
         add_network(add_to, name, state, metadata, {"architecture": architecture, **about})
     return weights
+
+
+def _surroundings_digest(settings: AdjusterSettings, pack: Pack) -> str:
+    """Stands for the weights between which a guidance adjuster is trained."""
+    names = ["prior", "start-steps"]
+    if settings.first_stage < settings.steps:
+        names += [pack.card.restorer, "blur-estimator"]
+    parts = {name: pack.network_digest(name) for name in names}
+    return settings_digest({**parts, "distance": load_texture_distance(pack).digest})
+
+
+def _draw_maps(path: Path, faces: torch.Tensor, network: GuidanceAdjuster, around: Surroundings) -> None:
+    """A contact sheet of clean images and maps of some faces as sampling goes on (DynFaceRestore Fig. 12)."""
+    from adapt.evaluation.sheets import write_sheet
+    from adapt.pretrain.adjuster import SHOWN_AT, SHOWN_FACES, maps_over_time
+
+    network.to(pick_device())
+    rows: list[list[torch.Tensor]] = []
+    for face in faces[:SHOWN_FACES]:
+        shown = maps_over_time(network, face.float() / 255, around, timesteps=SHOWN_AT)
+        rows += [[clean for clean, _ in shown], [scale for _, scale in shown]]
+    names = [f"face {index // 2 + 1}, {'map' if index % 2 else 'clean image'}" for index in range(len(rows))]
+    write_sheet(path, [f"t = {t}" for t in SHOWN_AT], rows, names)
 
 
 def restore(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from adapt.blur.adjuster import GuidanceAdjuster, build_adjuster, map_picture
+from adapt.blur.estimator import BlurNetwork
+from adapt.build import load_adjuster
 from adapt.diffusion.prior import Prior
 from adapt.diffusion.schedule import linear_schedule
 from adapt.diffusion.solvers import Ancestral
@@ -19,6 +23,7 @@ from adapt.diffusion.steps import steps_through
 from adapt.diffusion.unet import UNet
 from adapt.errors import ShapeError, UsageError, WeightsError
 from adapt.exporting.verify import smooth_pictures
+from adapt.packs.pack import add_network
 from adapt.perceptual.distance import PerceptualDistance
 from adapt.perceptual.network import PerceptualNetwork
 from adapt.pretrain.adjuster import (
@@ -33,8 +38,17 @@ from adapt.pretrain.adjuster import (
 )
 from adapt.pretrain.loop import Turn
 from adapt.runs import Run
-from adapt.settings import AdjusterNetworkSettings, AdjusterSettings, BlindSettings, UNetSettings
+from adapt.settings import (
+    AdjusterNetworkSettings,
+    AdjusterSettings,
+    BlindSettings,
+    BlurNetworkSettings,
+    SwinIRSettings,
+    UNetSettings,
+)
+from adapt.tasks import pretrain
 from adapt.training import step_generator
+from adapt.weights import read_state
 
 SIZE = 16
 UNET = UNetSettings(
@@ -390,7 +404,7 @@ def test_maps_are_shown_over_time(faces: Tensor):
     network = GuidanceAdjuster(adjuster_layout(SETTINGS, surroundings().prior))
     initialise(network, 0)
     face = faces[0].float() / 255
-    shown = maps_over_time(network, face, surroundings(), std=1.0, timesteps=(800, 400, 1))
+    shown = maps_over_time(network, face, surroundings(), timesteps=(800, 400, 1))
     assert len(shown) == 3
     for picture, scale in shown:
         assert picture.shape == scale.shape == face.shape
@@ -398,3 +412,78 @@ def test_maps_are_shown_over_time(faces: Tensor):
     distance = [float((picture - face).abs().mean()) for picture, _ in shown]
     assert distance == sorted(distance, reverse=True)
     assert distance[-1] < 0.02
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.fixture(scope="module")
+def pack(small_pack: Path, small_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the small pack with a start-step table."""
+    folder = tmp_path_factory.mktemp("adjuster") / "small"
+    shutil.copytree(small_pack, folder)
+    recipe = folder.parent / "table.yaml"
+    recipe.write_text(f"kind: pretrain-start-steps\nsize: {SIZE}\n")
+    pretrain(str(recipe), small_photos, folder.parent / "table", pack=str(folder), add_to=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole_pack(pack: Path) -> Path:
+    """The same with a blur estimator, untrained."""
+    folder = pack.parent / "whole"
+    shutil.copytree(pack, folder)
+    transfer = SwinIRSettings(
+        img_size=4, embed_dim=12, depths=[2], num_heads=[2], window_size=4, sf=4, num_feat=8, unshuffle=True,
+        unshuffle_scale=4,
+    )
+    layout = BlurNetworkSettings(size=SIZE, transfer=transfer, channels=[4, 4, 4])
+    header = {"architecture": "blur-estimator", "settings": layout.model_dump_json()}
+    about = {"architecture": "blur-estimator", "licence": "none", "source": "a test", "trained": "not at all"}
+    add_network(folder, "blur-estimator", BlurNetwork(layout).state_dict(), header, about)
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"kind: pretrain-guidance-adjuster\nfeatures: 8\nsteps: 3\nfirst_stage: 2\nbatch: 2\nsize: {SIZE}\n"
+        "learning_rate: 1.0e-3\nwavelet: haar\n"
+    )
+    return str(path)
+
+
+def test_the_command_trains_through_both_stages_and_enters_the_network(
+    recipe: str, whole_pack: Path, small_photos: Path, tmp_path: Path
+):
+    mine = tmp_path / "pack"
+    shutil.copytree(whole_pack, mine)
+    seen: list[dict[str, float]] = []
+    for steps in (2, None, None):  # stopped, gone on with, and asked for once more though the pack has changed
+        weights = pretrain(
+            recipe, small_photos, tmp_path / "run", pack=str(mine), add_to=mine, max_steps=steps,
+            on_step=lambda done, total, values: seen.append(values),
+        )
+    assert [set(values) for values in seen] == [{"swt", "tiny-perceptual", "map"}] * 3
+    state, metadata = read_state(weights)
+    assert (metadata["architecture"], metadata["distance"]) == ("guidance-adjuster", "tiny-perceptual")
+    for name in (weights, mine):
+        network = load_adjuster(name)
+        assert network.settings == AdjusterNetworkSettings(features=8, model_channels=32)
+        assert torch.equal(network.last.weight.half(), state["last.weight"].half())
+    with Image.open(tmp_path / "run" / "maps.jpg") as sheet:
+        assert sheet.width > 5 * SIZE
+        assert sheet.height > 6 * SIZE
+
+
+def test_what_a_pack_lacks_is_named(
+    recipe: str, pack: Path, small_pack: Path, small_photos: Path, tmp_path: Path
+):
+    with pytest.raises(WeightsError, match="pack small: has no 'blur-estimator'"):
+        pretrain(recipe, small_photos, tmp_path / "run", pack=str(pack))
+    with pytest.raises(WeightsError, match="pack small: has no 'start-steps'"):
+        pretrain(recipe, small_photos, tmp_path / "run", pack=str(small_pack))
+    with pytest.raises(WeightsError, match="pack small: has no 'guidance-adjuster'"):
+        load_adjuster(pack)
+    pretrain(recipe, small_photos, tmp_path / "run", pack=str(pack), overrides=["first_stage=3"])

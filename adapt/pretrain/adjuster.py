@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -30,6 +31,10 @@ from adapt.runs import Run
 from adapt.settings import AdjusterNetworkSettings, AdjusterSettings
 from adapt.training import batch_indices, step_generator
 from degradations.blind import PUBLISHED_SIZE
+
+SHOWN_AT: Final = (900, 700, 500, 300, 100)  # timesteps at which maps are drawn
+SHOWN_STD: Final = 5.0  # of the measurement's blur there, in pixels at 512
+SHOWN_FACES: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,8 +226,8 @@ def maps_over_time(
     face: Tensor,
     around: Surroundings,
     *,
-    std: float,
-    timesteps: Sequence[int],
+    timesteps: Sequence[int] = SHOWN_AT,
+    std: float = SHOWN_STD,
     seed: int = 0,
 ) -> list[tuple[Tensor, Tensor]]:
     """How the map changes as sampling goes on: Fig. 12 for a face whose truth is known.
@@ -231,8 +236,8 @@ def maps_over_time(
         network: the adjuster, on the device of `around`.
         face: the clean face, (3, H, W) in [0, 1].
         around: its prior and blur are used.
-        std: of the measurement's blur, in pixels.
         timesteps: where to look; the face is noised to each, by one noise field.
+        std: of the measurement's blur, in pixels at 512.
         seed: of the noise.
 
     Returns:
@@ -240,7 +245,8 @@ def maps_over_time(
     """
     device = next(network.parameters()).device
     clean = face[None].to(device)
-    guidance = to_signed(around.blur(clean, torch.tensor([std], device=device)))
+    level = torch.tensor([std * face.shape[-1] / PUBLISHED_SIZE], device=device)
+    guidance = to_signed(around.blur(clean, level))
     noise = torch.randn(clean.shape, generator=step_generator(seed, 0)).to(clean)
     shown: list[tuple[Tensor, Tensor]] = []
     for timestep in timesteps:
