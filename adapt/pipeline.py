@@ -24,7 +24,7 @@ from adapt.errors import UsageError, VerificationError
 from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.metrics import KID_FLOOR
 from adapt.evaluation.report import Example, Report, write_report
-from adapt.evaluation.scores import Evaluation
+from adapt.evaluation.scores import Evaluation, difference
 from adapt.evaluation.sheets import write_sheet
 from adapt.evaluation.tables import markdown_table, text_table
 from adapt.finetuning.loop import Outcome
@@ -304,12 +304,15 @@ def _place(file: Path, where: Path) -> None:
 
 def _verdict(outcome: Outcome, evaluations: dict[str, Evaluation]) -> str:
     """The outcome in words; where the truth is known, what it says."""
-    base, adapted = evaluations["pre-trained"].scores, evaluations["adapted"].scores
-    if "psnr" not in adapted:
+    base, adapted = evaluations["pre-trained"], evaluations["adapted"]
+    if "psnr" not in adapted.scores:
         return outcome.verdict
-    gain = adapted["psnr"].mean - base["psnr"].mean
-    ratio = 1 - adapted["perceptual"].mean / base["perceptual"].mean if "perceptual" in adapted else float("nan")
-    return f"{outcome.verdict} Against the originals: PSNR {gain:+.2f} dB, perceptual distance {-100 * ratio:+.0f} %."
+    psnr, perceptual = (difference(base, adapted, key) for key in ("psnr", "perceptual"))
+    percent = 100 / base.scores["perceptual"].mean
+    return (
+        f"{outcome.verdict} Against the originals of {psnr.n} photos: PSNR {psnr.mean:+.2f} dB ({psnr.shown('+.2f')}),"
+        f" perceptual distance {perceptual.mean * percent:+.0f} % ({perceptual.shown('+.0f', percent)})."
+    )
 
 
 def _examples(out: Path, with_truth: bool) -> list[Example]:

@@ -55,6 +55,8 @@ def test_run_end_to_end(
     assert adapt(monkeypatch, *arguments) == 0
     printed = capsys.readouterr().out
     assert "pre-trained" in printed
+    (verdict,) = (line for line in printed.splitlines() if "Against the originals of 6 photos: PSNR " in line)
+    assert verdict.count("95 % interval") >= 2
     assert (out / "model.onnx").read_bytes() == (out / "bundle" / "model.onnx").read_bytes()
     assert not list(out.glob(".*"))
     assert str(out / "report.html") in printed

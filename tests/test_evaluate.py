@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from adapt.evaluation.compare import evaluate_folder, evaluate_images
 from adapt.evaluation.curves import loss_curves
 from adapt.evaluation.metrics import colour_shift, kid, low_frequency_difference, psnr, ssim
 from adapt.evaluation.report import Example, Report, write_report
+from adapt.evaluation.scores import difference
 from adapt.evaluation.sheets import GAP, LABEL, contact_sheet, write_sheet
 from adapt.evaluation.tables import markdown_table, text_table
 from adapt.photos.files import write_image
@@ -345,6 +347,21 @@ def evaluations():
         "pre-trained": evaluate_images((truth * 0.8), truth, distance=Distance()),
         "adapted": evaluate_images((truth * 0.9), truth, distance=Distance()),
     }
+
+
+def test_a_difference_is_that_of_the_same_photos():
+    """Photos are matched by name, not by place, and what only one side has does not count."""
+    truth = pictures(4)
+    strength = torch.tensor([0.9, 0.8, 0.7, 0.6]).view(-1, 1, 1, 1)
+    base = evaluate_images(truth * strength, truth, distance=None, ids=["a", "b", "c", "d"])
+    order = [2, 0, 1]
+    other = evaluate_images((truth * (1 - (1 - strength) / 2))[order], truth[order], distance=None, ids=["c", "a", "b"])
+    found = difference(base, other, "psnr")
+    assert found.n == 3
+    assert found.mean == pytest.approx(20 * math.log10(2), abs=1e-4)  # half the error
+    assert found.high - found.low < 1e-3
+    with pytest.raises(UsageError, match="colour_shift: expected photos that both evaluations measured"):
+        difference(base, other, "colour_shift")
 
 
 def test_tables():

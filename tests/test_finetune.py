@@ -82,6 +82,10 @@ def whole(small_photos: Path, targets: Path, small_pack: Path, tmp_path_factory:
     assert outcome.improved
     assert (outcome.trained, outcome.held_back) == (4, 2)
     assert outcome.best["total"] < outcome.base["total"]
+    assert outcome.gain is not None
+    assert outcome.gain.n == 2
+    assert outcome.gain.mean == pytest.approx(outcome.base["total"] - outcome.best["total"])
+    assert f"falls by {outcome.gain.mean:.4f} (95 % interval " in outcome.verdict
     return out
 
 
@@ -153,6 +157,7 @@ def test_worse_is_not_taken(small_photos: Path, targets: Path, small_pack: Path,
     outcome = tune(small_photos, targets, tmp_path / "run", small_pack, "learning_rate=0.5", "ema=0")
     assert not outcome.improved
     assert "not better than the one it started from" in outcome.verdict
+    assert outcome.gain is None
     kept, _ = read_state(tmp_path / "run" / "best.safetensors")
     base = load_restorer(str(small_pack)).network.state_dict()
     assert all(torch.equal(kept[key], base[key]) for key in base)

@@ -26,6 +26,7 @@ from adapt.evaluation.metrics import (
     psnr,
     ssim,
 )
+from adapt.intervals import Interval, mean_interval
 
 Row = dict[str, str | float]
 
@@ -106,6 +107,19 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     if len(values) < 2 or not math.isfinite(mean):
         return mean, math.nan
     return mean, statistics.stdev(values) / math.sqrt(len(values))
+
+
+def difference(base: Evaluation, other: Evaluation, key: str) -> Interval:
+    """By how much a metric of `other` lies above that of `base`, over the photos of both, each with itself.
+
+    Raises:
+        UsageError: the metric is in no photo of both.
+    """
+    before = {row["id"]: float(row[key]) for row in base.rows if key in row}
+    gains = [float(row[key]) - before[row["id"]] for row in other.rows if key in row and row["id"] in before]
+    if not gains:
+        raise UsageError(f"{key}: expected photos that both evaluations measured it on, got none")
+    return mean_interval(gains)
 
 
 class Tally:

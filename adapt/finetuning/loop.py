@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from adapt.finetuning.discriminator import UNetDiscriminator
 from adapt.finetuning.losses import Distance, tells_apart
 from adapt.finetuning.objectives import OBJECTIVES, Objective
 from adapt.finetuning.state import State
+from adapt.intervals import Interval, mean_interval
 from adapt.restorers.base import Restorer
 from adapt.runs import Run
 from adapt.settings import CodeFinetuneSettings, FinetuneSettings, TuningSettings
@@ -35,6 +37,8 @@ class Outcome:
         improved: whether the adapted weights beat those it started from on the held-back photos.
         best_step: the step of the weights in `best.safetensors`; 0 means the start.
         base, best: the scores of both, by part.
+        gain: by how much the score fell on each held-back photo, or None where nothing was gained. It flatters a
+            little: the same photos chose the step.
         trained, held_back: numbers of photos.
         resized: how many of both were brought to the network's size first.
     """
@@ -43,6 +47,7 @@ class Outcome:
     best_step: int
     base: dict[str, float]
     best: dict[str, float]
+    gain: Interval | None
     trained: int
     held_back: int
     resized: int
@@ -50,13 +55,17 @@ class Outcome:
     @property
     def verdict(self) -> str:
         """One sentence for the user."""
-        if not self.improved:
+        if not self.improved or self.gain is None:
             return (
                 "The adapted model is not better than the one it started from on the held-back photos;"
                 " best.safetensors holds the old weights."
             )
         parts = ", ".join(f"{name} {self.base[name]:.4f} -> {self.best[name]:.4f}" for name in ("l1", "perceptual"))
-        return f"Adapted: step {self.best_step} is the best on {self.held_back} held-back photos ({parts})."
+        doubt = "" if self.gain.decided else ", so it may be chance"
+        return (
+            f"Adapted: step {self.best_step} is the best on {self.held_back} held-back photos ({parts}); the score"
+            f" falls by {self.gain.mean:.4f} ({self.gain.shown('.4f')}{doubt})."
+        )
 
 
 def finetune(
@@ -109,8 +118,9 @@ def finetune(
     if last.exists():
         state.load(last, run.digest)
     else:
-        state.base_parts = _score(module, held, objective, device)
-        state.best_parts = state.base_parts
+        scores = _score(module, held, objective, device)
+        state.base_each = state.best_each = scores["total"]
+        state.base_parts = state.best_parts = _means(scores)
         state.base_score = state.best_score = state.base_parts["total"]
         restorer.save(run.folder / "best.safetensors", metadata={"step": "0"})
     run.rewind(state.step)
@@ -175,6 +185,7 @@ def finetune(
         best_step=state.best_step,
         base=state.base_parts,
         best=state.best_parts,
+        gain=_gain(state),
         trained=len(train.ids),
         held_back=len(held.ids),
         resized=resized,
@@ -221,18 +232,30 @@ def _restored(network: nn.Module, photos: Pictures, indices: Sequence[int], devi
 
 
 @torch.no_grad()
-def _score(module: nn.Module, held: Split, objective: Objective, device: torch.device) -> dict[str, float]:
-    """Mean scores on the held-back photos, of each photo over all its targets."""
+def _score(module: nn.Module, held: Split, objective: Objective, device: torch.device) -> dict[str, list[float]]:
+    """Scores on each held-back photo, by part: means over all its targets."""
     module.eval()
     pairs = [(index, target) for index, draws in enumerate(held.draws) for target in draws]
-    sums: dict[str, float] = {}
+    scores: dict[str, list[float]] = {}
     for first in range(0, len(pairs), EVALUATION_BATCH):
         indices, targets = zip(*pairs[first : first + EVALUATION_BATCH], strict=True)
-        shares = torch.tensor([1 / len(held.draws[index]) for index in indices], dtype=torch.float64)
         output = module(held.photos.batch(indices).to(device))
         for name, values in objective.score(output, held.targets.batch(targets).to(device)).items():
-            sums[name] = sums.get(name, 0.0) + (values.cpu().double() * shares).sum().item()
-    return {name: value / len(held.ids) for name, value in sums.items()}
+            each = scores.setdefault(name, [0.0] * len(held.ids))
+            for index, value in zip(indices, values.tolist(), strict=True):
+                each[index] += value / len(held.draws[index])
+    return scores
+
+
+def _means(scores: dict[str, list[float]]) -> dict[str, float]:
+    return {name: math.fsum(each) / len(each) for name, each in scores.items()}
+
+
+def _gain(state: State) -> Interval | None:
+    """By how much the score fell, photo by photo."""
+    if not state.best_step:
+        return None
+    return mean_interval([base - best for base, best in zip(state.base_each, state.best_each, strict=True)])
 
 
 class _Averaged:
@@ -257,10 +280,12 @@ def _evaluate(
 ) -> None:
     """Score the averaged weights; if they are the best so far, write them as `best.safetensors`."""
     with _Averaged(state.network, state.ema):
-        parts = _score(objective.module(), held, objective, device)
+        scores = _score(objective.module(), held, objective, device)
+        parts = _means(scores)
         run.log(state.step - 1, {f"held_back/{name}": value for name, value in parts.items()})
         if parts["total"] < state.best_score:
             state.best_score, state.best_step, state.best_parts = parts["total"], state.step, parts
+            state.best_each = scores["total"]
             restorer.save(run.folder / "best.safetensors", metadata={"step": str(state.step)})
 
 

@@ -22,6 +22,8 @@ class State:
         step: steps done.
         base_score, best_score: score on the held-back photos of the weights it started from, and the best so far.
         best_step: where the best was found; 0 is the start.
+        base_parts, best_parts: mean scores of both, by part.
+        base_each, best_each: the score of both on each held-back photo.
     """
 
     network: nn.Module
@@ -35,6 +37,8 @@ class State:
     best_step: int = 0
     base_parts: dict[str, float] = field(default_factory=dict)
     best_parts: dict[str, float] = field(default_factory=dict)
+    base_each: list[float] = field(default_factory=list)
+    best_each: list[float] = field(default_factory=list)
 
     def save(self, path: Path, digest: str) -> None:
         """Write all of it atomically."""
@@ -59,9 +63,10 @@ class State:
         if self.discriminator is not None and self.discriminator_optimizer is not None:
             self.discriminator.load_state_dict(stored["discriminator"])
             self.discriminator_optimizer.load_state_dict(stored["discriminator_optimizer"])
-        for name in self._numbers():
-            setattr(self, name, stored["numbers"][name])
+        for name, value in stored["numbers"].items():
+            setattr(self, name, value)
 
     @staticmethod
     def _numbers() -> tuple[str, ...]:
-        return ("step", "base_score", "best_score", "best_step", "base_parts", "best_parts")
+        scores = ("base_score", "best_score", "base_parts", "best_parts", "base_each", "best_each")
+        return ("step", "best_step", *scores)
