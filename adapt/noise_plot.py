@@ -114,11 +114,14 @@ def _texts(draw: ImageDraw.ImageDraw, title: str, fit: NoiseFit, left_out: int) 
     lines = [
         f"slope {fit.common[0]:.4g} DN^2 per DN (95 %: {low:.4g} to {high:.4g})",
         f"in the dark {fit.common[1]:.3g} DN^2 (95 %: {fit.dark_interval[0]:.3g} to {fit.dark_interval[1]:.3g})",
+        *([f"and {100 * fit.uneven:.2g} % of the signal, squared: drawn, not in the profile"] if fit.uneven else []),
         f"{fit.patches} flat patches used; {left_out} others (grey)",
     ]
-    font = ImageFont.load_default(_SMALL)
-    for index, line in enumerate(lines):
-        draw.text((_LEFT + 12, _TOP + 10 + 17 * index), line, fill=INK, font=font)
+    font, place = ImageFont.load_default(_SMALL), (_LEFT + 12, _TOP + 10)
+    text = "\n".join(lines)
+    left, top, right, bottom = draw.multiline_textbbox(place, text, font=font, spacing=5)
+    draw.rectangle((left - 6, top - 6, right + 6, bottom + 6), fill=PAPER, outline=GRID)
+    draw.multiline_text(place, text, fill=INK, font=font, spacing=5)
 
 
 def _ticks(end: float) -> list[float]:

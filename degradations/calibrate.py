@@ -29,15 +29,17 @@ PRECISION: Final = 0.25
 """Half the width of the slope's interval, as a share of the slope, above which a measurement is refused."""
 
 _STRIDE = SIDE // 2
-_BLOCK = 4 * _STRIDE  # sites: what is this near counts as one observation in the bootstrap
+_BLOCK = 6 * _STRIDE  # sites: what lies in one such square counts as one observation in the bootstrap
 _DEGREES = SIDE**2 - 3  # a plane is taken out of each patch
 _ROW_DEGREES = SIDE - 2  # of which row offsets keep these, for each row's SIDE sites
 _ROUNDING = 1 / 12  # variance of rounding to whole DN
 _TOO_CORRELATED = 2.0  # standard deviations of a flat patch's correlation
 _OUTLIER = 4.6  # standard deviations; a hot photosite, or the only clipped one
 _WINDOW = (0.78, 1.12)  # of variance over expected variance: -2.5 and +1.35 standard deviations
-_MOST_PATCHES = 8000
+_MOST_PATCHES = 4000
 _REPLICATES = 200
+_FEW = 40  # replicates that decide whether there is unevenness
+_SETTLED = 3e-4  # largest relative change of an expected variance at which the fit is done
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class NoiseFit:
 
     Attributes:
         lines: slope and variance in the dark at each of the four sites, (4, 2).
-        common: the same through the patches of all sites together, (2,).
+        common: their mean, weighted by how well each is known, (2,).
         shared: for each site, whether its own patches said too little, and it took the common line.
         row: standard deviation of the offset that a row shares, DN; 0 where it is not significant.
         uneven: standard deviation of what is proportional to the signal, as a share of it: photosites that respond
@@ -254,43 +256,56 @@ def fit_noise(patches: Patches, generator: torch.Generator) -> NoiseFit:
         flat = flat[torch.randperm(len(flat), generator=generator)[:_MOST_PATCHES].sort().values.numpy()]
     used = patches.chosen(flat)
     counts = _resampled(used.block, generator)
-    row = _significant(float(used.row.mean()), counts @ used.row / counts.sum(axis=1)) ** 0.5
+    row = _row(used, counts)
     known = _known(row)
+    # Rows: the four sites' slopes, their variances in the dark, and what all sites share of the square of the signal.
+    sites = np.eye(4).repeat(len(used), axis=1)
+    signal, variance = used.signal.T.ravel(), used.variance.T.ravel()
+    terms = np.concatenate([sites * signal, sites, signal[None] ** 2])
+    lower = np.stack([_lower_line(used.signal[:, site], used.variance[:, site], known) for site in range(4)])
+    start = np.array([*lower.T.ravel(), 0.0])
+    repeated = np.tile(counts, 4)
+    fitted, drawn = _curves(terms, variance, known, repeated[:_FEW], start)
+    if _significant(float(fitted[-1]), drawn[:, -1]):
+        fitted, drawn = _curves(terms, variance, known, repeated, fitted)
+    else:
+        fitted, drawn = _curves(terms[:-1], variance, known, repeated, fitted[:-1])
+        fitted, drawn = np.append(fitted, 0), np.pad(drawn, ((0, 0), (0, 1)))
 
-    signal, variance = used.signal.ravel(), used.variance.ravel()
-    repeated = counts.repeat(4, axis=1)
-    start = np.array([*_lower_line(signal, variance, known), 0.0])
-    fitted, drawn = _curves(np.stack([signal, signal**0, signal**2]), variance, known, repeated, start)
-    uneven = _significant(float(fitted[2]), drawn[:, 2])
-    if not uneven:
-        drawn[:, 2] = 0
-        lines = _curves(np.stack([signal, signal**0]), variance, known, repeated, start[:2])
-        fitted[:2], drawn[:, :2] = lines
+    lines, replicates = fitted[:-1].reshape(2, 4).T, drawn[:, :-1].reshape(-1, 2, 4)
+    # The common line is that of the sites which know theirs best.
+    trust = 1 / np.maximum(replicates[:, 0].std(axis=0), 1e-3 * lines[:, 0].mean() + 1e-12) ** 2
+    trust /= trust.sum()
+    common, common_drawn = trust @ lines, replicates @ trust
     span = float(signal.min()), float(signal.max())
-    low, high = _interval(drawn[:, 0])
-    if not _precise(fitted[0], low, high):
+    low, high = _interval(common_drawn[:, 0])
+    if not _precise(common[0], low, high):
         raise ValueError(
             f"not enough flat area: {len(used)} flat patches with signals from {span[0]:.0f} to {span[1]:.0f} DN leave"
             f" the slope between {low:.3g} and {high:.3g} (95 %); patches of more, and more different, brightness are"
             " needed"
         )
-    lines, shared = fitted[:2][None].repeat(4, axis=0), [True] * 4
-    for site in range(4):
-        signal, variance = used.signal[:, site], used.variance[:, site]
-        beside = known + uneven * signal**2
-        line, own = _curves(np.stack([signal, signal**0]), variance, beside, counts, fitted[:2])
-        if _precise(line[0], *_interval(own[:, 0])):
-            lines[site], shared[site] = line, False
+    first, second, third, fourth = (
+        not _precise(lines[site, 0], *_interval(replicates[:, 0, site])) for site in range(4)
+    )
+    shared = (first, second, third, fourth)
     return NoiseFit(
-        lines=lines,
-        common=fitted[:2],
-        shared=(shared[0], shared[1], shared[2], shared[3]),
+        lines=np.where(np.array(shared)[:, None], common, lines),
+        common=common,
+        shared=shared,
         row=row,
-        uneven=uneven**0.5,
-        replicates=drawn,
+        uneven=float(fitted[-1]) ** 0.5,
+        replicates=np.concatenate([common_drawn, drawn[:, -1:]], axis=1),
         patches=len(used),
         span=span,
     )
+
+
+def _row(used: Patches, counts: np.ndarray) -> float:
+    """Standard deviation of row offsets, or 0; the quieter a patch, the more of it is heard."""
+    weights = used.variance.mean(axis=1) ** -2
+    drawn = counts @ (weights * used.row) / (counts @ weights)
+    return _significant(float(np.average(used.row, weights=weights)), drawn) ** 0.5
 
 
 def _known(row: float) -> float:
@@ -338,23 +353,25 @@ def _curve(
         if np.count_nonzero(share) < 10 * len(terms):
             return curve
         before, curve = curve, _least_squares(terms, variance / within_mean - known, share)
-        if np.allclose(curve @ terms, before @ terms, rtol=1e-4, atol=1e-6):
+        if np.allclose(curve @ terms, before @ terms, rtol=_SETTLED, atol=0):
             break
     return curve
 
 
 def _least_squares(terms: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weights of the terms (K, N), none below 0: what would be is left out, the lowest first."""
-    kept = list(range(len(terms)))
+    weighted = terms * weights
+    products, moments = weighted @ terms.T, weighted @ values
+    size = np.sqrt(np.maximum(np.diag(products), 1e-300))  # of like size, so that the rank is that of the data
+    kept = np.arange(len(terms))
     found = np.zeros(len(terms))
-    while kept:
-        size = np.abs(terms[kept]).max(axis=1)  # of like size, so that the rank is that of the data
-        scaled = terms[kept] / size[:, None]
-        solved = np.linalg.lstsq((scaled * weights) @ scaled.T, (scaled * weights) @ values, rcond=None)[0] / size
+    while len(kept):
+        scaled = products[np.ix_(kept, kept)] / np.outer(size[kept], size[kept])
+        solved = np.linalg.lstsq(scaled, moments[kept] / size[kept], rcond=None)[0]
         if solved.min() >= 0:
-            found[kept] = solved
+            found[kept] = solved / size[kept]
             break
-        kept.pop(int((solved * size).argmin()))
+        kept = np.delete(kept, solved.argmin())
     return found
 
 
