@@ -7,7 +7,7 @@ step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -19,26 +19,7 @@ from degradations.profiles import Phase
 
 Demosaic = Literal["bilinear", "malvar", "hamilton-adams"]
 
-_CHANNELS = {"R": 0, "G": 1, "B": 2}
-
-# What a colour at a site is taken from. Of the filtered mosaics, CROSS gives green at red and blue sites, ALONG and
-# ACROSS give red and blue at green sites whose neighbours in the row (the column) have them, DIAGONAL gives red at
-# blue sites and blue at red ones.
-_OWN, _CROSS, _ALONG, _ACROSS, _DIAGONAL = range(5)
-
-_BILINEAR = (
-    ((0, 1, 0), (1, 0, 1), (0, 1, 0)),
-    ((0, 0, 0), (2, 0, 2), (0, 0, 0)),
-    ((0, 2, 0), (0, 0, 0), (0, 2, 0)),
-    ((1, 0, 1), (0, 0, 0), (1, 0, 1)),
-)  # quarters
-
-_MALVAR = (
-    ((0, 0, -2, 0, 0), (0, 0, 4, 0, 0), (-2, 4, 8, 4, -2), (0, 0, 4, 0, 0), (0, 0, -2, 0, 0)),
-    ((0, 0, 1, 0, 0), (0, -2, 0, -2, 0), (-2, 8, 10, 8, -2), (0, -2, 0, -2, 0), (0, 0, 1, 0, 0)),
-    ((0, 0, -2, 0, 0), (0, -2, 8, -2, 0), (1, 0, 10, 0, 1), (0, -2, 8, -2, 0), (0, 0, -2, 0, 0)),
-    ((0, 0, -3, 0, 0), (0, 4, 0, 4, 0), (-3, 0, 12, 0, -3), (0, 4, 0, 4, 0), (0, 0, -3, 0, 0)),
-)  # sixteenths
+_SITES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 # ---------------------------------------------------------------- mosaic
@@ -51,7 +32,14 @@ def mosaic(images: Tensor, phase: Phase | Sequence[Phase]) -> Tensor:
         ValueError: another shape, or not one phase for each image.
     """
     check_batch(images, "mosaic")
-    return images.gather(1, _colours(phase, images).unsqueeze(1).expand(len(images), 1, -1, -1))
+    return _by_phase(_mosaic, images, phase)
+
+
+def _mosaic(images: Tensor, phase: Phase) -> Tensor:
+    raw = images.new_empty(len(images), 1, images.shape[2], images.shape[3])
+    for (row, column), channel in zip(_SITES, _channels(phase), strict=True):
+        raw[:, 0, row::2, column::2] = images[:, channel, row::2, column::2]
+    return raw
 
 
 def spread(raw: Tensor, phase: Phase | Sequence[Phase]) -> Tensor:
@@ -61,45 +49,49 @@ def spread(raw: Tensor, phase: Phase | Sequence[Phase]) -> Tensor:
         ValueError: another shape, or not one phase for each image.
     """
     _check_raw(raw, "spread")
-    index = _colours(phase, raw).unsqueeze(1).expand(len(raw), 1, -1, -1)
-    empty = raw.new_zeros(len(raw), 3, raw.shape[2], raw.shape[3])
-    return empty.scatter(1, index, raw)
+    return _by_phase(_spread, raw, phase)
+
+
+def _spread(raw: Tensor, phase: Phase) -> Tensor:
+    images = raw.new_zeros(len(raw), 3, raw.shape[2], raw.shape[3])
+    for (row, column), channel in zip(_SITES, _channels(phase), strict=True):
+        images[:, channel, row::2, column::2] = raw[:, 0, row::2, column::2]
+    return images
 
 
 def per_site(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Numbers of the four sites, (B, 4) as in `NoiseLevel`, at every photosite: (B, 1, H, W)."""
-    return _tiled(values.view(-1, 1, 2, 2), size)
+    rows, columns = (torch.arange(length, device=values.device) % 2 for length in size)
+    # Whole rows are copied fast, so the columns come first.
+    return values.view(-1, 1, 2, 2).index_select(3, columns).index_select(2, rows)
 
 
-def _tiled(cells: Tensor, size: tuple[int, int]) -> Tensor:
-    """(..., 2, 2) repeated over (..., height, width)."""
-    height, width = size
-    rows = torch.arange(height, device=cells.device) % 2
-    columns = torch.arange(width, device=cells.device) % 2
-    return cells[..., rows[:, None], columns]
+def _by_phase(function: Callable[[Tensor, Phase], Tensor], batch: Tensor, phase: Phase | Sequence[Phase]) -> Tensor:
+    """What the function makes of each image and its phase; images of one phase go through it together."""
+    phases: list[Phase] = [phase] * len(batch) if isinstance(phase, str) else list(phase)
+    if len(phases) != len(batch):
+        raise ValueError(f"Bayer phase: expected one for each of {len(batch)} images, got {len(phases)}")
+    chosen: dict[Phase, list[int]] = {}
+    for index, one in enumerate(phases):
+        chosen.setdefault(one, []).append(index)
+    if len(chosen) == 1:
+        return function(batch, phases[0])
+    parts = torch.cat([function(batch[indices], one) for one, indices in chosen.items()])
+    order = torch.tensor([index for indices in chosen.values() for index in indices], device=batch.device)
+    return parts[order.argsort()]
 
 
-def _cells(phase: Phase | Sequence[Phase], like: Tensor) -> list[list[int]]:
-    """The colour of each of the four sites, for each image or once for all."""
-    phases = [phase] if isinstance(phase, str) else list(phase)
-    if not isinstance(phase, str) and len(phases) != len(like):
-        raise ValueError(f"Bayer phase: expected one for each of {len(like)} images, got {len(phases)}")
-    for one in phases:
-        if one not in ("RGGB", "GRBG", "GBRG", "BGGR"):
-            raise ValueError(f"Bayer phase: expected RGGB, GRBG, GBRG or BGGR, got {one!r}")
-    return [[_CHANNELS[colour] for colour in one] for one in phases]
-
-
-def _colours(phase: Phase | Sequence[Phase], like: Tensor) -> Tensor:
-    """The channel each photosite sees: (B or 1, H, W)."""
-    cells = torch.tensor(_cells(phase, like), device=like.device).view(-1, 2, 2)
-    return _tiled(cells, (like.shape[2], like.shape[3]))
+def _channels(phase: Phase) -> list[int]:
+    """The channel that each of the four sites sees."""
+    if phase not in ("RGGB", "GRBG", "GBRG", "BGGR"):
+        raise ValueError(f"Bayer phase: expected RGGB, GRBG, GBRG or BGGR, got {phase!r}")
+    return ["RGB".index(colour) for colour in phase]
 
 
 # ---------------------------------------------------------------- demosaic
 
 
-def demosaic(raw: Tensor, phase: Phase | Sequence[Phase], method: Demosaic = "hamilton-adams") -> Tensor:
+def demosaic(raw: Tensor, phase: Phase | Sequence[Phase], method: Demosaic = "bilinear") -> Tensor:
     """The picture of a mosaic: (B, 1, H, W) to (B, 3, H, W), not clipped. What was seen stays as it is.
 
     Args:
@@ -119,76 +111,98 @@ def demosaic(raw: Tensor, phase: Phase | Sequence[Phase], method: Demosaic = "ha
     _check_raw(raw, "demosaic")
     if min(raw.shape[2:]) < 2:
         raise ValueError(f"demosaic: expected at least 2 x 2 photosites, got {raw.shape[2]} x {raw.shape[3]}")
-    sources = _sources(phase, raw)
     if method == "bilinear":
-        return _picked(raw, _filtered(raw, _BILINEAR, 4), sources)
+        return _by_phase(_bilinear, raw, phase)
     if method == "malvar":
-        return _picked(raw, _filtered(raw, _MALVAR, 16), sources)
+        return _by_phase(_malvar, raw, phase)
     if method == "hamilton-adams":
-        green = torch.where(sources[:, 1:2] == _OWN, raw, _directed_green(raw))
-        difference = raw - green  # 0 at green sites, which the filters below do not look at
-        chroma = _picked(difference, _filtered(difference, _BILINEAR, 4), sources)
-        return torch.cat([green + chroma[:, :1], green, green + chroma[:, 2:]], 1)
+        return _by_phase(_hamilton_adams, raw, phase)
     raise ValueError(f"demosaic: expected the method bilinear, malvar or hamilton-adams, got {method!r}")
 
 
-def _sources(phase: Phase | Sequence[Phase], like: Tensor) -> Tensor:
-    """Where each colour at each site comes from: (B or 1, 3, H, W) of `_OWN` to `_DIAGONAL`."""
-    tables: list[list[list[int]]] = []
-    for cell in _cells(phase, like):
-        table: list[list[int]] = []
-        for channel in range(3):
-            row: list[int] = []
-            for site, own in enumerate(cell):
-                if own == channel:
-                    row.append(_OWN)
-                elif channel == 1:
-                    row.append(_CROSS)
-                elif own != 1:
-                    row.append(_DIAGONAL)
-                else:
-                    row.append(_ALONG if cell[site ^ 1] == channel else _ACROSS)
-            table.append(row)
-        tables.append(table)
-    cells = torch.tensor(tables, device=like.device).view(-1, 3, 2, 2)
-    return _tiled(cells, (like.shape[2], like.shape[3]))
+def _bilinear(raw: Tensor, phase: Phase) -> Tensor:
+    return _arranged(raw, *_means(_Neighbours(raw, 1)), phase)
 
 
-def _padded(raw: Tensor, reach: int) -> Tensor:
-    rows = mirror(torch.arange(-reach, raw.shape[2] + reach, device=raw.device), raw.shape[2])
-    columns = mirror(torch.arange(-reach, raw.shape[3] + reach, device=raw.device), raw.shape[3])
-    return raw[:, :, rows][:, :, :, columns]
+def _malvar(raw: Tensor, phase: Phase) -> Tensor:
+    near = _Neighbours(raw, 2)
+    cross, along, across, diagonal = _means(near)
+    beside, above = near.at(0, -2) + near.at(0, 2), near.at(-2, 0) + near.at(2, 0)
+    excess = raw - (beside + above) / 4
+    level = (5 * raw - 4 * diagonal) / 8
+    return _arranged(
+        raw,
+        cross + excess / 2,
+        along + level - (beside - above / 2) / 8,
+        across + level - (above - beside / 2) / 8,
+        diagonal + 3 / 4 * excess,
+        phase,
+    )
 
 
-def _filtered(raw: Tensor, filters: Sequence[Sequence[Sequence[int]]], unit: int) -> Tensor:
-    """The mosaic under each of four filters, whose weights are counted in 1 / unit: (B, 4, H, W)."""
-    weights = raw.new_tensor(filters)[:, None] / unit
-    return functional.conv2d(_padded(raw, weights.shape[-1] // 2), weights)
-
-
-def _picked(raw: Tensor, filtered: Tensor, sources: Tensor) -> Tensor:
-    """At each site and channel, what `sources` names."""
-    return torch.cat([raw, filtered], 1).gather(1, sources.expand(len(raw), -1, -1, -1))
-
-
-def _directed_green(raw: Tensor) -> Tensor:
-    """Green at red and blue sites, along the smoother direction; the mean of both where they are equally smooth."""
-    height, width = raw.shape[2:]
-    padded = _padded(raw, 2)
-
-    def shifted(down: int, right: int) -> Tensor:
-        return padded[:, :, 2 + down : 2 + down + height, 2 + right : 2 + right + width]
-
+def _hamilton_adams(raw: Tensor, phase: Phase) -> Tensor:
+    near = _Neighbours(raw, 2)
     greens: list[Tensor] = []
     roughness: list[Tensor] = []
     for down, right in ((0, 1), (1, 0)):
-        before, after = shifted(-down, -right), shifted(down, right)
-        curvature = 2 * raw - shifted(-2 * down, -2 * right) - shifted(2 * down, 2 * right)
+        before, after = near.at(-down, -right), near.at(down, right)
+        curvature = 2 * raw - near.at(-2 * down, -2 * right) - near.at(2 * down, 2 * right)
         greens.append((before + after) / 2 + curvature / 4)
         roughness.append((before - after).abs() + curvature.abs())
     along, across = greens
     chosen = torch.where(roughness[0] < roughness[1], along, across)
-    return torch.where(roughness[0] == roughness[1], (along + across) / 2, chosen)
+    chosen = torch.where(roughness[0] == roughness[1], (along + across) / 2, chosen)
+    green = _arranged(raw, chosen, raw, raw, raw, phase)[:, 1:2]
+    chroma = _bilinear(raw - green, phase)  # 0 at green sites, which red and blue do not look at
+    return torch.cat([green + chroma[:, :1], green, green + chroma[:, 2:]], 1)
+
+
+class _Neighbours:
+    """The photosites around each one, as views of one mirrored mosaic."""
+
+    def __init__(self, raw: Tensor, reach: int) -> None:
+        self.size, self.reach = (raw.shape[2], raw.shape[3]), reach
+        if reach < min(self.size):
+            self.padded = functional.pad(raw, (reach,) * 4, mode="reflect")
+        else:  # mirrored more than once
+            rows, columns = (mirror(torch.arange(-reach, n + reach, device=raw.device), n) for n in self.size)
+            self.padded = raw[:, :, rows][:, :, :, columns]
+
+    def at(self, down: int, right: int) -> Tensor:
+        """The photosites so many rows below and columns to the right."""
+        top, left = self.reach + down, self.reach + right
+        return self.padded[:, :, top : top + self.size[0], left : left + self.size[1]]
+
+
+def _means(near: _Neighbours) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of the four nearest, the two in the row, the two in the column, and the four at the corners."""
+    along, across = near.at(0, -1) + near.at(0, 1), near.at(-1, 0) + near.at(1, 0)
+    corners = near.at(-1, -1) + near.at(-1, 1) + (near.at(1, -1) + near.at(1, 1))
+    return (along + across) / 4, along / 2, across / 2, corners / 4
+
+
+def _arranged(raw: Tensor, cross: Tensor, along: Tensor, across: Tensor, diagonal: Tensor, phase: Phase) -> Tensor:
+    """The picture whose colours are at each site what was seen there, or a guess of the kind that the site asks for.
+
+    Args:
+        raw, cross, along, across, diagonal: (B, 1, H, W). `cross` gives green at red and blue sites, `along` and
+            `across` give red and blue at green sites that have them in their row (their column), `diagonal` gives red
+            at blue sites and blue at red ones.
+    """
+    channels = _channels(phase)
+    images = raw.new_empty(len(raw), 3, raw.shape[2], raw.shape[3])
+    for site, (row, column) in enumerate(_SITES):
+        for channel in range(3):
+            if channels[site] == channel:
+                source = raw
+            elif channel == 1:
+                source = cross
+            elif channels[site] != 1:
+                source = diagonal
+            else:
+                source = along if channels[site ^ 1] == channel else across
+            images[:, channel, row::2, column::2] = source[:, 0, row::2, column::2]
+    return images
 
 
 def _check_raw(raw: Tensor, name: str) -> None:

@@ -20,6 +20,7 @@ from torch.nn import functional
 from degradations.bayer import Demosaic, demosaic, mosaic, per_site
 from degradations.camera import (
     Curve,
+    Rounding,
     from_camera,
     from_dn,
     gaussian_offset,
@@ -31,13 +32,15 @@ from degradations.camera import (
     to_linear,
     to_tone,
     unbalance,
+    whole_steps,
 )
-from degradations.filters import check_batch, resize_area, resize_linear
+from degradations.filters import check_batch, enlarge_linear, resize_area
 from degradations.noise import standard_normal
 from degradations.profiles import CameraProfile, PerSite, Phase, Row
 
-Rounding = Literal["truncate", "round"]
 NoiseModel = Literal["gaussian", "poisson"]
+
+TOGETHER = 2**17  # pixels that go through the camera together on a CPU: what its cache holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,9 +137,10 @@ def expose(images: Tensor, shots: Sequence[Shot], camera: Camera) -> Tensor:
         ValueError: another shape, or not one shot for each image.
     """
     _check_shots(images, shots)
-    linear = to_camera(to_linear(images, camera.curve), _matrices(shots, images))
-    small = resize_area(_continued(unbalance(linear, _gains(shots, images)), camera.scale), camera.scale).clamp(0, 1)
-    return to_dn(mosaic(small, [shot.phase for shot in shots]), *_levels(shots, images))
+    # Shrunk before the colours are undone, not after: the same, as both are linear, and less to compute.
+    small = resize_area(_continued(to_linear(images, camera.curve), camera.scale), camera.scale)
+    sensor = unbalance(to_camera(small, _matrices(shots, images)), _gains(shots, images)).clamp(0, 1)
+    return to_dn(mosaic(sensor, [shot.phase for shot in shots]), *_levels(shots, images))
 
 
 def draw_fields(shape: tuple[int, int], generator: torch.Generator, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,6 +219,19 @@ def photograph(
     _check_shots(images, shots)
     if len(generators) != len(images):
         raise ValueError(f"camera: expected a generator for each of {len(images)} images, got {len(generators)}")
+    count = len(images)
+    if images.device.type == "cpu":
+        count = max(1, TOGETHER // (images.shape[2] * images.shape[3]))
+    groups = [slice(start, start + count) for start in range(0, len(images), count)]
+    parts = [_photograph(images[group], shots[group], generators[group], camera) for group in groups]
+    if len(parts) == 1:
+        return parts[0]
+    return Photograph(*(torch.cat(each) for each in zip(*((p.images, p.offset, p.raw) for p in parts), strict=True)))
+
+
+def _photograph(
+    images: Tensor, shots: Sequence[Shot], generators: Sequence[torch.Generator], camera: Camera
+) -> Photograph:
     clean = expose(images, shots, camera)
     size = (clean.shape[2], clean.shape[3])
     drawn = [draw_fields(size, generator, clean) for generator in generators]
@@ -229,10 +246,8 @@ def photograph(
 
 def finish(small: Tensor, size: tuple[int, int], camera: Camera) -> Tensor:
     """A developed picture enlarged by the camera's scale, cut to its size and to whole 255ths. Gradients pass."""
-    large = resize_linear(small, (small.shape[2] * camera.scale, small.shape[3] * camera.scale))
-    levels = large[:, :, : size[0], : size[1]].clamp(0, 1) * 255
-    whole = levels.round() if camera.rounding == "round" else levels.floor()
-    return (levels + (whole - levels).detach()) / 255
+    large = enlarge_linear(small.clamp(0, 1), camera.scale)[:, :, : size[0], : size[1]]
+    return whole_steps(large, 255, camera.rounding)
 
 
 # ---------------------------------------------------------------- the numbers of shots as tensors

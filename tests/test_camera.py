@@ -34,7 +34,7 @@ from degradations.camera import (
     unbalance,
 )
 from degradations.camera_piece import CameraPiece
-from degradations.filters import resize_area, resize_linear
+from degradations.filters import enlarge_linear, resize_area, resize_linear
 from degradations.photograph import (
     Camera,
     Shot,
@@ -358,22 +358,34 @@ def test_bilinear_is_that_of_libraw(phase: Any, gen: torch.Generator) -> None:
     torch.testing.assert_close(demosaic(raw, phase, "bilinear")[inside], theirs[inside], rtol=0, atol=4 / 65535)
 
 
-def test_malvar_corrects_the_bilinear_by_the_published_gains(gen: torch.Generator) -> None:
-    """Malvar, He and Cutler 2004, Eq. (2)-(7): a gain times how much the site's own colour exceeds its surroundings;
-    1/2 for green at red, 5/8 for red at green, 3/4 for red at blue."""
-    raw = torch.rand(1, 1, 10, 12, generator=gen, dtype=torch.float64)
-    plain, found, seen = demosaic(raw, "RGGB", "bilinear")[0], demosaic(raw, "RGGB", "malvar")[0], raw[0, 0]
+# Malvar, He and Cutler 2004, Fig. 2, in sixteenths: green at red, red at green in a row of reds, red at blue.
+PUBLISHED = {
+    "green at red": ((0, 0, -2, 0, 0), (0, 0, 4, 0, 0), (-2, 4, 8, 4, -2), (0, 0, 4, 0, 0), (0, 0, -2, 0, 0)),
+    "red at green": ((0, 0, 1, 0, 0), (0, -2, 0, -2, 0), (-2, 8, 10, 8, -2), (0, -2, 0, -2, 0), (0, 0, 1, 0, 0)),
+    "red at blue": ((0, 0, -3, 0, 0), (0, 4, 0, 4, 0), (-3, 0, 12, 0, -3), (0, 4, 0, 4, 0), (0, 0, -3, 0, 0)),
+}
 
-    def around(y: int, x: int, *steps: tuple[int, int]) -> float:
-        return float(sum(seen[y + down, x + right] for down, right in steps))
 
-    straight = ((0, 2), (0, -2), (2, 0), (-2, 0))
-    excess = float(seen[4, 6]) - around(4, 6, *straight) / 4  # a red site
-    assert float(found[1, 4, 6]) == pytest.approx(float(plain[1, 4, 6]) + excess / 2)
-    assert float(found[2, 4, 6]) == pytest.approx(float(plain[2, 4, 6]) + 3 / 4 * excess)
-    # At green between two reds, the nine-point surroundings of the paper's Fig. 2.
-    near = around(4, 5, (0, 2), (0, -2), (1, 1), (1, -1), (-1, 1), (-1, -1)) - around(4, 5, (2, 0), (-2, 0)) / 2
-    assert float(found[0, 4, 5]) == pytest.approx(float(plain[0, 4, 5]) + 5 / 8 * (float(seen[4, 5]) - near / 5))
+def test_malvar_has_the_published_filters(gen: torch.Generator) -> None:
+    raw = torch.rand(1, 1, 11, 13, generator=gen, dtype=torch.float64)
+    found = demosaic(raw, "RGGB", "malvar")[0]
+    padded = np.pad(raw[0, 0].numpy(), 2, mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5))
+    by_filter = {name: (windows * np.array(taps)).sum((2, 3)) / 16 for name, taps in PUBLISHED.items()}
+    turned = (windows * np.array(PUBLISHED["red at green"]).T).sum((2, 3)) / 16
+    red, blue = (slice(0, None, 2), slice(0, None, 2)), (slice(1, None, 2), slice(1, None, 2))
+    beside_red, below_red = (slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))
+    for channel, site, expected in (
+        (1, red, by_filter["green at red"]),
+        (1, blue, by_filter["green at red"]),
+        (0, beside_red, by_filter["red at green"]),
+        (2, below_red, by_filter["red at green"]),
+        (0, below_red, turned),
+        (2, beside_red, turned),
+        (0, blue, by_filter["red at blue"]),
+        (2, red, by_filter["red at blue"]),
+    ):
+        np.testing.assert_allclose(found[channel].numpy()[site], expected[site], rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -579,6 +591,17 @@ def test_a_camera_shrinks_light_not_values() -> None:
     camera = Camera(scale=2, quantise=False, rounding="round")
     found = photograph(grid, [quiet(PHONE)], [seeded(0)], camera).images
     assert (found * 255).round().unique().tolist() == [186]
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 8])
+def test_enlarging_by_a_whole_factor_is_bilinear(factor: int, gen: torch.Generator) -> None:
+    images = torch.rand(2, 3, 5, 7, generator=gen, dtype=torch.float64)
+    expected = resize_linear(images, (5 * factor, 7 * factor))
+    torch.testing.assert_close(enlarge_linear(images, factor), expected, rtol=0, atol=1e-14)
+    dot = images[:, :, :1, :1]
+    torch.testing.assert_close(enlarge_linear(dot, factor), dot.expand(2, 3, factor, factor), rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"enlarge_linear: expected a factor of 1 or more, got 0"):
+        enlarge_linear(images, 0)
 
 
 def test_shadows_are_less_biased_where_black_is_not_clipped() -> None:
