@@ -1,7 +1,7 @@
 """Restores a folder of aligned face photos with model.onnx: python run_model.py PHOTOS OUT
 
 Needs numpy, Pillow and onnxruntime. Lies beside model.onnx; any picture size, any format that Pillow reads.
-Pictures that are there already are left alone. Exit code 3: some photos could not be read.
+Grey photos stay grey. Pictures that are there already are left alone. Exit code 3: some photos could not be read.
 """
 
 import os
@@ -14,15 +14,17 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+GREY = ("1", "L", "LA", "La")
 
 
-def read(path: Path) -> np.ndarray:
-    """A picture as (1, 3, H, W) float32 RGB in [0, 1], the way up it was taken."""
+def read(path: Path) -> tuple[np.ndarray, bool]:
+    """A picture as (1, 3, H, W) float32 RGB in [0, 1], the way up it was taken, and whether the file is grey."""
     with Image.open(path) as opened:
         picture = ImageOps.exif_transpose(opened)
         if picture.mode.startswith("I"):  # 16-bit grey, which convert() would clip to white
-            return np.repeat(np.asarray(picture, dtype=np.float32)[None, None] / 65535, 3, axis=1).clip(0, 1)
-        return np.asarray(picture.convert("RGB"), dtype=np.float32).transpose(2, 0, 1)[None] / 255
+            return np.repeat(np.asarray(picture, dtype=np.float32)[None, None] / 65535, 3, axis=1).clip(0, 1), True
+        pixels = np.asarray(picture.convert("RGB"), dtype=np.float32).transpose(2, 0, 1)[None] / 255
+        return pixels, picture.mode in GREY
 
 
 def main(photos: Path, out: Path) -> int:
@@ -47,13 +49,15 @@ def main(photos: Path, out: Path) -> int:
             sys.stderr.write(f"{target}: exists already, left alone\n")
             continue
         try:
-            pixels = read(path)
+            pixels, grey = read(path)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             sys.stderr.write(f"{path}: cannot be read ({error})\n")
             failed += 1
             continue
-        restored = np.asarray(session.run(None, {name: pixels})[0])[0]
-        rounded = (restored.clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
+        restored = np.asarray(session.run(None, {name: pixels})[0])[0].clip(0, 1)
+        if grey:  # the network may tint: the mean of its channels, in all three
+            restored = np.repeat(restored.mean(axis=0, keepdims=True), 3, axis=0)
+        rounded = (restored * 255).round().astype(np.uint8).transpose(1, 2, 0)
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
         Image.fromarray(rounded).save(part, format="PNG")
