@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from adapt.perceptual.distance import PerceptualDistance
     from adapt.pretrain.adjuster import Surroundings
     from adapt.restorers.base import Restorer
-    from adapt.settings import AdjusterSettings
+    from adapt.settings import AdjusterSettings, TargetSettings
+    from adapt.targets.methods import BlurParts
 
 WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 
@@ -88,6 +89,31 @@ def load_adjuster(name: str | Path) -> GuidanceAdjuster:
     pack = load_pack(name)
     state, metadata = pack.read(ARCHITECTURE)
     return build_adjuster(f"{pack.card.name}/{ARCHITECTURE}", state, metadata)
+
+
+def load_blur_parts(name: str | Path, settings: TargetSettings, device: torch.device) -> tuple[BlurParts, str]:
+    """What a targets recipe needs to know of blur, as far as a pack has it, and a digest that stands for it.
+
+    What is missing is named by `adapt.targets.methods.target_maker`, with the recipe that makes it. A prior's
+    checkpoint file has no such parts.
+    """
+    from adapt.blur.adjuster import ARCHITECTURE as ADJUSTER
+    from adapt.blur.estimator import ARCHITECTURE as ESTIMATOR
+    from adapt.blur.start_steps import ENTRY
+    from adapt.digests import settings_digest
+    from adapt.targets.methods import BlurParts
+
+    if Path(name).suffix in WEIGHT_SUFFIXES:
+        return BlurParts(), settings_digest({})
+    pack = load_pack(name)
+    asked = {ESTIMATOR: settings.needs_blur, ENTRY: settings.start_t is None, ADJUSTER: settings.needs_adjuster}
+    found = {part for part, needed in asked.items() if needed and part in pack.card.networks}
+    parts = BlurParts(
+        estimator=load_blur_estimator(name).to(device) if ESTIMATOR in found else None,
+        start_steps=load_start_steps(name) if ENTRY in found else None,
+        adjuster=load_adjuster(name).to(device) if ADJUSTER in found else None,
+    )
+    return parts, settings_digest({part: pack.network_digest(part) for part in sorted(found)})
 
 
 def load_restorer(name: str | Path) -> Restorer:

@@ -11,6 +11,7 @@ import torch
 
 from adapt.build import (
     WEIGHT_SUFFIXES,
+    load_blur_parts,
     load_distance,
     load_model,
     load_prior,
@@ -104,18 +105,21 @@ def generate_targets(
     settings = load_recipe(method, TargetSettings, overrides, pack)
     chosen = pick_device(device)
     prior = load_prior(pack).to(chosen)
+    parts, blur = load_blur_parts(pack, settings, chosen)
+    maker = target_maker(settings, prior, parts)
     name = restorer or pack
     model = load_restorer(name).to(chosen)
     identity = {
         "recipe": settings.model_dump(mode="json", exclude={"batch"}),
         "prior": _prior_digest(pack),
+        "blur": blur,
         "restorer": weights_digest(name),
     }
     return generate(
         photos,
         out,
         settings=settings,
-        maker=target_maker(settings, prior),
+        maker=maker,
         restorer=model,
         identity=identity,
         limit=limit,

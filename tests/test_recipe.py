@@ -151,11 +151,11 @@ def test_an_unknown_key_is_named_with_its_line_and_the_nearest_name(write: Write
 
 
 def test_an_unknown_key_inside_is_named_with_its_path(write: Write) -> None:
-    lines = problems(write(GOOD.replace("factor", "factr")))
+    lines = problems(write(GOOD.replace("last_t", "lst_t")))
     assert lines == [
-        "r.yaml:6:5: guidance.0.factor: needed, and has no default"
-        " (N: the low-pass filter downsamples by this factor, and up again)",
-        "r.yaml:6:27: guidance.0.factr: not a setting of guidance.0 (got 8); did you mean 'factor'?",
+        "r.yaml:6:5: guidance.0.last_t: needed, and has no default (L: the constraint acts while t is above this"
+        " timestep)",
+        "r.yaml:6:38: guidance.0.lst_t: not a setting of guidance.0 (got 100); did you mean 'last_t'?",
     ]
 
 

@@ -20,7 +20,7 @@ from adapt.photos.pairs import Fitted, read_fitted
 from adapt.restorers.base import Restorer
 from adapt.settings import TargetSettings
 from adapt.targets.gate import judge
-from adapt.targets.methods import TargetMaker
+from adapt.targets.methods import Made, TargetMaker, Way
 from adapt.targets.store import Key, Record, TargetStore, picture_name, read_records
 
 OnPhoto = Callable[[Record, int, int], None]
@@ -137,36 +137,41 @@ def _make_group(
     readable = [item for item in group if item.photo.id in pictures]
     if readable:
         rows = {id: row for row, id in enumerate(pictures)}
-        restored = restorer(torch.stack([picture.image for picture in pictures.values()]).to(device))
-        restored = restored[[rows[item.photo.id] for item in readable]]
+        photos = torch.stack([picture.image for picture in pictures.values()]).to(device)
+        chosen = [rows[item.photo.id] for item in readable]
         seeds = [photo_seed(settings.seed, item.sha256, item.draw) for item in readable]
-        targets = _within_memory(maker, restored, seeds)
-        for item, seed, before, target in zip(readable, seeds, restored.cpu(), targets.cpu(), strict=True):
-            record, encoded = _judged(item, seed, before, target, settings, maker)
+        made = _within_memory(maker, photos[chosen], restorer(photos)[chosen], seeds)
+        before, after = made.towards.cpu(), made.pictures.cpu()
+        for row, (item, seed) in enumerate(zip(readable, seeds, strict=True)):
+            record, encoded = _judged(item, seed, before[row], after[row], made.ways[row], settings)
             results.append((replace(record, resized=pictures[item.photo.id].resized), encoded))
     order = {item.key: place for place, item in enumerate(group)}
     return sorted(results, key=lambda result: order[result[0].id, result[0].draw])
 
 
-def _within_memory(maker: TargetMaker, restored: Tensor, seeds: Sequence[int]) -> Tensor:
+def _within_memory(maker: TargetMaker, photos: Tensor, restored: Tensor, seeds: Sequence[int]) -> Made:
     """The batch in one go, or in halves where memory runs out."""
     try:
-        return maker.make(restored, seeds)
+        return maker.make(photos, restored, seeds)
     except torch.OutOfMemoryError:
         if len(seeds) == 1:
             raise
     torch.cuda.empty_cache()
     half = len(seeds) // 2
-    return torch.cat(
-        [_within_memory(maker, restored[:half], seeds[:half]), _within_memory(maker, restored[half:], seeds[half:])]
+    first = _within_memory(maker, photos[:half], restored[:half], seeds[:half])
+    second = _within_memory(maker, photos[half:], restored[half:], seeds[half:])
+    return Made(
+        torch.cat([first.pictures, second.pictures]),
+        torch.cat([first.towards, second.towards]),
+        first.ways + second.ways,
     )
 
 
 def _judged(
-    item: _Item, seed: int, restored: Tensor, target: Tensor, settings: TargetSettings, maker: TargetMaker
+    item: _Item, seed: int, towards: Tensor, target: Tensor, way: Way, settings: TargetSettings
 ) -> tuple[Record, bytes | None]:
     """The record of a target, and its picture unless it is not one."""
-    reason, scores = judge(target, restored, settings.gate)
+    reason, scores = judge(target, towards, settings.gate)
     if not scores:
         return _failed(item, reason), None
     picture = encode_png(target)
@@ -181,8 +186,11 @@ def _judged(
         target=name,
         target_sha256=hashlib.sha256(picture).hexdigest(),
         seed=seed,
-        start_t=maker.plan.steps[0].t,
-        evaluations=len(maker.plan.steps),
+        start_t=way.start_t,
+        evaluations=way.evaluations,
+        blur_std=None if way.std is None else round(way.std, 4),
+        factor=way.factor,
+        direct=way.direct,
         scores={key: round(value, 6) for key, value in scores.items()},
     )
     return record, picture

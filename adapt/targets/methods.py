@@ -1,75 +1,257 @@
-"""Target makers: a recipe's method as a plan, a solver and guidance terms for the one loop."""
+"""Target makers: a recipe's method as plans, solvers and guidance terms for the one loop."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
+import torch
 from torch import Tensor
 
+from adapt.blur.adjuster import GuidanceAdjuster
+from adapt.blur.estimator import BlurEstimator
+from adapt.blur.start_steps import StartSteps
 from adapt.diffusion.prior import Prior
-from adapt.diffusion.sampler import Job, PhotoNoise, Term, guided_sample, start
+from adapt.diffusion.sampler import AnyTerm, Job, OnStep, PhotoNoise, Walk, sample_together, start
+from adapt.diffusion.schedule import TIMESTEPS
 from adapt.diffusion.solvers import Ancestral, Ddim, DpmSolver2M, Solver
 from adapt.diffusion.steps import Plan, plan_dt_bfr, plan_from
-from adapt.errors import UsageError
-from adapt.guidance.low_frequency import LowFrequency
+from adapt.errors import UsageError, WeightsError
+from adapt.guidance.gaussian_blur import GaussianBlur
+from adapt.guidance.low_frequency import LowFrequency, factor_for
+from adapt.guidance.regions import region_stds
 from adapt.images import to_signed, to_unit
-from adapt.settings import TargetSettings
+from adapt.settings import GaussianBlurSettings, TargetSettings
+from adapt.targets.direct import made_worse
+from degradations.blind import PUBLISHED_SIZE
 
-SOLVERS: Final[dict[str, Callable[[TargetSettings], Solver]]] = {
-    "ddpm": lambda settings: Ancestral(),
-    "ddim": lambda settings: Ddim(settings.eta),
-    "dpm++2m": lambda settings: DpmSolver2M(),
+SOLVERS: Final[dict[str, Callable[[float], Solver]]] = {
+    "ddpm": lambda eta: Ancestral(),
+    "ddim": Ddim,
+    "dpm++2m": lambda eta: DpmSolver2M(),
 }
 PLANS: Final[dict[str, Callable[[int, int], Plan]]] = {"none": plan_from, "dt-bfr": plan_dt_bfr}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlurParts:
+    """What a pack knows of blur.
+
+    Attributes:
+        estimator: SE, the blur level of a photo.
+        start_steps: the table from blur levels to start steps.
+        adjuster: DGSA, how strongly each pixel is guided.
+    """
+
+    estimator: BlurEstimator | None = None
+    start_steps: StartSteps | None = None
+    adjuster: GuidanceAdjuster | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How one target was drawn.
+
+    Attributes:
+        start_t: timestep it was started from.
+        evaluations: of the network, on the way from there.
+        std: the photo's blur level in pixels, its blurriest region's where it has several; None if nobody asked.
+        factor: N of its first low-frequency constraint; None without one.
+        direct: sampled towards the photo itself, not towards the restored one.
+    """
+
+    start_t: int
+    evaluations: int
+    std: float | None = None
+    factor: int | None = None
+    direct: bool = False
+
+
 @dataclass(frozen=True, slots=True)
+class Made:
+    """Targets.
+
+    Attributes:
+        pictures: (B, 3, H, W) in [0, 1]; a photo whose guidance stopped being finite is NaN.
+        towards: what they were sampled towards, same shape and range: restored photos, or photos.
+        ways: how, one for each.
+    """
+
+    pictures: Tensor
+    towards: Tensor
+    ways: tuple[Way, ...]
+
+
+@dataclass(frozen=True)
 class TargetMaker:
-    """Everything that turns restored photos into targets.
+    """Everything that turns photos into targets.
 
     Attributes:
         prior: the diffusion prior.
-        plan: levels from the start to the clean image.
-        solver: how predictions become samples.
-        terms: guidance, in order.
+        settings: the recipe.
+        parts: what its pack knows of blur.
     """
 
     prior: Prior
-    plan: Plan
-    solver: Solver
-    terms: tuple[Term, ...]
+    settings: TargetSettings
+    parts: BlurParts
 
-    def make(self, restored: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Targets of restored photos.
+    def make(
+        self, photos: Tensor, restored: Tensor, seeds: Sequence[int], on_step: OnStep | None = None
+    ) -> Made:
+        """Targets of photos.
 
         Args:
-            restored: (B, 3, H, W) in [0, 1].
+            photos: (B, 3, H, W) in [0, 1]; only their blur is looked at, unless they are fed directly.
+            restored: R(y), the same shape and range.
             seeds: one per photo.
+            on_step: sees every step of every photo, maps and refined stds among it.
 
         Returns:
-            (B, 3, H, W) in [0, 1]. A photo's target does not depend on the others in its batch.
+            Targets. A photo's does not depend on the others in its batch.
         """
-        job = Job(to_signed(restored))
-        draw = PhotoNoise(seeds, (restored.shape[1], restored.shape[2], restored.shape[3]), restored.device)
-        x = start(job, self.plan, draw)
-        sample = guided_sample(
-            self.prior, x, self.plan.steps, solver=self.solver, terms=self.terms, job=job, draw=draw
-        )
-        return to_unit(sample)
+        stds = self._blur_levels(photos)
+        direct = torch.zeros(len(photos), dtype=torch.bool, device=photos.device)
+        if self.settings.direct is not None and stds is not None:
+            direct = made_worse(self.prior, photos, restored, stds.amax(1), seeds, settings=self.settings.direct)
+        towards = torch.where(direct[:, None, None, None], photos, restored)
+        # Where nothing is a photo's own, all take the same steps and are one walk.
+        rows = [[row] for row in range(len(seeds))] if stds is not None else [list(range(len(seeds)))]
+        walks: list[Walk] = []
+        ways: list[Way] = []
+        for each in rows:
+            walk, way = self._walk(towards[each], None if stds is None else stds[each], [seeds[row] for row in each])
+            walks.append(walk)
+            ways += [
+                Way(start_t=way.start_t, evaluations=way.evaluations, std=way.std, factor=way.factor, direct=fed)
+                for fed in direct[each].tolist()
+            ]
+        pictures = torch.cat(sample_together(self.prior, walks, on_step))
+        return Made(to_unit(pictures), towards, tuple(ways))
+
+    @cached_property
+    def _regions(self) -> int:
+        blurs = [term.regions for term in self.settings.guidance if isinstance(term, GaussianBlurSettings)]
+        return blurs[0] if blurs else 1
+
+    def _blur_levels(self, photos: Tensor) -> Tensor | None:
+        """(B, R) in pixels; None where the recipe asks for nothing of the kind.
+
+        Each photo is looked at by itself: steps and factors are rounded, and a last bit that depends on the batch must
+        not decide them.
+        """
+        estimator = self.parts.estimator
+        if not self.settings.needs_blur or estimator is None:
+            return None
+        return torch.cat([region_stds(estimator, photo, self._regions) for photo in photos.split(1)])
+
+    def _walk(self, towards: Tensor, stds: Tensor | None, seeds: Sequence[int]) -> tuple[Walk, Way]:
+        """The walk of photos that take the same steps, and how it is to be written down."""
+        size = (towards.shape[2], towards.shape[3])
+        level = None if stds is None else float(stds.amax())
+        plan = self.plan_for(level)
+        job = Job(to_signed(towards), stds)
+        draw = PhotoNoise(seeds, (towards.shape[1], *size), towards.device)
+        terms = self._terms(level, size)
+        solver = SOLVERS[self.settings.solver](self._eta(level, size[1]))
+        x = start(_begun(job, terms), plan, draw)
+        walk = Walk(x=x, steps=plan.steps, solver=solver, terms=terms, job=job, draw=draw)
+        factors = [term.factor for term in terms if isinstance(term, LowFrequency)]
+        factor = factors[0] if factors else None
+        return walk, Way(start_t=plan.steps[0].t, evaluations=len(plan.steps), std=level, factor=factor)
+
+    def plan_for(self, std: float | None) -> Plan:
+        """The plan of a photo whose blur level is `std` pixels; where the recipe has a start_t, all have that plan.
+
+        Without one, `steps` are those of the whole way from 999 and a photo takes its share of them, rounded up, so
+        that a step is about as long wherever it starts.
+        """
+        settings, table = self.settings, self.parts.start_steps
+        if settings.start_t is not None:
+            return PLANS[settings.compat](settings.start_t, settings.steps)
+        assert table is not None  # `target_maker` made sure of it
+        begin = max(1, table.start_t(_known(std)))
+        return plan_from(begin, math.ceil(settings.steps * (begin + 1) / TIMESTEPS))
+
+    def _eta(self, std: float | None, side: int) -> float:
+        """eta of DDIM; by blur it is a tenth of the std at 512 pixels (DynFaceRestore's README), and at most 1."""
+        if self.settings.eta is not None:
+            return self.settings.eta
+        return min(1.0, _known(std) * PUBLISHED_SIZE / side / 10)
+
+    def _terms(self, std: float | None, size: tuple[int, int]) -> tuple[AnyTerm, ...]:
+        """The guidance of a photo whose blur level is `std` pixels, in the recipe's order."""
+        table = self.parts.start_steps if self.settings.start_t is None else None
+        terms: list[AnyTerm] = []
+        for term in self.settings.guidance:
+            if isinstance(term, GaussianBlurSettings):
+                blur = GaussianBlur(
+                    weights=tuple(term.weights),
+                    scale=term.scale,
+                    std_rate=term.std_rate,
+                    through_network=term.gradient == "network",
+                    limit=term.limit,
+                    regions=term.regions,
+                    start_t=table.start_t if table is not None else None,
+                    adjuster=self.parts.adjuster if term.adjuster else None,
+                )
+                terms.append(blur)
+            else:
+                factor = term.factor or factor_for(_known(std), size)
+                terms.append(LowFrequency(factor=factor, last_t=term.last_t))
+        return tuple(terms)
 
 
-def target_maker(settings: TargetSettings, prior: Prior) -> TargetMaker:
+def _known(std: float | None) -> float:
+    """A blur level that `target_maker` made sure of."""
+    assert std is not None
+    return std
+
+
+def _begun(job: Job, terms: Sequence[AnyTerm]) -> Job:
+    """What is noised to begin with: the first measurement where there is one (DynFaceRestore Alg. 1, line 4)."""
+    for term in terms:
+        if isinstance(term, GaussianBlur):
+            return Job(term.begin(job).guides[:, 0])
+    return job
+
+
+def target_maker(settings: TargetSettings, prior: Prior, parts: BlurParts | None = None) -> TargetMaker:
     """The maker that a recipe describes.
 
+    Args:
+        settings: the recipe.
+        prior: the diffusion prior.
+        parts: what its pack knows of blur; only what the recipe asks for is used.
+
     Raises:
-        UsageError: settings that contradict each other.
+        UsageError: settings that contradict each other, or a blur estimator or table of another size than the prior.
+        WeightsError: the recipe asks for a part that is not there; the message says which recipe makes it.
     """
-    if settings.compat == "dt-bfr" and settings.solver != "ddpm":
-        raise UsageError(f"compat dt-bfr: the public code samples with ddpm, got solver {settings.solver}")
-    if settings.eta and settings.solver != "ddim":
+    parts = parts or BlurParts()
+    if settings.compat == "dt-bfr" and (settings.solver != "ddpm" or settings.start_t is None):
+        got = f"solver {settings.solver}" if settings.solver != "ddpm" else "no start_t"
+        raise UsageError(f"compat dt-bfr: the public code samples with ddpm from one start_t, got {got}")
+    if settings.eta != 0 and settings.solver != "ddim":
         raise UsageError(f"eta: belongs to ddim and changes nothing with {settings.solver}; leave it out")
-    terms = tuple(LowFrequency(factor=term.factor, last_t=term.last_t) for term in settings.guidance)
-    plan = PLANS[settings.compat](settings.start_t, settings.steps)
-    return TargetMaker(prior, plan, SOLVERS[settings.solver](settings), terms)
+    needed = [
+        ("a blur estimator", "blur-estimator", settings.needs_blur, parts.estimator),
+        ("a start-step table", "start-steps", settings.start_t is None, parts.start_steps),
+        ("a guidance adjuster", "guidance-adjuster", settings.needs_adjuster, parts.adjuster),
+    ]
+    missing = [(what, recipe) for what, recipe, asked, part in needed if asked and part is None]
+    if missing:
+        raise WeightsError(
+            f"method {settings.method}: needs {' and '.join(what for what, _ in missing)}, which the pack does not"
+            f" have; make it with {' and '.join(f'adapt pretrain --recipe {recipe}' for _, recipe in missing)}"
+        )
+    for part in (parts.estimator, parts.start_steps):
+        if part is not None and settings.needs_blur and part.size != prior.size:
+            what = "blur estimator" if part is parts.estimator else "start-step table"
+            raise UsageError(f"{what}: made for pictures of {part.size} pixels, the prior is for {prior.size}")
+    maker = TargetMaker(prior, settings, parts)
+    maker.plan_for(None if settings.start_t is not None else 0.0)  # a plan that cannot be walked is refused here
+    return maker

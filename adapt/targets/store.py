@@ -38,6 +38,9 @@ class Record:
         seed: the seed of its noise.
         start_t: timestep the sampler started from.
         evaluations: network evaluations.
+        blur_std: the photo's estimated blur level, in pixels.
+        factor: of its low-frequency constraint.
+        direct: sampled towards the photo itself, which the restorer had made worse.
         scores: what the gate saw.
         resized: the photo was brought to the network's size first.
     """
@@ -53,6 +56,9 @@ class Record:
     seed: int | None = None
     start_t: int | None = None
     evaluations: int | None = None
+    blur_std: float | None = None
+    factor: int | None = None
+    direct: bool = False
     scores: dict[str, float] = field(default_factory=dict)
     resized: bool = False
 
