@@ -29,65 +29,20 @@ class LowFrequencySettings(Settings):
     """The low-frequency constraint of DT-BFR, Algorithm 1."""
 
     name: Literal["low_frequency"] = "low_frequency"
-    factor: Annotated[int, Field(ge=2)] | None = Field(
-        default=None,
-        description="N: the low-pass filter downsamples by this factor, and up again; left out, each photo has its own,"
-        " by its blur",
-    )
+    factor: int = Field(ge=2, description="N: the low-pass filter downsamples by this factor, and up again")
     last_t: Timestep = Field(description="L: the constraint acts while t is above this timestep")
 
 
-class GaussianBlurSettings(Settings):
-    """Guidance by Gaussian blurs: DynFaceRestore, Algorithms 1 and 3."""
-
-    name: Literal["gaussian_blur"] = "gaussian_blur"
-    weights: list[PositiveFloat] = Field(
-        default=[1.0], min_length=1, max_length=4, description="lambda of one to four guidances (Table 7)"
-    )
-    scale: PositiveFloat = Field(default=1.0, description="s of the step along the gradient")
-    std_rate: Weight = Field(default=1.0, description="s of the step that refines the std; 0 leaves it as estimated")
-    gradient: Literal["network", "x0"] = Field(
-        default="network", description="network: with respect to x_t, a backward pass; x0: cheaper, at the prediction"
-    )
-    limit: bool = Field(default=True, description="no step goes further than where a linear misfit would vanish")
-    adjuster: bool = Field(default=False, description="scale each pixel's gradient by the guidance adjuster's map")
-    regions: PositiveInt = Field(default=1, description="windows along a side with a blur level of their own")
-
-
-class DirectSettings(Settings):
-    """When a photo is worse for having been restored, and is sampled towards as it is: DT-BFR App. F."""
-
-    max_low_frequency_change: PositiveFloat = Field(
-        default=0.08, description="mean absolute difference of photo and restored photo at 16 x 16, in [0, 1]"
-    )
-    error_ratio: PositiveFloat = Field(
-        default=1.5, description="the prior's error on the restored photo over that on the photo, both blurred alike"
-    )
-
-
 class TargetSettings(Settings):
-    """How pseudo-targets are drawn. What is left out where the pack can tell is chosen for each photo by its blur."""
+    """How pseudo-targets are drawn."""
 
     kind: Literal["targets"] = "targets"
-    method: Literal["low-frequency", "dynamic", "adaptive"] = "low-frequency"
-    start_t: Annotated[int, Field(ge=1, le=1000)] | None = Field(
-        default=None,
-        description="K: the photo is noised to this timestep; left out, each photo to its own of the start-step table",
-    )
-    guidance: list[Annotated[LowFrequencySettings | GaussianBlurSettings, Field(discriminator="name")]] = Field(
-        description="terms, applied in this order"
-    )
-    steps: Annotated[int, Field(gt=0, le=1000)] = Field(
-        description="network evaluations from start_t down to 0; without a start_t, from 999, and each photo takes the"
-        " share that lies below its own"
-    )
+    method: Literal["low-frequency"] = "low-frequency"
+    start_t: Annotated[int, Field(ge=1, le=1000)] = Field(description="K: the photo is noised to this timestep")
+    guidance: list[LowFrequencySettings] = Field(description="terms, applied in this order")
+    steps: PositiveInt = Field(description="network evaluations from start_t down to 0")
     solver: Literal["ddpm", "ddim", "dpm++2m"] = "ddpm"
-    eta: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        default=0.0, description="noise of DDIM: 0 none, 1 as ancestral; null: a tenth of each photo's std at 512 px"
-    )
-    direct: DirectSettings | None = Field(
-        default=None, description="when to sample towards the photo itself; left out, never"
-    )
+    eta: Annotated[float, Field(ge=0, le=1)] = Field(default=0.0, description="noise of DDIM: 0 none, 1 as ancestral")
     draws: PositiveInt = Field(
         default=1, description="targets of each photo, of different noise; fine-tuning sees another one at each step"
     )
@@ -95,31 +50,6 @@ class TargetSettings(Settings):
     batch: PositiveInt = Field(default=8, description="targets at a time; halved when memory runs out")
     gate: GateSettings = Field(default_factory=lambda: GateSettings())
     compat: Literal["none", "dt-bfr"] = Field(default="none", description="dt-bfr: the public code's steps exactly")
-
-    @property
-    def needs_blur(self) -> bool:
-        """Whether anything is chosen by a photo's blur level."""
-        chosen = self.start_t is None or self.eta is None or self.direct is not None
-        return chosen or any(term.name == "gaussian_blur" or term.factor is None for term in self.guidance)
-
-    @property
-    def needs_adjuster(self) -> bool:
-        """Whether a term asks for the guidance adjuster."""
-        return any(term.name == "gaussian_blur" and term.adjuster for term in self.guidance)
-
-    @model_validator(mode="after")
-    def _terms_are_those_of_the_method(self) -> TargetSettings:
-        names = [term.name for term in self.guidance]
-        blurs, lows = names.count("gaussian_blur"), names.count("low_frequency")
-        expected, fits = {
-            "low-frequency": ("no gaussian_blur", blurs == 0),
-            "dynamic": ("one gaussian_blur and nothing else", blurs == 1 and lows == 0),
-            "adaptive": ("one gaussian_blur, and low_frequency", blurs == 1 and lows > 0),
-        }[self.method]
-        if not fits:
-            got = ", ".join(names) or "nothing"
-            raise ValueError(f"guidance: method {self.method} has {expected}; got {got}")
-        return self
 
 
 class GateSettings(Settings):
@@ -394,6 +324,74 @@ class RestorerSettings(TrainingSettings):
     l1: Weight = 1.0
     perceptual: Weight = 0.1
     adversarial: Weight = 0.0
+
+
+class PatchDiscriminatorSettings(Settings):
+    """The discriminator of patches in the public layout of CodeFormer's VQGAN."""
+
+    features: PositiveInt = Field(default=64, description="width of the first layer; each doubles it, up to 8 times")
+    layers: PositiveInt = Field(default=4, description="layers that halve the size")
+
+
+class CodebookSettings(TrainingSettings):
+    """Pre-training of a codebook: stage I of CodeFormer."""
+
+    kind: Literal["pretrain-codebook"] = "pretrain-codebook"
+    network: VQGANSettings
+    l1: Weight = 1.0
+    perceptual: Weight = 1.0
+    codebook: Weight = Field(default=1.0, description="pulls codes to what the encoder says")
+    commitment: Weight = Field(default=0.25, description="beta: holds what the encoder says to the codes")
+    adversarial: Weight = Field(default=0.8, description="times the weight that balances the gradients; 0: no GAN")
+    adversarial_from: Annotated[int, Field(ge=0)] = Field(default=0, description="the step at which the GAN begins")
+    discriminator: PatchDiscriminatorSettings = PatchDiscriminatorSettings()
+    idle: PositiveInt = Field(default=100, description="steps after which a code that none chose is placed anew")
+
+    @model_validator(mode="after")
+    def _size_is_the_networks(self) -> CodebookSettings:
+        if self.size != self.network.img_size:
+            raise ValueError(f"size {self.size} is not network.img_size {self.network.img_size}; they must agree")
+        return self
+
+
+class CodePredictorSettings(TrainingSettings):
+    """Pre-training of CodeFormer's encoder and transformer: stage II."""
+
+    kind: Literal["pretrain-code-predictor"] = "pretrain-code-predictor"
+    codebook: str | None = Field(
+        default=None, description="weights of stage I: a run or a file; left out, the pack's codebook"
+    )
+    dim_embd: PositiveInt = Field(default=512, description="width of the transformer; its MLP is twice as wide")
+    n_head: PositiveInt = 8
+    n_layers: PositiveInt = 9
+    connect_list: list[PositiveInt] = Field(
+        default=[32, 64, 128, 256], description="sides of the feature maps on which fidelity acts; stage III trains it"
+    )
+    adain: bool = Field(default=True, description="give codes the mean and spread of the photo's features")
+    feature: Weight = Field(default=1.0, description="of the encoder's distance to the clean face's codes")
+    token: PositiveFloat = Field(default=0.5, description="of the cross-entropy on the clean face's codes")
+    degradation: BlindSettings = BlindSettings()
+
+
+class FusionSettings(TrainingSettings):
+    """Pre-training of CodeFormer's controllable feature transformation: stage III."""
+
+    kind: Literal["pretrain-fusion"] = "pretrain-fusion"
+    codebook: str | None = Field(
+        default=None, description="weights of stage I: a run or a file; left out, the pack's codebook"
+    )
+    start: str | None = Field(
+        default=None, description="weights of stage II: a run or a file; left out, the pack's codeformer"
+    )
+    fidelity: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="w of the pictures trained on")
+    l1: Weight = 1.0
+    perceptual: Weight = 1.0
+    adversarial: Weight = Field(default=0.8, description="times the weight that balances the gradients; 0: no GAN")
+    adversarial_from: Annotated[int, Field(ge=0)] = Field(default=0, description="the step at which the GAN begins")
+    discriminator: PatchDiscriminatorSettings = PatchDiscriminatorSettings()
+    feature: Weight = Field(default=1.0, description="of the encoder's distance to the clean face's codes")
+    token: PositiveFloat = Field(default=0.5, description="of the cross-entropy on the clean face's codes")
+    degradation: BlindSettings = BlindSettings()
 
 
 class PerceptualSettings(TrainingSettings):

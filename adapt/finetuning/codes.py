@@ -133,7 +133,7 @@ class CodeObjective:
         return {**parts, "l1": l1(picture, target), "perceptual": self.distance(picture, target), "total": total}
 
     def _of_codes(self, reading: Reading, target: Tensor) -> dict[str, Tensor]:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(target.device.type, enabled=False):
             codes = self.teacher.codes(target)
             rows = self.network.quantize.look_up(codes)
         return {

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -140,9 +141,11 @@ class Codebook(nn.Module):
         self.embedding = nn.Embedding(size, width)
 
     def distances(self, feature: Tensor) -> Tensor:
-        """Squared distances of features (B, C, h, w) to all rows, (B, h * w, K)."""
-        rows, flat = self.embedding.weight, feature.flatten(2).transpose(1, 2)
-        return flat.square().sum(-1, keepdim=True) + rows.square().sum(-1) - 2 * (flat @ rows.T)
+        """Squared distances of features (B, C, h, w) to all rows, (B, h * w, K), in full precision: bfloat16 would
+        name other rows."""
+        with torch.autocast(feature.device.type, enabled=False):
+            rows, flat = self.embedding.weight.float(), feature.float().flatten(2).transpose(1, 2)
+            return flat.square().sum(-1, keepdim=True) + rows.square().sum(-1) - 2 * (flat @ rows.T)
 
     def nearest(self, feature: Tensor) -> Tensor:
         """The nearest row to each place of features (B, C, h, w): (B, h * w) int64, row by row of the grid."""

@@ -1,0 +1,239 @@
+"""Pre-training of a CodeFormer's three stages: what is learnt, what rests, and exact resume; all on 16 px."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from networks import SMALL_CODEFORMER, lively_codeformer, lively_vqgan
+from pydantic import ValidationError
+from reference import Reference
+
+from adapt.errors import UsageError
+from adapt.exporting.verify import smooth_pictures
+from adapt.finetuning.losses import l1
+from adapt.pretrain.adversary import PatchDiscriminator, Verdict, balance, deceives, tells_apart
+from adapt.pretrain.codebook import Autoencoding, initialise, place_idle_codes, train_codebook
+from adapt.pretrain.codeformer import train_code_predictor, train_fusion
+from adapt.pretrain.loop import Turn
+from adapt.restorers.codeformer import PARTS, CodeFormer
+from adapt.restorers.vqgan import VQGAN, Reconstruction
+from adapt.runs import Run
+from adapt.settings import (
+    BlindSettings,
+    CodebookSettings,
+    CodeFormerSettings,
+    CodePredictorSettings,
+    FusionSettings,
+    PatchDiscriminatorSettings,
+    VQGANSettings,
+)
+from adapt.training import step_generator
+
+COARSE = VQGANSettings(**{key: getattr(SMALL_CODEFORMER, key) for key in VQGANSettings.model_fields})
+PATCHES = PatchDiscriminatorSettings(features=4, layers=1)
+MILD = BlindSettings(blur_std=(0.1, 4.0), downsample=(0.8, 2.0), noise=(0.0, 5.0))
+CODEBOOK = CodebookSettings(
+    network=COARSE, steps=3, batch=2, size=16, learning_rate=2e-3, ema=0.0, adversarial_from=1, discriminator=PATCHES,
+    idle=2,
+)
+PREDICTOR = CodePredictorSettings(
+    steps=3, batch=2, size=16, learning_rate=2e-3, ema=0.0, dim_embd=64, n_head=2, n_layers=2, connect_list=[8, 16],
+    degradation=MILD,
+)
+FUSION = FusionSettings(
+    steps=3, batch=2, size=16, learning_rate=2e-3, ema=0.0, adversarial_from=1, discriminator=PATCHES, degradation=MILD,
+)
+
+
+def faces(count: int = 2) -> torch.Tensor:
+    return smooth_pictures((count, 16, 16), seed=3).mul(255).round().byte()
+
+
+def run_of(
+    stage: str, folder: Path, log: list[dict[str, float]] | None = None, *, max_steps: int | None = None, **changes: Any
+) -> dict[str, torch.Tensor]:
+    """Train a stage in a folder, with its settings changed; losses go into `log`."""
+    options: dict[str, Any] = {"max_steps": max_steps}
+    if log is not None:
+        options["on_step"] = lambda step, steps, values: log.append(values)
+    settings = {"codebook": CODEBOOK, "predictor": PREDICTOR, "fusion": FUSION}[stage].model_copy(update=changes)
+    with Run(folder, recipe="", digest=stage) as run:
+        match settings:
+            case CodebookSettings():
+                return train_codebook(settings, faces(), run, distance=l1, **options)
+            case CodePredictorSettings():
+                return train_code_predictor(settings, faces(), run, codebook=teacher(), **options)[1]
+            case _:
+                network = lively_codeformer(SMALL_CODEFORMER)
+                network.load_state_dict(teacher().state_dict(), strict=False)
+                return train_fusion(
+                    settings, faces(), run, network=network, codebook=teacher(), distance=l1, **options
+                )
+
+
+def teacher() -> VQGAN:
+    return lively_vqgan(COARSE, seed=1)
+
+
+KNOBS = {
+    "codebook": ["l1", "perceptual", "codebook", "commitment", "adversarial"],
+    "predictor": ["feature", "token"],
+    "fusion": ["l1", "perceptual", "adversarial", "feature", "token", "fidelity"],
+}
+
+
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, torch.Tensor]]:
+    """What each stage ends in."""
+    return {stage: run_of(stage, tmp_path_factory.mktemp("runs") / stage) for stage in KNOBS}
+
+
+@pytest.mark.parametrize("stage", KNOBS)
+def test_stop_and_resume_is_exact(stage: str, wholes: dict[str, dict[str, torch.Tensor]], tmp_path: Path):
+    whole = wholes[stage]
+    parts: dict[str, torch.Tensor] = {}
+    for _ in range(3):
+        parts = run_of(stage, tmp_path, max_steps=1)
+    assert whole
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_a_codebook_learns_two_faces(tmp_path: Path):
+    log: list[dict[str, float]] = []
+    state = run_of("codebook", tmp_path, log, steps=40, adversarial=0.0, idle=10)
+    assert log[-1]["l1"] < 0.5 * log[0]["l1"]
+    assert log[-1]["chosen"] > 0.5
+    network = VQGAN(COARSE)
+    network.load_state_dict(state)
+    with torch.no_grad():
+        made = network(faces().float() / 255)
+    assert float(l1(made.picture, faces().float() / 255).mean()) < 0.5 * log[0]["l1"]
+
+
+def test_a_code_predictor_learns_two_faces(tmp_path: Path):
+    log: list[dict[str, float]] = []
+    state = run_of("predictor", tmp_path, log, steps=40)
+    assert log[-1]["token"] < 0.5 * log[0]["token"]
+    assert log[-1]["feature"] < log[0]["feature"]
+    assert log[-1]["right"] > 0.5
+    for key, value in teacher().state_dict().items():
+        if not key.startswith("encoder."):
+            assert torch.equal(state[key], value), f"{key} should be as it was"
+    network = CodeFormer(SMALL_CODEFORMER.model_copy(update={"n_head": 2}))
+    network.load_state_dict(state)
+    with torch.no_grad():
+        reading = network.read(faces().float() / 255)
+        assert torch.equal(network.generate(reading, 0.0), network.generate(reading, 1.0)), "the fusion acts already"
+
+
+def test_a_fusion_learns_two_faces(tmp_path: Path):
+    log: list[dict[str, float]] = []
+    state = run_of("fusion", tmp_path, log, steps=30, adversarial=0.0)
+    assert log[-1]["l1"] < 0.7 * log[0]["l1"]
+    assert log[-1]["token"] < log[0]["token"]
+    begun = lively_codeformer(SMALL_CODEFORMER)
+    begun.load_state_dict(teacher().state_dict(), strict=False)
+    moved = {part for part, prefixes in PARTS.items() for key, value in begun.state_dict().items()
+             if key.startswith(prefixes) and not torch.equal(value, state[key])}
+    assert moved == {"encoder", "transformer", "fusion"}
+
+
+@pytest.mark.parametrize("stage", ["codebook", "fusion"])
+def test_the_discriminator_begins_at_its_step(stage: str, tmp_path: Path):
+    log: list[dict[str, float]] = []
+    run_of(stage, tmp_path, log)
+    assert ["discriminator" in values for values in log] == [False, True, True]
+
+
+@pytest.mark.parametrize(("stage", "knob"), [(stage, knob) for stage, knobs in KNOBS.items() for knob in knobs])
+def test_every_weight_turns(
+    stage: str, knob: str, wholes: dict[str, dict[str, torch.Tensor]], tmp_path: Path
+):
+    change: dict[str, Any] = {knob: 0.3}
+    turned = run_of(stage, tmp_path / "run", **change)
+    assert any(not torch.equal(wholes[stage][key], turned[key]) for key in turned), f"{knob} changes nothing"
+
+
+def test_idle_codes_are_placed_on_features(gen: torch.Generator):
+    both = Autoencoding(lively_vqgan(COARSE), None, idle=0)
+    rows = both.network.quantize.embedding.weight.detach().clone()
+    feature = torch.randn(1, 8, 4, 4, generator=gen)
+    codes = torch.tensor([[0, 1, 2, 3] * 4])
+    made = Reconstruction(torch.zeros(1), feature, feature, codes)
+    turn = Turn(0, 0, 1, torch.device("cpu"), step_generator(0, 0))
+    for step in range(1, 3):
+        place_idle_codes(both, made, 3, turn)
+        assert both.idle.tolist() == [0] * 4 + [step] * 8
+        assert torch.equal(both.network.quantize.embedding.weight, rows)
+    place_idle_codes(both, made, 3, turn)
+    now = both.network.quantize.embedding.weight
+    assert torch.equal(now[:4], rows[:4])
+    candidates = feature[0].flatten(1).T
+    assert all(any(torch.equal(row, each) for each in candidates) for row in now[4:])
+    assert both.idle.tolist() == [0] * 12
+    for _ in range(5):
+        place_idle_codes(both, made, None, turn)
+    assert torch.equal(both.network.quantize.embedding.weight, now)
+
+
+def test_the_discriminator_is_the_public_one(reference: Reference):
+    manifest = reference.manifest("vqgan_discriminator")
+    settings = PatchDiscriminatorSettings(features=manifest["config"]["ndf"], layers=manifest["config"]["n_layers"])
+    network = PatchDiscriminator(settings, torch.Generator())
+    assert {key: list(value.shape) for key, value in network.state_dict().items()} == manifest["tensors"]
+    assert network(torch.rand(1, 3, 64, 64)).shape == (1, 1, 2, 2)
+
+
+def test_each_side_of_the_game_has_its_own_gradient(gen: torch.Generator):
+    network = PatchDiscriminator(PATCHES, gen)
+    real, made = torch.rand(2, 2, 3, 16, 16, generator=gen)
+    made.requires_grad_()
+    verdict = network.judge(real, made)
+    torch.testing.assert_close(verdict.made, verdict.fake)
+    deceives(verdict).backward(retain_graph=True)
+    assert made.grad is not None
+    assert made.grad.any()
+    assert all(parameter.grad is None for parameter in network.parameters())
+    made.grad = None
+    tells_apart(verdict).backward()
+    assert made.grad is None
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_hinge_losses_against_their_definitions(gen: torch.Generator):
+    made, real, fake = 2 * torch.randn(3, 2, 1, 3, 3, generator=gen)
+    verdict = Verdict(made, real, fake)
+    assert float(deceives(verdict)) == pytest.approx(-sum(made.flatten().tolist()) / 18)
+    expected = sum(max(0, 1 - a) + max(0, 1 + b) for a, b in zip(real.flatten().tolist(), fake.flatten().tolist(),
+                                                                  strict=True)) / 36
+    assert float(tells_apart(verdict)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_balance_makes_both_pull_equally(gen: torch.Generator):
+    weight = torch.randn(5, generator=gen, requires_grad=True)
+    mild, strong = (weight * 0.5).sum(), (weight * 4.0).sum()
+    assert float(balance(mild, strong, weight).detach()) == pytest.approx(0.125, rel=1e-4)
+    assert float(balance(strong, mild, weight)) == 1.0
+
+
+def test_a_fusion_begins_with_no_effect():
+    network = CodeFormer(SMALL_CODEFORMER)
+    initialise(network, torch.Generator().manual_seed(0))
+    photo = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(network(photo, 0.0), network(photo, 1.0))
+
+
+def test_refusals(tmp_path: Path):
+    with pytest.raises(ValidationError, match=r"size 32 is not network.img_size 16"):
+        CodebookSettings.model_validate({**CODEBOOK.model_dump(), "size": 32})
+    with pytest.raises(UsageError, match="codebook: expected one for 32 pixels, the recipe's size; got one for 16"):
+        run_of("predictor", tmp_path / "a", size=32)
+    with pytest.raises(UsageError, match=r"do not fit: .*no feature map has a side of \[64\]"):
+        run_of("predictor", tmp_path / "b", connect_list=[64])
+    without = CodeFormer(CodeFormerSettings.model_validate({**SMALL_CODEFORMER.model_dump(), "connect_list": []}))
+    with Run(tmp_path / "c", recipe="", digest="") as run, pytest.raises(UsageError, match="it has no fusion to train"):
+        train_fusion(FUSION, faces(), run, network=without, codebook=teacher(), distance=l1)
