@@ -128,6 +128,7 @@ def develop(data: bytes, *, at_least: int | None = None) -> Developed:
     import rawpy
 
     with _opened(data) as raw:
+        _check_content(raw)
         sizes = raw.sizes
         half = at_least is not None and min(sizes.iheight, sizes.iwidth) // 2 >= at_least
         notes = [*_white_balance_note(raw), *(["developed at half size"] if half else [])]
@@ -140,10 +141,7 @@ def develop(data: bytes, *, at_least: int | None = None) -> Developed:
             no_auto_bright=True,
             adjust_maximum_thr=0.0,
         )
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    if (pixels == pixels[0, 0]).all():
-        raise PhotoError("holds no picture: every sample of its RAW data is the same; the file was pruned")
-    return Developed(pixels, tuple(notes))
+    return Developed(pixels.reshape(*pixels.shape[:2], -1), tuple(notes))
 
 
 def read_sensor(path: Path) -> Sensor:
@@ -180,7 +178,15 @@ def not_raw(path: Path, data: bytes) -> str:
     return f"named as a camera RAW file ({path.suffix}), but its content is none: its beginning is damaged"
 
 
+def _check_content(raw: rawpy.RawPy) -> None:
+    """Refuse a file whose picture was cut out: it opens, and says nothing of it."""
+    samples = raw.raw_image_visible  # a value for each pixel, or several
+    if (samples == samples[0, 0]).all():
+        raise PhotoError("holds no picture: every sample of its RAW data is the same; the file was pruned")
+
+
 def _sensor(raw: rawpy.RawPy) -> Sensor:
+    _check_content(raw)
     pattern = raw.raw_pattern
     if raw.raw_type.name != "Flat" or pattern is None or pattern.shape != (2, 2):
         raise PhotoError("expected a sensor with a 2 x 2 Bayer filter; this one has another filter, or none")
@@ -188,9 +194,6 @@ def _sensor(raw: rawpy.RawPy) -> Sensor:
     colours = "".join(chr(raw.color_desc[site]) for site in sites)
     if colours not in get_args(Phase):
         raise PhotoError(f"expected a Bayer filter of red, green and blue; this one has the colours {colours}")
-    mosaic = raw.raw_image_visible.copy()
-    if mosaic.min() == mosaic.max():
-        raise PhotoError("holds no picture: every sample of its RAW data is the same; the file was pruned")
     black = raw.black_level_per_channel
     white = float(raw.white_level)
     if white <= max(black):
@@ -198,7 +201,7 @@ def _sensor(raw: rawpy.RawPy) -> Sensor:
     gains = raw.daylight_whitebalance if _lacks_white_balance(raw) else raw.camera_whitebalance
     red, green, blue = (float(gains[colour]) for colour in range(3))
     return Sensor(
-        mosaic=mosaic,
+        mosaic=raw.raw_image_visible.copy(),
         phase=cast(Phase, colours),
         black=cast(Any, tuple(float(black[site]) for site in sites)),
         white=white,
