@@ -44,13 +44,13 @@ def to_linear(images: Tensor, curve: Curve = "gamma") -> Tensor:
     Raises:
         ValueError: an unknown curve.
     """
+    tone = images.clamp(min=torch.finfo(images.dtype).tiny)  # its power is 0, and has a slope
     if curve == "gamma":
-        return _power(images, GAMMA)
+        return _power(tone, GAMMA)
     if curve == "srgb":
-        tone = images.clamp(min=0)
-        return torch.where(tone <= 0.04045, tone / 12.92, _power((tone + 0.055) / 1.055, 2.4))
+        return torch.where(tone <= 0.04045, images.clamp(min=0) / 12.92, _power((tone + 0.055) / 1.055, 2.4))
     if curve == "smoothstep":
-        return _power(_inverse_smoothstep(images.clamp(min=0)), GAMMA)
+        return _power(_inverse_smoothstep(tone), GAMMA)
     raise ValueError(f"tone curve: expected gamma, srgb or smoothstep, got {curve!r}")
 
 
@@ -60,13 +60,12 @@ def to_tone(light: Tensor, curve: Curve = "gamma") -> Tensor:
     Raises:
         ValueError: an unknown curve.
     """
-    light = light.clamp(min=0)
     if curve == "gamma":
         return _root(light)
     if curve == "srgb":
         # The power of what is below the straight part is thrown away; clamped, it stays finite for gradients too.
         curved = 1.055 * _power(light.clamp(min=0.0031308), 1 / 2.4) - 0.055
-        return torch.where(light <= 0.0031308, light * 12.92, curved)
+        return torch.where(light <= 0.0031308, light.clamp(min=0) * 12.92, curved)
     if curve == "smoothstep":
         root = _root(light.clamp(max=1))
         return root.square() * (3 - 2 * root)
@@ -74,12 +73,12 @@ def to_tone(light: Tensor, curve: Curve = "gamma") -> Tensor:
 
 
 def _root(light: Tensor) -> Tensor:
-    return _power(light.clamp(min=DARKEST), 1 / GAMMA) * (light / DARKEST).clamp(max=1)
+    return _power(light.clamp(min=DARKEST), 1 / GAMMA) * (light / DARKEST).clamp(0, 1)
 
 
 def _power(values: Tensor, exponent: float) -> Tensor:
-    """`values ** exponent`, 0 where they are not positive, with gradients of 0 there; half the time of torch's own."""
-    return values.clamp(min=torch.finfo(values.dtype).tiny).log().mul_(exponent).exp_()
+    """`values ** exponent` of positive values, in half the time of torch's own."""
+    return values.log().mul_(exponent).exp_()
 
 
 def _inverse_smoothstep(tone: Tensor) -> Tensor:
@@ -87,7 +86,8 @@ def _inverse_smoothstep(tone: Tensor) -> Tensor:
     turned = 1 - 2 * tone
     inside = turned.abs() < 1 - 2 * torch.finfo(tone.dtype).eps
     angle = torch.asin(torch.where(inside, turned, 0.0))
-    return torch.where(inside, 0.5 - torch.sin(angle / 3), (tone > 0.5).to(tone))
+    end = (tone > 0.5).to(tone).clamp(min=torch.finfo(tone.dtype).tiny)
+    return torch.where(inside, 0.5 - torch.sin(angle / 3), end)
 
 
 # ---------------------------------------------------------------- colour

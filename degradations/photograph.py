@@ -40,7 +40,7 @@ from degradations.profiles import CameraProfile, PerSite, Phase, Row
 
 NoiseModel = Literal["gaussian", "poisson"]
 
-TOGETHER = 2**17  # pixels that go through the camera together on a CPU: what its cache holds
+TOGETHER = 2**16  # pixels that go through the camera together on a CPU: what its cache holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,17 +188,14 @@ def develop(dn: Tensor, shots: Sequence[Shot], camera: Camera) -> Tensor:
         ValueError: another shape, or not one shot for each image.
     """
     _check_shots(dn, shots, channels=1)
-    signal = from_dn(dn, *_levels(shots, dn)).clamp(max=1)
-    if camera.clip_black:
-        signal = signal.clamp(min=0)
+    lowest = 0 if camera.clip_black else None
+    signal = from_dn(dn, *_levels(shots, dn)).clamp(lowest, 1)
     phases: list[Phase] = [shot.phase for shot in shots]
     gains = [dict(zip("RGB", (shot.red, 1.0, shot.blue), strict=True)) for shot in shots]
     of_sites = [[gain[colour] for colour in phase] for gain, phase in zip(gains, phases, strict=True)]
     # Balanced light over 1 is cut off, or the clipped channels would tint the highlights.
     balanced = (signal * per_site(dn.new_tensor(of_sites), (dn.shape[2], dn.shape[3]))).clamp(max=1)
-    camera_rgb = demosaic(balanced, phases, camera.demosaic).clamp(max=1)
-    if camera.clip_black:
-        camera_rgb = camera_rgb.clamp(min=0)
+    camera_rgb = demosaic(balanced, phases, camera.demosaic).clamp(lowest, 1)
     return to_tone(from_camera(camera_rgb, _matrices(shots, dn)).clamp(0, 1), camera.curve)
 
 
