@@ -126,6 +126,23 @@ def test_restoring_a_raw_photo(small_pack: Path, tmp_path: Path, monkeypatch: py
     assert tuple(read_photo(tmp_path / "out" / "face.png").image.shape) == (3, 16, 16)
 
 
+def test_where_no_photo_could_be_read_each_is_named(
+    small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.dng", "b.dng"):
+        write_dng(photos / name, np.zeros((64, 64), np.uint16))
+    arguments = ["adapt", "run", str(photos), "-o", str(tmp_path / "out"), "--pack", str(small_pack), "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "targets.guidance.0.factor=4"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "holds no accepted targets" in said
+    assert [line.split(": ")[1] for line in said.splitlines() if "every sample" in line] == ["a", "b"]
+
+
 def test_real_files(shared: Path):
     for name, kind, size in (
         ("Canon_PowerShot_G2_CRW_0304.CRW", "CRW", (1720, 2312)),

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from adapt.digests import file_digest
 from adapt.disk import append_json_line, read_json_lines, write_json
@@ -63,6 +63,7 @@ class Record:
     resized: bool = False
 
 
+SHOWN: Final = 10  # reasons, where nothing was accepted
 _KNOWN = {item.name for item in fields(Record)}
 
 
@@ -149,9 +150,11 @@ def accepted_targets(folder: Path) -> dict[str, list[Path]]:
     Raises:
         UsageError: none.
     """
+    reasons: list[str] = []
     if (folder / "store.json").is_file():
         found: dict[str, list[Path]] = {}
         for record in read_records(folder):
+            reasons += [f"\n  {record.status}: {record.id}: {record.reason}"] if record.reason else []
             if record.status == "done" and record.target is not None:
                 found.setdefault(record.id, []).append(folder / record.target)
     else:
@@ -159,5 +162,6 @@ def accepted_targets(folder: Path) -> dict[str, list[Path]]:
 
         found = {photo.id: [photo.path] for photo in find_photos(folder)}
     if not found:
-        raise UsageError(f"{folder}: holds no accepted targets")
+        more = f"\n  and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
+        raise UsageError(f"{folder}: holds no accepted targets{''.join(reasons[:SHOWN])}{more}")
     return found
