@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from adapt.build import load_model, load_prior, load_restorer
+    from adapt.calibrating import calibrate
     from adapt.degrading import degrade
     from adapt.pipeline import run
     from adapt.tasks import evaluate, export, finetune, generate_targets, restore
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "calibrate",
     "degrade",
     "evaluate",
     "export",
@@ -34,6 +36,7 @@ _HOMES: Final = {
     "load_model": "adapt.build",
     "load_prior": "adapt.build",
     "load_restorer": "adapt.build",
+    "calibrate": "adapt.calibrating",
     "degrade": "adapt.degrading",
     "evaluate": "adapt.tasks",
     "export": "adapt.tasks",
