@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from adapt.cli import main
+from adapt.cli.cores import available_cores
+from adapt.cli.options import use_threads
 from adapt.cli.printing import Lines
 from adapt.errors import VerificationError
 from adapt.exporting import bundle
@@ -175,6 +179,73 @@ def test_a_damaged_pack_is_exit_code_4(
         stream.write(b"\x55")
     assert adapt(monkeypatch, "packs", "verify", tmp_path) == 4
     assert "prior.safetensors: expected sha256" in capsys.readouterr().err
+
+
+def system_of(folder: Path, siblings: dict[int, str], limit: str | None = None) -> Path:
+    """A folder that describes a machine, as Linux does."""
+    for cpu, each in siblings.items():
+        path = folder / f"devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{each}\n")
+    if limit is not None:
+        (folder / "fs/cgroup").mkdir(parents=True)
+        (folder / "fs/cgroup/cpu.max").write_text(f"{limit}\n")
+    return folder
+
+
+PAIRS = {0: "0,4", 1: "1,5", 2: "2,6", 3: "3,7", 4: "0,4", 5: "1,5", 6: "2,6", 7: "3,7"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process its cores")
+@pytest.mark.parametrize(("allowed", "siblings", "limit", "cores"), [
+    (range(8), PAIRS, None, 4),
+    (range(8), PAIRS, "max 100000", 4),
+    (range(8), PAIRS, "150000 100000", 2),
+    (range(8), PAIRS, "10000 100000", 1),
+    ([0, 4, 5], PAIRS, None, 2),  # pinned by a scheduler
+    ([1, 2, 3], {}, None, 3),  # a machine that hides its cores
+])
+def test_threads_are_those_of_physical_cores(
+    allowed: list[int], siblings: dict[int, str], limit: str | None, cores: int, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(allowed))
+    assert available_cores(system_of(tmp_path, siblings, limit)) == cores
+
+
+def test_threads_that_are_not_given_never_grow(monkeypatch: pytest.MonkeyPatch):
+    """The tests run on one thread; eight cores do not change that, and a number that is given does."""
+    monkeypatch.setattr("adapt.cli.options.available_cores", lambda: 8)
+    use_threads(None)
+    assert torch.get_num_threads() == 1
+    try:
+        use_threads(3)
+        monkeypatch.setattr("adapt.cli.options.available_cores", lambda: 2)
+        use_threads(None)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(("command", "defaults"), [
+    ("run", ["this process may use)", "(the pack's own)", "[default: auto]"]),
+    ("generate-targets", ["this process may use)", "(the pack's own)", "(the recipe's)", "[default: auto]"]),
+    ("finetune", ["this process may use)", "(the pack's own)", "(the recipe's)", "(the targets, unpaired)"]),
+    ("restore", ["this process may use)", "auto is CUDA where there is one", "[default: auto]"]),
+])
+def test_help_names_every_default(command: str, defaults: list[str]):
+    """Square brackets of a help text are markup, and vanish: a default has to be given as one."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "adapt", command, "--help"], env={**os.environ, "COLUMNS": "300"},
+        capture_output=True, text=True, check=True,
+    ).stdout
+    for default in defaults:
+        assert default in shown
+
+
+def test_no_help_text_hides_in_brackets():
+    for path in (Path(main.__code__.co_filename).parent).glob("*.py"):
+        assert "[default" not in path.read_text(encoding="utf-8"), path.name
 
 
 def test_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]):

@@ -15,7 +15,7 @@ def calibrate(
     files: Annotated[list[Path], typer.Argument(metavar="RAW...", help="RAW files of one camera, any ISO values.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The camera profile, JSON.")],
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw the measurement into this PNG file.")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Of the profile. [default: that of its file]")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of the profile.", show_default="its file's")] = None,
     iso: Annotated[float | None, typer.Option("--iso", help="ISO of files that do not say theirs.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
 ) -> None:

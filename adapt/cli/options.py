@@ -7,30 +7,45 @@ from typing import Annotated, Any
 
 import typer
 
+from adapt.cli.cores import available_cores
 from adapt.errors import UsageError
+
+FROM_RECIPE = "the recipe's"  # shown where a default is not the command's own
 
 Photos = Annotated[Path, typer.Argument(help="Folder of aligned face photos (searched in depth), or one file.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder; the same command again resumes.")]
 PackName = Annotated[str, typer.Option("--pack", help="Pack by name or folder (adapt packs list).")]
 RestorerName = Annotated[
-    str | None, typer.Option("--restorer", help="Checkpoint, run, PACK or PACK/RESTORER. [default: the pack's own]")
+    str | None,
+    typer.Option("--restorer", help="Checkpoint, run, PACK or PACK/RESTORER.", show_default="the pack's own"),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings over those of the recipe.")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many photos.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew: empty the output folder first.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads. [default: PyTorch's]")]
+Device = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, cuda:1, ...; auto is CUDA where there is one, else the CPU.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        help="CPU threads; OMP_NUM_THREADS lowers what is not given.",
+        show_default="one on each physical core that this process may use",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 def use_threads(threads: int | None) -> None:
-    """Compute on so many CPU threads; None leaves the number to PyTorch."""
-    if threads is not None:
-        import torch
+    """Compute on so many CPU threads; where None, on as many as there are physical cores, and no more than before."""
+    import torch
 
-        torch.set_num_threads(threads)
+    if threads is None:
+        threads = min(torch.get_num_threads(), available_cores() or torch.get_num_threads())
+    torch.set_num_threads(threads)
 
 
 def parse_shard(text: str) -> tuple[int, int]:

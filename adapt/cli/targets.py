@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from adapt.cli.options import (
+    FROM_RECIPE,
     AsJson,
     Device,
     Limit,
@@ -32,10 +33,12 @@ def generate_targets(
     method: Annotated[str, typer.Option("--method", help="Targets recipe by name or file.")] = "low-frequency",
     pack: PackName = "tiny",
     restorer: RestorerName = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Evaluations. [default: the recipe's]")] = None,
-    solver: Annotated[str | None, typer.Option("--solver", help="ddpm, ddim, dpm++2m. [default: the recipe's]")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="[default: the recipe's]")] = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="At a time. [default: the recipe's]")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Evaluations.", show_default=FROM_RECIPE)] = None,
+    solver: Annotated[
+        str | None, typer.Option("--solver", help="ddpm, ddim, dpm++2m.", show_default=FROM_RECIPE)
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, show_default=FROM_RECIPE)] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="At a time.", show_default=FROM_RECIPE)] = None,
     compat: Annotated[str | None, typer.Option("--compat", help="dt-bfr: the public code's steps exactly.")] = None,
     limit: Limit = None,
     shard: Annotated[str, typer.Option("--shard", help="I/N: this process makes the I-th of N parts.")] = "1/1",

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from adapt.cli.options import Out, Overrides, Overwrite, PackName, RestorerName, Threads, as_overrides, use_threads
+from adapt.cli.options import (
+    FROM_RECIPE,
+    Out,
+    Overrides,
+    Overwrite,
+    PackName,
+    RestorerName,
+    Threads,
+    as_overrides,
+    use_threads,
+)
 from adapt.cli.printing import Lines, say_resized
 
 
@@ -20,10 +30,11 @@ def finetune(
     pack: PackName = "tiny",
     restorer: RestorerName = None,
     real: Annotated[
-        Path | None, typer.Option("--real", help="Sharp faces for the discriminator. [default: the targets, unpaired]")
+        Path | None,
+        typer.Option("--real", help="Sharp faces for the discriminator.", show_default="the targets, unpaired"),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="[default: the recipe's]")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="[default: the recipe's]")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, show_default=FROM_RECIPE)] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, show_default=FROM_RECIPE)] = None,
     threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:

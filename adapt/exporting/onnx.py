@@ -91,6 +91,7 @@ def open_session(path: Path, providers: Sequence[Any] = ("CPUExecutionProvider",
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()  # left alone, it takes cores that we were told not to use
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
     except (Fail, InvalidGraph, InvalidProtobuf, Unsupported) as error:
