@@ -13,7 +13,7 @@ patches in place of their wavelet level sets; clipped patches are left out, not 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
@@ -67,14 +67,7 @@ class Patches:
 
     def chosen(self, index: np.ndarray) -> Patches:
         """Those of an index or a mask."""
-        return Patches(
-            self.signal[index],
-            self.variance[index],
-            self.flat[index],
-            self.clipped[index],
-            self.row[index],
-            self.block[index],
-        )
+        return Patches(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -168,14 +161,7 @@ def join_patches(parts: Sequence[Patches]) -> Patches:
 
 
 def _joined(parts: Sequence[Patches]) -> Patches:
-    return Patches(
-        np.concatenate([part.signal for part in parts]),
-        np.concatenate([part.variance for part in parts]),
-        np.concatenate([part.flat for part in parts]),
-        np.concatenate([part.clipped for part in parts]),
-        np.concatenate([part.row for part in parts]),
-        np.concatenate([part.block for part in parts]),
-    )
+    return Patches(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Patches)))
 
 
 def _strip(strip: np.ndarray, tops: np.ndarray, black: np.ndarray, top: int) -> Patches:
