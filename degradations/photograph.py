@@ -216,14 +216,18 @@ def photograph(
     _check_shots(images, shots)
     if len(generators) != len(images):
         raise ValueError(f"camera: expected a generator for each of {len(images)} images, got {len(generators)}")
-    count = len(images)
-    if images.device.type == "cpu":
-        count = max(1, TOGETHER // (images.shape[2] * images.shape[3]))
-    groups = [slice(start, start + count) for start in range(0, len(images), count)]
-    parts = [_photograph(images[group], shots[group], generators[group], camera) for group in groups]
-    if len(parts) == 1:
-        return parts[0]
-    return Photograph(*(torch.cat(each) for each in zip(*((p.images, p.offset, p.raw) for p in parts), strict=True)))
+    if images.device.type != "cpu":
+        return _photograph(images, shots, generators, camera)
+    count = max(1, TOGETHER // (images.shape[2] * images.shape[3]))
+    if count >= len(images):
+        return _photograph(images, shots, generators, camera)
+    size = (len(images), 1, -(-images.shape[2] // camera.scale), -(-images.shape[3] // camera.scale))
+    whole = Photograph(torch.empty_like(images), images.new_empty(size), images.new_empty(size))
+    for start in range(0, len(images), count):
+        group = slice(start, start + count)
+        part = _photograph(images[group], shots[group], generators[group], camera)
+        whole.images[group], whole.offset[group], whole.raw[group] = part.images, part.offset, part.raw
+    return whole
 
 
 def _photograph(
