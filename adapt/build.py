@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from adapt.perceptual.distance import PerceptualDistance
     from adapt.pretrain.adjuster import Surroundings
     from adapt.restorers.base import Restorer
+    from adapt.restorers.vqgan import VQGAN
     from adapt.settings import AdjusterSettings, TargetSettings
     from adapt.targets.methods import BlurParts
 
 WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
+CODEBOOK, CODEFORMER = "codebook", "codeformer"  # what a pack calls them
 
 
 def load_prior(name: str | Path) -> Prior:
@@ -128,12 +130,32 @@ def load_restorer(name: str | Path) -> Restorer:
     path = Path(name)
     if path.suffix in WEIGHT_SUFFIXES:
         return load_restorer_file(path)
-    for inside in ("best.safetensors", "model.safetensors"):
+    for inside in ("best.safetensors", "model.safetensors", "weights.safetensors"):
         if (path / inside).is_file():
             return load_restorer_file(path / inside)
     pack, chosen = pack_restorer(name)
     state, metadata = pack.read(chosen)
     return build_restorer(f"{pack.card.name}/{chosen}", state, metadata)
+
+
+def load_codebook(name: str | Path) -> VQGAN:
+    """A codebook with its encoder and generator, by checkpoint file, pre-training run, pack name or pack folder.
+
+    Raises:
+        UsageError: no such file, run or pack.
+        WeightsError: a pack without one, or weights that cannot be read or do not fit.
+    """
+    from adapt.restorers.vqgan import build_vqgan
+    from adapt.weights import read_state
+
+    path = Path(name)
+    for file in (path, path / "weights.safetensors"):
+        if file.suffix in WEIGHT_SUFFIXES and (file == path or file.is_file()):
+            state, metadata = read_state(file)
+            return build_vqgan(str(file), state, metadata)
+    pack = load_pack(name)
+    state, metadata = pack.read(CODEBOOK)
+    return build_vqgan(f"{pack.card.name}/{CODEBOOK}", state, metadata)
 
 
 def pack_restorer(name: str | Path) -> tuple[Pack, str]:

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from adapt.build import (
+    CODEBOOK,
+    CODEFORMER,
     WEIGHT_SUFFIXES,
     load_blur_parts,
+    load_codebook,
     load_distance,
     load_model,
     load_prior,
@@ -27,7 +30,11 @@ from adapt.recipe import dump, load_recipe, recipe_digest
 from adapt.settings import (
     AdjusterSettings,
     BlurEstimatorSettings,
+    CodebookSettings,
+    CodeFinetuneSettings,
+    CodePredictorSettings,
     FinetuneSettings,
+    FusionSettings,
     PerceptualSettings,
     PriorSettings,
     RestorerSettings,
@@ -39,9 +46,11 @@ from adapt.settings import (
 if TYPE_CHECKING:
     from adapt.blur.adjuster import GuidanceAdjuster
     from adapt.evaluation.scores import Evaluation
+    from adapt.finetuning.codes import Teacher
     from adapt.finetuning.loop import OnSamples, OnStep, Outcome
     from adapt.packs.pack import Pack
     from adapt.pretrain.adjuster import Surroundings
+    from adapt.restorers.base import Restorer
     from adapt.restoring import OnPhoto as RestoreProgress
     from adapt.restoring import Restored
     from adapt.targets.generate import OnPhoto, Summary
@@ -66,11 +75,21 @@ def pick_device(name: str = "auto") -> torch.device:
 def weights_digest(name: str | Path) -> str:
     """Stands for weights named by a file, a run, a bundle, a pack, or PACK/NETWORK."""
     path = Path(name)
-    for file in (path, path / "best.safetensors", path / "model.onnx", path / "model.safetensors"):
+    inside = ("best.safetensors", "model.onnx", "model.safetensors", "weights.safetensors")
+    for file in (path, *(path / each for each in inside)):
         if file.is_file():
             return file_digest(file)
     pack, network = pack_restorer(name)
     return pack.network_digest(network)
+
+
+def codebook_digest(name: str | Path) -> str:
+    """Stands for the codebook that `adapt.build.load_codebook` loads by this name."""
+    path = Path(name)
+    for file in (path, path / "weights.safetensors"):
+        if file.is_file():
+            return file_digest(file)
+    return load_pack(name).network_digest(CODEBOOK)
 
 
 def generate_targets(
@@ -152,8 +171,8 @@ def finetune(
         targets: a target store, or any folder of pictures with the photos' names.
         out: the run folder.
         recipe: name or file of a finetune recipe.
-        pack: the pack with the restorer and the perceptual network.
-        restorer: what to start from; the pack's own where None.
+        pack: the pack with the restorer, the perceptual network, and the codebook where the objective is codes.
+        restorer: what to start from; the pack's own where None, or its CodeFormer where the objective is codes.
         real: a folder of sharp faces for the discriminator; the accepted targets, unpaired, where None.
         overrides: `key=value` for the recipe.
         overwrite: start the run anew.
@@ -162,12 +181,18 @@ def finetune(
     from adapt.finetuning.data import Pictures, split_pairs
     from adapt.finetuning.loop import finetune as run_finetune
     from adapt.photos.folder import find_photos
+    from adapt.recipe import find_recipe, kind_of
     from adapt.runs import Run
     from adapt.targets.store import accepted_targets
 
-    settings = load_recipe(recipe, FinetuneSettings, overrides, pack)
-    name = restorer or pack
+    path = find_recipe(recipe, "finetune", pack)
+    by_codes = kind_of(path) == "finetune-codes"
+    settings = load_recipe(path, CodeFinetuneSettings if by_codes else FinetuneSettings, overrides, pack)
+    name = restorer or (f"{pack}/{CODEFORMER}" if by_codes else pack)
     model = load_restorer(name)
+    teacher = teacher_digest = None
+    if isinstance(settings, CodeFinetuneSettings):
+        teacher, teacher_digest = _teacher(settings, model, pack)
     distance = load_distance(load_pack(pack)).to(pick_device())
     accepted = accepted_targets(targets)
     train, held = split_pairs(photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed)
@@ -176,6 +201,7 @@ def finetune(
             "recipe": recipe_digest(settings),
             "restorer": weights_digest(name),
             "distance": distance.digest,
+            "teacher": teacher_digest,
             "targets": {id: [file_digest(path) for path in paths] for id, paths in accepted.items()},
             "photos": [file_digest(path) for path in train.photos.paths],
             "real": str(real),
@@ -190,6 +216,7 @@ def finetune(
             settings=settings,
             distance=distance,
             run=run,
+            teacher=teacher,
             real=reals,
             on_step=on_step,
             on_samples=on_samples,
@@ -241,6 +268,10 @@ def pretrain(
         identity["restorer"] = weights_digest(pack or "tiny")
     if isinstance(settings, AdjusterSettings):
         identity["surroundings"] = _surroundings_digest(settings, load_pack(pack or "tiny"))
+    if isinstance(settings, CodePredictorSettings | FusionSettings):
+        identity["codebook"] = codebook_digest(settings.codebook or pack or "tiny")
+    if isinstance(settings, FusionSettings):
+        identity["start"] = weights_digest(settings.start or f"{pack or 'tiny'}/{CODEFORMER}")
     digest = settings_digest(identity)
     about = {"licence": "CC-BY-4.0", "source": "adapt pretrain", "trained": trained}
     more: dict[str, str] = {}
@@ -263,6 +294,36 @@ def pretrain(
 
             state = train_perceptual(settings, faces, run, on_step=on_step, max_steps=max_steps)
             name, architecture, header = "perceptual", "perceptual", json.dumps({"channels": settings.channels})
+        elif isinstance(settings, CodebookSettings):
+            from adapt.pretrain.codebook import train_codebook
+            from adapt.restorers.vqgan import ARCHITECTURE as VQGAN
+
+            images = load_faces(faces, settings.size)
+            distance = load_distance(load_pack(pack or "tiny")).to(pick_device()) if settings.perceptual else None
+            state = train_codebook(settings, images, run, distance=distance, on_step=on_step, max_steps=max_steps)
+            name, architecture, header = CODEBOOK, VQGAN, settings.network.model_dump_json()
+        elif isinstance(settings, CodePredictorSettings):
+            from adapt.pretrain.codeformer import train_code_predictor
+
+            images, codebook = load_faces(faces, settings.size), load_codebook(settings.codebook or pack or "tiny")
+            layout, state = train_code_predictor(
+                settings, images, run, codebook=codebook, on_step=on_step, max_steps=max_steps
+            )
+            name, architecture, header = CODEFORMER, CODEFORMER, layout.model_dump_json()
+        elif isinstance(settings, FusionSettings):
+            from adapt.pretrain.codeformer import train_fusion
+            from adapt.restorers.codeformer import CodeFormer
+
+            images, codebook = load_faces(faces, settings.size), load_codebook(settings.codebook or pack or "tiny")
+            start = load_restorer(settings.start or f"{pack or 'tiny'}/{CODEFORMER}")
+            if not isinstance(start.network, CodeFormer):
+                raise UsageError(f"{start.name}: expected a codeformer of stage II, got a {start.architecture}")
+            distance = load_distance(load_pack(pack or "tiny")).to(pick_device()) if settings.perceptual else None
+            state = train_fusion(
+                settings, images, run, network=start.network, codebook=codebook, distance=distance, on_step=on_step,
+                max_steps=max_steps,
+            )
+            name, architecture, header = CODEFORMER, CODEFORMER, start.settings.model_dump_json()
         elif isinstance(settings, BlurEstimatorSettings):
             from adapt.blur.estimator import ARCHITECTURE
             from adapt.pretrain.blur import train_blur_estimator
@@ -298,6 +359,25 @@ def pretrain(
     if add_to is not None:
         add_network(add_to, name, state, metadata, {"architecture": architecture, **about})
     return weights
+
+
+def _teacher(settings: CodeFinetuneSettings, model: Restorer, pack: str) -> tuple[Teacher, str]:
+    """What gives the codes of targets, frozen, and a digest that stands for it."""
+    from copy import deepcopy
+
+    from adapt.restorers.codeformer import CodeFormer
+
+    if settings.teacher == "restorer":
+        if not isinstance(model.network, CodeFormer):
+            raise UsageError(f"{model.name}: `teacher: restorer` needs a codeformer, this is a {model.architecture}")
+        return deepcopy(model.network).requires_grad_(False), "restorer"
+    name = pack if settings.teacher == "codebook" else settings.teacher
+    if settings.teacher == "codebook" and CODEBOOK not in load_pack(pack).card.networks:
+        raise UsageError(
+            f"pack {pack}: has no codebook to give the codes of targets; name a VQGAN's file (teacher=FILE), or take"
+            " the restorer's own encoder (teacher=restorer)"
+        )
+    return load_codebook(name).requires_grad_(False), codebook_digest(name)
 
 
 def _surroundings_digest(settings: AdjusterSettings, pack: Pack) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ from networks import SMALL_CODEFORMER, lively_codeformer, lively_vqgan
 from pydantic import ValidationError
 from reference import Reference
 
-from adapt.errors import UsageError
+from adapt.build import load_codebook, load_restorer
+from adapt.errors import UsageError, WeightsError
 from adapt.exporting.verify import smooth_pictures
 from adapt.finetuning.losses import l1
 from adapt.pretrain.adversary import PatchDiscriminator, Verdict, balance, deceives, tells_apart
 from adapt.pretrain.codebook import Autoencoding, initialise, place_idle_codes, train_codebook
 from adapt.pretrain.codeformer import train_code_predictor, train_fusion
 from adapt.pretrain.loop import Turn
+from adapt.restorers.base import build_restorer
 from adapt.restorers.codeformer import PARTS, CodeFormer
-from adapt.restorers.vqgan import VQGAN, Reconstruction
+from adapt.restorers.vqgan import VQGAN, Reconstruction, build_vqgan
 from adapt.runs import Run
 from adapt.settings import (
     BlindSettings,
@@ -30,6 +33,7 @@ from adapt.settings import (
     PatchDiscriminatorSettings,
     VQGANSettings,
 )
+from adapt.tasks import finetune, pretrain
 from adapt.training import step_generator
 
 COARSE = VQGANSettings(**{key: getattr(SMALL_CODEFORMER, key) for key in VQGANSettings.model_fields})
@@ -237,3 +241,83 @@ def test_refusals(tmp_path: Path):
     without = CodeFormer(CodeFormerSettings.model_validate({**SMALL_CODEFORMER.model_dump(), "connect_list": []}))
     with Run(tmp_path / "c", recipe="", digest="") as run, pytest.raises(UsageError, match="it has no fusion to train"):
         train_fusion(FUSION, faces(), run, network=without, codebook=teacher(), distance=l1)
+
+
+COMMANDS = {
+    "codebook": """kind: pretrain-codebook
+network: {img_size: 16, nf: 32, ch_mult: [1, 1, 2], res_blocks: 1, attn_resolutions: [4], emb_dim: 8, codebook_size: 12}
+discriminator: {features: 4, layers: 1}
+""",
+    "code-predictor": "kind: pretrain-code-predictor\ndim_embd: 64\nn_head: 2\nn_layers: 1\nconnect_list: [8]\n",
+    "fusion": "kind: pretrain-fusion\ndiscriminator: {features: 4, layers: 1}\n",
+}
+
+
+def test_from_clean_faces_to_a_finetuned_codeformer(small_photos: Path, small_pack: Path, tmp_path: Path):
+    """The three stages enter a pack one after the other, and its CodeFormer is fine-tuned by its codes."""
+    pack = shutil.copytree(small_pack, tmp_path / "pack")
+    for stage, text in COMMANDS.items():
+        recipe = tmp_path / f"{stage}.yaml"
+        recipe.write_text(text + "steps: 2\nbatch: 2\nsize: 16\nlearning_rate: 1.0e-3\n")
+        pretrain(str(recipe), small_photos, tmp_path / stage, pack=str(pack), add_to=pack)
+    restorer = load_restorer(f"{pack}/codeformer")
+    assert restorer.settings == load_restorer(tmp_path / "fusion").settings
+    assert restorer.settings.model_dump()["n_head"] == 2
+    rows = load_codebook(pack).quantize.embedding.weight
+    assert torch.equal(rows, restorer.network.get_parameter("quantize.embedding.weight"))
+    tuned = finetune(
+        small_photos, small_photos, tmp_path / "tuned", recipe="codeformer", pack=str(pack),
+        overrides=["steps=2", "batch=2", "evaluate_every=1", "holdout=0.34"],
+    )
+    assert {"feature", "token", "l1", "perceptual", "total"} == set(tuned.base)
+    assert load_restorer(tmp_path / "tuned").settings == restorer.settings
+    resumed = [finetune(
+        small_photos, small_photos, tmp_path / "again", recipe="codeformer", pack=str(pack), max_steps=1,
+        overrides=["steps=2", "batch=2", "evaluate_every=1", "holdout=0.34"],
+    ) for _ in range(2)]
+    assert resumed[-1].best == tuned.best
+    states = [torch.load(tmp_path / run / "last" / "state.pt")["network"] for run in ("tuned", "again")]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_a_restorer_without_codes_or_a_pack_without_a_teacher(small_photos: Path, small_pack: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match=r"small/swinir: a swinir predicts no codes; a recipe with `objective: codes`"):
+        finetune(
+            small_photos, small_photos, tmp_path / "a", recipe="codeformer", pack=str(small_pack),
+            restorer=f"{small_pack}/swinir", overrides=[f"teacher={write_codebook(tmp_path)}"],
+        )
+    network = build_restorer("x", lively_codeformer().state_dict(), {})
+    network.save(tmp_path / "codeformer.safetensors")
+    with pytest.raises(UsageError, match=r"has no codebook to give the codes of targets; name a VQGAN's file"):
+        finetune(
+            small_photos, small_photos, tmp_path / "b", recipe="codeformer", pack=str(small_pack),
+            restorer=str(tmp_path / "codeformer.safetensors"),
+        )
+    quick = ["steps=1", "batch=1", "holdout=0.34", "teacher=restorer"]
+    outcome = finetune(
+        small_photos, small_photos, tmp_path / "c", recipe="codeformer", pack=str(small_pack), overrides=quick,
+        restorer=str(tmp_path / "codeformer.safetensors"),
+    )
+    assert (outcome.trained, outcome.held_back) == (4, 2)
+    with pytest.raises(UsageError, match="`teacher: restorer` needs a codeformer, this is a swinir"):
+        finetune(small_photos, small_photos, tmp_path / "d", recipe="codeformer", pack=str(small_pack),
+                 restorer=str(small_pack), overrides=quick)
+
+
+def write_codebook(folder: Path) -> Path:
+    path = folder / "vqgan.pth"
+    torch.save({"params_ema": lively_vqgan().state_dict()}, path)
+    return path
+
+
+def test_a_codebook_is_read_off_any_public_file(tmp_path: Path):
+    settings = COARSE.model_copy(update={"img_size": 64, "attn_resolutions": [16]})
+    state = lively_vqgan(settings).state_dict()
+    torch.save({"params_ema": state}, tmp_path / "vqgan.pth")
+    network = load_codebook(tmp_path / "vqgan.pth")
+    assert network.settings == settings
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in state.items())
+    with pytest.raises(WeightsError, match="expected a vqgan, got a unet"):
+        build_vqgan("x", state, {"architecture": "unet"})
+    with pytest.raises(WeightsError, match="1 missing"):
+        build_vqgan("x", {key: value for key, value in state.items() if key != "generator.blocks.0.bias"}, {})
