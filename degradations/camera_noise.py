@@ -26,13 +26,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from degradations.filters import check_one, mirror, resize_area, resize_linear
+from degradations.bayer import demosaic, mosaic
+from degradations.camera import balance, to_linear, to_tone, unbalance
+from degradations.filters import check_one, resize_area, resize_linear
 from degradations.noise import signal_dependent
-
-# Row and column, modulo 2, of the photosites of each colour: GRBG, as in the paper's sensor.
-_SITES = (((0, 1),), ((0, 0), (1, 1)), ((1, 0),))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,61 +109,14 @@ class CameraNoise:
             ValueError: another shape, or sides that `scale` does not divide.
         """
         check_one(image, "camera noise")
-        white = image.new_tensor([parameters.red, 1.0, parameters.blue])[:, None, None]
-        scene = resize_area(to_linear(image.clamp(0, 1))[None], self.scale)[0]
-        signal = mosaic(scene / white)
+        gains = image.new_tensor([parameters.red, 1.0, parameters.blue])
+        scene = resize_area(to_linear(image[None].clamp(0, 1), "srgb"), self.scale)
+        signal = mosaic(unbalance(scene, gains), "GRBG")[0, 0]
         # The sensor saturates at 1; below its black level it still counts, so shadows are unbiased until rendered.
         sensor = signal_dependent(signal, parameters.gain, parameters.read_noise**2, noise).clamp(max=1)
-        rendered = to_srgb((demosaic(sensor) * white).clamp(0, 1))
-        large = resize_linear(rendered[None], (image.shape[1], image.shape[2]))[0]
+        light = balance(demosaic(sensor[None, None], "GRBG", "bilinear"), gains).clamp(0, 1)
+        large = resize_linear(to_tone(light, "srgb"), (image.shape[1], image.shape[2]))[0]
         return large.clamp(0, 1).mul(255).round() / 255
-
-
-# ---------------------------------------------------------------- tone
-
-
-def to_linear(image: Tensor) -> Tensor:
-    """sRGB values in [0, 1] to linear light in [0, 1] (IEC 61966-2-1)."""
-    return torch.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
-
-
-def to_srgb(light: Tensor) -> Tensor:
-    """Linear light in [0, 1] to sRGB values in [0, 1]: the inverse of `to_linear`."""
-    # The power of what is below the straight part is thrown away; clamped, it stays finite for gradients too.
-    return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp(min=0.0031308) ** (1 / 2.4) - 0.055)
-
-
-# ---------------------------------------------------------------- mosaic
-
-
-def _site_masks(height: int, width: int, like: Tensor) -> Tensor:
-    masks = like.new_zeros(3, height, width)
-    for channel, sites in enumerate(_SITES):
-        for row, column in sites:
-            masks[channel, row::2, column::2] = 1
-    return masks
-
-
-def mosaic(image: Tensor) -> Tensor:
-    """What a GRBG sensor sees of (3, H, W): the one colour of each photosite, (H, W)."""
-    return (image * _site_masks(image.shape[1], image.shape[2], image)).sum(0)
-
-
-def demosaic(sensor: Tensor) -> Tensor:
-    """Missing colours of a GRBG mosaic (H, W) as the mean of the nearest photosites that have them: (3, H, W).
-
-    Borders are mirrored about the outermost pixels, which keeps the colours of the mosaic in step.
-    """
-    height, width = sensor.shape
-    if min(height, width) < 2:
-        raise ValueError(f"demosaic: expected at least 2 x 2 photosites, got {height} x {width}")
-    colours = sensor * _site_masks(height, width, sensor)
-    rows = mirror(torch.arange(-1, height + 1, device=sensor.device), height)
-    columns = mirror(torch.arange(-1, width + 1, device=sensor.device), width)
-    sparse = sensor.new_tensor([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4  # red, blue: one photosite in four
-    dense = sensor.new_tensor([[0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4  # green: every other photosite
-    weights = torch.stack([sparse, dense, sparse])[:, None]
-    return functional.conv2d(colours[:, rows][:, :, columns][None], weights, groups=3)[0]
 
 
 MODERATE = CameraNoise(scale=2, gain=0.005, read_noise=0.010)

@@ -24,7 +24,8 @@ from degradations.blind import (
     shrunk_size,
     to_grey,
 )
-from degradations.camera_noise import MODERATE, SEVERE, CameraNoise, demosaic, mosaic, to_linear, to_srgb
+from degradations.camera import to_linear, to_tone
+from degradations.camera_noise import MODERATE, SEVERE, CameraNoise
 from degradations.filters import blur, blur_and_resize, gaussian_kernel, resize_area, resize_linear, separate
 from degradations.jpeg import jpeg
 from degradations.noise import gaussian, signal_dependent
@@ -443,34 +444,6 @@ def test_sides_shrink_to_the_floor_and_may_grow() -> None:
 SILENT = CameraNoise(scale=1, gain=0.0, read_noise=0.0)
 
 
-def test_tone_curve_and_its_inverse() -> None:
-    values = torch.linspace(0, 1, 1001, dtype=torch.float64)
-    torch.testing.assert_close(to_srgb(to_linear(values)), values, rtol=0, atol=1e-7)  # the standard's own mismatch
-    assert float(to_linear(torch.tensor(0.5, dtype=torch.float64))) == pytest.approx(0.21404114, abs=1e-8)
-
-
-def test_mosaic_is_grbg() -> None:
-    colours = torch.tensor([1.0, 2.0, 3.0])[:, None, None].expand(3, 3, 4)
-    assert mosaic(colours).tolist() == [[2, 1, 2, 1], [3, 2, 3, 2], [2, 1, 2, 1]]
-
-
-@pytest.mark.parametrize(("height", "width"), [(8, 10), (7, 9), (2, 3)])
-def test_demosaic_keeps_flat_colours_everywhere_and_slopes_inside(height: int, width: int) -> None:
-    flat = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)[:, None, None].expand(3, height, width)
-    torch.testing.assert_close(demosaic(mosaic(flat)), flat, rtol=0, atol=1e-12)
-    y, x = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
-    slope = torch.stack([0.1 * x + 0.2 * y, 0.3 * x - 0.1 * y, -0.2 * x + 0.05 * y])
-    inside = (slice(None), slice(1, -1), slice(1, -1))
-    torch.testing.assert_close(demosaic(mosaic(slope))[inside], slope[inside], rtol=0, atol=1e-12)
-
-
-def test_demosaic_weighs_no_photosite_of_another_colour() -> None:
-    sensor = torch.zeros(6, 6)
-    sensor[2, 3] = 1  # a red photosite
-    assert float(demosaic(sensor)[1:].abs().max()) == 0
-    assert demosaic(sensor)[0, 1:4, 2:5].tolist() == [[0.25, 0.5, 0.25], [0.5, 1, 0.5], [0.25, 0.5, 0.25]]
-
-
 @pytest.mark.parametrize("scale", [1, 2, 4])
 def test_without_noise_flat_colours_pass(scale: int) -> None:
     """White balance and tone undo themselves. Up to 1 / gain the sensor does not saturate."""
@@ -492,7 +465,7 @@ def _rendered_noise(side: int = 256) -> tuple[np.ndarray, float, float]:
     light = camera.draw(seeded(2))
     grey = torch.full((3, side, side), 0.7)
     noise = torch.randn(side, side, generator=seeded(3))
-    rendered = to_linear(camera.apply(grey, light, noise).double())
+    rendered = to_linear(camera.apply(grey, light, noise).double(), "srgb")
     return as_array(rendered - rendered.mean((1, 2), keepdim=True)), light.red, light.blue
 
 
@@ -501,7 +474,7 @@ def test_red_and_blue_are_noisier_than_green_by_their_white_balance() -> None:
     w^2 (gain s / w + read^2). At its own photosites a colour is not interpolated."""
     noise, red, blue = _rendered_noise()
     exposure = CameraNoise(scale=1, gain=0.004, read_noise=0.01).draw(seeded(2))
-    signal = float(to_linear(torch.tensor(0.7, dtype=torch.float64)))
+    signal = float(to_linear(torch.tensor(0.7, dtype=torch.float64), "srgb"))
     sites = {0: (slice(0, None, 2), slice(1, None, 2)), 1: (slice(0, None, 2), slice(0, None, 2))}
     sites[2] = (slice(1, None, 2), slice(0, None, 2))
     for channel, white in ((0, red), (1, 1.0), (2, blue)):
@@ -551,7 +524,7 @@ def test_the_sensor_saturates_before_its_colours_are_interpolated() -> None:
     noise[4, 4] = 1000.0  # green
     damaged = camera.apply(torch.ones(3, 8, 8), camera.draw(seeded(0)), noise)
     exposure = camera.draw(seeded(0)).gain
-    expected = to_srgb(torch.tensor((1 + 3 * (1 - 2 * math.sqrt(exposure))) / 4))
+    expected = to_tone(torch.tensor((1 + 3 * (1 - 2 * math.sqrt(exposure))) / 4), "srgb")
     assert float(damaged[1, 4, 5]) == pytest.approx(float(expected), abs=0.51 / 255)
 
 
