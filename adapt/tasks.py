@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,44 +18,22 @@ from adapt.build import (
     load_model,
     load_prior,
     load_restorer,
-    load_surroundings,
-    load_texture_distance,
     pack_restorer,
 )
 from adapt.digests import file_digest, settings_digest
 from adapt.errors import UsageError, WeightsError
 from adapt.packs.pack import load_pack
 from adapt.recipe import dump, load_recipe, recipe_digest
-from adapt.settings import (
-    AdjusterSettings,
-    BlurEstimatorSettings,
-    CodebookSettings,
-    CodeFinetuneSettings,
-    CodePredictorSettings,
-    FinetuneSettings,
-    FusionSettings,
-    PerceptualSettings,
-    PriorSettings,
-    RestorerSettings,
-    Settings,
-    StartStepsSettings,
-    TargetSettings,
-)
+from adapt.settings import CodeFinetuneSettings, FinetuneSettings, TargetSettings
 
 if TYPE_CHECKING:
-    from adapt.blur.adjuster import GuidanceAdjuster
     from adapt.evaluation.scores import Evaluation
     from adapt.finetuning.codes import Teacher
     from adapt.finetuning.loop import OnSamples, OnStep, Outcome
-    from adapt.packs.pack import Pack
-    from adapt.pretrain.adjuster import Surroundings
     from adapt.restorers.base import Restorer
     from adapt.restoring import OnPhoto as RestoreProgress
     from adapt.restoring import Restored
     from adapt.targets.generate import OnPhoto, Summary
-
-S = TypeVar("S", bound=Settings)
-TrainingProgress = Callable[[int, int, dict[str, float]], None]
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -224,143 +201,6 @@ def finetune(
         )
 
 
-def pretrain(
-    recipe: str,
-    faces: Path,
-    out: Path,
-    *,
-    overrides: Sequence[str] = (),
-    pack: str | None = None,
-    add_to: Path | None = None,
-    trained: str = "",
-    overwrite: bool = False,
-    max_steps: int | None = None,
-    on_step: TrainingProgress | None = None,
-) -> Path:
-    """Train one of a pack's own networks, or build its start-step table, from clean aligned faces.
-
-    Args:
-        recipe: name or file of a pretrain recipe.
-        faces: folder of clean aligned faces, at least as large as the recipe's size.
-        out: the run folder; the averaged weights end in `weights.safetensors`, the table in `start-steps.json`. The
-            adjuster leaves a sheet of its maps over time as well, `maps.jpg`.
-        overrides: `key=value` for the recipe.
-        pack: whose recipes go first, and whose networks the training needs.
-        add_to: folder of a pack to enter the network or the table into.
-        trained: what to write of the training into the pack's card.
-        overwrite: start the run anew.
-        max_steps: stop, resumably, after so many steps.
-        on_step: progress.
-
-    Returns:
-        The weights file, or the table's.
-    """
-    from adapt.packs.pack import add_network, add_table
-    from adapt.recipe import KINDS, find_recipe, kind_of
-    from adapt.runs import Run
-    from adapt.weights import write_state
-
-    path = find_recipe(recipe, "pretrain", pack)
-    kind = kind_of(path)
-    settings = load_recipe(path, KINDS[kind], overrides, pack)
-    identity = {"recipe": recipe_digest(settings), "faces": str(faces.resolve())}
-    if isinstance(settings, BlurEstimatorSettings):
-        identity["restorer"] = weights_digest(pack or "tiny")
-    if isinstance(settings, AdjusterSettings):
-        identity["surroundings"] = _surroundings_digest(settings, load_pack(pack or "tiny"))
-    if isinstance(settings, CodePredictorSettings | FusionSettings):
-        identity["codebook"] = codebook_digest(settings.codebook or pack or "tiny")
-    if isinstance(settings, FusionSettings):
-        identity["start"] = weights_digest(settings.start or f"{pack or 'tiny'}/{CODEFORMER}")
-    digest = settings_digest(identity)
-    about = {"licence": "CC-BY-4.0", "source": "adapt pretrain", "trained": trained}
-    more: dict[str, str] = {}
-    with Run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
-        if isinstance(settings, PriorSettings):
-            from adapt.pretrain.prior import train_prior
-
-            size = max(phase.size for phase in settings.phases)
-            state = train_prior(settings, load_faces(faces, size), run, on_step=on_step, max_steps=max_steps)
-            name, architecture, header = "prior", "unet", settings.network.model_dump_json()
-        elif isinstance(settings, RestorerSettings):
-            from adapt.pretrain.restorer import train_restorer
-
-            images = load_faces(faces, settings.size)
-            distance = load_distance(load_pack(pack or "tiny")).to(pick_device()) if settings.perceptual else None
-            state = train_restorer(settings, images, run, distance=distance, on_step=on_step, max_steps=max_steps)
-            name, architecture, header = "swinir", "swinir", settings.network.model_dump_json()
-        elif isinstance(settings, PerceptualSettings):
-            from adapt.pretrain.perceptual import train_perceptual
-
-            state = train_perceptual(settings, faces, run, on_step=on_step, max_steps=max_steps)
-            name, architecture, header = "perceptual", "perceptual", json.dumps({"channels": settings.channels})
-        elif isinstance(settings, CodebookSettings):
-            from adapt.pretrain.codebook import train_codebook
-            from adapt.restorers.vqgan import ARCHITECTURE as VQGAN
-
-            images = load_faces(faces, settings.size)
-            distance = load_distance(load_pack(pack or "tiny")).to(pick_device()) if settings.perceptual else None
-            state = train_codebook(settings, images, run, distance=distance, on_step=on_step, max_steps=max_steps)
-            name, architecture, header = CODEBOOK, VQGAN, settings.network.model_dump_json()
-        elif isinstance(settings, CodePredictorSettings):
-            from adapt.pretrain.codeformer import train_code_predictor
-
-            images, codebook = load_faces(faces, settings.size), load_codebook(settings.codebook or pack or "tiny")
-            layout, state = train_code_predictor(
-                settings, images, run, codebook=codebook, on_step=on_step, max_steps=max_steps
-            )
-            name, architecture, header = CODEFORMER, CODEFORMER, layout.model_dump_json()
-        elif isinstance(settings, FusionSettings):
-            from adapt.pretrain.codeformer import train_fusion
-            from adapt.restorers.codeformer import CodeFormer
-
-            images, codebook = load_faces(faces, settings.size), load_codebook(settings.codebook or pack or "tiny")
-            start = load_restorer(settings.start or f"{pack or 'tiny'}/{CODEFORMER}")
-            if not isinstance(start.network, CodeFormer):
-                raise UsageError(f"{start.name}: expected a codeformer of stage II, got a {start.architecture}")
-            distance = load_distance(load_pack(pack or "tiny")).to(pick_device()) if settings.perceptual else None
-            state = train_fusion(
-                settings, images, run, network=start.network, codebook=codebook, distance=distance, on_step=on_step,
-                max_steps=max_steps,
-            )
-            name, architecture, header = CODEFORMER, CODEFORMER, start.settings.model_dump_json()
-        elif isinstance(settings, BlurEstimatorSettings):
-            from adapt.blur.estimator import ARCHITECTURE
-            from adapt.pretrain.blur import train_blur_estimator
-
-            images, model = load_faces(faces, settings.size), load_restorer(pack or "tiny").to(pick_device())
-            layout, state = train_blur_estimator(
-                settings, images, run, restorer=model, on_step=on_step, max_steps=max_steps
-            )
-            name, architecture, header = ARCHITECTURE, ARCHITECTURE, layout.model_dump_json()
-        elif isinstance(settings, AdjusterSettings):
-            from adapt.blur.adjuster import ARCHITECTURE as ADJUSTER
-            from adapt.blur.adjuster import build_adjuster
-            from adapt.pretrain.adjuster import adjuster_layout, train_adjuster
-
-            images, opened = load_faces(faces, settings.size), load_pack(pack or "tiny")
-            around = load_surroundings(opened, settings, pick_device())
-            state = train_adjuster(settings, images, run, around=around, on_step=on_step, max_steps=max_steps)
-            name, architecture, header = ADJUSTER, ADJUSTER, adjuster_layout(settings, around.prior).model_dump_json()
-            more = {"distance": around.distance.name}
-            _draw_maps(out / "maps.jpg", images, build_adjuster(str(out), state, {"settings": header}), around)
-        elif isinstance(settings, StartStepsSettings):
-            from adapt.blur.start_steps import ENTRY, FILE, build_start_steps
-
-            build_start_steps(load_faces(faces, settings.size), settings).save(out / FILE)
-            if add_to is not None:
-                add_table(add_to, ENTRY, out / FILE, {"architecture": ENTRY, **about})
-            return out / FILE
-        else:
-            raise UsageError(f"{path}: not a pretrain recipe")
-    weights = out / "weights.safetensors"
-    metadata = {"architecture": architecture, "settings": header, **more}
-    write_state(weights, state, metadata)
-    if add_to is not None:
-        add_network(add_to, name, state, metadata, {"architecture": architecture, **about})
-    return weights
-
-
 def _teacher(settings: CodeFinetuneSettings, model: Restorer, pack: str) -> tuple[Teacher, str]:
     """What gives the codes of targets, frozen, and a digest that stands for it."""
     from copy import deepcopy
@@ -378,29 +218,6 @@ def _teacher(settings: CodeFinetuneSettings, model: Restorer, pack: str) -> tupl
             " the restorer's own encoder (teacher=restorer)"
         )
     return load_codebook(name).requires_grad_(False), codebook_digest(name)
-
-
-def _surroundings_digest(settings: AdjusterSettings, pack: Pack) -> str:
-    """Stands for the weights between which a guidance adjuster is trained."""
-    names = ["prior", "start-steps"]
-    if settings.first_stage < settings.steps:
-        names += [pack.card.restorer, "blur-estimator"]
-    parts = {name: pack.network_digest(name) for name in names}
-    return settings_digest({**parts, "distance": load_texture_distance(pack).digest})
-
-
-def _draw_maps(path: Path, faces: torch.Tensor, network: GuidanceAdjuster, around: Surroundings) -> None:
-    """A contact sheet of clean images and maps of some faces as sampling goes on (DynFaceRestore Fig. 12)."""
-    from adapt.evaluation.sheets import write_sheet
-    from adapt.pretrain.adjuster import SHOWN_AT, SHOWN_FACES, maps_over_time
-
-    network.to(pick_device())
-    rows: list[list[torch.Tensor]] = []
-    for face in faces[:SHOWN_FACES]:
-        shown = maps_over_time(network, face.float() / 255, around, timesteps=SHOWN_AT)
-        rows += [[clean for clean, _ in shown], [scale for _, scale in shown]]
-    names = [f"face {index // 2 + 1}, {'map' if index % 2 else 'clean image'}" for index in range(len(rows))]
-    write_sheet(path, [f"t = {t}" for t in SHOWN_AT], rows, names)
 
 
 def restore(
@@ -468,15 +285,6 @@ def export(
     return export_bundle(
         load_restorer(model), out, source=about, evaluation=evaluation, photos=photos, overwrite=overwrite
     )
-
-
-def load_faces(folder: Path, size: int) -> torch.Tensor:
-    """All clean faces of a folder as (N, 3, size, size) uint8, in the order of their names."""
-    from adapt.photos.folder import find_photos
-    from adapt.photos.pairs import load_fitted
-
-    pictures = [load_fitted(photo.path, size).mul(255).round().byte() for photo in find_photos(folder)]
-    return torch.stack(pictures)
 
 
 def _prior_digest(pack: str) -> str:

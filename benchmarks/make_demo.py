@@ -21,9 +21,9 @@ from adapt.diffusion.solvers import Ddim
 from adapt.diffusion.steps import plan_from
 from adapt.images import from_uint8, to_signed, to_unit
 from adapt.photos.files import write_image
+from adapt.pretraining import load_faces
 from adapt.recipe import load_recipe
 from adapt.settings import DegradeSettings
-from adapt.tasks import load_faces
 from degradations.chain import degrade
 
 ASTRONAUT = (18, 136, 180)  # top, left, side: eyes at 46.9 % of the height, as in the aligned faces

@@ -37,6 +37,7 @@ from adapt.pretrain.adjuster import (
     train_adjuster,
 )
 from adapt.pretrain.loop import Turn
+from adapt.pretraining import pretrain
 from adapt.runs import Run
 from adapt.settings import (
     AdjusterNetworkSettings,
@@ -46,7 +47,6 @@ from adapt.settings import (
     SwinIRSettings,
     UNetSettings,
 )
-from adapt.tasks import pretrain
 from adapt.training import step_generator
 from adapt.weights import read_state
 

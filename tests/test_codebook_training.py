@@ -20,6 +20,7 @@ from adapt.pretrain.adversary import PatchDiscriminator, Verdict, balance, decei
 from adapt.pretrain.codebook import Autoencoding, initialise, place_idle_codes, train_codebook
 from adapt.pretrain.codeformer import train_code_predictor, train_fusion
 from adapt.pretrain.loop import Turn
+from adapt.pretraining import pretrain
 from adapt.restorers.base import build_restorer
 from adapt.restorers.codeformer import PARTS, CodeFormer
 from adapt.restorers.vqgan import VQGAN, Reconstruction, build_vqgan
@@ -33,7 +34,7 @@ from adapt.settings import (
     PatchDiscriminatorSettings,
     VQGANSettings,
 )
-from adapt.tasks import finetune, pretrain
+from adapt.tasks import finetune
 from adapt.training import step_generator
 
 COARSE = VQGANSettings(**{key: getattr(SMALL_CODEFORMER, key) for key in VQGANSettings.model_fields})

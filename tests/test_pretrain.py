@@ -13,8 +13,10 @@ from adapt.diffusion.schedule import linear_schedule
 from adapt.packs.pack import SHARD_BYTES, add_network, load_pack
 from adapt.pretrain.prior import min_snr_weight, normal_kl, prior_losses, train_prior
 from adapt.pretrain.restorer import train_restorer
+from adapt.pretraining import TRAININGS
+from adapt.recipe import KINDS
 from adapt.runs import Run
-from adapt.settings import PriorPhase, PriorSettings, RestorerSettings, SwinIRSettings, UNetSettings
+from adapt.settings import PriorPhase, PriorSettings, RestorerSettings, StartStepsSettings, SwinIRSettings, UNetSettings
 from adapt.training import batch_indices, cosine, trapezoid
 from adapt.weights import read_state
 
@@ -71,6 +73,11 @@ size: 16
 learning_rate: 1.0e-3
 """,
 }
+
+
+def test_every_kind_of_pretrain_recipe_has_its_training():
+    kinds = {schema for kind, schema in KINDS.items() if kind.startswith("pretrain-")}
+    assert kinds == {*TRAININGS, StartStepsSettings}
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -76,8 +76,8 @@ def pretrain(
 ) -> None:
     """Train a pack's own networks from clean faces, or build its start-step table."""
     use_threads(threads)
+    from adapt.pretraining import pretrain as train
     from adapt.tasks import describe
-    from adapt.tasks import pretrain as train
 
     lines = Lines(Path(recipe).stem)
     weights = train(

@@ -1,0 +1,303 @@
+"""`adapt pretrain`: a pack's own networks and tables, from clean faces to weights that the pack's card names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from adapt.build import (
+    CODEBOOK,
+    CODEFORMER,
+    load_codebook,
+    load_distance,
+    load_restorer,
+    load_surroundings,
+    load_texture_distance,
+)
+from adapt.digests import settings_digest
+from adapt.errors import UsageError
+from adapt.packs.pack import add_network, add_table, load_pack
+from adapt.recipe import KINDS, dump, find_recipe, kind_of, load_recipe, recipe_digest
+from adapt.runs import Run
+from adapt.settings import (
+    AdjusterSettings,
+    BlurEstimatorSettings,
+    CodebookSettings,
+    CodePredictorSettings,
+    FusionSettings,
+    PerceptualSettings,
+    PriorSettings,
+    RestorerSettings,
+    Settings,
+    StartStepsSettings,
+)
+from adapt.tasks import codebook_digest, pick_device, weights_digest
+from adapt.weights import write_state
+
+if TYPE_CHECKING:
+    from adapt.blur.adjuster import GuidanceAdjuster
+    from adapt.packs.pack import Pack
+    from adapt.perceptual.distance import PerceptualDistance
+    from adapt.pretrain.adjuster import Surroundings
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One training: its faces, its open run, and the pack whose other networks it needs."""
+
+    faces: Path
+    run: Run
+    pack: str
+    on_step: OnStep | None
+    max_steps: int | None
+
+    def pictures(self, size: int) -> torch.Tensor:
+        """The faces as (N, 3, size, size) uint8."""
+        return load_faces(self.faces, size)
+
+    def distance(self, weight: float) -> PerceptualDistance | None:
+        """The perceptual distance, where a recipe gives it a weight."""
+        return load_distance(load_pack(self.pack)).to(pick_device()) if weight else None
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training made.
+
+    Attributes:
+        name: what the network is called in a pack.
+        architecture: the key of its loader.
+        header: its settings as JSON, for the weights file.
+        state: the averaged weights.
+        more: further lines of the file's header.
+    """
+
+    name: str
+    architecture: str
+    header: str
+    state: dict[str, torch.Tensor]
+    more: dict[str, str] = field(default_factory=dict)
+
+
+def pretrain(
+    recipe: str,
+    faces: Path,
+    out: Path,
+    *,
+    overrides: Sequence[str] = (),
+    pack: str | None = None,
+    add_to: Path | None = None,
+    trained: str = "",
+    overwrite: bool = False,
+    max_steps: int | None = None,
+    on_step: OnStep | None = None,
+) -> Path:
+    """Train one of a pack's own networks, or build its start-step table, from clean aligned faces.
+
+    Args:
+        recipe: name or file of a pretrain recipe.
+        faces: folder of clean aligned faces, at least as large as the recipe's size.
+        out: the run folder; the averaged weights end in `weights.safetensors`, the table in `start-steps.json`. The
+            adjuster leaves a sheet of its maps over time as well, `maps.jpg`.
+        overrides: `key=value` for the recipe.
+        pack: whose recipes go first, and whose networks the training needs.
+        add_to: folder of a pack to enter the network or the table into.
+        trained: what to write of the training into the pack's card.
+        overwrite: start the run anew.
+        max_steps: stop, resumably, after so many steps.
+        on_step: progress.
+
+    Returns:
+        The weights file, or the table's.
+    """
+    path = find_recipe(recipe, "pretrain", pack)
+    settings = load_recipe(path, KINDS[kind_of(path)], overrides, pack)
+    if not isinstance(settings, StartStepsSettings) and type(settings) not in TRAININGS:
+        raise UsageError(f"{path}: not a pretrain recipe")
+    own = pack or "tiny"
+    digest = settings_digest(_identity(settings, faces, own))
+    about = {"licence": "CC-BY-4.0", "source": "adapt pretrain", "trained": trained}
+    with Run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
+        if isinstance(settings, StartStepsSettings):
+            return _start_steps(settings, faces, out, add_to, about)
+        job = Job(faces=faces, run=run, pack=own, on_step=on_step, max_steps=max_steps)
+        made = TRAININGS[type(settings)](settings, job)
+    weights = out / "weights.safetensors"
+    metadata = {"architecture": made.architecture, "settings": made.header, **made.more}
+    write_state(weights, made.state, metadata)
+    if add_to is not None:
+        add_network(add_to, made.name, made.state, metadata, {"architecture": made.architecture, **about})
+    return weights
+
+
+def _identity(settings: Settings, faces: Path, pack: str) -> dict[str, str]:
+    """What a run depends on: resuming with anything else is refused."""
+    identity = {"recipe": recipe_digest(settings), "faces": str(faces.resolve())}
+    if isinstance(settings, BlurEstimatorSettings):
+        identity["restorer"] = weights_digest(pack)
+    if isinstance(settings, AdjusterSettings):
+        identity["surroundings"] = _surroundings_digest(settings, load_pack(pack))
+    if isinstance(settings, CodePredictorSettings | FusionSettings):
+        identity["codebook"] = codebook_digest(settings.codebook or pack)
+    if isinstance(settings, FusionSettings):
+        identity["start"] = weights_digest(settings.start or f"{pack}/{CODEFORMER}")
+    return identity
+
+
+# ---------------------------------------------------------------- one function for each kind of recipe
+
+
+def _prior(settings: PriorSettings, job: Job) -> Trained:
+    from adapt.pretrain.prior import train_prior
+
+    images = job.pictures(max(phase.size for phase in settings.phases))
+    state = train_prior(settings, images, job.run, on_step=job.on_step, max_steps=job.max_steps)
+    return Trained("prior", "unet", settings.network.model_dump_json(), state)
+
+
+def _restorer(settings: RestorerSettings, job: Job) -> Trained:
+    from adapt.pretrain.restorer import train_restorer
+
+    images, distance = job.pictures(settings.size), job.distance(settings.perceptual)
+    state = train_restorer(
+        settings, images, job.run, distance=distance, on_step=job.on_step, max_steps=job.max_steps
+    )
+    return Trained("swinir", "swinir", settings.network.model_dump_json(), state)
+
+
+def _perceptual(settings: PerceptualSettings, job: Job) -> Trained:
+    from adapt.pretrain.perceptual import train_perceptual
+
+    state = train_perceptual(settings, job.faces, job.run, on_step=job.on_step, max_steps=job.max_steps)
+    return Trained("perceptual", "perceptual", json.dumps({"channels": settings.channels}), state)
+
+
+def _codebook(settings: CodebookSettings, job: Job) -> Trained:
+    from adapt.pretrain.codebook import train_codebook
+    from adapt.restorers.vqgan import ARCHITECTURE
+
+    images, distance = job.pictures(settings.size), job.distance(settings.perceptual)
+    state = train_codebook(
+        settings, images, job.run, distance=distance, on_step=job.on_step, max_steps=job.max_steps
+    )
+    return Trained(CODEBOOK, ARCHITECTURE, settings.network.model_dump_json(), state)
+
+
+def _code_predictor(settings: CodePredictorSettings, job: Job) -> Trained:
+    from adapt.pretrain.codeformer import train_code_predictor
+
+    images, codebook = job.pictures(settings.size), load_codebook(settings.codebook or job.pack)
+    layout, state = train_code_predictor(
+        settings, images, job.run, codebook=codebook, on_step=job.on_step, max_steps=job.max_steps
+    )
+    return Trained(CODEFORMER, CODEFORMER, layout.model_dump_json(), state)
+
+
+def _fusion(settings: FusionSettings, job: Job) -> Trained:
+    from adapt.pretrain.codeformer import train_fusion
+    from adapt.restorers.codeformer import CodeFormer
+
+    images, codebook = job.pictures(settings.size), load_codebook(settings.codebook or job.pack)
+    start = load_restorer(settings.start or f"{job.pack}/{CODEFORMER}")
+    if not isinstance(start.network, CodeFormer):
+        raise UsageError(f"{start.name}: expected a codeformer of stage II, got a {start.architecture}")
+    state = train_fusion(
+        settings,
+        images,
+        job.run,
+        network=start.network,
+        codebook=codebook,
+        distance=job.distance(settings.perceptual),
+        on_step=job.on_step,
+        max_steps=job.max_steps,
+    )
+    return Trained(CODEFORMER, CODEFORMER, start.settings.model_dump_json(), state)
+
+
+def _blur_estimator(settings: BlurEstimatorSettings, job: Job) -> Trained:
+    from adapt.blur.estimator import ARCHITECTURE
+    from adapt.pretrain.blur import train_blur_estimator
+
+    images, model = job.pictures(settings.size), load_restorer(job.pack).to(pick_device())
+    layout, state = train_blur_estimator(
+        settings, images, job.run, restorer=model, on_step=job.on_step, max_steps=job.max_steps
+    )
+    return Trained(ARCHITECTURE, ARCHITECTURE, layout.model_dump_json(), state)
+
+
+def _adjuster(settings: AdjusterSettings, job: Job) -> Trained:
+    from adapt.blur.adjuster import ARCHITECTURE, build_adjuster
+    from adapt.pretrain.adjuster import adjuster_layout, train_adjuster
+
+    images, around = job.pictures(settings.size), load_surroundings(load_pack(job.pack), settings, pick_device())
+    state = train_adjuster(settings, images, job.run, around=around, on_step=job.on_step, max_steps=job.max_steps)
+    header = adjuster_layout(settings, around.prior).model_dump_json()
+    folder = job.run.folder
+    _draw_maps(folder / "maps.jpg", images, build_adjuster(str(folder), state, {"settings": header}), around)
+    return Trained(ARCHITECTURE, ARCHITECTURE, header, state, {"distance": around.distance.name})
+
+
+TRAININGS: Final[dict[type[Settings], Callable[[Any, Job], Trained]]] = {
+    PriorSettings: _prior,
+    RestorerSettings: _restorer,
+    PerceptualSettings: _perceptual,
+    CodebookSettings: _codebook,
+    CodePredictorSettings: _code_predictor,
+    FusionSettings: _fusion,
+    BlurEstimatorSettings: _blur_estimator,
+    AdjusterSettings: _adjuster,
+}
+
+
+def _start_steps(
+    settings: StartStepsSettings, faces: Path, out: Path, add_to: Path | None, about: dict[str, str]
+) -> Path:
+    """A table and no network: its file, entered into a pack as it is."""
+    from adapt.blur.start_steps import ENTRY, FILE, build_start_steps
+
+    build_start_steps(load_faces(faces, settings.size), settings).save(out / FILE)
+    if add_to is not None:
+        add_table(add_to, ENTRY, out / FILE, {"architecture": ENTRY, **about})
+    return out / FILE
+
+
+# ---------------------------------------------------------------- parts
+
+
+def load_faces(folder: Path, size: int) -> torch.Tensor:
+    """All clean faces of a folder as (N, 3, size, size) uint8, in the order of their names."""
+    from adapt.photos.folder import find_photos
+    from adapt.photos.pairs import load_fitted
+
+    pictures = [load_fitted(photo.path, size).mul(255).round().byte() for photo in find_photos(folder)]
+    return torch.stack(pictures)
+
+
+def _surroundings_digest(settings: AdjusterSettings, pack: Pack) -> str:
+    """Stands for the weights between which a guidance adjuster is trained."""
+    names = ["prior", "start-steps"]
+    if settings.first_stage < settings.steps:
+        names += [pack.card.restorer, "blur-estimator"]
+    parts = {name: pack.network_digest(name) for name in names}
+    return settings_digest({**parts, "distance": load_texture_distance(pack).digest})
+
+
+def _draw_maps(path: Path, faces: torch.Tensor, network: GuidanceAdjuster, around: Surroundings) -> None:
+    """A contact sheet of clean images and maps of some faces as sampling goes on (DynFaceRestore Fig. 12)."""
+    from adapt.evaluation.sheets import write_sheet
+    from adapt.pretrain.adjuster import SHOWN_AT, SHOWN_FACES, maps_over_time
+
+    network.to(pick_device())
+    rows: list[list[torch.Tensor]] = []
+    for face in faces[:SHOWN_FACES]:
+        shown = maps_over_time(network, face.float() / 255, around, timesteps=SHOWN_AT)
+        rows += [[clean for clean, _ in shown], [scale for _, scale in shown]]
+    names = [f"face {index // 2 + 1}, {'map' if index % 2 else 'clean image'}" for index in range(len(rows))]
+    write_sheet(path, [f"t = {t}" for t in SHOWN_AT], rows, names)
