@@ -260,7 +260,7 @@ def test_refinement_finds_the_true_std(through_network: bool, gen: torch.Generat
         return records[-1].memory[0].std.flatten()
 
     for begun in (2.0, 4.0):
-        assert float((final_std(begun, 1.0) - 3).abs().max()) < 0.4, f"from {begun}"
+        assert float((final_std(begun, 1.0) - 3).abs().max()) < 0.3, f"from {begun}"
         assert torch.equal(final_std(begun, 0.0), torch.full((2,), begun, dtype=torch.float64))
 
 
