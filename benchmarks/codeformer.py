@@ -1,0 +1,86 @@
+"""CodeFormer and its VQGAN of full size against every number of the reference fixtures, gradients included.
+
+Tests hold a part of it; the whole takes some minutes on one core.
+Run: python benchmarks/codeformer.py [../shared/reference]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from reference import Reference  # noqa: E402  # pyright: ignore[reportMissingImports]
+
+from adapt.finetuning.codes import code_objective  # noqa: E402
+from adapt.finetuning.losses import l1  # noqa: E402
+from adapt.restorers.codeformer import CodeFormer  # noqa: E402
+from adapt.restorers.vqgan import VQGAN  # noqa: E402
+from adapt.settings import CodeFinetuneSettings, CodeFormerSettings, VQGANSettings  # noqa: E402
+
+
+def show(name: str, found: Tensor | np.ndarray, expected: np.ndarray, tolerance: float) -> None:
+    """Print the largest difference beside its tolerance."""
+    apart = float(np.abs(np.asarray(found, dtype=np.float64) - expected).max())
+    print(f"{name:40} {apart:.1e}  (tolerance {tolerance:.0e}){'' if apart <= tolerance else '  TOO FAR'}", flush=True)
+
+
+def strided(picture: Tensor) -> np.ndarray:
+    """A picture in [0, 1] as the fixtures keep it: in [-1, 1], every fourth pixel."""
+    return (picture.detach() * 2 - 1)[..., ::4, ::4].numpy()
+
+
+def pictures(reference: Reference) -> None:
+    """The VQGAN's picture, and the four of CodeFormer."""
+    arrays = reference.arrays("vqgan_512")
+    vqgan = reference.fill.load(VQGAN(VQGANSettings()).eval())
+    made = vqgan(torch.from_numpy(reference.fill.smooth("vqgan_512.x", [1, 3, 512, 512])))
+    show("vqgan picture", strided(made.picture), arrays["out"], 5e-5)
+    show("vqgan codes", made.codes, arrays["indices"], 0)
+    network = reference.fill.load(CodeFormer(CodeFormerSettings()).eval())
+    arrays = reference.arrays("codeformer_512")
+    reading = network.read(torch.from_numpy(reference.fill.smooth("codeformer_512.x", [1, 3, 512, 512])))
+    for fidelity, adain in ((0.0, False), (0.5, False), (1.0, False), (0.5, True)):
+        network.settings = CodeFormerSettings(adain=adain)
+        expected = arrays[f"out_w{fidelity:g}_adain{adain:d}"]
+        show(f"w {fidelity:g}, adain {adain}", strided(network.generate(reading, fidelity)), expected, 1e-4)
+
+
+def losses(reference: Reference) -> None:
+    """One step of fine-tuning: the teacher's codes, the losses and the gradients."""
+    name = "codeformer_finetune_losses"
+    arrays, about = reference.arrays(name), reference.json(name)
+    network, teacher = (reference.fill.load(CodeFormer(CodeFormerSettings()).eval()) for _ in range(2))
+    objective = code_objective(CodeFinetuneSettings(steps=1), network, teacher.requires_grad_(False), l1)
+    photos, targets = (
+        torch.from_numpy(reference.fill.smooth(f"{name}.{kind}", [2, 3, 512, 512])) for kind in ("lq", "gt")
+    )
+    show("target codes", teacher.codes(targets), arrays["idx_gt"], 0)
+    total, parts = objective.losses(objective.module().train()(photos), targets, None)
+    found = [parts["feature"].mean().item(), 0.5 * parts["token"].mean().item(), total.item()]
+    show("losses", np.array(found), arrays["losses"], 1e-5)
+    total.backward()
+    norms: list[float] = []
+    for key in about["grad_norm_keys"]:
+        grad = network.get_parameter(key).grad
+        assert grad is not None
+        norms.append(grad.norm().item())
+    show("gradient norms, relative", np.array(norms) / arrays["grad_norms"], np.ones(len(norms)), 1e-4)
+
+
+def main() -> None:
+    """Compare everything."""
+    reference = Reference(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT.parent / "shared" / "reference")
+    with torch.no_grad():
+        pictures(reference)
+    losses(reference)
+
+
+if __name__ == "__main__":
+    main()
