@@ -1,0 +1,64 @@
+"""The settings each kind of recipe has: frozen models in which every number is checked.
+
+`adapt.recipe` reads them from YAML. Timesteps are always those of the 1000-step schedule.
+"""
+
+from __future__ import annotations
+
+from adapt.settings.base import Settings, Timestep, Weight
+from adapt.settings.blur import AdjusterSettings, BlurEstimatorSettings, StartStepsSettings
+from adapt.settings.codeformer import CodebookSettings, CodePredictorSettings, FusionSettings
+from adapt.settings.damage import BlindSettings, DegradeSettings
+from adapt.settings.finetuning import CodeFinetuneSettings, DiscriminatorSettings, FinetuneSettings, TuningSettings
+from adapt.settings.networks import (
+    AdjusterNetworkSettings,
+    BlurNetworkSettings,
+    CodeFormerSettings,
+    PatchDiscriminatorSettings,
+    SwinIRSettings,
+    UNetSettings,
+    VQGANSettings,
+)
+from adapt.settings.pretraining import PerceptualSettings, PriorPhase, PriorSettings, RestorerSettings, TrainingSettings
+from adapt.settings.targets import (
+    DirectSettings,
+    GateSettings,
+    GaussianBlurSettings,
+    LowFrequencySettings,
+    TargetSettings,
+)
+
+__all__ = [
+    "AdjusterNetworkSettings",
+    "AdjusterSettings",
+    "BlindSettings",
+    "BlurEstimatorSettings",
+    "BlurNetworkSettings",
+    "CodeFinetuneSettings",
+    "CodeFormerSettings",
+    "CodePredictorSettings",
+    "CodebookSettings",
+    "DegradeSettings",
+    "DirectSettings",
+    "DiscriminatorSettings",
+    "FinetuneSettings",
+    "FusionSettings",
+    "GateSettings",
+    "GaussianBlurSettings",
+    "LowFrequencySettings",
+    "PatchDiscriminatorSettings",
+    "PerceptualSettings",
+    "PriorPhase",
+    "PriorSettings",
+    "RestorerSettings",
+    "Settings",
+    "StartStepsSettings",
+    "SwinIRSettings",
+    "TargetSettings",
+    "Timestep",
+    "TrainingSettings",
+    "TuningSettings",
+    "UNetSettings",
+    "VQGANSettings",
+    "Weight",
+]

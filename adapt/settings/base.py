@@ -1,0 +1,16 @@
+"""What all settings share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Timestep = Annotated[int, Field(ge=0, le=1000)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen; unknown keys and numbers that are not finite are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,0 +1,73 @@
+"""Settings of pre-training CodeFormer: its three stages, from a codebook to the fusion."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from adapt.settings.base import Weight
+from adapt.settings.damage import BlindSettings
+from adapt.settings.networks import PatchDiscriminatorSettings, VQGANSettings
+from adapt.settings.pretraining import TrainingSettings
+
+
+class CodebookSettings(TrainingSettings):
+    """Pre-training of a codebook: stage I of CodeFormer."""
+
+    kind: Literal["pretrain-codebook"] = "pretrain-codebook"
+    network: VQGANSettings
+    l1: Weight = 1.0
+    perceptual: Weight = 1.0
+    codebook: Weight = Field(default=1.0, description="pulls codes to what the encoder says")
+    commitment: Weight = Field(default=0.25, description="beta: holds what the encoder says to the codes")
+    adversarial: Weight = Field(default=0.8, description="times the weight that balances the gradients; 0: no GAN")
+    adversarial_from: Annotated[int, Field(ge=0)] = Field(default=0, description="the step at which the GAN begins")
+    discriminator: PatchDiscriminatorSettings = PatchDiscriminatorSettings()
+    idle: PositiveInt = Field(default=100, description="steps after which a code that none chose is placed anew")
+
+    @model_validator(mode="after")
+    def _size_is_the_networks(self) -> CodebookSettings:
+        if self.size != self.network.img_size:
+            raise ValueError(f"size {self.size} is not network.img_size {self.network.img_size}; they must agree")
+        return self
+
+
+class CodePredictorSettings(TrainingSettings):
+    """Pre-training of CodeFormer's encoder and transformer: stage II."""
+
+    kind: Literal["pretrain-code-predictor"] = "pretrain-code-predictor"
+    codebook: str | None = Field(
+        default=None, description="weights of stage I: a run or a file; left out, the pack's codebook"
+    )
+    dim_embd: PositiveInt = Field(default=512, description="width of the transformer; its MLP is twice as wide")
+    n_head: PositiveInt = 8
+    n_layers: PositiveInt = 9
+    connect_list: list[PositiveInt] = Field(
+        default=[32, 64, 128, 256], description="sides of the feature maps on which fidelity acts; stage III trains it"
+    )
+    adain: bool = Field(default=True, description="give codes the mean and spread of the photo's features")
+    feature: Weight = Field(default=1.0, description="of the encoder's distance to the clean face's codes")
+    token: PositiveFloat = Field(default=0.5, description="of the cross-entropy on the clean face's codes")
+    degradation: BlindSettings = BlindSettings()
+
+
+class FusionSettings(TrainingSettings):
+    """Pre-training of CodeFormer's controllable feature transformation: stage III."""
+
+    kind: Literal["pretrain-fusion"] = "pretrain-fusion"
+    codebook: str | None = Field(
+        default=None, description="weights of stage I: a run or a file; left out, the pack's codebook"
+    )
+    start: str | None = Field(
+        default=None, description="weights of stage II: a run or a file; left out, the pack's codeformer"
+    )
+    fidelity: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="w of the pictures trained on")
+    l1: Weight = 1.0
+    perceptual: Weight = 1.0
+    adversarial: Weight = Field(default=0.8, description="times the weight that balances the gradients; 0: no GAN")
+    adversarial_from: Annotated[int, Field(ge=0)] = Field(default=0, description="the step at which the GAN begins")
+    discriminator: PatchDiscriminatorSettings = PatchDiscriminatorSettings()
+    feature: Weight = Field(default=1.0, description="of the encoder's distance to the clean face's codes")
+    token: PositiveFloat = Field(default=0.5, description="of the cross-entropy on the clean face's codes")
+    degradation: BlindSettings = BlindSettings()

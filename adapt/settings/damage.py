@@ -1,0 +1,31 @@
+"""Settings of known damage: a chain of pieces, and the blind degradation that pre-training learns from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from adapt.settings.base import Settings
+from degradations.piece import NonNegative, Odd, Positive, Qualities, Share
+from degradations.pieces import AnyPiece
+
+
+class DegradeSettings(Settings):
+    """Damage for good pictures: a chain of pieces."""
+
+    kind: Literal["degrade"] = "degrade"
+    pieces: list[AnyPiece] = Field(min_length=1, description="applied in this order; lengths are for 512 pixels")
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class BlindSettings(Settings):
+    """Ranges of the blind degradation, from low to high: DT-BFR Eq. (9)/(11)."""
+
+    blur_std: Positive = (0.1, 15.0)
+    downsample: Positive = (0.8, 32.0)
+    noise: NonNegative = Field(default=(0.0, 20.0), description="standard deviation on the scale of 255")
+    jpeg: Qualities = (30, 100)
+    isotropic: Share = 0.5
+    grey: Share = 0.01
+    kernel_size: Odd = 41

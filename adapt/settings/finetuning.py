@@ -1,0 +1,87 @@
+"""Settings of fine-tuning: of any restorer by pictures, of a CodeFormer by its codes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from adapt.settings.base import Settings, Weight
+
+
+class DiscriminatorSettings(Settings):
+    """The U-Net discriminator with spectral norm (FACTS: num_feat 64)."""
+
+    features: PositiveInt = 64
+    learning_rate: PositiveFloat = 2e-5
+
+
+class TuningSettings(Settings):
+    """What every fine-tuning shares; the losses are those on pictures, DT-BFR Eq. (6)-(8)."""
+
+    steps: PositiveInt
+    batch: PositiveInt = 16
+    learning_rate: PositiveFloat = 2e-5
+    final_learning_rate: PositiveFloat = Field(
+        default=5e-6, description="end of the cosine; the discriminator's is constant"
+    )
+    weight_decay: Weight = 0.0
+    l1: Weight = 1.0
+    perceptual: Weight = Field(default=0.1, description="weight of the mean perceptual distance")
+    adversarial: Weight = 0.1
+    discriminator: DiscriminatorSettings = DiscriminatorSettings()
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.999, description="decay per step; 0 switches it off")
+    flips: bool = Field(default=True, description="mirror half of the pairs")
+    holdout: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.1, description="share of photos kept back for `best`"
+    )
+    evaluate_every: PositiveInt = Field(
+        default=500, description="steps between evaluations, checkpoints and sample sheets"
+    )
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class FinetuneSettings(TuningSettings):
+    """Fine-tuning of any restorer on (photo, pseudo-target) pairs: DT-BFR Eq. (6)-(8)."""
+
+    kind: Literal["finetune"] = "finetune"
+    objective: Literal["image"] = "image"
+
+
+class CodeFinetuneSettings(TuningSettings):
+    """Fine-tuning of a CodeFormer by its codes: DT-BFR Eq. (13), App. C.2; rate, batch, EMA of the public code."""
+
+    kind: Literal["finetune-codes"] = "finetune-codes"
+    objective: Literal["codes"] = "codes"
+    batch: PositiveInt = 8
+    learning_rate: PositiveFloat = 1e-4
+    final_learning_rate: PositiveFloat = Field(default=2.5e-5, description="end of the cosine")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.995, description="decay per step; 0 switches it off")
+    feature: Weight = Field(default=1.0, description="of the encoder's distance to the target's codes")
+    token: Weight = Field(default=0.5, description="lambda_token: of the cross-entropy on the target's codes")
+    trains: list[Literal["encoder", "transformer", "fusion"]] = Field(
+        default=["encoder", "transformer"], min_length=1, description="parts that learn (Table 5); the rest is frozen"
+    )
+    teacher: str = Field(
+        default="codebook",
+        description="whose encoder gives the target's codes: `codebook`, the pack's VQGAN, as in the paper; `restorer`,"
+        " the frozen CodeFormer's own, as in the public code; or a VQGAN's file",
+    )
+    l1: Weight = Field(default=0.0, description="of the picture at `fidelity`; like the next two, it trains the fusion")
+    perceptual: Weight = 0.0
+    adversarial: Weight = 0.0
+    fidelity: Annotated[float, Field(ge=0, le=1)] = Field(default=1.0, description="w of the pictures trained on")
+
+    @model_validator(mode="after")
+    def _losses_have_what_they_train(self) -> CodeFinetuneSettings:
+        pictures = bool(self.l1 or self.perceptual or self.adversarial)
+        if pictures != ("fusion" in self.trains) or (pictures and not self.fidelity):
+            raise ValueError(
+                "losses on pictures (l1, perceptual, adversarial) train the fusion at a fidelity above 0, and nothing"
+                " else does: name fusion in trains and give one of them a weight, or neither"
+            )
+        if not (self.feature or self.token) and set(self.trains) != {"fusion"}:
+            raise ValueError("feature and token: one needs a weight, to train the encoder or the transformer")
+        if not self.token and "transformer" in self.trains:
+            raise ValueError("token: the transformer learns from nothing else, so it needs a weight")
+        return self

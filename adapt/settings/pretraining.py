@@ -1,0 +1,68 @@
+"""Settings of pre-training: what all share, the diffusion prior, SwinIR and the perceptual network."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from adapt.settings.base import Settings, Weight
+from adapt.settings.damage import BlindSettings
+from adapt.settings.networks import SwinIRSettings, UNetSettings
+
+
+class TrainingSettings(Settings):
+    """What every pre-training shares."""
+
+    steps: PositiveInt
+    batch: PositiveInt
+    size: PositiveInt = Field(description="side of the square pictures, in pixels")
+    learning_rate: PositiveFloat
+    warmup: Annotated[int, Field(ge=0)] = 0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    save_every: PositiveInt = 500
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class PriorPhase(Settings):
+    """A stretch of the prior's training at one resolution."""
+
+    steps: PositiveInt
+    size: PositiveInt
+    batch: PositiveInt
+
+
+class PriorSettings(Settings):
+    """Pre-training of the diffusion prior."""
+
+    kind: Literal["pretrain-prior"] = "pretrain-prior"
+    network: UNetSettings
+    phases: list[PriorPhase] = Field(min_length=1, description="from small and cheap to full resolution")
+    learning_rate: PositiveFloat = 3e-4
+    warmup: Annotated[int, Field(ge=0)] = 200
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    snr_cap: PositiveFloat = Field(default=5.0, description="gamma of min-SNR loss weights")
+    variance_weight: Weight = Field(
+        default=0.001, description="weight of the variational bound that trains the variance"
+    )
+    save_every: PositiveInt = 500
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class RestorerSettings(TrainingSettings):
+    """Pre-training of SwinIR on the blind degradation."""
+
+    kind: Literal["pretrain-restorer"] = "pretrain-restorer"
+    network: SwinIRSettings
+    degradation: BlindSettings = BlindSettings()
+    final_learning_rate: PositiveFloat = 5e-6
+    l1: Weight = 1.0
+    perceptual: Weight = 0.1
+    adversarial: Weight = 0.0
+
+
+class PerceptualSettings(TrainingSettings):
+    """Pre-training of the pack's perceptual network."""
+
+    kind: Literal["pretrain-perceptual"] = "pretrain-perceptual"
+    channels: list[PositiveInt] = Field(description="width of each stage; each halves the resolution of the last")

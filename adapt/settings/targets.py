@@ -1,0 +1,118 @@
+"""Settings of pseudo-targets: the terms that guide, the method that draws, the gate that refuses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from adapt.settings.base import Settings, Timestep, Weight
+
+
+class LowFrequencySettings(Settings):
+    """The low-frequency constraint of DT-BFR, Algorithm 1."""
+
+    name: Literal["low_frequency"] = "low_frequency"
+    factor: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="N: the low-pass filter downsamples by this factor, and up again; left out, each photo has its own,"
+        " by its blur",
+    )
+    last_t: Timestep = Field(description="L: the constraint acts while t is above this timestep")
+
+
+class GaussianBlurSettings(Settings):
+    """Guidance by Gaussian blurs: DynFaceRestore, Algorithms 1 and 3."""
+
+    name: Literal["gaussian_blur"] = "gaussian_blur"
+    weights: list[PositiveFloat] = Field(
+        default=[1.0], min_length=1, max_length=4, description="lambda of one to four guidances (Table 7)"
+    )
+    scale: PositiveFloat = Field(default=1.0, description="s of the step along the gradient")
+    std_rate: Weight = Field(default=1.0, description="s of the step that refines the std; 0 leaves it as estimated")
+    gradient: Literal["network", "x0"] = Field(
+        default="network", description="network: with respect to x_t, a backward pass; x0: cheaper, at the prediction"
+    )
+    limit: bool = Field(default=True, description="no step goes further than where a linear misfit would vanish")
+    adjuster: bool = Field(default=False, description="scale each pixel's gradient by the guidance adjuster's map")
+    regions: PositiveInt = Field(default=1, description="windows along a side with a blur level of their own")
+
+
+class DirectSettings(Settings):
+    """When a photo is worse for having been restored, and is sampled towards as it is: DT-BFR App. F."""
+
+    max_low_frequency_change: PositiveFloat = Field(
+        default=0.08, description="mean absolute difference of photo and restored photo at 16 x 16, in [0, 1]"
+    )
+    error_ratio: PositiveFloat = Field(
+        default=1.5, description="the prior's error on the restored photo over that on the photo, both blurred alike"
+    )
+
+
+class GateSettings(Settings):
+    """Which targets are good enough to train on."""
+
+    max_low_frequency_change: PositiveFloat = Field(
+        default=0.08,
+        description="largest mean absolute difference of target and restored photo below the cut, in [0, 1]",
+    )
+    min_contrast: Annotated[float, Field(ge=0)] = Field(
+        default=0.02, description="smallest standard deviation of a target: below it the picture is flat"
+    )
+
+
+class TargetSettings(Settings):
+    """How pseudo-targets are drawn. What is left out where the pack can tell is chosen for each photo by its blur."""
+
+    kind: Literal["targets"] = "targets"
+    method: Literal["low-frequency", "dynamic", "adaptive"] = "low-frequency"
+    start_t: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None,
+        description="K: the photo is noised to this timestep; left out, each photo to its own of the start-step table",
+    )
+    guidance: list[Annotated[LowFrequencySettings | GaussianBlurSettings, Field(discriminator="name")]] = Field(
+        description="terms, applied in this order"
+    )
+    steps: Annotated[int, Field(gt=0, le=1000)] = Field(
+        description="network evaluations from start_t down to 0; without a start_t, from 999, and each photo takes the"
+        " share that lies below its own"
+    )
+    solver: Literal["ddpm", "ddim", "dpm++2m"] = "ddpm"
+    eta: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=0.0, description="noise of DDIM: 0 none, 1 as ancestral; null: a tenth of each photo's std at 512 px"
+    )
+    direct: DirectSettings | None = Field(
+        default=None, description="when to sample towards the photo itself; left out, never"
+    )
+    draws: PositiveInt = Field(
+        default=1, description="targets of each photo, of different noise; fine-tuning sees another one at each step"
+    )
+    seed: Annotated[int, Field(ge=0)] = 0
+    batch: PositiveInt = Field(default=8, description="targets at a time; halved when memory runs out")
+    gate: GateSettings = GateSettings()
+    compat: Literal["none", "dt-bfr"] = Field(default="none", description="dt-bfr: the public code's steps exactly")
+
+    @property
+    def needs_blur(self) -> bool:
+        """Whether anything is chosen by a photo's blur level."""
+        chosen = self.start_t is None or self.eta is None or self.direct is not None
+        return chosen or any(term.name == "gaussian_blur" or term.factor is None for term in self.guidance)
+
+    @property
+    def needs_adjuster(self) -> bool:
+        """Whether a term asks for the guidance adjuster."""
+        return any(term.name == "gaussian_blur" and term.adjuster for term in self.guidance)
+
+    @model_validator(mode="after")
+    def _terms_are_those_of_the_method(self) -> TargetSettings:
+        names = [term.name for term in self.guidance]
+        blurs, lows = names.count("gaussian_blur"), names.count("low_frequency")
+        expected, fits = {
+            "low-frequency": ("no gaussian_blur", blurs == 0),
+            "dynamic": ("one gaussian_blur and nothing else", blurs == 1 and lows == 0),
+            "adaptive": ("one gaussian_blur, and low_frequency", blurs == 1 and lows > 0),
+        }[self.method]
+        if not fits:
+            got = ", ".join(names) or "nothing"
+            raise ValueError(f"guidance: method {self.method} has {expected}; got {got}")
+        return self
