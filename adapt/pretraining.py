@@ -86,6 +86,19 @@ class Trained:
     more: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """What became of a pre-training.
+
+    Attributes:
+        file: the weights, or the table; None where the training was stopped before its end.
+        verdict: the same in a line or two, and how to go on.
+    """
+
+    file: Path | None
+    verdict: str
+
+
 def pretrain(
     recipe: str,
     faces: Path,
@@ -98,7 +111,7 @@ def pretrain(
     overwrite: bool = False,
     max_steps: int | None = None,
     on_step: OnStep | None = None,
-) -> Path:
+) -> Pretrained:
     """Train one of a pack's own networks, or build its start-step table, from clean aligned faces.
 
     Args:
@@ -111,11 +124,8 @@ def pretrain(
         add_to: folder of a pack to enter the network or the table into.
         trained: what to write of the training into the pack's card.
         overwrite: start the run anew.
-        max_steps: stop, resumably, after so many steps.
+        max_steps: stop, resumably, after so many steps; before the end of the training no weights are written.
         on_step: progress.
-
-    Returns:
-        The weights file, or the table's.
     """
     path = find_recipe(recipe, "pretrain", pack)
     settings = load_recipe(path, KINDS[kind_of(path)], overrides, pack)
@@ -129,12 +139,19 @@ def pretrain(
             return _start_steps(settings, faces, out, add_to, about)
         job = Job(faces=faces, run=run, pack=own, on_step=on_step, max_steps=max_steps)
         made = TRAININGS[type(settings)](settings, job)
+    if run.stopped is not None:
+        step, steps = run.stopped
+        return Pretrained(
+            None,
+            f"Stopped at step {step} of {steps}; no weights are written before the end.\n"
+            f"To go on, give the same command again, without --overwrite: {out} keeps the state.",
+        )
     weights = out / "weights.safetensors"
     metadata = {"architecture": made.architecture, "settings": made.header, **made.more}
     write_state(weights, made.state, metadata)
     if add_to is not None:
         add_network(add_to, made.name, made.state, metadata, {"architecture": made.architecture, **about})
-    return weights
+    return Pretrained(weights, f"Weights: {weights}")
 
 
 def _identity(settings: Settings, faces: Path, pack: str) -> dict[str, str]:
@@ -258,14 +275,14 @@ TRAININGS: Final[dict[type[Settings], Callable[[Any, Job], Trained]]] = {
 
 def _start_steps(
     settings: StartStepsSettings, faces: Path, out: Path, add_to: Path | None, about: dict[str, str]
-) -> Path:
+) -> Pretrained:
     """A table and no network: its file, entered into a pack as it is."""
     from adapt.blur.start_steps import ENTRY, FILE, build_start_steps
 
     build_start_steps(load_faces(faces, settings.size), settings).save(out / FILE)
     if add_to is not None:
         add_table(add_to, ENTRY, out / FILE, {"architecture": ENTRY, **about})
-    return out / FILE
+    return Pretrained(out / FILE, f"Table: {out / FILE}")
 
 
 # ---------------------------------------------------------------- parts

@@ -38,6 +38,9 @@ class Run:
         digest: digest of everything the result depends on; a run with another digest is refused.
         overwrite: empty the folder first.
 
+    Attributes:
+        stopped: (step, steps) where a training has ended before its end, as it was told to; None where it has not.
+
     Raises:
         UsageError: the folder holds a run with other settings, or something that is not a run.
     """
@@ -45,6 +48,7 @@ class Run:
     def __init__(self, folder: Path, *, recipe: str, digest: str, overwrite: bool = False) -> None:
         self.folder = folder
         self.digest = digest
+        self.stopped: tuple[int, int] | None = None
         self.log_path = folder / "log.jsonl"
         identity = folder / "run.json"
         if overwrite and identity.exists():

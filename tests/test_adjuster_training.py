@@ -23,7 +23,7 @@ from adapt.diffusion.steps import steps_through
 from adapt.diffusion.unet import UNet
 from adapt.errors import ShapeError, UsageError, WeightsError
 from adapt.exporting.verify import smooth_pictures
-from adapt.packs.pack import add_network
+from adapt.packs.pack import add_network, load_pack
 from adapt.perceptual.distance import PerceptualDistance
 from adapt.perceptual.network import PerceptualNetwork
 from adapt.pretrain.adjuster import (
@@ -464,7 +464,10 @@ def test_the_command_trains_through_both_stages_and_enters_the_network(
         weights = pretrain(
             recipe, small_photos, tmp_path / "run", pack=str(mine), add_to=mine, max_steps=steps,
             on_step=lambda done, total, values: seen.append(values),
-        )
+        ).file
+        assert (weights is None) == (steps == 2)
+        assert ("guidance-adjuster" in load_pack(mine).card.networks) == (steps != 2)
+    assert weights is not None
     assert [set(values) for values in seen] == [{"swt", "tiny-perceptual", "map"}] * 3
     state, metadata = read_state(weights)
     assert (metadata["architecture"], metadata["distance"]) == ("guidance-adjuster", "tiny-perceptual")

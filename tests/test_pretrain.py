@@ -81,7 +81,7 @@ def test_every_kind_of_pretrain_recipe_has_its_training():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_command_shows_its_progress_and_enters_the_network(
+def test_the_command_shows_its_progress_and_enters_the_network_once_it_is_trained(
     name: str, small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
@@ -89,10 +89,18 @@ def test_the_command_shows_its_progress_and_enters_the_network(
     recipe.write_text(RECIPES[name])
     pack.mkdir()
     (pack / "pack.yaml").write_text("name: p\nsize: 16\ndescription: d\nrestorer: swinir\nnetworks: {}\n")
-    monkeypatch.setattr("sys.argv", [
+    command = [
         "adapt", "pretrain", "--recipe", str(recipe), "--faces", str(small_photos), "-o", str(tmp_path / "run"),
         "--pack", str(small_pack), "--add-to", str(pack),
-    ])
+    ]
+    monkeypatch.setattr("sys.argv", [*command, "--max-steps", "5"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert "Stopped at step 5 of 12; no weights are written before the end.\nTo go on" in capsys.readouterr().out
+    assert load_pack(pack).card.networks == {}
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+    monkeypatch.setattr("sys.argv", command)
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0

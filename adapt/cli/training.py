@@ -80,7 +80,7 @@ def pretrain(
     from adapt.tasks import describe
 
     lines = Lines(Path(recipe).stem)
-    weights = train(
+    made = train(
         recipe,
         faces,
         out,
@@ -92,4 +92,4 @@ def pretrain(
         max_steps=max_steps,
         on_step=lambda done, total, values: lines(done, total, describe(values)),
     )
-    print(f"{'Table' if weights.suffix == '.json' else 'Weights'}: {weights}")
+    print(made.verdict)

@@ -67,10 +67,10 @@ def train(
         steps: of the whole training.
         resting: in some steps a part of the network has no share in the loss, which several processes must expect.
         on_step: called with step, steps and the parts.
-        max_steps: stop (resumably) after so many steps of this call.
+        max_steps: stop (resumably) after so many steps of this call; `run.stopped` then says where.
 
     Returns:
-        The averaged weights, on the CPU.
+        The averaged weights so far, on the CPU.
 
     Raises:
         TrainingError: a part is not finite.
@@ -130,4 +130,5 @@ def train(
                 on_step(step + 1, steps, values)
             if (step + 1) % settings.save_every == 0 or step + 1 == stop:
                 save_state(state_path, snapshot(step + 1))
+    run.stopped = (stop, steps) if stop < steps else None
     return {key: value.cpu() for key, value in ema.shadow.items()}

@@ -212,10 +212,10 @@ def train_perceptual(
         held_out: folder of portraits of other people: how well the result orders distortions of them goes into
             perceptual.json.
         on_step: called with step, steps and the losses.
-        max_steps: stop (resumably) after so many steps of this call.
+        max_steps: stop (resumably) after so many steps of this call; `run.stopped` then says where.
 
     Returns:
-        The averaged weights, in half precision, as packs store them.
+        The averaged weights so far, in half precision, as packs store them.
 
     Raises:
         UsageError: no portraits, or a state of another run.
@@ -284,6 +284,7 @@ def train_perceptual(
             on_step(step + 1, settings.steps, values)
         if (step + 1) % settings.save_every == 0:
             save(step + 1)
+    run.stopped = (stop, settings.steps) if stop < settings.steps else None
     seconds = save(max(first, stop))
     weights = {key: value.half() for key, value in ema.shadow.items()}
     network.load_state_dict(weights)
