@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rawpy
 import torch
 from PIL import Image
 from raw_files import COLOUR_MATRIX, scene, sensor, write_dng
@@ -16,7 +17,7 @@ from adapt.cli import main
 from adapt.errors import PhotoError, UsageError
 from adapt.noise_plot import PANEL
 from degradations.calibrate import SIDE, Patches, find_patches, fit_noise, join_patches
-from degradations.profiles import read_profile
+from degradations.profiles import CameraProfile, read_profile
 
 SLOPE = (0.9, 1.2, 1.25, 0.95)
 DARK = (14.0, 20.0, 21.0, 15.0)
@@ -241,13 +242,46 @@ def test_the_command(
     assert [level.iso for level in read_profile(out).levels] == [50]
 
 
-def test_real_files(shared: Path, tmp_path: Path):
+# ---------------------------------------------------------------- real files
+
+
+CANONS = ("Canon_PowerShot_G2_CRW_0304.CRW", "Canon_PowerShot_S40_CRW_0101.CRW")
+
+
+@pytest.fixture(scope="module")
+def canons(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> list[CameraProfile]:
+    """The two CC0 files with flat area, measured."""
+    folder = tmp_path_factory.mktemp("canons")
+    return [calibrate([shared / "raw" / name], folder / f"{name}.json").profile for name in CANONS]
+
+
+def test_real_files(canons: list[CameraProfile], shared: Path, tmp_path: Path):
     """The chart of the G2 has variance = 0.11 x signal; the D30's photograph is a landscape."""
-    raw = shared / "raw"
-    result = calibrate([raw / "Canon_PowerShot_G2_CRW_0304.CRW"], tmp_path / "g2.json", plot=tmp_path / "g2.png")
-    assert result.levels[0].fit.common[0] == pytest.approx(0.11, rel=0.15)
-    assert result.profile.levels[0].beta1 == pytest.approx([0.11] * 4, rel=0.15)
-    assert (result.profile.cfa, result.profile.black, result.profile.levels[0].iso) == ("RGGB", 32, 50)
-    assert (tmp_path / "g2.png").is_file()
+    profile = canons[0]
+    assert profile.levels[0].beta1 == pytest.approx([0.11] * 4, rel=0.15)
+    assert (profile.cfa, profile.black, profile.levels[0].iso) == ("RGGB", 32, 50)
     with pytest.raises(PhotoError, match=r"imagemeta_canon_D30\.CRW \(ISO 100\): not enough flat area: \d+ of 12015"):
-        calibrate([raw / "imagemeta_canon_D30.CRW"], tmp_path / "d30.json")
+        calibrate([shared / "raw" / "imagemeta_canon_D30.CRW"], tmp_path / "d30.json")
+
+
+def test_generic_compact_is_what_its_source_says(canons: list[CameraProfile], shared: Path):
+    """ISO 50 as measured, the mean of both; above it photon noise grows with the ISO, read noise with its square."""
+    shipped = read_profile("generic-compact")
+    both = [profile.levels[0] for profile in canons]
+    assert [level.iso for level in shipped.levels] == [50, 100, 200, 400]
+    for level in shipped.levels:
+        gain = level.iso / 50
+        assert level.beta1 == pytest.approx(gain * np.mean([one.beta1 for one in both], axis=0), rel=0.01)
+        assert level.beta2 == pytest.approx(gain**2 * np.mean([one.beta2 for one in both], axis=0), rel=0.01)
+        assert level.row**2 == pytest.approx(gain**2 * np.mean([one.row**2 for one in both]), rel=0.02)
+    assert len(shipped.lights) == 4
+    for profile, name in zip(canons, CANONS, strict=True):
+        assert (profile.cfa, profile.black, profile.white) == (shipped.cfa, shipped.black, shipped.white)
+        assert profile.lights[0] in shipped.lights
+        with rawpy.imread(str(shared / "raw" / name)) as raw:
+            red, green, blue = raw.rgb_xyz_matrix[:3] @ (0.9505, 1.0, 1.089)  # what the sensor makes of D65
+        assert any(
+            light.matrix == profile.lights[0].matrix
+            and (light.red, light.blue) == pytest.approx((green / red, green / blue), rel=1e-3)
+            for light in shipped.lights
+        )

@@ -639,6 +639,12 @@ def test_shipped_profiles_know_the_isos_they_are_for() -> None:
         assert noise == sorted(noise)
 
 
+def test_generic_phone_follows_the_rules_of_its_source() -> None:
+    for level in read_profile("generic-phone").levels:
+        assert level.beta1 == pytest.approx([level.iso / 250] * 4)
+        assert level.beta2 == pytest.approx([round((level.iso / 150) ** 2 + 0.56)] * 4)
+
+
 def test_noise_between_two_isos_is_that_of_an_amplifier() -> None:
     """Read noise before an amplifier of gain g and after it: (g a)^2 + b^2; photon noise: g; rows: g too."""
 
