@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -199,13 +200,19 @@ def read_profile(path_or_name: str | Path) -> CameraProfile:
 
 
 def write_profile(path: str | Path, profile: CameraProfile) -> None:
-    """Write a profile as JSON that a person can read and edit; the folder must exist.
+    """Write a profile as JSON that a person can read and edit, whole or not at all; the folder must exist.
 
     Raises:
         OSError: the file cannot be written.
     """
     text = json.dumps(profile.model_dump(mode="json"), indent=1, ensure_ascii=False)
-    Path(path).write_text(_numbers_on_one_line(text) + "\n", encoding="utf-8")
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(_numbers_on_one_line(text) + "\n", encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _numbers_on_one_line(text: str) -> str:

@@ -681,6 +681,22 @@ def test_a_profile_survives_its_file(tmp_path: Path) -> None:
         assert read_profile(tmp_path / "mine.json") == read_profile(name)
 
 
+def test_a_profile_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full after half of the text leaves the profile that was there, and nothing else."""
+    known, other = (read_profile(name) for name in profile_names()[:2])
+    write_profile(tmp_path / "mine.json", known)
+
+    def half(self: Path, text: str, encoding: str) -> None:
+        self.write_bytes(text.encode(encoding)[: len(text) // 2])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match="no space"):
+        write_profile(tmp_path / "mine.json", other)
+    assert read_profile(tmp_path / "mine.json") == known
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.json"]
+
+
 @pytest.mark.parametrize("kind", ["numpy", "folder", "json"])
 def test_tables_of_the_public_code_lose_their_black_level(kind: str, tmp_path: Path) -> None:
     """Rows of ISO, site, beta1, beta2, where the variance counts the signal with the black level, 64."""
