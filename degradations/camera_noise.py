@@ -7,16 +7,16 @@ coloured blotches of several pixels: nothing that a restorer trained on white no
 Source: DT-BFR Eq. (10)/(12), with simpler parts: the sRGB curve for tone, one light temperature for the illuminant, no
 colour matrix, and bilinear demosaicing instead of a network. Differs: the noise figures are no calibrated sensor's.
 
-The named strengths are for portraits of 128 pixels, where shrinking by 4 alone costs more (22.1 dB) than the noise
-should. Mean PSNR to the clean picture on the 186 test portraits, and its range:
+The recipes `camera-noise-*` are for portraits of 128 pixels, where shrinking by 4 alone costs more (22.1 dB) than the
+noise should. Mean PSNR to the clean picture on the 186 test portraits, and its range:
 
-    shrunk by 2, no noise   26.3 dB (23.2 to 31.2)
-    MODERATE                24.4 dB (21.8 to 27.5)
-    SEVERE                  22.0 dB (20.0 to 23.6)
-    STARLIGHT               15.4 dB (14.5 to 16.6)
+    shrunk by 2, no noise     26.3 dB (23.2 to 31.2)
+    camera-noise-moderate     24.4 dB (21.8 to 27.5)
+    camera-noise-severe       22.0 dB (20.0 to 23.6)
+    camera-noise-starlight    15.4 dB (14.5 to 16.6)
 
 `pytest tests/test_degradations.py -k decibels` measures them again. For pictures of 512 pixels take scale 4 or 8, as
-the paper does: `dataclasses.replace(SEVERE, scale=4)`.
+the paper does.
 """
 
 from __future__ import annotations
@@ -81,11 +81,6 @@ class CameraNoise:
             if not 1 <= min(gains) <= max(gains) < math.inf:
                 raise ValueError(f"camera noise: {name} gains must be 1 or more, got {gains[0]} and {gains[1]}")
 
-    def scaled(self, size: int) -> CameraNoise:
-        """The same camera: its numbers are ratios or belong to a photosite, and hold for pictures of any size."""
-        del size
-        return self
-
     def draw(self, generator: torch.Generator) -> CameraParameters:
         """The light and the exposure of one photograph, from its own generator."""
         draws: list[float] = torch.rand(2, generator=generator, device=generator.device, dtype=torch.float64).tolist()
@@ -117,13 +112,3 @@ class CameraNoise:
         light = balance(demosaic(sensor[None, None], "GRBG", "bilinear"), gains).clamp(0, 1)
         large = resize_linear(to_tone(light, "srgb"), (image.shape[1], image.shape[2]))[0]
         return large.clamp(0, 1).mul(255).round() / 255
-
-
-MODERATE = CameraNoise(scale=2, gain=0.005, read_noise=0.010)
-"""Night mode at a middling sensitivity, for portraits of 128 pixels."""
-
-SEVERE = CameraNoise(scale=2, gain=0.014, read_noise=0.022)
-"""Night mode at a high sensitivity, for portraits of 128 pixels."""
-
-STARLIGHT = CameraNoise(scale=2, gain=0.112, read_noise=0.062)
-"""Far beyond what the sensor is made for, three stops above `SEVERE`: the noise outweighs the picture's texture."""

@@ -13,6 +13,8 @@ import torch
 from reference import Reference
 from torch import Tensor
 
+from adapt.recipe import load_recipe
+from adapt.settings import DegradeSettings
 from degradations.blind import (
     DYNFACE,
     SWINIR,
@@ -25,7 +27,8 @@ from degradations.blind import (
     to_grey,
 )
 from degradations.camera import to_linear, to_tone
-from degradations.camera_noise import MODERATE, SEVERE, CameraNoise
+from degradations.camera_noise import CameraNoise
+from degradations.camera_noise_piece import CameraNoise as CameraNoisePiece
 from degradations.filters import blur, blur_and_resize, gaussian_kernel, resize_area, resize_linear, separate
 from degradations.jpeg import jpeg
 from degradations.noise import gaussian, signal_dependent
@@ -35,6 +38,16 @@ STRONG = BlindParameters(std_x=2.1, std_y=0.7, angle=0.4, downsample=2.3, noise=
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def night_mode(strength: str) -> CameraNoise:
+    """The camera of a recipe that ships."""
+    (piece,) = load_recipe(f"camera-noise-{strength}", DegradeSettings).pieces
+    assert isinstance(piece, CameraNoisePiece)
+    return CameraNoise(**piece.model_dump(exclude={"name", "probability"}))
+
+
+SEVERE = night_mode("severe")
 
 
 def smooth_picture(height: int, width: int, seed: int = 0) -> Tensor:
@@ -552,19 +565,20 @@ def test_camera_says_what_it_refuses() -> None:
         SEVERE.apply(torch.rand(1, 3, 16, 16), SEVERE.draw(seeded(0)), seeded(0))
 
 
-def test_decibels_of_the_named_strengths(shared: Path) -> None:
+def test_decibels_of_the_recipes(shared: Path) -> None:
     """The figures in the module's docstring, on every test portrait."""
     from PIL import Image
 
     files = sorted((shared / "faces" / "test" / "128").rglob("*.jpg"))
     assert files, "no portraits in faces/test/128"
-    found = dict.fromkeys(("silent", "moderate", "severe"), 0.0)
-    cameras = (replace(SEVERE, gain=0.0, read_noise=0.0), MODERATE, SEVERE)
+    cameras = {strength: night_mode(strength) for strength in ("moderate", "severe", "starlight")}
+    cameras["silent"] = replace(SEVERE, gain=0.0, read_noise=0.0)
+    found = dict.fromkeys(cameras, 0.0)
     for index, file in enumerate(files):
         with Image.open(file) as picture:
             image = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float() / 255
-        for name, camera in zip(found, cameras, strict=True):
+        for name, camera in cameras.items():
             generator = seeded(index)
             error = camera.apply(image, camera.draw(generator), generator) - image
             found[name] -= 10 * math.log10(float(error.square().mean())) / len(files)
-    assert found == pytest.approx({"silent": 26.3, "moderate": 24.4, "severe": 22.0}, abs=0.1)
+    assert found == pytest.approx({"silent": 26.3, "moderate": 24.4, "severe": 22.0, "starlight": 15.4}, abs=0.1)
