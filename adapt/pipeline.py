@@ -72,7 +72,7 @@ class Identity:
 
     size: int
 
-    def __call__(self, photo: Tensor) -> Tensor:
+    def __call__(self, photo: Tensor, fidelity: float | None = None) -> Tensor:
         return photo
 
 

@@ -22,14 +22,14 @@ OnPhoto = Callable[[str, str, int, int], None]
 
 
 class Model(Protocol):
-    """What restores: (B, 3, H, W) in [0, 1] to the same."""
+    """What restores: (B, 3, H, W) in [0, 1] to the same, at a fidelity in [0, 1] where it takes one."""
 
     @property
     def size(self) -> int:
         """Side of the faces it was made for."""
         ...
 
-    def __call__(self, photo: Tensor) -> Tensor: ...
+    def __call__(self, photo: Tensor, fidelity: float | None = None) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ def restore_folder(
     out: Path,
     *,
     digest: str,
+    fidelity: float | None = None,
     limit: int | None = None,
     batch: int = 8,
     overwrite: bool = False,
@@ -64,6 +65,7 @@ def restore_folder(
         photos: a folder of aligned faces, or one file.
         out: where the pictures go.
         digest: stands for the model: pictures of another one are not mixed in.
+        fidelity: what the model restores at, as its `chosen_fidelity` tells; pictures of another are not mixed in.
         limit: only the first so many photos.
         batch: photos at a time.
         overwrite: empty the folder first.
@@ -71,11 +73,11 @@ def restore_folder(
         on_photo: called with id, status, photos finished, photos in all.
 
     Raises:
-        UsageError: no photos, or an output folder with other files or of another model.
+        UsageError: no photos, or an output folder with other files, of another model or of another fidelity.
     """
     refuse_overlap(photos, out)
     files = find_photos(photos, limit)
-    log = _open(out, digest, overwrite)
+    log = _open(out, digest, fidelity, overwrite)
     known = {line["id"]: line for line in read_json_lines(log)}
     counts = {"done": 0, "skipped": 0, "resized": 0}
     failed: list[str] = []
@@ -88,7 +90,7 @@ def restore_folder(
     def flush() -> None:
         if not waiting:
             return
-        results = model(torch.stack([image for _, _, image, _ in waiting]).to(device)).cpu()
+        results = model(torch.stack([image for _, _, image, _ in waiting]).to(device), fidelity).cpu()
         for (id, line, _, grey), picture in zip(waiting, results, strict=True):
             path = out / line["file"]
             shown = picture.mean(dim=0, keepdim=True).expand(3, -1, -1) if grey else picture
@@ -123,20 +125,26 @@ def restore_folder(
     return Restored(counts["done"], counts["skipped"], counts["resized"], failed)
 
 
-def _open(out: Path, digest: str, overwrite: bool) -> Path:
-    """The folder's log; the folder must be new, ours, and of the same model."""
+def _open(out: Path, digest: str, fidelity: float | None, overwrite: bool) -> Path:
+    """The folder's log; the folder must be new, or ours and of the same model and fidelity."""
     about, log = out / "restored.json", out / "log.jsonl"
     if overwrite and about.exists():
         shutil.rmtree(out)
     if about.exists():
         import json
 
-        if json.loads(about.read_text(encoding="utf-8"))["model"] != digest:
+        found = json.loads(about.read_text(encoding="utf-8"))
+        if found["model"] != digest:
             raise UsageError(f"{out}: holds pictures of another model; choose another folder, or --overwrite")
+        if found.get("fidelity") != fidelity:
+            raise UsageError(
+                f"{out}: holds pictures of fidelity {found.get('fidelity')}, not {fidelity}; choose another folder, or"
+                " --overwrite"
+            )
     elif out.exists() and any(out.iterdir()):
         raise UsageError(f"{out}: expected a new folder or one of ours; it holds other files")
     else:
-        write_json(about, {"model": digest})
+        write_json(about, {"model": digest} if fidelity is None else {"model": digest, "fidelity": fidelity})
     return log
 
 

@@ -225,18 +225,28 @@ def restore(
     photos: Path,
     out: Path,
     *,
+    fidelity: float | None = None,
     limit: int | None = None,
     batch: int = 8,
     overwrite: bool = False,
     device: str = "auto",
     on_photo: RestoreProgress | None = None,
 ) -> Restored:
-    """Restore a folder of aligned faces; see `adapt.restoring.restore_folder`. `model` as `adapt.build.load_model`."""
+    """Restore a folder of aligned faces; see `adapt.restoring.restore_folder`.
+
+    Args:
+        model: as `adapt.build.load_model`.
+        photos, out, limit, batch, overwrite, on_photo: as there.
+        fidelity: from 0, what faces look like, to 1, what the photo shows; the network's own where None. Only for
+            networks that take one.
+        device: auto, cpu, cuda, cuda:1, ...
+    """
     from adapt.restorers.base import Restorer
     from adapt.restoring import restore_folder
 
     chosen = pick_device(device)
     loaded = load_model(model)
+    chosen_fidelity = loaded.chosen_fidelity(fidelity)
     if isinstance(loaded, Restorer):
         loaded.to(chosen)
     return restore_folder(
@@ -244,6 +254,7 @@ def restore(
         photos,
         out,
         digest=weights_digest(model),
+        fidelity=chosen_fidelity,
         limit=limit,
         batch=batch,
         overwrite=overwrite,

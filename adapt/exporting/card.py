@@ -7,32 +7,38 @@ from typing import Any
 
 def model_card(about: dict[str, Any]) -> str:
     """README.md of a bundle, from the contents of its bundle.json."""
-    parity = about["parity"]
+    parity, fidelity, size = about["parity"], about["fidelity"], about["size"]
+    takes = f"any batch of {size} by {size} pixels and no other size" if about["one_size"] else "any batch and size"
     worst = max(item["largest"] for item in parity)
+    tried = "batches" if about["one_size"] else "sizes and batches"
+    undecided = sum(item["undecided"] for item in parity)
+    left_out = f"Left out: {undecided} photos where two codes are so near that rounding chooses between them."
     lines = [
         "# A face restorer adapted to one kind of damage",
         "",
-        f"Architecture: {about['architecture']}, for aligned face photographs of {about['size']} px"
+        f"Architecture: {about['architecture']}, for aligned face photographs of {size} px"
         " with the damage it was adapted to; resize to that size first. On other damage it may do worse than a general"
         " restorer.",
         "",
         "## Use",
         "",
         "    pip install onnxruntime numpy Pillow",
-        "    python run_model.py PHOTOS OUT",
+        f"    python run_model.py PHOTOS OUT{' --fidelity W' if fidelity else ''}",
         "",
-        f"`model.onnx` takes `{about['input']['name']}`, float32 (B, 3, H, W), RGB in [0, 1], any batch and size, and"
+        f"`model.onnx` takes `{about['input']['name']}`, float32 {about['input']['shape']}, RGB in [0, 1], {takes}, and"
         f" gives `{about['output']['name']}` of the same shape; clamp it to [0, 1]. `model.safetensors` holds the same"
         " weights under the architecture's public names.",
         "",
+        *(_on_fidelity(fidelity) if fidelity else []),
         "## How it was made",
         "",
         *[f"- {key}: {value}" for key, value in about["source"].items()],
         "",
         "## Checked",
         "",
-        f"onnxruntime against PyTorch on {len(parity)} inputs of other sizes and batches than the traced one:"
-        f" largest difference {worst:.1g}.",
+        f"onnxruntime against PyTorch on {len(parity)} inputs of other {tried} than the traced one"
+        f"{', at fidelities from 0 to 1' if fidelity else ''}: largest difference {worst:.1g}.",
+        *([left_out] if undecided else []),
         "",
     ]
     measured = about["evaluation"]
@@ -50,3 +56,14 @@ def model_card(about: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _on_fidelity(fidelity: dict[str, Any]) -> list[str]:
+    """What the second input does, and how to give it."""
+    return [
+        f"Its second input `{fidelity['name']}`, float32 {fidelity['shape']}, is w in [0, 1]: how far the result keeps"
+        " to the photo. At 0 it shows what faces look like (quality: the sharpest, and the furthest from the person);"
+        " at 1 what the photo shows (fidelity: the nearest, with more of the damage). The default is"
+        f" {fidelity['default']:g}. Choose an output folder for each w.",
+        "",
+    ]

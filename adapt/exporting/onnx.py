@@ -17,17 +17,22 @@ from adapt.errors import VerificationError
 
 INPUT: Final = "photo"
 OUTPUT: Final = "restored"
+FIDELITY: Final = "fidelity"
 SIDES: Final = {0: "batch", 2: "height", 3: "width"}
 OPSET: Final = 20
 
 
-def export_onnx(network: nn.Module, path: Path, *, multiple: int) -> None:
+def export_onnx(
+    network: nn.Module, path: Path, *, multiple: int, side: int | None = None, fidelity: bool = False
+) -> None:
     """Write `network`, (B, 3, H, W) -> the same, as ONNX.
 
     Args:
-        network: not clamped, in evaluation mode, float32, on the CPU.
+        network: not clamped, in evaluation mode, float32, on the CPU; its parameters are cut off from gradients.
         path: the file; weights are inside.
         multiple: sides of the traced example are no multiples of it, so that padding is traced too.
+        side: of the pictures of a network that takes no others; the batch alone is free then.
+        fidelity: the network takes one; it becomes the second input, of shape (1,).
 
     Raises:
         VerificationError: the exporter cannot follow the network at free sizes.
@@ -37,15 +42,17 @@ def export_onnx(network: nn.Module, path: Path, *, multiple: int) -> None:
 
     # DYNAMIC and not AUTO: where the network fixes a side, AUTO would quietly write a file for that side alone.
     dynamic = torch.export.Dim.DYNAMIC
-    example = torch.zeros(2, 3, 2 * multiple + 8, 3 * multiple - 8)
+    free = SIDES if side is None else {0: SIDES[0]}
+    height, width = (2 * multiple + 8, 3 * multiple - 8) if side is None else (side, side)
+    examples = (torch.zeros(2, 3, height, width), *([torch.full((1,), 0.5)] if fidelity else []))
     with _quiet():
         try:
             program = torch.onnx.export(
-                network.eval(),
-                (example,),
+                network.eval().requires_grad_(False),
+                examples,
                 dynamo=True,
-                dynamic_shapes=(dict.fromkeys(SIDES, dynamic),),
-                input_names=[INPUT],
+                dynamic_shapes=(dict.fromkeys(free, dynamic), *([{}] if fidelity else [])),
+                input_names=[INPUT, *([FIDELITY] if fidelity else [])],
                 output_names=[OUTPUT],
                 opset_version=OPSET,
                 verbose=False,
@@ -55,11 +62,11 @@ def export_onnx(network: nn.Module, path: Path, *, multiple: int) -> None:
             raise VerificationError(f"{path.name}: the network cannot be exported at any size ({reason})") from error
         assert program is not None
         model = program.model_proto
-    _anonymise(model)
+    _anonymise(model, free)
     onnx.save(model, str(path))
 
 
-def _anonymise(model: Any) -> None:
+def _anonymise(model: Any, free: dict[int, str]) -> None:
     """Drop what the exporter notes of the source: it holds the paths of this machine, and weighs as much as the graph.
 
     The traced sizes have names by chance (`s15`); those of input and output become what they are.
@@ -74,8 +81,8 @@ def _anonymise(model: Any) -> None:
             item.ClearField("doc_string")
         for attribute in (attribute for node in graph.node for attribute in node.attribute):
             graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-    for value in (*model.graph.input, *model.graph.output):
-        for index, name in SIDES.items():
+    for value in (model.graph.input[0], *model.graph.output):
+        for index, name in free.items():
             value.type.tensor_type.shape.dim[index].dim_param = name
 
 

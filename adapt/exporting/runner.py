@@ -1,9 +1,12 @@
-"""Restores a folder of aligned face photos with model.onnx: python run_model.py PHOTOS OUT
+"""Restores a folder of aligned face photos with model.onnx: python run_model.py PHOTOS OUT [--fidelity W]
 
-Needs numpy, Pillow and onnxruntime. Lies beside model.onnx; any picture size, any format that Pillow reads.
-Grey photos stay grey. Pictures that are there already are left alone. Exit code 3: some photos could not be read.
+Needs numpy, Pillow and onnxruntime. Lies beside model.onnx and bundle.json; any format that Pillow reads. Photos of a
+size that the model does not take are resized, and named. Grey photos stay grey. Pictures that are there are left alone.
+W is in [0, 1], for models that take it: 0 quality, 1 fidelity. Exit code 3: some photos could not be read.
 """
 
+import argparse
+import json
 import os
 import sys
 from collections import Counter
@@ -27,18 +30,37 @@ def read(path: Path) -> tuple[np.ndarray, bool]:
         return pixels, picture.mode in GREY
 
 
-def main(photos: Path, out: Path) -> int:
+def fit(pixels: np.ndarray, side: int, path: Path) -> np.ndarray:
+    """A picture at the only size the model takes, (1, 3, side, side)."""
+    height, width = pixels.shape[2:]
+    if abs(height - width) > 0.01 * max(height, width):
+        raise ValueError(f"not an aligned face: expected a square picture, got {width} x {height}; crop the face first")
+    sys.stderr.write(f"{path}: resized from {width} x {height} to {side} x {side}\n")
+    planes = [Image.fromarray(plane).resize((side, side), Image.Resampling.BICUBIC) for plane in pixels[0]]
+    return np.stack([np.asarray(plane) for plane in planes])[None].clip(0, 1)
+
+
+def open_model(fidelity: float | None) -> tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]:
+    """The model, and what it takes beside the photo."""
+    about = json.loads(Path(__file__).with_name("bundle.json").read_text(encoding="utf-8"))["fidelity"]
+    if fidelity is not None and not (about and 0 <= fidelity <= 1):
+        sys.exit(f"--fidelity {fidelity}: " + ("expected a number in [0, 1]" if about else "this model takes none"))
+    chosen = about and {about["name"]: np.array([about["default"] if fidelity is None else fidelity], np.float32)}
+    cuda = [("CUDAExecutionProvider", {"use_tf32": "0"})]
+    available = cuda if cuda[0][0] in onnxruntime.get_available_providers() else []
+    model = Path(__file__).with_name("model.onnx")
+    return onnxruntime.InferenceSession(str(model), providers=[*available, "CPUExecutionProvider"]), chosen or {}
+
+
+def main(photos: Path, out: Path, fidelity: float | None) -> int:
     """Restore every photo; the number of photos that could not be read."""
     if photos.resolve() in (out.resolve(), *out.resolve().parents):
         sys.exit(f"{out}: lies inside the photos; choose an output folder elsewhere")
     files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
         sys.exit(f"{photos}: no photos there")
-    cuda = [("CUDAExecutionProvider", {"use_tf32": "0"})]
-    available = cuda if cuda[0][0] in onnxruntime.get_available_providers() else []
-    model = Path(__file__).with_name("model.onnx")
-    session = onnxruntime.InferenceSession(str(model), providers=[*available, "CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    session, chosen = open_model(fidelity)
+    name, (_, _, *sides) = session.get_inputs()[0].name, session.get_inputs()[0].shape
     shared = Counter(str(path.with_suffix("")).casefold() for path in files)
     failed = 0
     for path in files:
@@ -50,11 +72,13 @@ def main(photos: Path, out: Path) -> int:
             continue
         try:
             pixels, grey = read(path)
+            if isinstance(sides[0], int) and pixels.shape[2:] != tuple(sides):
+                pixels = fit(pixels, sides[0], path)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             sys.stderr.write(f"{path}: cannot be read ({error})\n")
             failed += 1
             continue
-        restored = np.asarray(session.run(None, {name: pixels})[0])[0].clip(0, 1)
+        restored = np.asarray(session.run(None, {name: pixels, **chosen})[0])[0].clip(0, 1)
         if grey:  # the network may tint: the mean of its channels, in all three
             restored = np.repeat(restored.mean(axis=0, keepdims=True), 3, axis=0)
         rounded = (restored * 255).round().astype(np.uint8).transpose(1, 2, 0)
@@ -67,6 +91,8 @@ def main(photos: Path, out: Path) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    sys.exit(3 if main(Path(sys.argv[1]), Path(sys.argv[2])) else 0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for argument, kind in (("photos", Path), ("out", Path), ("--fidelity", float)):
+        parser.add_argument(argument, type=kind)
+    given = parser.parse_args()
+    sys.exit(3 if main(given.photos, given.out, given.fidelity) else 0)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from adapt.errors import RangeError, UsageError, WeightsError
 from adapt.images import check_image
-from adapt.restorers.codeformer import CodeFormer, codeformer_settings
+from adapt.restorers.codeformer import DEFAULT_FIDELITY, CodeFormer, codeformer_settings
 from adapt.restorers.external import ExternalSettings, load_external
 from adapt.restorers.swinir import SwinIR, swinir_settings
 from adapt.settings import CodeFormerSettings, Settings, SwinIRSettings
@@ -32,7 +32,8 @@ class Architecture:
         size: side of the pictures it was made for, in pixels.
         recomputed: endings of names that the network computes itself.
         one_size: it takes pictures of that size only.
-        takes_fidelity: its second input is the fidelity, a number in [0, 1].
+        fidelity: where its second input is the fidelity, a number in [0, 1], the one it takes by itself.
+        parity: how far an exported file may be from the network, on the scale of [0, 1]; deep ones round more.
     """
 
     recognises: Callable[[dict[str, Tensor]], bool]
@@ -42,7 +43,8 @@ class Architecture:
     size: Callable[[Any], int]
     recomputed: tuple[str, ...] = ()
     one_size: bool = False
-    takes_fidelity: bool = False
+    fidelity: float | None = None
+    parity: float = 1e-4
 
 
 ARCHITECTURES: Final[dict[str, Architecture]] = {
@@ -61,7 +63,8 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
         build=CodeFormer,
         size=lambda settings: settings.img_size,
         one_size=True,
-        takes_fidelity=True,
+        fidelity=DEFAULT_FIDELITY,
+        parity=1e-3,
     ),
 }
 
@@ -97,9 +100,23 @@ class Restorer:
         return self.architecture in ARCHITECTURES and ARCHITECTURES[self.architecture].one_size
 
     @property
+    def parity(self) -> float:
+        """How far an exported file of it may be from the network, on the scale of [0, 1]."""
+        return ARCHITECTURES[self.architecture].parity if self.architecture in ARCHITECTURES else Architecture.parity
+
+    @property
     def takes_fidelity(self) -> bool:
         """Whether it can be told how far to keep to the photo; then that is the network's second input."""
-        return self.architecture in ARCHITECTURES and ARCHITECTURES[self.architecture].takes_fidelity
+        return self.chosen_fidelity() is not None
+
+    def chosen_fidelity(self, given: float | None = None) -> float | None:
+        """The fidelity it restores at: the one that is given, else its own; None where it takes none.
+
+        Raises:
+            UsageError, RangeError: as `choose_fidelity`.
+        """
+        known = ARCHITECTURES.get(self.architecture)
+        return choose_fidelity(self.name, self.architecture, known.fidelity if known else None, given)
 
     @property
     def size_rule(self) -> str:
@@ -123,15 +140,11 @@ class Restorer:
             UsageError: a fidelity for a network that takes none.
         """
         check_image(photo, self.name)
-        if fidelity is not None and not self.takes_fidelity:
-            able = ", ".join(key for key, architecture in ARCHITECTURES.items() if architecture.takes_fidelity)
-            raise UsageError(f"{self.name}: a {self.architecture} has no fidelity to choose; known with one: {able}")
-        if fidelity is not None and not 0 <= fidelity <= 1:
-            raise RangeError(f"fidelity: expected a number in [0, 1], got {fidelity:g}")
+        chosen = self.chosen_fidelity(fidelity)
         self.network.eval()
         device = next(self.network.parameters()).device
-        chosen = () if fidelity is None else (fidelity,)
-        return self.network(photo.to(device), *chosen).float().clamp(0, 1).to(photo.device)
+        second = () if chosen is None else (chosen,)
+        return self.network(photo.to(device), *second).float().clamp(0, 1).to(photo.device)
 
     def to(self, device: torch.device | str) -> Restorer:
         """Move the network; returns itself."""
@@ -146,6 +159,28 @@ class Restorer:
         endings = architecture.recomputed if architecture is not None and half else ()
         kept = {key: value for key, value in state.items() if not (endings and key.endswith(endings))}
         write_state(path, kept, header, half=half)
+
+
+def choose_fidelity(name: str, architecture: str, own: float | None, given: float | None) -> float | None:
+    """The fidelity at which a model restores.
+
+    Args:
+        name, architecture: the model's.
+        own: the fidelity it takes by itself; None where it has none to choose.
+        given: the user's choice; None for none.
+
+    Raises:
+        UsageError: a choice for a model that has none.
+        RangeError: a choice outside [0, 1].
+    """
+    if given is None:
+        return own
+    if own is None:
+        able = ", ".join(key for key, each in ARCHITECTURES.items() if each.fidelity is not None)
+        raise UsageError(f"{name}: a {architecture} has no fidelity to choose; known with one: {able}")
+    if not 0 <= given <= 1:  # written so that NaN fails too
+        raise RangeError(f"fidelity: expected a number in [0, 1], got {given:g}")
+    return given
 
 
 def build_restorer(name: str, state: dict[str, Tensor], metadata: dict[str, str]) -> Restorer:

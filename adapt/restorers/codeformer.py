@@ -108,6 +108,14 @@ class Reading(NamedTuple):
     feature: Tensor
     shown: dict[int, Tensor]
 
+    def lead(self) -> Tensor:
+        """By how much the likeliest code leads before the next where it leads least, (B,), in logits.
+
+        Where that is no more than rounding, two right programs may choose differently and give other pictures.
+        """
+        first, second = self.logits.topk(2, dim=-1).values.unbind(-1)
+        return (first - second).amin(dim=1)
+
     def detached(self) -> Reading:
         """The same, out of the reach of gradients: so a picture's loss trains the fusion alone (CodeFormer's stage III,
         where the public code detaches)."""
