@@ -10,91 +10,15 @@ DT-BFR, Table 1: a row for each family of recipes and model, and in each cell th
 from __future__ import annotations
 
 import argparse
-import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
-from adapt import tasks
+from domain import adapt_to, evaluate_adapted, evaluate_targets, joint_table, make_domain
+
 from adapt.build import load_distance
-from adapt.cli.printing import Lines
-from adapt.degrading import degrade
-from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.scores import Evaluation
-from adapt.evaluation.sheets import write_sheet
-from adapt.evaluation.tables import markdown_table, tabulate
-from adapt.packs.pack import Pack, load_pack
-from adapt.photos.files import read_image, write_image
+from adapt.evaluation.tables import markdown_table
+from adapt.packs.pack import load_pack
 from adapt.photos.folder import find_photos
-from adapt.photos.pairs import load_fitted
-from adapt.pipeline import sample_writer, split_overrides
-
-SHOWN = 8  # rows of the contact sheet
-
-
-def make_domain(faces: Path, out: Path, recipe: str, size: int) -> None:
-    """Clean and degraded pictures of both halves, in out/{adapt,test}/{hq,lq}."""
-    for photo in find_photos(faces):
-        half = "adapt" if hashlib.sha256(photo.id.encode()).digest()[0] % 2 else "test"
-        path = out / half / "hq" / f"{photo.id.replace('/', '__')}.png"
-        if not path.exists():
-            write_image(path, load_fitted(photo.path, size))
-    for half in ("adapt", "test"):
-        degrade(out / half / "hq", out / half / "lq", recipe=recipe)
-
-
-def adapt_to(out: Path, arguments: argparse.Namespace) -> None:
-    """Targets of the one half, the restorer fine-tuned on them, and the other half restored before and after."""
-    split = split_overrides(arguments.overrides)
-    targets = Lines(f"{out.name}: targets")
-    tasks.generate_targets(
-        out / "adapt" / "lq", out / "targets", pack=arguments.pack, method=arguments.method,
-        overrides=split["targets"], on_photo=lambda record, done, total: targets(done, total),
-    )
-    training = Lines(f"{out.name}: fine-tuning")
-    outcome = tasks.finetune(
-        out / "adapt" / "lq", out / "targets", out / "finetune", pack=arguments.pack, recipe=arguments.recipe,
-        overrides=split["finetune"],
-        on_step=lambda done, total, values: training(done, total, tasks.describe(values)),
-        on_samples=sample_writer(out / "finetune"),
-    )
-    print(outcome.verdict)
-    tasks.restore(str(out / "finetune"), out / "test" / "lq", out / "adapted", overwrite=True)
-    tasks.restore(arguments.pack, out / "test" / "lq", out / "base", overwrite=True)
-
-
-def evaluate_domain(out: Path, pack: Pack) -> dict[str, Evaluation]:
-    """Prints the tables of one domain and writes its contact sheet; the evaluations of the held-out half."""
-    distance = load_distance(pack)
-    folders = {"photo": out / "test" / "lq", "pre-trained": out / "base", "adapted": out / "adapted"}
-    truth = out / "test" / "hq"
-    evaluations = {name: evaluate_folder(folder, truth=truth, distance=distance) for name, folder in folders.items()}
-    print(f"\n{out.name}, held-out half; perceptual network: {distance.name}\n\n{markdown_table(evaluations)}")
-    images = out / "targets" / "images"
-    targets = {"targets": evaluate_folder(images, truth=out / "adapt" / "hq", distance=distance)}
-    print(f"\nTargets of the other half, against their originals:\n\n{markdown_table(targets)}")
-    photos = find_photos(truth)
-    shown = photos[:: max(1, len(photos) // SHOWN)][:SHOWN]
-    folders["truth"] = truth
-    rows = [[read_image(folder / f"{photo.id}.png") for folder in folders.values()] for photo in shown]
-    write_sheet(out / "sheet.png", list(folders), rows)
-    return evaluations
-
-
-def joint_table(domains: Mapping[str, Mapping[str, Evaluation]]) -> str:
-    """All domains in the layout of DT-BFR, Table 1: those that differ after their last hyphen share a cell."""
-    families: dict[str, list[str]] = {}
-    for name in domains:
-        families.setdefault(name.rpartition("-")[0] or name, []).append(name)
-    tables = {name: tabulate(evaluations) for name, evaluations in domains.items()}
-    headings = next(iter(tables.values())).headings
-    lines = [["", "model", *headings], ["---", "---", *["---:"] * len(headings)]]
-    for family, members in families.items():
-        label = family + (f" ({' / '.join(name.rpartition('-')[2] for name in members)})" if len(members) > 1 else "")
-        for row, (model, _) in enumerate(tables[members[0]].rows):
-            cells = zip(*(tables[name].rows[row][1] for name in members), strict=True)
-            values = [" / ".join(f"**{c.value}**" if c.best else c.value for c in column) for column in cells]
-            lines.append([label, model, *values])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> None:
@@ -111,9 +35,16 @@ def main() -> None:
     domains: dict[str, dict[str, Evaluation]] = {}
     for recipe in arguments.degradation.split(","):
         out = arguments.out / recipe
-        make_domain(arguments.faces, out, recipe, pack.card.size)
-        adapt_to(out, arguments)
-        domains[recipe] = evaluate_domain(out, pack)
+        make_domain(find_photos(arguments.faces), out, recipe, pack.card.size)
+        adapt_to(
+            out, out, pack=arguments.pack, method=arguments.method, recipe=arguments.recipe,
+            overrides=arguments.overrides,
+        )
+        domains[recipe] = evaluate_adapted(out, {"adapted": out}, pack)
+        named = f"perceptual network: {load_distance(pack).name}"
+        print(f"\n{recipe}, held-out half; {named}\n\n{markdown_table(domains[recipe])}")
+        targets = evaluate_targets(out, {"targets": out}, pack)
+        print(f"\nTargets of the other half, against their originals:\n\n{markdown_table(targets)}")
     if len(domains) > 1:
         print(f"\nAll domains, held-out halves\n\n{joint_table(domains)}")
 

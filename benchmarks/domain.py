@@ -1,0 +1,126 @@
+"""A target domain for benchmarks: clean faces that a recipe degrades, and a restorer adapted to one half of them.
+
+    DOMAIN/adapt, DOMAIN/test   the halves, hq and lq each    WORK/targets    of the half adapted on
+    DOMAIN/base                 test, by the model as it was  WORK/finetune   the run
+                                                              WORK/adapted    test, by its best model
+
+Several models may share a domain; one alone may have its work in the domain's own folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from adapt import tasks
+from adapt.build import load_distance
+from adapt.cli.printing import Lines
+from adapt.degrading import degrade
+from adapt.evaluation.compare import evaluate_folder
+from adapt.evaluation.scores import Evaluation
+from adapt.evaluation.sheets import write_sheet
+from adapt.evaluation.tables import tabulate
+from adapt.packs.pack import Pack
+from adapt.photos.files import read_image, write_image
+from adapt.photos.folder import PhotoFile, find_photos
+from adapt.photos.pairs import load_fitted
+from adapt.pipeline import sample_writer, split_overrides
+
+SHOWN = 8  # rows of a contact sheet
+
+
+def spread(photos: Sequence[PhotoFile], count: int | None) -> list[PhotoFile]:
+    """So many photos, evenly through the folder: its first ones may all be of one collection."""
+    if count is None or count >= len(photos):
+        return list(photos)
+    return [photos[index * len(photos) // count] for index in range(count)]
+
+
+def degrade_faces(faces: Sequence[PhotoFile], out: Path, recipe: str, size: int) -> list[str]:
+    """Clean faces at the network's size in out/hq, degraded ones in out/lq; their names there."""
+    names = [photo.id.replace("/", "__") for photo in faces]
+    for name, photo in zip(names, faces, strict=True):
+        path = out / "hq" / f"{name}.png"
+        if not path.exists():
+            write_image(path, load_fitted(photo.path, size))
+    degrade(out / "hq", out / "lq", recipe=recipe)
+    return names
+
+
+def make_domain(faces: Sequence[PhotoFile], out: Path, recipe: str, size: int) -> None:
+    """Both halves, by a hash of the name: the same split for every recipe."""
+    halves: dict[str, list[PhotoFile]] = {"test": [], "adapt": []}
+    for photo in faces:
+        halves["adapt" if hashlib.sha256(photo.id.encode()).digest()[0] % 2 else "test"].append(photo)
+    for half, photos in halves.items():
+        degrade_faces(photos, out / half, recipe, size)
+
+
+def adapt_to(
+    domain: Path, work: Path, *, pack: str, method: str, recipe: str, overrides: Sequence[str] = ()
+) -> None:
+    """Targets of the one half, the restorer fine-tuned on them, and the other half restored before and after.
+
+    Args:
+        domain, work: as the module says.
+        pack: name or folder.
+        method: targets recipe.
+        recipe: finetune recipe.
+        overrides: `targets.KEY=VALUE` and `finetune.KEY=VALUE`.
+    """
+    split = split_overrides(overrides)
+    title = domain.name if work == domain else f"{domain.name}, {work.name}"
+    targets, training = Lines(f"{title}: targets"), Lines(f"{title}: fine-tuning")
+    tasks.generate_targets(
+        domain / "adapt" / "lq", work / "targets", pack=pack, method=method,
+        overrides=split["targets"], on_photo=lambda record, done, total: targets(done, total),
+    )
+    outcome = tasks.finetune(
+        domain / "adapt" / "lq", work / "targets", work / "finetune", pack=pack, recipe=recipe,
+        overrides=split["finetune"],
+        on_step=lambda done, total, values: training(done, total, tasks.describe(values)),
+        on_samples=sample_writer(work / "finetune"),
+    )
+    print(outcome.verdict)
+    tasks.restore(str(work / "finetune"), domain / "test" / "lq", work / "adapted", overwrite=True)
+    tasks.restore(pack, domain / "test" / "lq", domain / "base", overwrite=True)
+
+
+def evaluate_targets(domain: Path, works: Mapping[str, Path], pack: Pack) -> dict[str, Evaluation]:
+    """The targets of each work (their first draw) against the originals."""
+    truth, distance = domain / "adapt" / "hq", load_distance(pack)
+    return {
+        name: evaluate_folder(work / "targets" / "images", truth=truth, distance=distance)
+        for name, work in works.items()
+    }
+
+
+def evaluate_adapted(domain: Path, works: Mapping[str, Path], pack: Pack) -> dict[str, Evaluation]:
+    """The held-out half as it is, by the pre-trained model and by each work's; their contact sheet in the domain."""
+    truth, distance = domain / "test" / "hq", load_distance(pack)
+    folders = {"photo": domain / "test" / "lq", "pre-trained": domain / "base"}
+    folders |= {name: work / "adapted" for name, work in works.items()}
+    evaluations = {name: evaluate_folder(folder, truth=truth, distance=distance) for name, folder in folders.items()}
+    folders["truth"] = truth
+    shown = spread(find_photos(truth), SHOWN)
+    rows = [[read_image(folder / f"{photo.id}.png") for folder in folders.values()] for photo in shown]
+    write_sheet(domain / "sheet.png", list(folders), rows)
+    return evaluations
+
+
+def joint_table(domains: Mapping[str, Mapping[str, Evaluation]]) -> str:
+    """All domains in the layout of DT-BFR, Table 1: those that differ after their last hyphen share a cell."""
+    families: dict[str, list[str]] = {}
+    for name in domains:
+        families.setdefault(name.rpartition("-")[0] or name, []).append(name)
+    tables = {name: tabulate(evaluations) for name, evaluations in domains.items()}
+    headings = next(iter(tables.values())).headings
+    lines = [["", "model", *headings], ["---", "---", *["---:"] * len(headings)]]
+    for family, members in families.items():
+        label = family + (f" ({' / '.join(name.rpartition('-')[2] for name in members)})" if len(members) > 1 else "")
+        for row, (model, _) in enumerate(tables[members[0]].rows):
+            cells = zip(*(tables[name].rows[row][1] for name in members), strict=True)
+            values = [" / ".join(f"**{c.value}**" if c.best else c.value for c in column) for column in cells]
+            lines.append([label, model, *values])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
