@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Threads are counted when the libraries load, so this stands above every import of numpy and torch.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -12,6 +13,9 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from reference import Reference  # noqa: E402
+
+if TYPE_CHECKING:
+    from adapt.restorers.codeformer import CodeFormer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,6 +41,15 @@ def shared() -> Path:
 def reference(shared: Path) -> Reference:
     """The reference fixtures: `.json(name)`, `.arrays(name)`, `.manifest(name)` and the module `.fill`."""
     return Reference(shared / "reference")
+
+
+@pytest.fixture(scope="session")
+def public_codeformer(reference: Reference) -> CodeFormer:
+    """The public CodeFormer of full size, filled with the reference's weights; only to be looked at."""
+    from adapt.restorers.codeformer import CodeFormer
+    from adapt.settings import CodeFormerSettings
+
+    return reference.fill.load(CodeFormer(CodeFormerSettings()).eval()).requires_grad_(False)
 
 
 @pytest.fixture

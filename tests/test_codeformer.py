@@ -17,28 +17,30 @@ from adapt.build import load_restorer
 from adapt.errors import RangeError, ShapeError, UsageError, WeightsError
 from adapt.images import to_signed
 from adapt.restorers.base import build_restorer, load_restorer_file
-from adapt.restorers.codeformer import PARTS, CodeFormer, codeformer_settings, with_statistics_of
+from adapt.restorers.codeformer import PARTS, CodeFormer, Reading, codeformer_settings, with_statistics_of
 from adapt.restorers.vqgan import VQGAN, vqgan_settings
 from adapt.settings import CodeFormerSettings, VQGANSettings
 
-PUBLIC = CodeFormerSettings()
+
+def smooth(reference: Reference, name: str) -> torch.Tensor:
+    return torch.from_numpy(reference.fill.smooth(name, [1, 3, 512, 512]))
 
 
 @pytest.fixture(scope="module")
-def public(reference: Reference) -> CodeFormer:
-    """The public network of full size, filled."""
-    return reference.fill.load(CodeFormer(PUBLIC).eval())
+def reading(reference: Reference, public_codeformer: CodeFormer) -> Reading:
+    """What the public network reads in the fixture's photo; all its pictures are made of it."""
+    with torch.no_grad():
+        return public_codeformer.read(smooth(reference, "codeformer_512.x"))
 
 
-def smooth(reference: Reference, name: str, count: int = 1) -> torch.Tensor:
-    return torch.from_numpy(reference.fill.smooth(name, [count, 3, 512, 512]))
-
-
-def test_vqgan_fixture(reference: Reference):
-    """What it encodes and which codes are nearest. Its generator is the one of `test_codeformer_fixture`, and how the
+def test_vqgan_fixture(reference: Reference, public_codeformer: CodeFormer):
+    """What it encodes and which codes are nearest. Its generator is the one of `test_picture_fixture`, and how the
     parts go together is tested on a small network: here the whole would take three times as long."""
     arrays = reference.arrays("vqgan_512")
-    network = reference.fill.load(VQGAN(VQGANSettings()).eval())
+    with torch.device("meta"):
+        network = VQGAN(VQGANSettings()).eval()
+    weights = public_codeformer.state_dict()  # of a name and a shape the fill makes the same numbers in both networks
+    network.load_state_dict({name: weights[name] for name in network.state_dict()}, assign=True)
     with torch.no_grad():
         feature = network.encoder(to_signed(smooth(reference, "vqgan_512.x")))
         distances = network.quantize.distances(feature)
@@ -47,19 +49,23 @@ def test_vqgan_fixture(reference: Reference):
     assert distances.mean().item() == pytest.approx(arrays["scalars"][2], rel=1e-6)
 
 
-def test_codeformer_fixture(reference: Reference, public: CodeFormer):
+def test_codeformer_fixture(reference: Reference, public_codeformer: CodeFormer, reading: Reading):
+    """Features, logits, codes, and the codes with the photo's statistics."""
+    arrays = reference.arrays("codeformer_512")
+    np.testing.assert_allclose(reading.feature, arrays["lq_feat"], rtol=0, atol=5e-5)
+    np.testing.assert_allclose(reading.logits[:, :16], arrays["logits_first16"], rtol=0, atol=5e-5)
+    np.testing.assert_array_equal(reading.logits.argmax(-1), arrays["logits_argmax"])
+    chosen = public_codeformer.quantize.look_up(reading.logits.argmax(-1))
+    taken = with_statistics_of(chosen, reading.feature)
+    np.testing.assert_allclose(chosen[:, :4], arrays["quant_feat_first4ch"], rtol=0, atol=0)
+    np.testing.assert_allclose(taken[:, :4], arrays["quant_feat_adain_first4ch"], rtol=0, atol=5e-5)
+
+
+def test_picture_fixture(reference: Reference, public_codeformer: CodeFormer, reading: Reading):
     """One of the fixture's four pictures, on which all parts act; benchmarks/codeformer.py has the other three."""
     arrays = reference.arrays("codeformer_512")
     with torch.no_grad():
-        reading = public.read(smooth(reference, "codeformer_512.x"))
-        np.testing.assert_allclose(reading.feature, arrays["lq_feat"], rtol=0, atol=5e-5)
-        np.testing.assert_allclose(reading.logits[:, :16], arrays["logits_first16"], rtol=0, atol=5e-5)
-        np.testing.assert_array_equal(reading.logits.argmax(-1), arrays["logits_argmax"])
-        chosen = public.quantize.look_up(reading.logits.argmax(-1))
-        taken = with_statistics_of(chosen, reading.feature)
-        np.testing.assert_allclose(chosen[:, :4], arrays["quant_feat_first4ch"], rtol=0, atol=0)
-        np.testing.assert_allclose(taken[:, :4], arrays["quant_feat_adain_first4ch"], rtol=0, atol=5e-5)
-        made = public.generate(reading, 0.5)
+        made = public_codeformer.generate(reading, 0.5)
     np.testing.assert_allclose((made * 2 - 1)[..., ::4, ::4], arrays["out_w0.5_adain1"], rtol=0, atol=1e-4)
 
 

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from reference import Reference
 
 from adapt.errors import UsageError
-from adapt.finetuning.codes import CodeObjective, code_feature, code_objective, code_token
+from adapt.finetuning.codes import Attempt, CodeObjective, code_feature, code_objective, code_token
 from adapt.finetuning.losses import l1
 from adapt.restorers.codeformer import PARTS, CodeFormer, Reading
 from adapt.restorers.vqgan import Codebook
-from adapt.settings import CodeFinetuneSettings, CodeFormerSettings
+from adapt.settings import CodeFinetuneSettings
 
 CODES = CodeFinetuneSettings(steps=1)
 PICTURES = CodeFinetuneSettings(
@@ -54,20 +54,28 @@ def test_losses_against_their_definitions(gen: torch.Generator):
         assert float(found) == pytest.approx(-sum(map(math.log, chances)) / 9)
 
 
-def test_finetune_losses_fixture(reference: Reference):
+def joined(attempts: list[Attempt]) -> Attempt:
+    """Attempts at single photos as one at all of them."""
+    readings = [attempt.reading for attempt in attempts]
+    logits, feature = (torch.cat([getattr(each, name) for each in readings]) for name in ("logits", "feature"))
+    return Attempt(Reading(logits, feature, {}), None)
+
+
+def test_finetune_losses_fixture(reference: Reference, public_codeformer: CodeFormer):
     """The public code's losses and gradients, with the codes it found.
 
-    The encoder goes forward only, but for its last convolution: backward too it would take a minute. The rest, and
-    the codes, are in benchmarks/codeformer.py.
+    The encoder goes forward only, but for its last convolution, and through one photo at a time: backward too it would
+    take a minute, and both at once take half as long again. The rest, and the codes, are in benchmarks/codeformer.py.
     """
     arrays, about = reference.arrays("codeformer_finetune_losses"), reference.json("codeformer_finetune_losses")
-    network = reference.fill.load(CodeFormer(CodeFormerSettings()).eval())
+    network = copy.deepcopy(public_codeformer)
     objective = code_objective(CODES, network, Known(network.quantize, arrays["idx_gt"]), l1)
     last = dict(network.named_parameters())["encoder.blocks.24.weight"]
     network.train_only(["transformer"])
     last.requires_grad_()
     photos = torch.from_numpy(reference.fill.smooth("codeformer_finetune_losses.lq", [2, 3, 512, 512]))
-    attempt = objective.module().train()(photos)
+    module = objective.module().train()
+    attempt = joined([module(photo[None]) for photo in photos])
     total, parts = objective.losses(attempt, photos, None)
     np.testing.assert_array_equal(attempt.reading.logits.argmax(-1), arrays["logits_argmax"])
     found = [parts["feature"].mean().item(), 0.5 * parts["token"].mean().item(), total.item()]
