@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from adapt import tasks
-from adapt.build import load_distance, load_restorer
+from adapt.build import load_distance
 from adapt.disk import write_json
 from adapt.errors import UsageError, VerificationError
 from adapt.evaluation.compare import evaluate_folder
@@ -27,7 +27,7 @@ from adapt.evaluation.report import Example, Report, write_report
 from adapt.evaluation.scores import Evaluation, difference
 from adapt.evaluation.sheets import write_sheet
 from adapt.evaluation.tables import markdown_table, text_table
-from adapt.finetuning.loop import Outcome
+from adapt.finetuning.outcome import Outcome
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos, refuse_overlap
@@ -56,12 +56,23 @@ class Silent:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run ended with: a table, a sentence, where page and model are, and what went wrong on the way."""
+    """What a run ended with.
+
+    Attributes:
+        table, verdict: what was measured, and the outcome in a sentence.
+        warning: what speaks against trusting it; empty where nothing does.
+        page, model: where they are.
+        resized: how many photos were brought to the networks' size first.
+        problems: what went wrong on the way.
+        evaluations: rows of the table.
+    """
 
     table: str
     verdict: str
+    warning: str
     page: Path
     model: Path
+    resized: int
     problems: list[str]
     evaluations: dict[str, Evaluation]
 
@@ -96,6 +107,7 @@ def run(
     restorer: str | None = None,
     truth: Path | None = None,
     real: Path | None = None,
+    replay: Path | None = None,
     overrides: Sequence[str] = (),
     limit: int | None = None,
     device: str = "auto",
@@ -110,9 +122,12 @@ def run(
         photos: folder of aligned faces.
         out: everything ends here.
         recipe, method: finetune and targets recipes, by name or file.
-        pack, restorer: as `adapt.tasks.generate_targets`.
+        pack: as `adapt.tasks.generate_targets`.
+        restorer: what everything starts from: it guides the targets, and is fine-tuned. Where None, the pack's own, or
+            its CodeFormer where the finetune recipe's objective is codes.
         truth: clean originals of the same names, for the table alone; no step before the table reads them.
         real: sharp faces for the discriminator.
+        replay: clean faces to mix in, as `adapt.tasks.finetune`.
         overrides: `targets.KEY=VALUE` and `finetune.KEY=VALUE`.
         limit: only the first so many photos.
         device: auto, cpu, cuda, ...
@@ -121,13 +136,15 @@ def run(
         title, notes: for the page.
 
     Raises:
-        UsageError: no photos, or an `out` with other files.
+        UsageError: no photos, an `out` with other files, or a pack without what the finetune recipe starts from.
     """
     refuse_overlap(photos, out)
     if overwrite and (out / "targets" / "store.json").exists():
         shutil.rmtree(out)
     split = split_overrides(overrides)
-    base = restorer or pack
+    find_photos(photos, limit)
+    beginning = tasks.begin_finetune(recipe, pack=pack, restorer=restorer, replay=replay, overrides=split["finetune"])
+    base, size = beginning.name, beginning.restorer.size
 
     line = progress("1/5 targets")
     summary = tasks.generate_targets(
@@ -135,7 +152,7 @@ def run(
         out / "targets",
         method=method,
         pack=pack,
-        restorer=restorer,
+        restorer=base,
         overrides=split["targets"],
         limit=limit,
         device=device,
@@ -149,15 +166,15 @@ def run(
         out / "finetune",
         recipe=recipe,
         pack=pack,
-        restorer=restorer,
+        restorer=base,
         real=real,
+        replay=replay,
         overrides=split["finetune"],
         on_step=lambda done, total, values: line2(done, total, tasks.describe(values)),
         on_samples=sample_writer(out / "finetune"),
     )
 
     line3 = progress("3/5 restoring")
-    size = load_restorer(base).size
     restore_folder(Identity(size), photos, out / "photos", digest=f"identity {size}", limit=limit)
     for model, name in ((base, "base"), (str(out / "finetune"), "restored")):
         fresh = name == "restored" and _stale(out / "restored", tasks.weights_digest(model))
@@ -192,14 +209,23 @@ def run(
         problems=problems + failed,
         settings=(out / "finetune" / "recipe.yaml").read_text(encoding="utf-8"),
         versions=versions(),
-        notes=[*notes, *([resized] if summary.resized else [])],
+        notes=[*notes, *([resized] if summary.resized else []), *([outcome.warning] if outcome.warning else [])],
     )
     write_report(out / "report.html", report)
 
     line5 = progress("5/5 exporting")
     model = _export(out, base, outcome, evaluations)
     line5(1, 1)
-    return Result(text_table(evaluations), verdict, out / "report.html", model, failed, evaluations)
+    return Result(
+        table=text_table(evaluations),
+        verdict=verdict,
+        warning=outcome.warning,
+        page=out / "report.html",
+        model=model,
+        resized=summary.resized,
+        problems=failed,
+        evaluations=evaluations,
+    )
 
 
 def split_overrides(overrides: Sequence[str]) -> dict[str, list[str]]:
@@ -277,7 +303,7 @@ def _export_bundle(
         "started from": base,
         "weights sha256": best,
         "photos": outcome.trained + outcome.held_back,
-        "outcome": outcome.verdict,
+        "outcome": " ".join(filter(None, (outcome.verdict, outcome.warning))),
     }
     files = find_photos(out / "photos", CHECKED_PHOTOS)
     tasks.export(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,11 +16,15 @@ from adapt.cli.options import (
     Overwrite,
     PackName,
     Photos,
+    Replay,
     RestorerName,
     Threads,
     use_threads,
 )
-from adapt.cli.printing import Lines, end
+from adapt.cli.printing import Lines, end, say_resized, say_warning
+
+if TYPE_CHECKING:
+    from adapt.pipeline import Result
 
 
 def run(
@@ -33,6 +37,7 @@ def run(
     restorer: RestorerName = None,
     truth: Annotated[Path | None, typer.Option("--truth", help="Clean originals, for the table alone.")] = None,
     real: Annotated[Path | None, typer.Option("--real", help="Sharp faces for the discriminator.")] = None,
+    replay: Replay = None,
     limit: Limit = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -54,13 +59,14 @@ def run(
         restorer=restorer,
         truth=truth,
         real=real,
+        replay=replay,
         overrides=overrides or [],
         limit=limit,
         device=device,
         overwrite=overwrite,
         progress=Lines,
     )
-    _print_result(result.table, result.verdict, result.page, result.model, result.problems)
+    _print_result(result)
 
 
 def demo(
@@ -71,13 +77,15 @@ def demo(
     from adapt.demo import run_demo
 
     result = run_demo(out, progress=Lines, overwrite=overwrite)
-    _print_result(result.table, result.verdict, result.page, result.model, result.problems)
+    _print_result(result)
 
 
-def _print_result(table: str, verdict: str, page: Path, model: Path, problems: list[str]) -> None:
-    print(table)
-    print(verdict)
-    print(f"Result page: {page}\nModel: {model}")
-    for problem in problems:
+def _print_result(result: Result) -> None:
+    print(result.table)
+    print(result.verdict)
+    say_warning(result.warning)
+    say_resized(result.resized)
+    print(f"Result page: {result.page}\nModel: {result.model}")
+    for problem in result.problems:
         print(f"  {problem}", file=sys.stderr)
-    end(len(problems))
+    end(len(result.problems))

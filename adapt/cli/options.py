@@ -19,6 +19,14 @@ RestorerName = Annotated[
     str | None,
     typer.Option("--restorer", help="Checkpoint, run, PACK or PACK/RESTORER.", show_default="the pack's own"),
 ]
+Replay = Annotated[
+    Path | None,
+    typer.Option(
+        "--replay",
+        help="Clean faces: pairs of them, damaged anew, are mixed in (replay.share) against forgetting.",
+        show_default="none are mixed in",
+    ),
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings over those of the recipe.")
 ]

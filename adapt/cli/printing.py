@@ -54,6 +54,12 @@ def say_resized(count: int) -> None:
         print(f"{count} {'photo was' if count == 1 else 'photos were'} resized to the model's size")
 
 
+def say_warning(warning: str) -> None:
+    """What speaks against trusting an outcome, if anything does."""
+    if warning:
+        print(f"Warning: {warning}")
+
+
 def end(failed: int) -> None:
     """Leave with an exit code of its own where photos failed."""
     if failed:

@@ -13,12 +13,13 @@ from adapt.cli.options import (
     Overrides,
     Overwrite,
     PackName,
+    Replay,
     RestorerName,
     Threads,
     as_overrides,
     use_threads,
 )
-from adapt.cli.printing import Lines, say_resized
+from adapt.cli.printing import Lines, say_resized, say_warning
 
 
 def finetune(
@@ -33,6 +34,7 @@ def finetune(
         Path | None,
         typer.Option("--real", help="Sharp faces for the discriminator.", show_default="the targets, unpaired"),
     ] = None,
+    replay: Replay = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, show_default=FROM_RECIPE)] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, show_default=FROM_RECIPE)] = None,
     threads: Threads = None,
@@ -53,12 +55,15 @@ def finetune(
         pack=pack,
         restorer=restorer,
         real=real,
+        replay=replay,
         overrides=as_overrides({"steps": steps, "seed": seed}, overrides),
         overwrite=overwrite,
+        on_warning=lambda warning: lines.note(f"Warning: {warning}"),
         on_step=lambda done, total, values: lines(done, total, describe(values)),
         on_samples=sample_writer(out),
     )
     print(outcome.verdict)
+    say_warning(outcome.warning)
     say_resized(outcome.resized)
 
 

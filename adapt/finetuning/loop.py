@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,8 @@ from adapt.finetuning.data import Pictures, Split
 from adapt.finetuning.discriminator import UNetDiscriminator
 from adapt.finetuning.losses import Distance, tells_apart
 from adapt.finetuning.objectives import OBJECTIVES, Objective
+from adapt.finetuning.outcome import Outcome, few_photos
+from adapt.finetuning.replay import Replay
 from adapt.finetuning.state import State
 from adapt.intervals import Interval, mean_interval
 from adapt.restorers.base import Restorer
@@ -29,45 +30,6 @@ SAMPLE_ROWS = 8
 LOG_EVERY = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a fine-tuning ended.
-
-    Attributes:
-        improved: whether the adapted weights beat those it started from on the held-back photos.
-        best_step: the step of the weights in `best.safetensors`; 0 means the start.
-        base, best: the scores of both, by part.
-        gain: by how much the score fell on each held-back photo, or None where nothing was gained. It flatters a
-            little: the same photos chose the step.
-        trained, held_back: numbers of photos.
-        resized: how many of both were brought to the network's size first.
-    """
-
-    improved: bool
-    best_step: int
-    base: dict[str, float]
-    best: dict[str, float]
-    gain: Interval | None
-    trained: int
-    held_back: int
-    resized: int
-
-    @property
-    def verdict(self) -> str:
-        """One sentence for the user."""
-        if not self.improved or self.gain is None:
-            return (
-                "The adapted model is not better than the one it started from on the held-back photos;"
-                " best.safetensors holds the old weights."
-            )
-        parts = ", ".join(f"{name} {self.base[name]:.4f} -> {self.best[name]:.4f}" for name in ("l1", "perceptual"))
-        doubt = "" if self.gain.decided else ", so it may be chance"
-        return (
-            f"Adapted: step {self.best_step} is the best on {self.held_back} held-back photos ({parts}); the score"
-            f" falls by {self.gain.mean:.4f} ({self.gain.shown('.4f')}{doubt})."
-        )
-
-
 def finetune(
     restorer: Restorer,
     train: Split,
@@ -78,6 +40,7 @@ def finetune(
     run: Run,
     teacher: Teacher | None = None,
     real: Pictures | None = None,
+    replay: Replay | None = None,
     on_step: OnStep | None = None,
     on_samples: OnSamples | None = None,
     max_steps: int | None = None,
@@ -93,6 +56,7 @@ def finetune(
         teacher: what gives the codes of targets, where the recipe's objective is codes.
         real: sharp faces for the discriminator; the accepted targets themselves, unpaired, where None. DT-BFR takes
             70,000 FFHQ photographs.
+        replay: pairs of clean faces to mix in; none where None. They are no photos that could be held back.
         on_step: called with step, steps and losses.
         on_samples: called with step, ids and rows (photo, base, adapted, target) at every evaluation.
         max_steps: stop, resumably, after so many steps of this call.
@@ -137,7 +101,11 @@ def finetune(
     for step in range(state.step, stop):
         generator = step_generator(settings.seed, step, rank)
         chosen = batch_indices(settings.seed, step * world + rank, settings.batch, len(train.ids))
-        photos, targets = _mirrored(train, chosen, settings.flips, generator)
+        photos, targets = train.photos.batch(chosen), train.any_targets(chosen, generator)
+        if replay is not None:
+            photos, targets = replay.mix(photos, targets, generator)
+        if settings.flips:
+            photos, targets = _mirrored(photos, targets, generator)
         photos, targets = photos.to(device), targets.to(device)
         for group in optimizer.param_groups:
             group["lr"] = cosine(step, settings.steps, settings.learning_rate, settings.final_learning_rate)
@@ -189,6 +157,7 @@ def finetune(
         trained=len(train.ids),
         held_back=len(held.ids),
         resized=resized,
+        warning=few_photos(settings, len(train.ids) + len(held.ids)),
     )
 
 
@@ -209,14 +178,9 @@ def _fresh(restorer: Restorer, settings: TuningSettings) -> State:
     )
 
 
-def _mirrored(
-    split: Split, chosen: Sequence[int], flips: bool, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def _mirrored(photos: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """A batch of pairs, each mirrored or not as a whole."""
-    photos, targets = split.photos.batch(chosen), split.any_targets(chosen, generator)
-    if not flips:
-        return photos, targets
-    turned = (torch.rand(len(chosen), generator=generator) < 0.5).view(-1, 1, 1, 1)
+    turned = (torch.rand(len(photos), generator=generator) < 0.5).view(-1, 1, 1, 1)
     return torch.where(turned, photos.flip(-1), photos), torch.where(turned, targets.flip(-1), targets)
 
 

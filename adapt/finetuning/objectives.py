@@ -87,6 +87,20 @@ class ImageObjective:
         return {**parts, "total": total}
 
 
+def network_with_codes(restorer: Restorer) -> CodeFormer:
+    """The network of a restorer that predicts codes.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if not isinstance(restorer.network, CodeFormer):
+        raise UsageError(
+            f"{restorer.name}: a {restorer.architecture} predicts no codes; a recipe with `objective: codes` needs a"
+            " codeformer, and one with `objective: image` takes any restorer"
+        )
+    return restorer.network
+
+
 def _image(settings: FinetuneSettings, restorer: Restorer, distance: Distance, _: Teacher | None) -> ImageObjective:
     return ImageObjective(settings, restorer.network, distance)
 
@@ -94,14 +108,10 @@ def _image(settings: FinetuneSettings, restorer: Restorer, distance: Distance, _
 def _codes(
     settings: CodeFinetuneSettings, restorer: Restorer, distance: Distance, teacher: Teacher | None
 ) -> CodeObjective:
-    if not isinstance(restorer.network, CodeFormer):
-        raise UsageError(
-            f"{restorer.name}: a {restorer.architecture} predicts no codes; a recipe with `objective: codes` needs a"
-            " codeformer, and one with `objective: image` takes any restorer"
-        )
+    network = network_with_codes(restorer)
     if teacher is None:
         raise UsageError(f"{restorer.name}: `objective: codes` needs a teacher, which gives the codes of the targets")
-    return code_objective(settings, restorer.network, teacher, distance)
+    return code_objective(settings, network, teacher, distance)
 
 
 # Each of: its settings, the restorer, the perceptual distance, and a teacher where there is one.

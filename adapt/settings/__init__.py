@@ -9,7 +9,13 @@ from adapt.settings.base import Settings, Timestep, Weight
 from adapt.settings.blur import AdjusterSettings, BlurEstimatorSettings, StartStepsSettings
 from adapt.settings.codeformer import CodebookSettings, CodePredictorSettings, FusionSettings
 from adapt.settings.damage import BlindSettings, DegradeSettings
-from adapt.settings.finetuning import CodeFinetuneSettings, DiscriminatorSettings, FinetuneSettings, TuningSettings
+from adapt.settings.finetuning import (
+    CodeFinetuneSettings,
+    DiscriminatorSettings,
+    FinetuneSettings,
+    ReplaySettings,
+    TuningSettings,
+)
 from adapt.settings.networks import (
     AdjusterNetworkSettings,
     BlurNetworkSettings,
@@ -50,6 +56,7 @@ __all__ = [
     "PerceptualSettings",
     "PriorPhase",
     "PriorSettings",
+    "ReplaySettings",
     "RestorerSettings",
     "Settings",
     "StartStepsSettings",

@@ -16,6 +16,13 @@ class DiscriminatorSettings(Settings):
     learning_rate: PositiveFloat = 2e-5
 
 
+class ReplaySettings(Settings):
+    """Source replay: pairs of clean faces, damaged as the restorer's first training did, among those of the batches."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.25, description="of the pairs of a batch, on average")
+    degradation: str = Field(default="blind", description="name or file of the recipe of damage")
+
+
 class TuningSettings(Settings):
     """What every fine-tuning shares; the losses are those on pictures, DT-BFR Eq. (6)-(8)."""
 
@@ -32,6 +39,9 @@ class TuningSettings(Settings):
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.999, description="decay per step; 0 switches it off")
     flips: bool = Field(default=True, description="mirror half of the pairs")
+    replay: ReplaySettings | None = Field(
+        default=None, description="mix in pairs of clean faces, from the folder of --replay; left out, none"
+    )
     holdout: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.1, description="share of photos kept back for `best`"
     )
@@ -39,6 +49,11 @@ class TuningSettings(Settings):
         default=500, description="steps between evaluations, checkpoints and sample sheets"
     )
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def learns_codes(self) -> bool:
+        """Whether what is learnt is the choice of codes, and not what a picture looks like."""
+        return False
 
 
 class FinetuneSettings(TuningSettings):
@@ -71,6 +86,11 @@ class CodeFinetuneSettings(TuningSettings):
     perceptual: Weight = 0.0
     adversarial: Weight = 0.0
     fidelity: Annotated[float, Field(ge=0, le=1)] = Field(default=1.0, description="w of the pictures trained on")
+
+    @property
+    def learns_codes(self) -> bool:
+        """Whether what is learnt is the choice of codes, and not what a picture looks like."""
+        return True
 
     @model_validator(mode="after")
     def _losses_have_what_they_train(self) -> CodeFinetuneSettings:
