@@ -36,7 +36,7 @@ def one_colour(image: Tensor, red: float, blue: float) -> Tensor:
     return (image * weights).sum(0, keepdim=True).expand_as(image).contiguous()
 
 
-def faded(image: Tensor, cyan: float, magenta: float, yellow: float, stain: float) -> Tensor:
+def faded(image: Tensor, *, cyan: float, magenta: float, yellow: float, stain: float) -> Tensor:
     """A colour print whose dyes have faded, on paper that has yellowed.
 
     Density, the logarithm of the light that a print swallows, is in proportion to its dye, so each layer's density is
@@ -84,7 +84,7 @@ def few_levels(image: Tensor, levels: int) -> Tensor:
 # ---------------------------------------------------------------- lines and dots
 
 
-def scan_lines(image: Tensor, period: float, depth: float, phase: float) -> Tensor:
+def scan_lines(image: Tensor, *, period: float, depth: float, phase: float) -> Tensor:
     """Dark lines across, as between the rows of a tube: light times 1 - depth in the middle of each gap.
 
     Args:
@@ -104,7 +104,7 @@ def scan_lines(image: Tensor, period: float, depth: float, phase: float) -> Tens
     return to_tone(to_linear(image, "srgb") * (1 - depth * dark).to(image)[:, None], "srgb")
 
 
-def halftone(image: Tensor, period: float, angle: float, phase: tuple[float, float], coloured: bool) -> Tensor:
+def halftone(image: Tensor, *, period: float, angle: float, phase: tuple[float, float], coloured: bool) -> Tensor:
     """Printed in dots of one size of grid and many sizes of ink; their area gives each tone its light.
 
     Args:
@@ -149,15 +149,15 @@ def _screened(light: Tensor, period: float, angle: float, phase: tuple[float, fl
 # ---------------------------------------------------------------- scratches and dust
 
 
-def scratched(image: Tensor, count: int, width: float, tone: float, seed: int, *, upright: bool) -> Tensor:
+def scratched(image: Tensor, seed: int, *, count: int, width: float, tone: float, upright: bool) -> Tensor:
     """Scratches: long thin lines, waving a little, here and there interrupted.
 
     Args:
         image: (3, H, W) in [0, 1].
+        seed: of their places.
         count: how many.
         width: of each in pixels, varied by half.
         tone: what is at the bottom of a scratch: 1 the white of bare paper, 0 black.
-        seed: of their places.
         upright: along the running film, within 3 degrees; otherwise in all directions, and shorter.
     """
     check_one(image, "scratches")
@@ -184,15 +184,15 @@ def scratched(image: Tensor, count: int, width: float, tone: float, seed: int, *
     return _laid_over(image, cover, tone)
 
 
-def dusty(image: Tensor, count: int, radius: float, tone: float, seed: int) -> Tensor:
+def dusty(image: Tensor, seed: int, *, count: int, radius: float, tone: float) -> Tensor:
     """Dust: small ragged specks.
 
     Args:
         image: (3, H, W) in [0, 1].
+        seed: of their places and shapes.
         count: how many.
         radius: in pixels of the largest; most are far smaller.
         tone: 1 the white that dust on a negative leaves, 0 the black of dust on the print.
-        seed: of their places and shapes.
     """
     check_one(image, "dust")
     generator = torch.Generator().manual_seed(seed)

@@ -95,8 +95,7 @@ class Fading(Piece):
     def apply(self, image: Tensor, parameters: Parameters) -> Tensor:
         from degradations.archive import faded
 
-        dyes = (parameters["cyan"], parameters["magenta"], parameters["yellow"])
-        return faded(image, *dyes, parameters["stain"])
+        return faded(image, **{key: parameters[key] for key in ("cyan", "magenta", "yellow", "stain")})
 
 
 class Sepia(Piece):
@@ -140,8 +139,13 @@ class Halftone(Piece):
         from degradations.archive import halftone
 
         across, along = parameters["phase"]
-        angle = math.radians(parameters["angle"])
-        return halftone(image, parameters["period"], angle, (across, along), coloured=parameters["coloured"])
+        return halftone(
+            image,
+            period=parameters["period"],
+            angle=math.radians(parameters["angle"]),
+            phase=(across, along),
+            coloured=parameters["coloured"],
+        )
 
 
 class Scratches(Piece):
@@ -170,8 +174,7 @@ class Scratches(Piece):
     def apply(self, image: Tensor, parameters: Parameters) -> Tensor:
         from degradations.archive import scratched
 
-        drawn = [parameters[key] for key in ("count", "width", "tone", "seed")]
-        return scratched(image, *drawn, upright=parameters["upright"])
+        return scratched(image, **{key: parameters[key] for key in ("seed", "count", "width", "tone", "upright")})
 
 
 class Dust(Piece):
@@ -198,7 +201,7 @@ class Dust(Piece):
     def apply(self, image: Tensor, parameters: Parameters) -> Tensor:
         from degradations.archive import dusty
 
-        return dusty(image, *[parameters[key] for key in ("count", "radius", "tone", "seed")])
+        return dusty(image, **{key: parameters[key] for key in ("seed", "count", "radius", "tone")})
 
 
 class ScanLines(Piece):
@@ -219,7 +222,7 @@ class ScanLines(Piece):
     def apply(self, image: Tensor, parameters: Parameters) -> Tensor:
         from degradations.archive import scan_lines
 
-        return scan_lines(image, *[parameters[key] for key in ("period", "depth", "phase")])
+        return scan_lines(image, **{key: parameters[key] for key in ("period", "depth", "phase")})
 
 
 class Banding(Piece):

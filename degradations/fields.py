@@ -44,15 +44,15 @@ def smooth_field(shape: tuple[int, int], length: float, seed: int, *, count: int
     return (down @ noise @ across.T)[:, : shape[0], : shape[1]].float()
 
 
-def smooth_mask(shape: tuple[int, int], length: float, share: float, softness: float, seed: int) -> Tensor:
+def smooth_mask(shape: tuple[int, int], seed: int, *, length: float, share: float, softness: float) -> Tensor:
     """A mask (H, W) in [0, 1] of soft-edged patches of about `length` pixels that cover about `share` of the picture.
 
     Args:
         shape: height and width.
+        seed: of the field.
         length: as in `smooth_field`.
         share: of the area, in [0, 1]: the mean of the mask comes close to it.
         softness: width of the edges, in standard deviations of the field; 0 is a hard edge.
-        seed: of the field.
     """
     field = smooth_field(shape, length, seed)[0]
     ordered = field.flatten().sort().values

@@ -138,8 +138,8 @@ class Mixed(Piece):
     def apply(self, image: Tensor, parameters: Parameters) -> Tensor:
         from degradations.fields import smooth_mask
 
-        settings = [parameters[key] for key in ("length", "share", "softness", "seed")]
-        mask = smooth_mask((image.shape[1], image.shape[2]), *settings).to(image)
+        settings = {key: parameters[key] for key in ("seed", "length", "share", "softness")}
+        mask = smooth_mask((image.shape[1], image.shape[2]), **settings).to(image)
         first = apply_all(image, self.first, parameters["first"])
         second = apply_all(image, self.second, parameters["second"])
         return second + mask * (first - second)

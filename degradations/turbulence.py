@@ -13,7 +13,7 @@ from degradations.kernels import gaussian_blur
 
 
 def turbulent(
-    image: Tensor, tilt: float, length: float, blur: tuple[float, float], seed: int, *, shake: tuple[float, float]
+    image: Tensor, seed: int, *, tilt: float, length: float, blur: tuple[float, float], shake: tuple[float, float]
 ) -> Tensor:
     """One frame through turbulent air: (3, H, W) in [0, 1].
 
@@ -22,10 +22,10 @@ def turbulent(
 
     Args:
         image: (3, H, W) in [0, 1].
+        seed: of the fields.
         tilt: standard deviation of the shift in pixels, along each axis.
         length: over which neighbouring shifts stay alike, in pixels (see `smooth_field`).
         blur: standard deviation of the Gaussian in the calmest and in the most troubled patches, pixels.
-        seed: of the fields.
         shake: shift of the whole picture in pixels, down and to the right.
 
     Source: Chan 2022 (arXiv:2207.06377): tilt, then blur, is the right order. Differs: the shifts are Gaussian-

@@ -58,9 +58,9 @@ class Turbulence(Piece):
         down, right = parameters["shake"]
         return turbulent(
             image,
-            parameters["tilt"],
-            parameters["length"],
-            (calm, troubled),
             parameters["seed"],
+            tilt=parameters["tilt"],
+            length=parameters["length"],
+            blur=(calm, troubled),
             shake=(down, right),
         )

@@ -326,9 +326,10 @@ def test_smooth_fields_are_normal_with_the_correlation_they_promise(length: floa
 
 def test_masks_cover_their_share_with_edges_as_soft_as_asked() -> None:
     for share in (0.0, 0.2, 0.7, 1.0):
-        assert float(smooth_mask((90, 70), 6, share, 0.4, 8).mean()) == pytest.approx(share, abs=0.05)
-    assert set(smooth_mask((30, 20), 4, 0.5, 0.0, 8).unique().tolist()) <= {0.0, 0.5, 1.0}
-    soft = smooth_mask((90, 70), 6, 0.5, 1.0, 8)
+        mask = smooth_mask((90, 70), 8, length=6, share=share, softness=0.4)
+        assert float(mask.mean()) == pytest.approx(share, abs=0.05)
+    assert set(smooth_mask((30, 20), 8, length=4, share=0.5, softness=0).unique().tolist()) <= {0.0, 0.5, 1.0}
+    soft = smooth_mask((90, 70), 8, length=6, share=0.5, softness=1)
     assert float(((soft > 0) & (soft < 1)).float().mean()) == pytest.approx(0.383, abs=0.08)  # P(|N(0, 1)| < 0.5)
 
 
@@ -497,11 +498,10 @@ def test_fading_takes_density_away() -> None:
     light = to_linear(image, "srgb")
     expected = torch.stack([light[0].sqrt(), light[1], light[2] ** 0.25 * 10**-0.2])
     expected[1] *= 10 ** (-0.2 / 3)
-    torch.testing.assert_close(
-        to_linear(archive.faded(image, 0.5, 1.0, 0.25, 0.2), "srgb"), expected, rtol=0, atol=1e-6
-    )
-    torch.testing.assert_close(archive.faded(image, 1, 1, 1, 0), image, rtol=0, atol=1e-6)
-    black = archive.faded(torch.zeros(3, 2, 2), 0.5, 0.5, 0.5, 0.0)
+    faded = archive.faded(image, cyan=0.5, magenta=1, yellow=0.25, stain=0.2)
+    torch.testing.assert_close(to_linear(faded, "srgb"), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(archive.faded(image, cyan=1, magenta=1, yellow=1, stain=0), image, rtol=0, atol=1e-6)
+    black = archive.faded(torch.zeros(3, 2, 2), cyan=0.5, magenta=0.5, yellow=0.5, stain=0)
     assert to_linear(black, "srgb").unique().tolist() == pytest.approx([10 ** (-archive.BLACK_DENSITY / 2)], rel=1e-4)
 
 
@@ -525,7 +525,7 @@ def test_banding_leaves_so_many_levels() -> None:
 @pytest.mark.parametrize("coloured", [False, True])
 def test_dots_of_ink_have_the_light_of_the_tone(tone: float, coloured: bool) -> None:
     flat = torch.full((3, 120, 120), tone, dtype=torch.float64)
-    printed = archive.halftone(flat, 5.0, 0.6, (0.2, 0.7), coloured)
+    printed = archive.halftone(flat, period=5, angle=0.6, phase=(0.2, 0.7), coloured=coloured)
     light = to_linear(printed, "srgb").mean((1, 2)).tolist()
     assert light == pytest.approx([float(to_linear(flat, "srgb")[0, 0, 0])] * 3, abs=0.01)
     assert float(printed.max() - printed.min()) > 0.4
@@ -535,25 +535,26 @@ def test_dots_of_ink_have_the_light_of_the_tone(tone: float, coloured: bool) -> 
 def test_paper_white_and_full_ink_have_no_dots() -> None:
     for value in (0.0, 1.0):
         flat = torch.full((3, 20, 20), value)
-        torch.testing.assert_close(archive.halftone(flat, 4.0, 0.5, (0, 0), True), flat, rtol=0, atol=1e-6)
+        printed = archive.halftone(flat, period=4, angle=0.5, phase=(0, 0), coloured=True)
+        torch.testing.assert_close(printed, flat, rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match=r"halftone: expected a period of at least 2 pixels, got 1.5"):
-        archive.halftone(torch.rand(3, 8, 8), 1.5, 0.0, (0, 0), False)
+        archive.halftone(torch.rand(3, 8, 8), period=1.5, angle=0, phase=(0, 0), coloured=False)
 
 
 def test_scan_lines_take_half_their_depth_of_the_light() -> None:
     flat = torch.full((3, 120, 7), 0.6, dtype=torch.float64)
-    light = to_linear(archive.scan_lines(flat, 6.0, 0.4, 0.3), "srgb") / to_linear(flat, "srgb")
+    light = to_linear(archive.scan_lines(flat, period=6, depth=0.4, phase=0.3), "srgb") / to_linear(flat, "srgb")
     assert float(light.mean()) == pytest.approx(0.8, abs=1e-6)
     assert float(light.min()) >= 0.6 - 1e-6
     torch.testing.assert_close(light[:, 6:], light[:, :-6], rtol=0, atol=1e-9)
     with pytest.raises(ValueError, match=r"scan lines: expected a period of at least 2 pixels, got 1"):
-        archive.scan_lines(flat, 1.0, 0.4, 0.0)
+        archive.scan_lines(flat, period=1, depth=0.4, phase=0)
 
 
 def test_scratches_and_dust_cover_little_and_move_towards_their_tone() -> None:
     image = smooth_picture(120, 90) * 0.6 + 0.2
-    upright = archive.scratched(image, 4, 1.5, 1.0, 8, upright=True)
-    specks = archive.dusty(image, 40, 3.0, 0.0, 8)
+    upright = archive.scratched(image, 8, count=4, width=1.5, tone=1, upright=True)
+    specks = archive.dusty(image, 8, count=40, radius=3, tone=0)
     for change, most in ((upright - image, 0.15), (image - specks, 0.12)):
         assert float(change.min()) >= -1e-6
         assert float(change.max()) > 0.15
@@ -561,8 +562,8 @@ def test_scratches_and_dust_cover_little_and_move_towards_their_tone() -> None:
     lines = (upright - image).amax(0) > 0.05
     assert float(lines.any(1).float().mean()) > 0.5  # from top to bottom
     assert float(lines.any(0).float().mean()) < 0.5
-    assert torch.equal(archive.scratched(image, 0, 1.5, 1.0, 8, upright=False), image)
-    assert torch.equal(archive.dusty(image, 0, 3.0, 0.0, 8), image)
+    assert torch.equal(archive.scratched(image, 8, count=0, width=1.5, tone=1, upright=False), image)
+    assert torch.equal(archive.dusty(image, 8, count=0, radius=3, tone=0), image)
 
 
 # ---------------------------------------------------------------- turbulence
@@ -578,13 +579,13 @@ def test_warping_takes_each_pixel_from_where_the_light_comes_from() -> None:
 
 def test_turbulence_tilts_and_then_blurs() -> None:
     image = smooth_picture(64, 60).double()
-    calm = turbulent(image, 0.0, 8.0, (0.05, 0.05), 3, shake=(0.0, 0.0))
+    calm = turbulent(image, 3, tilt=0, length=8, blur=(0.05, 0.05), shake=(0.0, 0.0))
     torch.testing.assert_close(calm, image, rtol=0, atol=1e-6)
-    shaken = turbulent(image, 0.0, 8.0, (0.05, 0.05), 3, shake=(2.0, 0.0))
+    shaken = turbulent(image, 3, tilt=0, length=8, blur=(0.05, 0.05), shake=(2.0, 0.0))
     torch.testing.assert_close(shaken[:, :-2], image[:, 2:], rtol=0, atol=1e-6)
-    blurred = turbulent(image, 0.0, 8.0, (2.0, 2.0), 3, shake=(0.0, 0.0))
+    blurred = turbulent(image, 3, tilt=0, length=8, blur=(2.0, 2.0), shake=(0.0, 0.0))
     expected = to_tone(gaussian_blur(to_linear(image, "srgb"), 2.0, 2.0, 0.0), "srgb")
     torch.testing.assert_close(blurred, expected, rtol=0, atol=1e-6)
-    tilted = turbulent(image, 2.0, 8.0, (0.05, 0.05), 3, shake=(0.0, 0.0))
+    tilted = turbulent(image, 3, tilt=2, length=8, blur=(0.05, 0.05), shake=(0.0, 0.0))
     assert float((tilted - image).abs().mean()) > 0.01
     assert float(tilted.mean()) == pytest.approx(float(image.mean()), abs=0.03)
