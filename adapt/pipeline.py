@@ -250,16 +250,21 @@ def _stale(folder: Path, digest: str) -> bool:
 def _evaluate(
     out: Path, pack: str, truth: Path | None, size: int, line: ProgressLine
 ) -> dict[str, Evaluation]:
-    """The table's rows. With the truth: how near; without: how much changed, and how near the targets' features."""
+    """The table's rows. With the truth: how near; without: how much changed, and how near the targets' features.
+
+    A target is the first of a photo's draws that was accepted. KID takes no second one: draws of one photo resemble
+    each other, which would count as spread of the targets. Its reference shows the same people as the pictures that
+    are judged, so it compares rows of one table and nothing else.
+    """
     distance = load_distance(load_pack(pack))
     folders = {"photo": out / "photos", "pre-trained": out / "base", "adapted": out / "restored"}
-    accepted = accepted_targets(out / "targets")
+    targets = {id: paths[0] for id, paths in accepted_targets(out / "targets").items()}
     against: dict[str, Any] = {"photos": out / "photos"}
     if truth is not None:
         restore_folder(Identity(size), truth, out / "truth", digest=f"identity {size}")
         against["truth"] = out / "truth"
-    elif len(accepted) >= KID_FLOOR:
-        against["reference"] = out / "targets" / "images"
+    elif len(targets) >= KID_FLOOR:
+        against["reference"] = targets
     evaluations: dict[str, Evaluation] = {}
     for index, (name, folder) in enumerate(folders.items()):
         chosen = {key: value for key, value in against.items() if not (name == "photo" and key == "photos")}
@@ -267,7 +272,7 @@ def _evaluate(
             evaluations[name] = evaluate_folder(folder, distance=distance, **chosen)
         line(index + 1, len(folders) + 1)
     chosen = {key: value for key, value in against.items() if key != "reference"}
-    evaluations["target"] = evaluate_folder(out / "targets" / "images", distance=distance, **chosen)
+    evaluations["target"] = evaluate_folder(targets, distance=distance, **chosen)
     line(len(folders) + 1, len(folders) + 1)
     return {name: evaluations[name] for name in COLUMNS if name in evaluations}
 

@@ -12,6 +12,7 @@ import torch
 from reference import Reference
 from torch import Tensor
 
+from adapt import pipeline
 from adapt.errors import AdaptError, RangeError, ShapeError, UsageError
 from adapt.evaluation.compare import evaluate_folder, evaluate_images
 from adapt.evaluation.curves import loss_curves
@@ -21,6 +22,7 @@ from adapt.evaluation.scores import difference
 from adapt.evaluation.sheets import GAP, LABEL, contact_sheet, write_sheet
 from adapt.evaluation.tables import markdown_table, text_table
 from adapt.photos.files import write_image
+from adapt.targets.store import Record, TargetStore, picture_name
 
 
 class Distance:
@@ -288,6 +290,37 @@ def test_photos_and_reference_and_what_was_not_restored(tmp_path: Path):
     assert found.scores["low_frequency"].mean == found.scores["colour_shift"].mean == 0
     assert found.notes == ("1 of 13 pictures of photos not restored: extra",)
     assert [row["id"] for row in found.rows][:2] == ["sub/0", "sub/1"]
+
+
+def test_a_run_is_compared_with_the_first_accepted_target_of_each_photo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The gate refused the first draw of one photo and both of another; what it refused is still in the store."""
+    monkeypatch.setattr(pipeline, "load_distance", lambda pack: Distance())
+    draws = pictures(24, seed=1)
+    store = TargetStore(tmp_path / "targets", {})
+    for index, picture in enumerate(pictures(12)):
+        for name in ("photos", "base", "restored"):
+            write_image(tmp_path / name / f"{index:02}.png", picture)
+        for draw in range(2):
+            refused = (index, draw) in [(3, 0), (5, 0), (5, 1)]
+            target = picture_name(f"{index:02}", draw)
+            write_image(tmp_path / "targets" / target, draws[2 * index + draw])
+            store.add(Record(
+                id=f"{index:02}", draw=draw, photo="", photo_sha256="", target=target, target_sha256="",
+                status="rejected" if refused else "done", reason="flat" if refused else None,
+            ))
+    found = pipeline._evaluate(tmp_path, "tiny", None, 24, pipeline.Silent(""))
+    assert [row["id"] for row in found["target"].rows] == [f"{index:02}" for index in range(12) if index != 5]
+    by_hand = {f"{i:02}": tmp_path / "targets" / picture_name(f"{i:02}", int(i == 3)) for i in range(12) if i != 5}
+    for name in ("pre-trained", "adapted"):
+        expected = evaluate_folder(tmp_path / "base", reference=by_hand, distance=Distance())
+        assert found[name].scores["kid_reference"] == expected.scores["kid_reference"]
+    assert found["target"].scores["colour_shift"] == (
+        evaluate_folder(by_hand, photos=tmp_path / "photos", distance=None).scores["colour_shift"]
+    )
+    with pytest.raises(UsageError, match="0 files: expected pictures, found none"):
+        evaluate_folder({}, photos=tmp_path / "photos", distance=None)
 
 
 def test_protocols_tell_what_was_compared(folders: Path):

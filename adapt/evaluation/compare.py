@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,16 +17,19 @@ from adapt.images import check_image
 from adapt.photos.files import read_photo
 from adapt.photos.folder import find_photos
 
+Pictures = Path | Mapping[str, Path]
+"""A folder, whose pictures are called by their paths in it without suffix, or files by what they are called."""
+
 _BATCH: Final = 8
 _NAMED: Final = 5  # file names in a message
 
 
 def evaluate_folder(
-    restored: Path,
+    restored: Pictures,
     *,
     truth: Path | None = None,
     photos: Path | None = None,
-    reference: Path | None = None,
+    reference: Pictures | None = None,
     distance: Perceptual | None,
     match_statistics: bool = False,
     device: torch.device | str = "cpu",
@@ -38,8 +41,8 @@ def evaluate_folder(
     photos is a row of numbers and a feature vector for each.
 
     Args:
-        restored: the folder to judge. Every picture needs a partner of the same id (relative path without suffix)
-            and size in `truth` and `photos`; those may hold more, which is noted.
+        restored: the pictures to judge. Each needs a partner of the same id (relative path without suffix) and size
+            in `truth` and `photos`; those may hold more, which is noted.
         truth: what the pictures should be.
         photos: what they were restored from.
         reference: clean pictures of the same size and of other people or scenes.
@@ -53,17 +56,22 @@ def evaluate_folder(
         PhotoError: a picture that cannot be read.
     """
     if truth is None and photos is None and reference is None:
-        raise UsageError(f"{restored}: nothing to compare with; give the truth, the photos or a reference folder")
+        raise UsageError(
+            f"{_called(restored)}: nothing to compare with; give the truth, the photos or a reference folder"
+        )
     if reference is not None and distance is None:
-        raise UsageError(f"{reference}: a reference is compared by features, and no perceptual network was given")
+        raise UsageError(
+            f"{_called(reference)}: a reference is compared by features, and no perceptual network was given"
+        )
     found = _pictures(restored)
     tally = Tally(distance, match_statistics=match_statistics, device=device)
     sides = {"truth": truth, "photos": photos}
-    partners = {side: _partners(found, folder, restored, tally) for side, folder in sides.items() if folder is not None}
+    given = {side: folder for side, folder in sides.items() if folder is not None}
+    partners = {side: _partners(found, folder, _called(restored), tally) for side, folder in given.items()}
     references = {} if reference is None else _pictures(reference)
     if reference is not None and min(len(found), len(references)) < KID_FLOOR:
         raise UsageError(
-            f"{reference}: KID needs {KID_FLOOR} pictures or more on each side, got {len(found)} restored and"
+            f"{_called(reference)}: KID needs {KID_FLOOR} pictures or more on each side, got {len(found)} restored and"
             f" {len(references)} reference pictures"
         )
 
@@ -151,15 +159,19 @@ class _Size:
             )
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    """Files of a folder by id, in order of id."""
-    found = {photo.id: photo.path for photo in find_photos(folder)}
+def _pictures(source: Pictures) -> dict[str, Path]:
+    """Files by id, in order of id."""
+    found = {photo.id: photo.path for photo in find_photos(source)} if isinstance(source, Path) else source
     if not found:
-        raise UsageError(f"{folder}: expected pictures, found none")
+        raise UsageError(f"{_called(source)}: expected pictures, found none")
     return dict(sorted(found.items()))
 
 
-def _partners(found: dict[str, Path], folder: Path, restored: Path, tally: Tally) -> dict[str, Path]:
+def _called(source: Pictures) -> str:
+    return str(source) if isinstance(source, Path) else f"{len(source)} files"
+
+
+def _partners(found: dict[str, Path], folder: Path, restored: str, tally: Tally) -> dict[str, Path]:
     others = _pictures(folder)
     if missing := [name for name in found if name not in others]:
         raise UsageError(
