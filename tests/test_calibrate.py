@@ -40,22 +40,22 @@ def patches_of(mosaic: np.ndarray) -> Patches:
 
 
 @pytest.mark.parametrize(("row", "uneven"), [(0, 0), (1.5, 0.012)])
-def test_a_known_sensor_is_recovered(row: float, uneven: float):
-    """Photons counted by Poisson's law, textured and clipped fields among the flat ones: within 5 %."""
+def test_a_known_sensor_is_recovered(row: float, uneven: float, tmp_path: Path):
+    """A RAW file of 2 megapixels, photons counted by Poisson's law, textured and clipped fields among the flat ones:
+    what the profile says of each site is within 5 %."""
     generator = seeded(1)
-    mosaic = sensor(scene(generator), generator, slope=SLOPE, dark=DARK, row=row, uneven=uneven)
-    patches = patches_of(mosaic)
-    assert patches.clipped.sum() > 30
-    fit = fit_noise(patches, generator)
-    assert fit.lines[:, 0] == pytest.approx(SLOPE, rel=0.05)
-    assert fit.lines[:, 1] == pytest.approx(DARK, rel=0.10), "each site's own: a standard error of 3 %"
-    assert np.mean(fit.lines[:, 1] / DARK) == pytest.approx(1, abs=0.05)
-    assert fit.row == pytest.approx(row, abs=0.15)
-    assert fit.uneven == pytest.approx(uneven, rel=0.25)
-    assert fit.shared == (False, False, False, False)
-    level = fit.level(100)
-    assert level.beta1 == pytest.approx(fit.lines[:, 0], rel=1e-3)
-    assert level.beta2 == pytest.approx(fit.lines[:, 1], rel=1e-3)
+    mosaic = sensor(scene(generator, step=200), generator, slope=SLOPE, dark=DARK, row=row, uneven=uneven)
+    result = calibrate([write_dng(tmp_path / "a.dng", mosaic, phase="BGGR", iso=100)], tmp_path / "a.json")
+    level = read_profile(tmp_path / "a.json").at_iso(100)
+    assert level.beta1 == pytest.approx(SLOPE, rel=0.05)
+    assert level.beta2 == pytest.approx(DARK, rel=0.05)
+    assert level.row == pytest.approx(row, rel=0.10), "a standard error of 4 %"
+    measured = result.levels[0]
+    assert measured.patches.clipped.sum() > 30
+    assert measured.fit.uneven == pytest.approx(uneven, rel=0.25)
+    assert measured.fit.shared == (False, False, False, False)
+    assert level.beta1 == pytest.approx(measured.fit.lines[:, 0], rel=1e-3)
+    assert level.beta2 == pytest.approx(measured.fit.lines[:, 1], rel=1e-3)
 
 
 def test_the_interval_holds_the_truth_and_is_narrow():
@@ -239,7 +239,15 @@ def test_the_command(
     assert "  G: variance = 0." in printed.out
     assert f"failed: {camera / 'broken.dng'}: " in printed.err
     assert read_profile(out).name == "pocket"
+    assert (tmp_path / "p.png").is_file(), "drawn beside the profile where --plot names no other place"
     assert [level.iso for level in read_profile(out).levels] == [50]
+
+
+def test_the_command_needs_no_more_than_the_files(camera: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert adapt(monkeypatch, "calibrate", camera / "low.dng") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["low.json", "low.png"]
+    assert adapt(monkeypatch, "calibrate", camera / "low.dng") == 2, "nothing is replaced unasked"
 
 
 # ---------------------------------------------------------------- real files

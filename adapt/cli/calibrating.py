@@ -13,8 +13,14 @@ from adapt.cli.printing import Lines, end
 
 def calibrate(
     files: Annotated[list[Path], typer.Argument(metavar="RAW...", help="RAW files of one camera, any ISO values.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The camera profile, JSON.")],
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the measurement into this PNG file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The camera profile, JSON.", show_default="here, named as the first RAW file"),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="The measurement as a drawing, PNG.", show_default="beside the profile"),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Of the profile.", show_default="its file's")] = None,
     iso: Annotated[float | None, typer.Option("--iso", help="ISO of files that do not say theirs.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
@@ -23,6 +29,8 @@ def calibrate(
     from adapt.calibrating import calibrate as measure
     from adapt.calibrating import describe
 
+    out = out or Path(f"{files[0].stem}.json")
+    plot = plot or out.with_suffix(".png")
     lines = Lines("reading")
     result = measure(
         files,
@@ -42,7 +50,7 @@ def calibrate(
         ):
             note = "  (that of all sites: too few flat patches of its own)" if shared else ""
             print(f"  {colour}: variance = {slope:.4g} x signal + {dark:.4g}{note}")
-    print(f"Profile: {out}" + (f"\nPlot: {plot}" if plot else ""))
+    print(f"Profile: {out}\nPlot: {plot}")
     for note in result.notes:
         print(f"  note: {note}", file=sys.stderr)
     for problem in result.problems:
