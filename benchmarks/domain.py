@@ -71,20 +71,21 @@ def adapt_to(
     """
     split = split_overrides(overrides)
     title = domain.name if work == domain else f"{domain.name}, {work.name}"
+    base = tasks.begin_finetune(recipe, pack=pack, overrides=split["finetune"]).name
     targets, training = Lines(f"{title}: targets"), Lines(f"{title}: fine-tuning")
     tasks.generate_targets(
-        domain / "adapt" / "lq", work / "targets", pack=pack, method=method,
+        domain / "adapt" / "lq", work / "targets", pack=pack, restorer=base, method=method,
         overrides=split["targets"], on_photo=lambda record, done, total: targets(done, total),
     )
     outcome = tasks.finetune(
-        domain / "adapt" / "lq", work / "targets", work / "finetune", pack=pack, recipe=recipe,
+        domain / "adapt" / "lq", work / "targets", work / "finetune", pack=pack, restorer=base, recipe=recipe,
         overrides=split["finetune"],
         on_step=lambda done, total, values: training(done, total, tasks.describe(values)),
         on_samples=sample_writer(work / "finetune"),
     )
     print(outcome.verdict)
     tasks.restore(str(work / "finetune"), domain / "test" / "lq", work / "adapted", overwrite=True)
-    tasks.restore(pack, domain / "test" / "lq", domain / "base", overwrite=True)
+    tasks.restore(base, domain / "test" / "lq", domain / "base", overwrite=True)
 
 
 def evaluate_targets(domain: Path, works: Mapping[str, Path], pack: Pack) -> dict[str, Evaluation]:
