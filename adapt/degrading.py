@@ -7,15 +7,13 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapt.digests import file_digest
-from adapt.disk import append_json_line, read_json_lines, write_json
+from adapt.digests import file_digest, is_unchanged
+from adapt.disk import append_json_line, claim_folder, read_json_lines
 from adapt.errors import PhotoError, UsageError
 from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
@@ -118,25 +116,13 @@ def _degrade_one(file: PhotoFile, out: Path, settings: DegradeSettings) -> dict[
 
 def _open(out: Path, settings: DegradeSettings, overwrite: bool) -> Path:
     """The folder's manifest; the folder must be new, or ours and of the same recipe."""
-    about, manifest = out / "degraded.json", out / "manifest.jsonl"
-    recipe = settings.model_dump(mode="json")
-    if overwrite and about.exists():
-        shutil.rmtree(out)
-    if about.exists():
-        if json.loads(about.read_text(encoding="utf-8"))["recipe"] != recipe:
-            raise UsageError(f"{out}: holds pictures of another recipe or seed; choose another folder, or --overwrite")
-    elif out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out}: expected a new folder or one of ours; it holds other files")
-    else:
-        write_json(about, {"recipe": recipe, "versions": versions()})
-    return manifest
+    about = {"recipe": settings.model_dump(mode="json"), "versions": versions()}
+    found = claim_folder(out, "degraded.json", about, ours="one of ours", overwrite=overwrite)
+    if found["recipe"] != about["recipe"]:
+        raise UsageError(f"{out}: holds pictures of another recipe or seed; choose another folder, or --overwrite")
+    return out / "manifest.jsonl"
 
 
 def _is_done(line: dict[str, Any] | None, sha256: str, out: Path) -> bool:
     """Whether the damaged picture is there and still what was written."""
-    return (
-        line is not None
-        and line["original_sha256"] == sha256
-        and (out / line["file"]).is_file()
-        and file_digest(out / line["file"]) == line["sha256"]
-    )
+    return line is not None and line["original_sha256"] == sha256 and is_unchanged(out / line["file"], line["sha256"])

@@ -14,6 +14,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def is_unchanged(path: Path, sha256: str | None) -> bool:
+    """Whether a file is there and its digest is that one."""
+    return path.is_file() and file_digest(path) == sha256
+
+
 def settings_digest(settings: Any) -> str:
     """sha256 of a JSON-like value, independent of key order and white space."""
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

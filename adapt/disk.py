@@ -1,12 +1,15 @@
-"""Writes that are whole or not there: to a sibling `.part`, flushed, then renamed."""
+"""Writes that are whole or not there: to a sibling `.part`, flushed, then renamed; and folders of outputs."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from adapt.errors import UsageError
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -54,3 +57,30 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         return []
     whole, _, _cut = path.read_text(encoding="utf-8").rpartition("\n")
     return [json.loads(line) for line in whole.splitlines() if line.strip()]
+
+
+def claim_folder(folder: Path, name: str, about: dict[str, Any], *, ours: str, overwrite: bool) -> dict[str, Any]:
+    """Take a folder for outputs: a new or empty one, or one of an earlier run, to go on with.
+
+    Args:
+        folder: made if it is missing.
+        name: the JSON file in it that says what its contents were made with; by it a folder of ours is known.
+        about: what a new one says.
+        ours: what a folder of ours is called in a message.
+        overwrite: empty the folder first, if it is ours.
+
+    Returns:
+        What the file says: `about`, or what an earlier run wrote, to be compared with.
+
+    Raises:
+        UsageError: the folder holds other files.
+    """
+    path = folder / name
+    if overwrite and path.exists():
+        shutil.rmtree(folder)
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder}: expected a new folder or {ours}; it holds other files")
+    write_json(path, about)
+    return about

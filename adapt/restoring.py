@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from adapt.digests import file_digest
-from adapt.disk import append_json_line, read_json_lines, write_json
+from adapt.digests import file_digest, is_unchanged
+from adapt.disk import append_json_line, claim_folder, read_json_lines
 from adapt.errors import PhotoError, UsageError
 from adapt.photos.files import write_image
 from adapt.photos.folder import find_photos, refuse_overlap
@@ -127,32 +126,18 @@ def restore_folder(
 
 def _open(out: Path, digest: str, fidelity: float | None, overwrite: bool) -> Path:
     """The folder's log; the folder must be new, or ours and of the same model and fidelity."""
-    about, log = out / "restored.json", out / "log.jsonl"
-    if overwrite and about.exists():
-        shutil.rmtree(out)
-    if about.exists():
-        import json
-
-        found = json.loads(about.read_text(encoding="utf-8"))
-        if found["model"] != digest:
-            raise UsageError(f"{out}: holds pictures of another model; choose another folder, or --overwrite")
-        if found.get("fidelity") != fidelity:
-            raise UsageError(
-                f"{out}: holds pictures of fidelity {found.get('fidelity')}, not {fidelity}; choose another folder, or"
-                " --overwrite"
-            )
-    elif out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out}: expected a new folder or one of ours; it holds other files")
-    else:
-        write_json(about, {"model": digest} if fidelity is None else {"model": digest, "fidelity": fidelity})
-    return log
+    about = {"model": digest} if fidelity is None else {"model": digest, "fidelity": fidelity}
+    found = claim_folder(out, "restored.json", about, ours="one of ours", overwrite=overwrite)
+    if found["model"] != digest:
+        raise UsageError(f"{out}: holds pictures of another model; choose another folder, or --overwrite")
+    if found.get("fidelity") != fidelity:
+        raise UsageError(
+            f"{out}: holds pictures of fidelity {found.get('fidelity')}, not {fidelity}; choose another folder, or"
+            " --overwrite"
+        )
+    return out / "log.jsonl"
 
 
 def _is_done(line: dict[str, Any] | None, sha256: str, path: Path) -> bool:
     """Whether the photo's picture is there and still what was written."""
-    return (
-        line is not None
-        and line["photo_sha256"] == sha256
-        and path.is_file()
-        and file_digest(path) == line["restored_sha256"]
-    )
+    return line is not None and line["photo_sha256"] == sha256 and is_unchanged(path, line["restored_sha256"])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from adapt.disk import append_json_line, read_json_lines, write_json, write_text
+from adapt.disk import append_json_line, claim_folder, read_json_lines, write_json, write_text
 from adapt.errors import UsageError
 
 LIBRARIES = ("torch", "torchvision", "numpy", "accelerate", "safetensors", "Pillow", "onnx", "onnxruntime")
@@ -50,21 +49,15 @@ class Run:
         self.digest = digest
         self.stopped: tuple[int, int] | None = None
         self.log_path = folder / "log.jsonl"
-        identity = folder / "run.json"
-        if overwrite and identity.exists():
-            shutil.rmtree(folder)
-        if identity.exists():
-            known = json.loads(identity.read_text(encoding="utf-8"))["digest"]
-            if known != digest:
-                raise UsageError(
-                    f"{folder}: holds a run with other settings, photos or weights; choose another folder,"
-                    " or --overwrite to start anew"
-                )
-        elif folder.exists() and any(folder.iterdir()):
-            raise UsageError(f"{folder}: expected an empty or new folder or a run of ours; it holds other files")
-        folder.mkdir(parents=True, exist_ok=True)
+        about = {"digest": digest, "versions": versions()}
+        known = claim_folder(folder, "run.json", about, ours="a run of ours", overwrite=overwrite)
+        if known["digest"] != digest:
+            raise UsageError(
+                f"{folder}: holds a run with other settings, photos or weights; choose another folder,"
+                " or --overwrite to start anew"
+            )
         write_text(folder / "recipe.yaml", recipe)
-        write_json(identity, {"digest": digest, "versions": versions()})
+        write_json(folder / "run.json", about)  # with the versions that it goes on with
         self._events: Any = None
 
     def __enter__(self) -> Run:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapt.digests import file_digest
+from adapt.digests import file_digest, is_unchanged
 from adapt.disk import write_json, write_text
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting import runner
@@ -164,7 +164,7 @@ class BundleModel:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"{folder}: not a bundle: its bundle.json cannot be read ({error!r})") from error
         path = folder / "model.onnx"
-        if not path.is_file() or file_digest(path) != expected:
+        if not is_unchanged(path, expected):
             raise WeightsError(f"{path}: is not the file that bundle.json names; export it again")
         self.name = str(folder)
         self._session = open_session(path, fastest_providers())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import yaml
 from pydantic import Field, PositiveInt, ValidationError
 
-from adapt.digests import file_digest, settings_digest
+from adapt.digests import file_digest, is_unchanged, settings_digest
 from adapt.disk import write_text
 from adapt.errors import UsageError, WeightsError
 from adapt.settings import Settings
@@ -107,7 +107,7 @@ class Pack:
         """
         file, expected = next(iter(self.network(name).files.items()))
         path = self.folder / file
-        if not path.is_file() or file_digest(path) != expected:
+        if not is_unchanged(path, expected):
             raise WeightsError(f"{path}: not the file that {self.folder / 'pack.yaml'} names; fetch the pack again")
         return path
 

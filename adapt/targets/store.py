@@ -7,15 +7,13 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from adapt.digests import file_digest
-from adapt.disk import append_json_line, read_json_lines, write_json
+from adapt.digests import is_unchanged
+from adapt.disk import append_json_line, claim_folder, read_json_lines
 from adapt.errors import UsageError
 from adapt.runs import versions
 
@@ -84,21 +82,14 @@ class TargetStore:
         self, folder: Path, identity: dict[str, Any], *, shard: tuple[int, int] = (0, 1), overwrite: bool = False
     ) -> None:
         self.folder = folder
-        about = folder / "store.json"
-        if overwrite and about.exists():
-            shutil.rmtree(folder)
-        if about.exists():
-            known = json.loads(about.read_text(encoding="utf-8"))["identity"]
-            differs = sorted(key for key in {*known, *identity} if known.get(key) != identity.get(key))
-            if differs:
-                raise UsageError(
-                    f"{folder}: holds targets made with another {', '.join(differs)};"
-                    " choose another folder, or --overwrite to start anew"
-                )
-        elif folder.exists() and any(folder.iterdir()):
-            raise UsageError(f"{folder}: expected a new folder or a target store; it holds other files")
-        else:
-            write_json(about, {"identity": identity, "versions": versions()})
+        about = {"identity": identity, "versions": versions()}
+        known = claim_folder(folder, "store.json", about, ours="a target store", overwrite=overwrite)["identity"]
+        differs = sorted(key for key in {*known, *identity} if known.get(key) != identity.get(key))
+        if differs:
+            raise UsageError(
+                f"{folder}: holds targets made with another {', '.join(differs)};"
+                " choose another folder, or --overwrite to start anew"
+            )
         index, count = shard
         name = "manifest.jsonl" if count == 1 else f"manifest-{index + 1}-of-{count}.jsonl"
         self.manifest = folder / name
@@ -119,8 +110,7 @@ class TargetStore:
     def _finished(self, record: Record | None, photo_sha256: str) -> bool:
         if record is None or record.status == "failed" or record.photo_sha256 != photo_sha256:
             return False
-        picture = self.folder / (record.target or "")
-        return picture.is_file() and file_digest(picture) == record.target_sha256
+        return is_unchanged(self.folder / (record.target or ""), record.target_sha256)
 
 
 def read_records(folder: Path) -> list[Record]:

@@ -1,0 +1,80 @@
+"""Writes and folders: whole or not there, ours or refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adapt.digests import file_digest, is_unchanged
+from adapt.disk import append_json_line, claim_folder, read_json_lines, write_atomic
+from adapt.errors import UsageError
+from adapt.runs import Run
+from adapt.targets.store import TargetStore
+
+
+def claim(folder: Path, about: dict[str, str], overwrite: bool = False) -> dict[str, str]:
+    return claim_folder(folder, "about.json", about, ours="one of ours", overwrite=overwrite)
+
+
+def test_a_folder_is_claimed_once_and_gone_on_with(tmp_path: Path):
+    folder = tmp_path / "deep" / "out"
+    assert claim(folder, {"model": "a"}) == {"model": "a"}
+    (folder / "picture.png").touch()
+    assert claim(folder, {"model": "b"}) == {"model": "a"}
+    assert json.loads((folder / "about.json").read_text()) == {"model": "a"}
+    assert claim(folder, {"model": "b"}, overwrite=True) == {"model": "b"}
+    assert [path.name for path in folder.iterdir()] == ["about.json"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, overwrite: bool):
+    (tmp_path / "letter.txt").touch()
+    with pytest.raises(UsageError, match="expected a new folder or one of ours; it holds other files"):
+        claim(tmp_path, {}, overwrite)
+    with pytest.raises(UsageError, match="expected a new folder or a run of ours; it holds other files"):
+        Run(tmp_path, recipe="", digest="", overwrite=overwrite)
+    with pytest.raises(UsageError, match="expected a new folder or a target store; it holds other files"):
+        TargetStore(tmp_path, {}, overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_an_empty_folder_may_be_claimed(tmp_path: Path):
+    assert claim(tmp_path, {"model": "a"}) == {"model": "a"}
+
+
+def test_a_file_is_unchanged_or_not(tmp_path: Path):
+    path = tmp_path / "a.png"
+    assert not is_unchanged(path, None)
+    path.write_bytes(b"one")
+    digest = file_digest(path)
+    assert is_unchanged(path, digest)
+    path.write_bytes(b"two")
+    assert not is_unchanged(path, digest)
+    assert not is_unchanged(tmp_path, digest)
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path):
+    path = tmp_path / "file"
+    write_atomic(path, lambda stream: stream.write(b"old"))
+
+    def half(stream: object) -> None:
+        stream.write(b"ne")  # pyright: ignore[reportAttributeAccessIssue]
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        write_atomic(path, half)
+    assert path.read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_line_that_a_crash_cut_short_is_dropped(tmp_path: Path):
+    path = tmp_path / "log.jsonl"
+    assert read_json_lines(path) == []
+    append_json_line(path, {"step": 1})
+    with path.open("a") as stream:
+        stream.write('{"step": 2')
+    assert read_json_lines(path) == [{"step": 1}]
+    append_json_line(path, {"step": 2})
+    assert read_json_lines(path) == [{"step": 1}, {"step": 2}]
