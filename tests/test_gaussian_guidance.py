@@ -17,7 +17,7 @@ from torch import Tensor
 from adapt.blur.adjuster import GuidanceAdjuster
 from adapt.blur.labels import std_limits
 from adapt.diffusion.prior import Prediction, Predictor
-from adapt.diffusion.sampler import Job, PhotoNoise, StepRecord, Walk, guided_sample, sample_together
+from adapt.diffusion.sampler import Job, Misfit, PhotoNoise, StepRecord, Walk, guided_sample, sample_together
 from adapt.diffusion.solvers import Ancestral, Ddim
 from adapt.diffusion.steps import Step, plan_from
 from adapt.errors import UsageError
@@ -153,10 +153,12 @@ def test_gradients_are_the_analytic_ones(weights: tuple[float, ...], gen: torch.
             residual = x0 @ kernel.T - guide
             expected += weight * 2 * residual @ kernel @ slope
             turned = x0 @ blur_matrix(std - index * less + wrong, derivative=True).T
-            moves[index] = weight * 2 * (residual * turned).sum()
+            wider = residual @ blur_matrix(math.sqrt(2 * (std - index * less + wrong) * 1e-7)).T  # by 1e-7 pixels
+            hidden = ((residual**2).sum() - (wider**2).sum()) / 1e-7
+            moves[index] = weight * (2 * (residual * turned).sum() + STEP.abar / 2 * hidden)
         np.testing.assert_allclose((x - sample)[photo].numpy().reshape(3, -1), expected, rtol=1e-9, atol=1e-10)
         moved = ((before - memory.std)[photo, :, 0] / 1e-6 / math.sqrt(STEP.abar)).numpy()
-        np.testing.assert_allclose(moved, moves, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(moved, moves, rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_of_regions_are_those_of_the_blended_blur(gen: torch.Generator):
@@ -238,37 +240,73 @@ def natural_pictures(gen: torch.Generator, count: int, side: int) -> tuple[Tenso
 
 
 @pytest.mark.parametrize("through_network", [True, False])
-def test_refinement_finds_the_true_std(through_network: bool, gen: torch.Generator):
-    """Fig. 11: the measurement has a blur of 3; from 2 or from 4 the refined std ends near 3, a fixed one stays."""
-    truth, prior = natural_pictures(gen, 2, 48)
-    measured = gaussian_blur(truth, torch.full((2,), 3.0))
+@pytest.mark.parametrize(("true", "side"), [(3.0, 40), (0.75, 24)], ids=["3 pixels", "3 pixels at 128"])
+def test_refinement_is_worth_knowing_the_std(through_network: bool, true: float, side: int, gen: torch.Generator):
+    """Fig. 11: from two thirds and from four thirds of the true std the same std is found, and the picture is as near
+    the truth as with the true one fixed, or nearer: at least 80 % of what a wide belief costs is won back.
+    """
+    truth, prior = natural_pictures(gen, 2, side)
+    measured = gaussian_blur(truth, torch.full((2,), true))
 
-    def final_std(begun: float, rate: float) -> Tensor:
+    def outcome(begun: float, rate: float) -> tuple[Tensor, float]:
         class Measured(GaussianBlur):
             __slots__ = ()
 
             def begin(self, job: Job) -> BlurMemory:
                 return GaussianBlur.begin(self, job)._replace(guides=measured[:, None])
 
-        noise = PhotoNoise([1, 2], (3, 48, 48))
+        noise = PhotoNoise([1, 2], (3, side, side))
         records: list[StepRecord] = []
-        guided_sample(
-            prior, noise().double(), plan_from(999, 100).steps, solver=Ancestral(),
+        sharpened = guided_sample(
+            prior, noise().double(), plan_from(999, 50).steps, solver=Ancestral(),
             terms=[Measured(std_rate=rate, through_network=through_network)],
             job=Job(truth, stds(begun, begun)), draw=noise, on_step=records.append,
         )
-        return records[-1].memory[0].std.flatten()
+        return records[-1].memory[0].std.flatten(), float(-10 * (sharpened - truth).square().mean().log10())
 
-    for begun in (2.0, 4.0):
-        assert float((final_std(begun, 1.0) - 3).abs().max()) < 0.3, f"from {begun}"
-        assert torch.equal(final_std(begun, 0.0), torch.full((2,), begun, dtype=torch.float64))
+    narrow, wide = true * 2 / 3, true * 4 / 3
+    (_, known), (still, lost) = outcome(true, 0.0), outcome(wide, 0.0)
+    assert torch.equal(still, torch.full((2,), wide, dtype=torch.float64))
+    assert known - lost > 0.3
+    found = {begun: outcome(begun, 1.0) for begun in (narrow, wide)}
+    torch.testing.assert_close(found[narrow][0], found[wide][0], rtol=0.02, atol=0)
+    for begun, (std, psnr) in found.items():
+        assert psnr > lost + 0.8 * (known - lost), f"from {begun}"
+        assert float((std / true - 1).abs().max()) < 0.4, f"from {begun}"
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["a mean", "a sample"])
+def test_detail_that_is_the_predictions_own_does_not_widen_the_blur(own: bool, gen: torch.Generator):
+    """At the true std the level rests, be the prediction a mean (the truth has more detail) or a sample (of its own).
+
+    Known by the law of large numbers: detail that one picture has and the other has not is uncorrelated with both.
+    """
+    count, side, true = 64, 24, 1.5
+    shared, of_truth, of_x0 = (natural_pictures(gen, count, side)[0] for _ in range(3))
+    fine = [each - gaussian_blur(each, torch.full((count,), 2.0)) for each in (of_truth, of_x0)]
+    x0 = shared + (fine[1] if own else 0)
+    guides = gaussian_blur(shared + fine[0], torch.full((count,), true))[:, None]
+    step = replace(STEP, abar=0.999 if own else 0.001)
+    term = GaussianBlur()
+    memory = term.begin(Job(x0, stds(*[true] * count)))._replace(guides=guides)
+    misfit = term.misfit(x0, step, memory)
+    widens = replace(misfit, std_hidden=torch.zeros_like(misfit.std_hidden))
+
+    def moves(how: Misfit) -> float:
+        """Mean Newton step of the level, in pixels."""
+        refined = term.apply(x0, step, memory, x0=x0, misfit=how, gradient=x0)[1].std
+        return float((refined - true).mean()) / step.abar**0.5
+
+    assert abs(moves(misfit)) < 0.02
+    if own:
+        assert moves(widens) > 0.1
 
 
 def test_the_std_stays_in_its_range(gen: torch.Generator, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("adapt.guidance.gaussian_blur.std_limits", lambda size: (1.35, 1.45))
+    monkeypatch.setattr("adapt.guidance.gaussian_blur.std_limits", lambda size: (1.395, 1.405))
     x, restored = signed(gen), signed(gen)
     _, memory = one_step(GaussianBlur(), x, Job(restored, stds(1.4, 1.4)))
-    assert set(memory.std.flatten().tolist()) <= {1.35, 1.45}
+    assert set(memory.std.flatten().tolist()) <= {1.395, 1.405}
     assert std_limits(128) == (0.025, 3.75)
 
 

@@ -47,10 +47,13 @@ class BlurMisfit(Misfit):
         std_slope: its derivative with respect to each blur level, (B, G, R) float64.
         std_bend: twice the squared norm of the blurred image's derivative, weighted: the misfit's second derivative
             if blur were linear in its level.
+        std_hidden: what of the misfit a wider blur would hide, were the whole residual the prediction's own: minus the
+            derivative of its weighted squared norm under a blur of its own. Never negative.
     """
 
     std_slope: Tensor
     std_bend: Tensor
+    std_hidden: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +74,11 @@ class GaussianBlur:
     Source: DynFaceRestore Eq. (5), (7), (12), (13), Algorithms 1 and 3. Squared norms are sums over the pixels in
     [-1, 1], as in DPS. Differs: the paper says nothing of how far a step may lead. Where the noise is strong, x0
     follows x_t fifty-fold, and the step of Eq. (5) with s = 1 overshoots a thousandfold; `limit` is Polyak's step for
-    a misfit that can reach 0. In the same way, the std moves no further than the share abar of the way to the minimum
-    of the misfit's linear model: an x0 that is mostly guessed is too smooth, and the std would first fall to 0 and then
-    settle too high. It stays within 0.1 to 15 pixels at 512.
+    a misfit that can reach 0. In the same way, the std moves no further than the share sqrt(abar) of the way to the
+    minimum of the misfit's linear model (with s = 1 a sum over pixels throws it from end to end), and stays within 0.1
+    to 15 pixels at 512. And the misfit is least at the true std only while x0 is a mean. The further it becomes a
+    sample, the more of its detail is its own, half of what is left over at the end, and a wider blur would hide that:
+    the std would settle up to a third too high. So that half, times abar, is taken off the slope.
     """
 
     weights: tuple[float, ...] = (1.0,)
@@ -127,7 +132,7 @@ class GaussianBlur:
         return (from_cosines(to_cosines(image)[:, None, None] * response) * self._windows(image)).sum(dim=2)
 
     def _windows(self, image: Tensor) -> Tensor:
-        return region_weights(self.regions, (image.shape[2], image.shape[3])).to(image)
+        return region_weights(self.regions, (image.shape[-2], image.shape[-1])).to(image)
 
     def misfit(self, x0: Tensor, step: Step, memory: BlurMemory) -> BlurMisfit:
         """sum_i w_i ||y_i - k_i * x0||^2 with its exact derivatives; w_i are the weights that act, scaled to sum 1."""
@@ -140,24 +145,33 @@ class GaussianBlur:
             values = (shares * residual.square().sum(dim=(2, 3, 4))).sum(dim=1)
             (slope,) = torch.autograd.grad(values.sum(), image)
         if not self.std_rate:
-            return BlurMisfit(values.detach(), slope, torch.zeros_like(memory.std), torch.ones_like(memory.std))
-        bends = self._std_derivative(x0, memory.std)
-        weighted = shares[:, :, None]
-        std_slope = 2 * weighted * (bends * residual.detach()[:, :, None]).sum(dim=(3, 4, 5))
-        std_bend = 2 * weighted * bends.square().sum(dim=(3, 4, 5))
-        return BlurMisfit(values.detach(), slope, std_slope.double(), std_bend.double())
+            still = torch.zeros_like(memory.std)
+            return BlurMisfit(values.detach(), slope, still, torch.ones_like(still), still)
+        left, weighted = residual.detach(), 2 * shares[:, :, None]
+        bends = self._std_derivative(x0[:, None, None], memory.std, blurred=False)
+        hides = self._std_derivative(left[:, :, None], memory.std, blurred=True)
+        std_slope, std_bend, std_hidden = (
+            (weighted * product.sum(dim=(3, 4, 5))).double()
+            for product in (bends * left[:, :, None], bends.square(), -hides * left[:, :, None])
+        )
+        return BlurMisfit(values.detach(), slope, std_slope, std_bend, std_hidden)
 
-    def _std_derivative(self, image: Tensor, std: Tensor) -> Tensor:
-        """The derivative of `_blurred` with respect to each blur level, (B, G, R, 3, H, W).
+    def _std_derivative(self, image: Tensor, std: Tensor, *, blurred: bool) -> Tensor:
+        """The derivative of a blurred image with respect to each blur level (B, G, R): (B, G, R, 3, H, W).
 
         The response of a Gaussian is exp(-q std^2), so its derivative is -2 q std times itself.
+
+        Args:
+            image: (B, 1 or G, 1, 3, H, W).
+            std: the blur levels.
+            blurred: the image is under the blur already.
         """
-        size = (image.shape[2], image.shape[3])
+        size = (image.shape[-2], image.shape[-1])
         level = std.reshape(-1)
-        exponent = -gaussian_response(torch.ones_like(level[:1]), size).log()
-        change = -2 * exponent * level[:, None, None, None] * gaussian_response(level, size)
-        change = change.to(image).view(*std.shape, 1, *size)
-        return from_cosines(to_cosines(image)[:, None, None] * change) * self._windows(image)
+        change = 2 * gaussian_response(torch.ones_like(level[:1]), size).log() * level[:, None, None, None]
+        if not blurred:
+            change = change * gaussian_response(level, size)
+        return from_cosines(to_cosines(image) * change.to(image).view(*std.shape, 1, *size)) * self._windows(image)
 
     def apply(
         self, sample: Tensor, step: Step, memory: BlurMemory, *, x0: Tensor, misfit: Misfit, gradient: Tensor
@@ -176,8 +190,8 @@ class GaussianBlur:
 
     def _refined(self, std: Tensor, step: Step, misfit: BlurMisfit, *, size: int) -> Tensor:
         """Eq. (7) with the factor sqrt(abar) of Algorithm 1, line 12; levels that are not finite stay."""
-        furthest = step.abar / misfit.std_bend
-        moved = std - furthest.clamp(max=step.abar**0.5 * self.std_rate) * misfit.std_slope
+        length = step.abar**0.5 * (1 / misfit.std_bend).clamp(max=self.std_rate)
+        moved = std - length * (misfit.std_slope + step.abar / 2 * misfit.std_hidden)
         return torch.where(moved.isfinite(), moved, std).clamp(*std_limits(size))
 
 
