@@ -48,7 +48,7 @@ class BlurMisfit(Misfit):
         std_bend: twice the squared norm of the blurred image's derivative, weighted: the misfit's second derivative
             if blur were linear in its level.
         std_hidden: what of the misfit a wider blur would hide, were the whole residual the prediction's own: minus the
-            derivative of its weighted squared norm under a blur of its own. Never negative.
+            derivative of its weighted squared norm under a blur of its own.
     """
 
     std_slope: Tensor
