@@ -1,12 +1,14 @@
-"""CodeFormer and its VQGAN of full size against every number of the reference fixtures, gradients included.
+"""CodeFormer and its VQGAN of full size against every number of the reference fixtures, gradients included, and a file
+in the public layout from loading to a checked ONNX bundle.
 
 Tests hold a part of it; the whole takes some minutes on one core.
-Run: python benchmarks/codeformer.py [../shared/reference]
+Run: python benchmarks/codeformer.py [../shared/reference [export]]
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from reference import Reference  # noqa: E402  # pyright: ignore[reportMissingImports]
 
+from adapt.build import load_restorer  # noqa: E402
+from adapt.exporting.bundle import export_bundle, load_bundle  # noqa: E402
 from adapt.finetuning.codes import code_objective  # noqa: E402
 from adapt.finetuning.losses import l1  # noqa: E402
 from adapt.restorers.codeformer import CodeFormer  # noqa: E402
@@ -74,12 +78,36 @@ def losses(reference: Reference) -> None:
     show("gradient norms, relative", np.array(norms) / arrays["grad_norms"], np.ones(len(norms)), 1e-4)
 
 
+def exported(reference: Reference) -> None:
+    """A file as the public one: load it, restore a photo of 512 px, and export it; onnxruntime against PyTorch."""
+    arrays = reference.arrays("codeformer_512")
+    photo = torch.from_numpy(reference.fill.smooth("codeformer_512.x", [1, 3, 512, 512]))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "codeformer.pth"
+        network = reference.fill.load(CodeFormer(CodeFormerSettings()).eval())
+        torch.save({"params_ema": network.state_dict()}, file)
+        del network
+        restorer = load_restorer(file)
+        expected = (arrays["out_w0.5_adain1"] / 2 + 0.5).clip(0, 1)
+        show("loaded, restored", restorer(photo)[..., ::4, ::4], expected, 1e-4)
+        bundle = load_bundle(export_bundle(restorer, Path(folder) / "bundle", source={"weights": file.name}))
+        for item in bundle.about["parity"]:
+            name = f"ONNX, {item['shape'][0]} photos, fidelity {item['fidelity']:g}, undecided {item['undecided']}"
+            show(name, np.array(item["largest"]), np.zeros(()), 1e-3)
+        for fidelity in (0.0, 0.5, 1.0):
+            show(f"bundle, fidelity {fidelity:g}", bundle(photo, fidelity), restorer(photo, fidelity).numpy(), 1e-3)
+
+
 def main() -> None:
     """Compare everything."""
     reference = Reference(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT.parent / "shared" / "reference")
+    if sys.argv[2:] == ["export"]:
+        exported(reference)
+        return
     with torch.no_grad():
         pictures(reference)
     losses(reference)
+    exported(reference)
 
 
 if __name__ == "__main__":
