@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adapt.disk import write_atomic
+from adapt.disk import optional_path, write_atomic
 from adapt.errors import PhotoError, UsageError
 from adapt.noise_plot import draw_noise
 from adapt.photos.raw import Sensor, read_sensor
@@ -61,12 +61,12 @@ class _Shot:
 
 
 def calibrate(
-    files: Sequence[Path],
-    out: Path,
+    files: Sequence[str | Path],
+    out: str | Path,
     *,
     name: str | None = None,
     iso: float | None = None,
-    plot: Path | None = None,
+    plot: str | Path | None = None,
     overwrite: bool = False,
     on_file: OnFile | None = None,
 ) -> Calibration:
@@ -88,6 +88,7 @@ def calibrate(
         UsageError: no files, files of different cameras, or an output that exists.
         PhotoError: nothing could be measured; a line for each file or ISO says why.
     """
+    files, out, plot = [Path(file) for file in files], Path(out), optional_path(plot)
     for path, suffix in ((out, ".json"), (plot, ".png")):
         if path is None:
             continue

@@ -36,10 +36,10 @@ class Degraded:
 
 
 def degrade(
-    originals: Path,
-    out: Path,
+    originals: str | Path,
+    out: str | Path,
     *,
-    recipe: str,
+    recipe: str | Path,
     overrides: Sequence[str] = (),
     limit: int | None = None,
     overwrite: bool = False,
@@ -64,6 +64,7 @@ def degrade(
         UsageError: no pictures, or an output folder with other files or of another recipe.
         RecipeError: a recipe with problems.
     """
+    originals, out = Path(originals), Path(out)
     settings = load_recipe(recipe, DegradeSettings, overrides)
     refuse_overlap(originals, out)
     files = find_photos(originals, limit)

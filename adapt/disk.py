@@ -59,6 +59,11 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines() if line.strip()]
 
 
+def optional_path(path: str | Path | None) -> Path | None:
+    """The path of an argument that may be left out."""
+    return None if path is None else Path(path)
+
+
 def claim_folder(folder: Path, name: str, about: dict[str, Any], *, ours: str, overwrite: bool) -> dict[str, Any]:
     """Take a folder for outputs: a new or empty one, or one of an earlier run, to go on with.
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from adapt import tasks
 from adapt.build import load_distance
-from adapt.disk import write_json
+from adapt.disk import optional_path, write_json
 from adapt.errors import UsageError, VerificationError
 from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.metrics import KID_FLOOR
@@ -98,16 +98,16 @@ def sample_writer(out: Path) -> Callable[[int, list[str], list[Tensor]], None]:
 
 
 def run(
-    photos: Path,
-    out: Path,
+    photos: str | Path,
+    out: str | Path,
     *,
-    recipe: str = "swinir",
-    pack: str = "tiny",
-    method: str = "low-frequency",
-    restorer: str | None = None,
-    truth: Path | None = None,
-    real: Path | None = None,
-    replay: Path | None = None,
+    recipe: str | Path = "swinir",
+    pack: str | Path = "tiny",
+    method: str | Path = "low-frequency",
+    restorer: str | Path | None = None,
+    truth: str | Path | None = None,
+    real: str | Path | None = None,
+    replay: str | Path | None = None,
     overrides: Sequence[str] = (),
     limit: int | None = None,
     device: str = "auto",
@@ -138,6 +138,7 @@ def run(
     Raises:
         UsageError: no photos, an `out` with other files, or a pack without what the finetune recipe starts from.
     """
+    photos, out, truth = Path(photos), Path(out), optional_path(truth)
     refuse_overlap(photos, out)
     if overwrite and (out / "targets" / "store.json").exists():
         shutil.rmtree(out)
@@ -248,7 +249,7 @@ def _stale(folder: Path, digest: str) -> bool:
 
 
 def _evaluate(
-    out: Path, pack: str, truth: Path | None, size: int, line: ProgressLine
+    out: Path, pack: str | Path, truth: Path | None, size: int, line: ProgressLine
 ) -> dict[str, Evaluation]:
     """The table's rows. With the truth: how near; without: how much changed, and how near the targets' features.
 

@@ -22,6 +22,7 @@ from adapt.build import (
     pack_restorer,
 )
 from adapt.digests import file_digest, settings_digest
+from adapt.disk import optional_path
 from adapt.errors import UsageError, WeightsError
 from adapt.packs.pack import load_pack
 from adapt.recipe import dump, load_recipe, recipe_digest
@@ -80,12 +81,12 @@ def codebook_digest(name: str | Path) -> str:
 
 
 def generate_targets(
-    photos: Path,
-    out: Path,
+    photos: str | Path,
+    out: str | Path,
     *,
-    method: str = "low-frequency",
-    pack: str = "tiny",
-    restorer: str | None = None,
+    method: str | Path = "low-frequency",
+    pack: str | Path = "tiny",
+    restorer: str | Path | None = None,
     overrides: Sequence[str] = (),
     limit: int | None = None,
     shard: tuple[int, int] = (0, 1),
@@ -107,6 +108,7 @@ def generate_targets(
     from adapt.targets.generate import generate_targets as generate
     from adapt.targets.methods import target_maker
 
+    photos, out, pack = Path(photos), Path(out), str(pack)
     find_photos(photos, limit)  # before anything heavy is loaded: no photos is the commonest mistake
     settings = load_recipe(method, TargetSettings, overrides, pack)
     chosen = pick_device(device)
@@ -151,7 +153,12 @@ class Beginning:
 
 
 def begin_finetune(
-    recipe: str, *, pack: str, restorer: str | None = None, replay: Path | None = None, overrides: Sequence[str] = ()
+    recipe: str | Path,
+    *,
+    pack: str | Path,
+    restorer: str | Path | None = None,
+    replay: str | Path | None = None,
+    overrides: Sequence[str] = (),
 ) -> Beginning:
     """Read a finetune recipe and load the restorer it starts from; whatever is missing is said here, before any work.
 
@@ -166,6 +173,7 @@ def begin_finetune(
     from adapt.finetuning.objectives import network_with_codes
     from adapt.recipe import find_recipe, kind_of
 
+    pack = str(pack)
     path = find_recipe(recipe, "finetune", pack)
     by_codes = kind_of(path) == "finetune-codes"
     settings = load_recipe(path, CodeFinetuneSettings if by_codes else FinetuneSettings, overrides, pack)
@@ -184,7 +192,7 @@ def begin_finetune(
             f"pack {pack}: has no codebook to give the codes of targets; name a VQGAN's file (teacher=FILE), or take"
             " the restorer's own encoder (teacher=restorer)"
         )
-    name = restorer or (f"{pack}/{CODEFORMER}" if by_codes else pack)
+    name = str(restorer or (f"{pack}/{CODEFORMER}" if by_codes else pack))
     model = load_restorer(name)
     if by_codes:
         network_with_codes(model)
@@ -192,15 +200,15 @@ def begin_finetune(
 
 
 def finetune(
-    photos: Path,
-    targets: Path,
-    out: Path,
+    photos: str | Path,
+    targets: str | Path,
+    out: str | Path,
     *,
-    recipe: str = "swinir",
-    pack: str = "tiny",
-    restorer: str | None = None,
-    real: Path | None = None,
-    replay: Path | None = None,
+    recipe: str | Path = "swinir",
+    pack: str | Path = "tiny",
+    restorer: str | Path | None = None,
+    real: str | Path | None = None,
+    replay: str | Path | None = None,
     overrides: Sequence[str] = (),
     overwrite: bool = False,
     max_steps: int | None = None,
@@ -232,6 +240,8 @@ def finetune(
     from adapt.runs import Run
     from adapt.targets.store import accepted_targets
 
+    photos, targets, out = Path(photos), Path(targets), Path(out)
+    real, replay = optional_path(real), optional_path(replay)
     beginning = begin_finetune(recipe, pack=pack, restorer=restorer, replay=replay, overrides=overrides)
     settings, model = beginning.settings, beginning.restorer
     teacher = teacher_digest = None
@@ -274,7 +284,7 @@ def finetune(
         )
 
 
-def _teacher(settings: CodeFinetuneSettings, model: Restorer, pack: str) -> tuple[Teacher, str]:
+def _teacher(settings: CodeFinetuneSettings, model: Restorer, pack: str | Path) -> tuple[Teacher, str]:
     """What gives the codes of targets, frozen, and a digest that stands for it."""
     from copy import deepcopy
 
@@ -304,9 +314,9 @@ def _replay(settings: TuningSettings, faces: Path | None, size: int) -> tuple[Re
 
 
 def restore(
-    model: str,
-    photos: Path,
-    out: Path,
+    model: str | Path,
+    photos: str | Path,
+    out: str | Path,
     *,
     fidelity: float | None = None,
     limit: int | None = None,
@@ -334,8 +344,8 @@ def restore(
         loaded.to(chosen)
     return restore_folder(
         loaded,
-        photos,
-        out,
+        Path(photos),
+        Path(out),
         digest=weights_digest(model),
         fidelity=chosen_fidelity,
         limit=limit,
@@ -347,25 +357,31 @@ def restore(
 
 
 def evaluate(
-    restored: Path,
+    restored: str | Path,
     *,
-    truth: Path | None = None,
-    photos: Path | None = None,
-    reference: Path | None = None,
-    pack: str = "tiny",
+    truth: str | Path | None = None,
+    photos: str | Path | None = None,
+    reference: str | Path | None = None,
+    pack: str | Path = "tiny",
 ) -> tuple[Evaluation, str]:
     """Metrics of a folder of restored photos, and a table of them; see `adapt.evaluation.compare.evaluate_folder`."""
     from adapt.evaluation.compare import evaluate_folder
     from adapt.evaluation.tables import text_table
 
-    distance = load_distance(load_pack(pack))
-    evaluation = evaluate_folder(restored, truth=truth, photos=photos, reference=reference, distance=distance)
+    restored, distance = Path(restored), load_distance(load_pack(pack))
+    evaluation = evaluate_folder(
+        restored,
+        truth=optional_path(truth),
+        photos=optional_path(photos),
+        reference=optional_path(reference),
+        distance=distance,
+    )
     return evaluation, text_table({restored.name: evaluation}) + f"\nperceptual network: {distance.name}"
 
 
 def export(
-    model: str,
-    out: Path,
+    model: str | Path,
+    out: str | Path,
     *,
     source: dict[str, Any] | None = None,
     evaluation: Any = None,
@@ -377,7 +393,7 @@ def export(
 
     about = source or {"weights": str(model), "weights sha256": weights_digest(model)}
     return export_bundle(
-        load_restorer(model), out, source=about, evaluation=evaluation, photos=photos, overwrite=overwrite
+        load_restorer(model), Path(out), source=about, evaluation=evaluation, photos=photos, overwrite=overwrite
     )
 
 

@@ -14,7 +14,7 @@ from reference import Reference
 
 import adapt
 from adapt.diffusion.unet import UNet
-from adapt.errors import WeightsError
+from adapt.errors import UsageError, WeightsError
 from adapt.settings import UNetSettings
 
 
@@ -42,6 +42,36 @@ def test_every_public_function_is_there_and_typed():
         signature = inspect.signature(function)
         annotations = [parameter.annotation for parameter in signature.parameters.values()]
         assert inspect.Signature.empty not in [*annotations, signature.return_annotation], name
+
+
+def test_every_public_function_takes_paths_as_text_too():
+    for name in adapt.__all__:
+        for parameter in inspect.signature(getattr(adapt, name)).parameters.values():
+            if "Path" in parameter.annotation:
+                assert "str | Path" in parameter.annotation, f"{name}({parameter.name})"
+
+
+def test_the_way_from_photos_to_numbers_with_text_for_every_path(small_photos: Path, small_pack: Path, tmp_path: Path):
+    """Each function converts what it is given; a notebook has text."""
+    photos, pack, out = str(small_photos), str(small_pack), str(tmp_path)
+    assert adapt.degrade(photos, f"{out}/damaged", recipe="blind").done == 6
+    steps = ["steps=2", "gate.max_low_frequency_change=9", "gate.min_contrast=0"]
+    summary = adapt.generate_targets(photos, f"{out}/targets", pack=pack, restorer=pack, overrides=steps)
+    assert summary.count("done") == 6
+    adapt.finetune(
+        photos, f"{out}/targets", f"{out}/run", pack=pack, restorer=pack,
+        overrides=["steps=1", "batch=2", "holdout=0.34", "adversarial=0"],
+    )
+    assert adapt.restore(f"{out}/run", photos, f"{out}/restored").done == 6
+    evaluation, table = adapt.evaluate(f"{out}/restored", truth=photos, photos=f"{out}/damaged", pack=pack)
+    assert {"psnr", "colour_shift"} <= set(evaluation.scores)
+    assert table.splitlines()[1].startswith("restored")
+    with pytest.raises(UsageError, match="restored: expected a new or empty folder or a bundle"):
+        adapt.export(f"{out}/run", f"{out}/restored")
+    with pytest.raises(UsageError, match="nothing: no such folder or file of photos"):
+        adapt.run(f"{out}/nothing", f"{out}/whole", pack=pack, truth=photos)
+    with pytest.raises(UsageError, match=r"profile: expected a name that ends in \.json"):
+        adapt.calibrate([photos], f"{out}/profile", plot=f"{out}/plot.png")
 
 
 def test_no_room_hides_a_public_function():
