@@ -300,7 +300,7 @@ def test_a_restorer_without_codes_or_a_pack_without_a_teacher(small_photos: Path
         restorer=str(tmp_path / "codeformer.safetensors"),
     )
     assert (outcome.trained, outcome.held_back) == (4, 2)
-    with pytest.raises(UsageError, match="small/swinir: a swinir predicts no codes; .* needs a codeformer"):
+    with pytest.raises(UsageError, match=r"small/swinir: a swinir predicts no codes; .* needs a codeformer"):
         finetune(small_photos, small_photos, tmp_path / "d", recipe="codeformer", pack=str(small_pack),
                  restorer=str(small_pack), overrides=quick)
 
