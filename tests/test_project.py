@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,13 @@ def test_help_answers_at_once() -> None:
         assert answer.returncode == 0, answer.stderr
         assert "Usage" in answer.stdout
     assert min(seconds) < 0.5, f"adapt --help took {min(seconds):.2f} s at best"
+
+
+def test_ci_has_what_other_tests_skip_without() -> None:
+    """A user may lack the extras; where they are missing in CI, what reads HEIF and public files would go untested."""
+    if os.environ.get("CI"):
+        missing = [name for name in ("spandrel", "pi_heif") if find_spec(name) is None]
+        assert not missing, f"install requirements-dev.lock: {missing}"
 
 
 def test_no_tracked_file_is_large(tracked: list[Path]) -> None:

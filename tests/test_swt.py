@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pywt
 import torch
 from torch import Tensor
 
@@ -14,8 +15,6 @@ from adapt.errors import ShapeError, UsageError, WeightsError
 from adapt.perceptual import distance as distance_room
 from adapt.perceptual.dists import DistsNetwork, find_dists
 from adapt.perceptual.swt import BANDS, swt2, swt_loss
-
-pywt = pytest.importorskip("pywt")
 
 # ---------------------------------------------------------------- SWT
 
@@ -35,7 +34,7 @@ def test_bands_are_those_of_pywt(wavelet: str, gen: torch.Generator) -> None:
 def test_odd_sides_are_periodic_sums(wavelet: str, gen: torch.Generator) -> None:
     """pywt refuses odd sides; reference: the defining sum, shift by shift."""
     image = torch.randn(1, 1, 13, 9, generator=gen, dtype=torch.float64)
-    filters = pywt.Wavelet(wavelet)
+    filters = pywt.Wavelet(wavelet)  # pyright: ignore[reportAttributeAccessIssue]
 
     def along(values: np.ndarray, taps: list[float], axis: int) -> np.ndarray:
         return sum(tap * np.roll(values, k - len(taps) // 2, axis) for k, tap in enumerate(taps))  # type: ignore[return-value]
@@ -122,7 +121,7 @@ def test_dists_is_that_of_torchmetrics(
     vgg: dict[str, Tensor], backbone: Path, monkeypatch: pytest.MonkeyPatch, gen: torch.Generator
 ) -> None:
     """The same backbone in both; alpha and beta are the published ones, which torchmetrics carries."""
-    theirs = pytest.importorskip("torchmetrics.functional.image.dists")
+    from torchmetrics.functional.image import dists as theirs
     from torchvision.models import vgg16
 
     def filled(weights: object) -> torch.nn.Module:
