@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from raw_files import write_dng
 
 from adapt.cli import main
 from adapt.degrading import degrade
@@ -98,6 +100,36 @@ def test_other_folders_are_refused(originals: Path, tmp_path: Path) -> None:
     assert (originals / "deep" / "c é.png").is_file()
     with pytest.raises(RecipeError, match="no degradations recipe 'old-foto'; did you mean 'old-photo'"):
         degrade(originals, tmp_path / "z", recipe="old-foto")
+
+
+def test_half_size_of_raw_files_alone_and_for_a_whole_folder(
+    originals: Path, tmp_path: Path, gen: torch.Generator, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mosaic = torch.randint(100, 900, (64, 96), generator=gen).numpy().astype(np.uint16)
+    write_dng(originals / "raw.dng", mosaic)
+
+    def command(name: str, *flags: str) -> int:
+        return adapt(monkeypatch, "degrade", originals, "-o", tmp_path / name, "--recipe", "web", *flags)
+
+    for name, flags, size in (("full", [], [64, 96]), ("half", ["--half-raw"], [32, 48])):
+        assert command(name, *flags) == 0
+        made = lines(tmp_path / name)
+        assert made["raw"]["size"] == size == list(read_image(tmp_path / name / "raw.png").shape[1:])
+        assert made["a"]["size"] == [24, 32], "no other picture is halved"
+        assert command(name, *flags) == 0
+        assert "0 degraded, 4 already there" in capsys.readouterr().out
+    assert command("full", "--half-raw") == 2
+    assert "full: was begun with RAW files at full size; leave out --half-raw" in capsys.readouterr().err
+    assert command("half") == 2
+    assert "half: was begun with RAW files at half size; give --half-raw" in capsys.readouterr().err
+
+    # A folder from before the switch does not name it.
+    about = json.loads((tmp_path / "full" / "degraded.json").read_text(encoding="utf-8"))
+    del about["half_raw"]
+    (tmp_path / "full" / "degraded.json").write_text(json.dumps(about), encoding="utf-8")
+    assert command("full", "--half-raw") == 2
+    assert command("full") == 0
 
 
 def test_the_command_names_what_it_cannot_read_and_goes_on(
