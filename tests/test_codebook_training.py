@@ -17,7 +17,7 @@ from adapt.errors import UsageError, WeightsError
 from adapt.exporting.verify import smooth_pictures
 from adapt.finetuning.losses import l1
 from adapt.pretrain.adversary import PatchDiscriminator, Verdict, balance, deceives, tells_apart
-from adapt.pretrain.codebook import Autoencoding, initialise, place_idle_codes, train_codebook
+from adapt.pretrain.codebook import Autoencoding, initialise, place_idle_codes, random_crops, train_codebook
 from adapt.pretrain.codeformer import train_code_predictor, train_fusion
 from adapt.pretrain.loop import Turn
 from adapt.pretraining import pretrain
@@ -34,8 +34,8 @@ from adapt.settings import (
     PatchDiscriminatorSettings,
     VQGANSettings,
 )
-from adapt.tasks import finetune
 from adapt.training import step_generator
+from adapt.tuning import finetune
 
 COARSE = VQGANSettings(**{key: getattr(SMALL_CODEFORMER, key) for key in VQGANSettings.model_fields})
 PATCHES = PatchDiscriminatorSettings(features=4, layers=1)
@@ -116,6 +116,20 @@ def test_a_codebook_learns_two_faces(tmp_path: Path):
     with torch.no_grad():
         made = network(faces().float() / 255)
     assert float(l1(made.picture, faces().float() / 255).mean()) < 0.5 * log[0]["l1"]
+
+
+def test_a_codebook_begins_on_crops(tmp_path: Path):
+    """Of the side asked for and anywhere in the picture, until the step at which pictures are whole."""
+    pictures = torch.arange(64.0).view(1, 1, 8, 8).expand(2, 3, 8, 8)
+    crops = [random_crops(pictures, 6, step_generator(seed, 0)) for seed in range(100)]
+    corners = set(torch.stack(crops)[:, :, 0, 0, 0].flatten().int().tolist())
+    assert corners == {row * 8 + column for row in range(3) for column in range(3)}
+    whole = run_of("codebook", tmp_path / "whole")
+    crops = run_of("codebook", tmp_path / "crops", crop=8, whole_from=2)
+    assert any(not torch.equal(whole[key], crops[key]) for key in whole)
+    for wrong in ({"crop": 8}, {"whole_from": 2}, {"crop": 32, "whole_from": 2}, {"crop": 7, "whole_from": 2}):
+        with pytest.raises(ValidationError, match="crop"):
+            CodebookSettings.model_validate({**CODEBOOK.model_dump(), **wrong})
 
 
 def test_a_code_predictor_learns_two_faces(tmp_path: Path):

@@ -249,10 +249,22 @@ def test_parts_are_all_and_disjoint():
 @pytest.mark.parametrize("shape", [(1, 3, 16, 20), (1, 3, 32, 32), (1, 1, 16, 16), (3, 16, 16)])
 def test_another_size_is_refused(shape: tuple[int, ...]):
     expected = f"expected a batch of shape (B, 3, 16, 16), got {shape}; it knows this one size, so resize to 16"
-    for network in (lively_codeformer(), lively_vqgan()):
-        for call in (network, network.codes):
-            with pytest.raises(ShapeError, match=re.escape(expected)):
-                call(torch.zeros(shape))
+    codeformer = lively_codeformer()
+    for call in (codeformer, codeformer.codes, lively_vqgan().codes):
+        with pytest.raises(ShapeError, match=re.escape(expected)):
+            call(torch.zeros(shape))
+
+
+def test_a_vqgan_takes_crops_of_whole_codes(gen: torch.Generator):
+    network = lively_vqgan()
+    stride = network.settings.img_size // network.settings.grid
+    side = 3 * stride
+    made = network(torch.rand(2, 3, side, side, generator=gen))
+    assert made.picture.shape == (2, 3, side, side)
+    assert made.codes.numel() == 2 * 3 * 3
+    for wrong in ((1, 3, side + 1, side + 1), (1, 3, side, stride), (1, 1, side, side), (3, side, side)):
+        with pytest.raises(ShapeError, match=re.escape(f"H a multiple of {stride}, got {wrong}")):
+            network(torch.zeros(wrong))
 
 
 @pytest.mark.parametrize("wrap", [

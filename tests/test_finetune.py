@@ -17,9 +17,10 @@ from adapt.build import load_restorer
 from adapt.errors import PhotoError, TrainingError, UsageError
 from adapt.finetuning.data import Pictures, split_pairs
 from adapt.finetuning.losses import fools, l1, tells_apart, weighted
+from adapt.finetuning.transplant import transplant
 from adapt.photos.files import read_image, write_image
 from adapt.targets.store import accepted_targets, picture_name
-from adapt.tasks import finetune
+from adapt.tuning import finetune
 from adapt.weights import read_state
 
 QUICK = ["steps=6", "batch=2", "evaluate_every=3", "discriminator.features=4", "holdout=0.34", "learning_rate=1e-3"]
@@ -125,6 +126,7 @@ def test_kill_and_resume(whole: Path, small_photos: Path, targets: Path, small_p
 @pytest.mark.parametrize("knob", [
     "seed=1", "learning_rate=5e-4", "final_learning_rate=1e-3", "weight_decay=0.5", "l1=0.5", "perceptual=0.5",
     "adversarial=0.5", "discriminator.features=6", "discriminator.learning_rate=0.1", "flips=false", "batch=3",
+    "transplant=0.9",
 ])
 def test_every_knob_turns(
     knob: str, whole: Path, small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
@@ -194,6 +196,26 @@ def test_each_step_sees_one_of_a_photos_targets(small_photos: Path, targets: Pat
             assert set(drawn) == own
             first = Pictures(given[id], 16).batch([0])
             assert torch.equal(split.first_targets([index]), first)
+
+
+def test_damage_is_laid_over_other_targets(small_photos: Path, targets: Path, gen: torch.Generator):
+    """What changes is a target with the damage of one of the photos, as often as asked; clipped and never mixed."""
+    found = {id: paths[:1] for id, paths in accepted_targets(targets).items()}
+    train, _ = split_pairs(small_photos, found, size=16, holdout=0.1, seed=0)
+    everyone = list(range(len(train.ids)))
+    pairs = train.photos.batch(everyone), train.first_targets(everyone)
+    possible = (pairs[1][:, None] + (pairs[0] - pairs[1])[None]).clamp(0, 1)
+    changed = 0
+    for _ in range(60):
+        photos, towards = transplant(pairs, train, everyone, share=0.5, generator=gen)
+        assert torch.equal(towards, pairs[1])
+        for place, photo in enumerate(photos):
+            same = torch.equal(photo, pairs[0][place])
+            assert same or any(torch.allclose(photo, other, atol=1e-6) for other in possible[place])
+            changed += not same
+    expected = 60 * len(everyone) * 0.5
+    assert abs(changed - expected) < 4 * (expected * 0.5) ** 0.5 + expected / len(everyone)
+    assert torch.equal(transplant(pairs, train, everyone, share=0.0, generator=gen)[0], pairs[0])
 
 
 def test_more_targets_of_the_same_change_no_score(

@@ -17,6 +17,7 @@ from adapt.errors import UsageError
 from adapt.photos.files import read_image
 from adapt.settings import GateSettings
 from adapt.targets.gate import judge
+from adapt.targets.light import match_light
 from adapt.targets.store import accepted_targets, read_records
 from adapt.tasks import generate_targets
 
@@ -50,7 +51,7 @@ def test_a_store_is_what_it_says(whole: Path):
 
 @pytest.mark.parametrize("knobs", [
     ["seed=1"], ["steps=4"], ["start_t=500"], ["guidance.0.factor=8"], ["guidance.0.last_t=100"], ["solver=dpm++2m"],
-    ["solver=ddim"], ["solver=ddim", "eta=0.5"], ["compat=dt-bfr", "steps=6"],
+    ["solver=ddim"], ["solver=ddim", "eta=0.5"], ["compat=dt-bfr", "steps=6"], ["match_light=true"],
 ])
 def test_every_knob_turns(knobs: list[str], whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):
     make(small_photos, tmp_path / "store", small_pack, *knobs, limit=1)
@@ -183,3 +184,24 @@ def test_gate(gen: torch.Generator):
     assert "left the photo" in str(judge((picture + 0.3).clamp(0, 1), picture, settings)[0])
     assert "not finite" in str(judge(picture / 0, picture, settings)[0])
     assert json.dumps(judge(picture, picture, settings)[1])
+
+
+def test_light_is_the_photos_and_colours_stay(gen: torch.Generator):
+    """In a power of 2.2 of its own, not with the functions it is made of; a picture's light is not its neighbour's."""
+    restored = 0.2 + 0.4 * torch.rand(3, 3, 17, 23, generator=gen)
+    noisy = (restored + 0.2 * torch.randn(restored.shape, generator=gen)).clamp(0, 1)
+    matched = match_light(restored, noisy)
+    after, wanted, before = (picture.pow(2.2).mean((1, 2, 3)) for picture in (matched, noisy, restored))
+    assert ((wanted - before).abs() > 0.01).all(), "noise in tones adds light"
+    torch.testing.assert_close(after, wanted, rtol=0.02, atol=0)
+    ratio = matched.double().pow(2.2) / restored.double().pow(2.2)
+    assert (ratio.flatten(1).std(1) < 0.02).all(), "one gain for all pixels and colours"
+    assert torch.equal(match_light(restored[1:2], noisy[1:2]), matched[1:2])
+    torch.testing.assert_close(match_light(noisy, noisy), noisy, rtol=0, atol=1e-5)
+
+
+def test_light_knows_its_limits():
+    black, white = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
+    assert torch.equal(match_light(black, white), black)
+    assert match_light(white, black).min() > 0.7, "half the light at least: what has none is no photo"
+    torch.testing.assert_close(match_light(white, white), white)

@@ -16,6 +16,7 @@ from adapt.finetuning.objectives import OBJECTIVES, Objective
 from adapt.finetuning.outcome import Outcome, few_photos
 from adapt.finetuning.replay import Replay
 from adapt.finetuning.state import State
+from adapt.finetuning.transplant import transplant
 from adapt.intervals import Interval, mean_interval
 from adapt.restorers.base import Restorer
 from adapt.runs import Run
@@ -102,6 +103,10 @@ def finetune(
         generator = step_generator(settings.seed, step, rank)
         chosen = batch_indices(settings.seed, step * world + rank, settings.batch, len(train.ids))
         photos, targets = train.photos.batch(chosen), train.any_targets(chosen, generator)
+        if settings.transplant:
+            photos, targets = transplant(
+                (photos, targets), train, chosen, share=settings.transplant, generator=generator
+            )
         if replay is not None:
             photos, targets = replay.mix(photos, targets, generator)
         if settings.flips:

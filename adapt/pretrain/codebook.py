@@ -79,7 +79,10 @@ def train_codebook(
     def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
         position = turn.step * turn.world + turn.rank
         chosen = faces[batch_indices(settings.seed, position, settings.batch, len(faces))]
-        picture = clean_pictures(chosen, turn.generator).to(turn.device)
+        picture = clean_pictures(chosen, turn.generator)
+        if settings.crop is not None and turn.step < settings.whole_from:
+            picture = random_crops(picture, settings.crop, turn.generator)
+        picture = picture.to(turn.device)
         made: Reconstruction
         made, verdict = forward(picture, turn.step >= settings.adversarial_from)
         restored = made.picture.float()
@@ -105,6 +108,21 @@ def train_codebook(
         both, losses, settings, run, steps=settings.steps, resting=True, on_step=on_step, max_steps=max_steps
     )
     return {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
+
+
+def random_crops(pictures: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """A square of each picture (B, 3, H, W) at a place of its own: (B, 3, side, side).
+
+    What a code stands for is small against a face, so most of a codebook is learnt as well from crops, at their price.
+    """
+    height, width = pictures.shape[-2:]
+    tops = torch.randint(height - side + 1, (len(pictures),), generator=generator).tolist()
+    lefts = torch.randint(width - side + 1, (len(pictures),), generator=generator).tolist()
+    crops = [
+        picture[:, top : top + side, left : left + side]
+        for picture, top, left in zip(pictures, tops, lefts, strict=True)
+    ]
+    return torch.stack(crops)
 
 
 @torch.no_grad()

@@ -222,12 +222,15 @@ class VQGAN(nn.Module):
         self.generator = Generator(settings)
 
     def forward(self, picture: Tensor) -> Reconstruction:
-        """Encode, quantise and generate.
+        """Encode, quantise and generate; square crops (B, 3, H, H) as well, whose side is a whole number of codes.
 
         Raises:
-            ShapeError: pictures of another size than the network's.
+            ShapeError: of another shape.
         """
-        refuse_other_sizes(picture, self.settings.img_size, "VQGAN")
+        stride = self.settings.img_size // self.settings.grid
+        shape = tuple(picture.shape)
+        if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or shape[2] % stride:
+            raise ShapeError(f"VQGAN: expected a batch of shape (B, 3, H, H), H a multiple of {stride}, got {shape}")
         feature = self.encoder(to_signed(picture))
         codes = self.quantize.nearest(feature)
         quantised = self.quantize.look_up(codes)

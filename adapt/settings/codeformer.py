@@ -25,11 +25,18 @@ class CodebookSettings(TrainingSettings):
     adversarial_from: Annotated[int, Field(ge=0)] = Field(default=0, description="the step at which the GAN begins")
     discriminator: PatchDiscriminatorSettings = PatchDiscriminatorSettings()
     idle: PositiveInt = Field(default=100, description="steps after which a code that none chose is placed anew")
+    crop: PositiveInt | None = Field(default=None, description="side of the random crops of the first steps")
+    whole_from: Annotated[int, Field(ge=0)] = Field(default=0, description="the step from which no crop is taken")
 
     @model_validator(mode="after")
-    def _size_is_the_networks(self) -> CodebookSettings:
+    def _sizes_agree(self) -> CodebookSettings:
         if self.size != self.network.img_size:
             raise ValueError(f"size {self.size} is not network.img_size {self.network.img_size}; they must agree")
+        if (self.crop is None) != (self.whole_from == 0):
+            raise ValueError("crop and whole_from belong together: crops of that side are taken before that step")
+        stride = 2 ** (len(self.network.ch_mult) - 1)
+        if self.crop is not None and (self.crop > self.size or self.crop % stride):
+            raise ValueError(f"crop {self.crop} must be a multiple of {stride} up to size {self.size}")
         return self
 
 

@@ -39,6 +39,9 @@ class TuningSettings(Settings):
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.999, description="decay per step; 0 switches it off")
     flips: bool = Field(default=True, description="mirror half of the pairs")
+    transplant: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0, description="share of the pairs whose photo is their target under another photo's damage"
+    )
     replay: ReplaySettings | None = Field(
         default=None, description="mix in pairs of clean faces, from the folder of --replay; left out, none"
     )

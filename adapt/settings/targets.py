@@ -84,6 +84,9 @@ class TargetSettings(Settings):
     direct: DirectSettings | None = Field(
         default=None, description="when to sample towards the photo itself; left out, never"
     )
+    match_light: bool = Field(
+        default=False, description="give each restored picture its photo's mean light first, by one gain"
+    )
     draws: PositiveInt = Field(
         default=1, description="targets of each photo, of different noise; fine-tuning sees another one at each step"
     )

@@ -20,6 +20,7 @@ from adapt.photos.pairs import Fitted, read_fitted
 from adapt.restorers.base import Restorer
 from adapt.settings import TargetSettings
 from adapt.targets.gate import judge
+from adapt.targets.light import match_light
 from adapt.targets.methods import Made, TargetMaker, Way
 from adapt.targets.store import Key, Record, TargetStore, picture_name, read_records
 
@@ -76,7 +77,7 @@ def generate_targets(
     Args:
         photos: folder of aligned faces (or one file).
         out: the store.
-        settings: the recipe; batch, seed, draws and gate are read here.
+        settings: the recipe; batch, seed, draws, match_light and gate are read here.
         maker: the method with its prior.
         restorer: R of the papers.
         identity: what decides the result, for the store.
@@ -140,7 +141,10 @@ def _make_group(
         photos = torch.stack([picture.image for picture in pictures.values()]).to(device)
         chosen = [rows[item.photo.id] for item in readable]
         seeds = [photo_seed(settings.seed, item.sha256, item.draw) for item in readable]
-        made = _within_memory(maker, photos[chosen], restorer(photos)[chosen], seeds)
+        restored = restorer(photos)
+        if settings.match_light:
+            restored = match_light(restored, photos)
+        made = _within_memory(maker, photos[chosen], restored[chosen], seeds)
         before, after = made.towards.cpu(), made.pictures.cpu()
         for row, (item, seed) in enumerate(zip(readable, seeds, strict=True)):
             record, encoded = _judged(item, seed, before[row], after[row], made.ways[row], settings)
