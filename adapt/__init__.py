@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from adapt.calibrating import calibrate
     from adapt.degrading import degrade
     from adapt.pipeline import run
-    from adapt.tasks import evaluate, export, finetune, generate_targets, restore
+    from adapt.tasks import evaluate, export, generate_targets, restore
+    from adapt.tuning import finetune
 
 __version__ = "0.1.0"
 
@@ -40,9 +41,9 @@ _HOMES: Final = {
     "degrade": "adapt.degrading",
     "evaluate": "adapt.tasks",
     "export": "adapt.tasks",
-    "finetune": "adapt.tasks",
     "generate_targets": "adapt.tasks",
     "restore": "adapt.tasks",
+    "finetune": "adapt.tuning",
     "run": "adapt.pipeline",
 }
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from adapt import tasks
+from adapt import tasks, tuning
 from adapt.build import load_distance
 from adapt.disk import optional_path, write_json
 from adapt.errors import UsageError, VerificationError
@@ -127,7 +127,7 @@ def run(
             its CodeFormer where the finetune recipe's objective is codes.
         truth: clean originals of the same names, for the table alone; no step before the table reads them.
         real: sharp faces for the discriminator.
-        replay: clean faces to mix in, as `adapt.tasks.finetune`.
+        replay: clean faces to mix in, as `adapt.tuning.finetune`.
         overrides: `targets.KEY=VALUE` and `finetune.KEY=VALUE`.
         limit: only the first so many photos.
         device: auto, cpu, cuda, ...
@@ -144,7 +144,7 @@ def run(
         shutil.rmtree(out)
     split = split_overrides(overrides)
     find_photos(photos, limit)
-    beginning = tasks.begin_finetune(recipe, pack=pack, restorer=restorer, replay=replay, overrides=split["finetune"])
+    beginning = tuning.begin_finetune(recipe, pack=pack, restorer=restorer, replay=replay, overrides=split["finetune"])
     base, size = beginning.name, beginning.restorer.size
 
     line = progress("1/5 targets")
@@ -161,7 +161,7 @@ def run(
     )
 
     line2 = progress("2/5 fine-tuning")
-    outcome = tasks.finetune(
+    outcome = tuning.finetune(
         photos,
         out / "targets",
         out / "finetune",

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from adapt import tasks
+from adapt import tasks, tuning
 from adapt.build import load_distance
 from adapt.cli.printing import Lines
 from adapt.degrading import degrade
@@ -71,13 +71,13 @@ def adapt_to(
     """
     split = split_overrides(overrides)
     title = domain.name if work == domain else f"{domain.name}, {work.name}"
-    base = tasks.begin_finetune(recipe, pack=pack, overrides=split["finetune"]).name
+    base = tuning.begin_finetune(recipe, pack=pack, overrides=split["finetune"]).name
     targets, training = Lines(f"{title}: targets"), Lines(f"{title}: fine-tuning")
     tasks.generate_targets(
         domain / "adapt" / "lq", work / "targets", pack=pack, restorer=base, method=method,
         overrides=split["targets"], on_photo=lambda record, done, total: targets(done, total),
     )
-    outcome = tasks.finetune(
+    outcome = tuning.finetune(
         domain / "adapt" / "lq", work / "targets", work / "finetune", pack=pack, restorer=base, recipe=recipe,
         overrides=split["finetune"],
         on_step=lambda done, total, values: training(done, total, tasks.describe(values)),

@@ -21,7 +21,8 @@ from adapt.packs.pack import add_network
 from adapt.photos.files import read_image, write_image
 from adapt.restorers.codeformer import PARTS
 from adapt.settings import CodeFormerSettings, VQGANSettings
-from adapt.tasks import begin_finetune, finetune, generate_targets
+from adapt.tasks import generate_targets
+from adapt.tuning import begin_finetune, finetune
 from adapt.weights import read_state
 
 QUICK_TARGETS = ["guidance.0.factor=4", "steps=2", "draws=1", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]

@@ -13,7 +13,7 @@ from adapt.finetuning.outcome import few_photos
 from adapt.finetuning.replay import Replay
 from adapt.photos.files import read_image, write_image
 from adapt.settings import CodeFinetuneSettings, DegradeSettings, FinetuneSettings
-from adapt.tasks import finetune
+from adapt.tuning import finetune
 from degradations import chain
 
 QUICK = ["steps=6", "batch=4", "evaluate_every=3", "adversarial=0", "holdout=0.34", "learning_rate=1e-3"]

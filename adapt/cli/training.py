@@ -44,7 +44,7 @@ def finetune(
     use_threads(threads)
     from adapt.pipeline import sample_writer
     from adapt.tasks import describe
-    from adapt.tasks import finetune as tune
+    from adapt.tuning import finetune as tune
 
     lines = Lines("fine-tuning")
     outcome = tune(

@@ -1,0 +1,194 @@
+"""`adapt finetune`: from a recipe, photos and targets to a run; what is missing is said before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapt.build import CODEBOOK, CODEFORMER, load_codebook, load_distance, load_restorer
+from adapt.digests import file_digest, settings_digest
+from adapt.disk import optional_path
+from adapt.errors import UsageError
+from adapt.packs.pack import load_pack
+from adapt.recipe import dump, load_recipe, recipe_digest
+from adapt.settings import CodeFinetuneSettings, DegradeSettings, FinetuneSettings, ReplaySettings, TuningSettings
+from adapt.tasks import codebook_digest, pick_device, weights_digest
+
+if TYPE_CHECKING:
+    from adapt.finetuning.codes import Teacher
+    from adapt.finetuning.loop import OnSamples, OnStep
+    from adapt.finetuning.outcome import Outcome
+    from adapt.finetuning.replay import Replay
+    from adapt.restorers.base import Restorer
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a fine-tuning begins with: its settings, the restorer, and the name that loads it."""
+
+    settings: FinetuneSettings | CodeFinetuneSettings
+    name: str
+    restorer: Restorer
+
+
+def begin_finetune(
+    recipe: str | Path,
+    *,
+    pack: str | Path,
+    restorer: str | Path | None = None,
+    replay: str | Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Beginning:
+    """Read a finetune recipe and load the restorer it starts from; whatever is missing is said here, before any work.
+
+    Args:
+        recipe, pack, replay, overrides: as `finetune`.
+        restorer: what to start from; where None the pack's own, or its CodeFormer where the objective is codes.
+
+    Raises:
+        UsageError: a pack without what the recipe needs, a restorer that cannot learn by it, or a folder for replay
+            without its settings or these without it.
+    """
+    from adapt.finetuning.objectives import network_with_codes
+    from adapt.recipe import find_recipe, kind_of
+
+    pack = str(pack)
+    path = find_recipe(recipe, "finetune", pack)
+    by_codes = kind_of(path) == "finetune-codes"
+    settings = load_recipe(path, CodeFinetuneSettings if by_codes else FinetuneSettings, overrides, pack)
+    if settings.replay is not None and replay is None:
+        raise UsageError(f"{recipe}: replay mixes in pairs of clean faces; name their folder with --replay FACES")
+    if settings.replay is None and replay is not None:
+        settings = settings.model_copy(update={"replay": ReplaySettings()})
+    networks = load_pack(pack).card.networks
+    if by_codes and restorer is None and CODEFORMER not in networks:
+        raise UsageError(
+            f"pack {pack}: has no {CODEFORMER}, which recipe {recipe} starts from (it has {', '.join(networks)});"
+            " name one with --restorer FILE, or take --recipe swinir"
+        )
+    if isinstance(settings, CodeFinetuneSettings) and settings.teacher == CODEBOOK and CODEBOOK not in networks:
+        raise UsageError(
+            f"pack {pack}: has no codebook to give the codes of targets; name a VQGAN's file (teacher=FILE), or take"
+            " the restorer's own encoder (teacher=restorer)"
+        )
+    name = str(restorer or (f"{pack}/{CODEFORMER}" if by_codes else pack))
+    model = load_restorer(name)
+    if by_codes:
+        network_with_codes(model)
+    return Beginning(settings, name, model)
+
+
+def finetune(
+    photos: str | Path,
+    targets: str | Path,
+    out: str | Path,
+    *,
+    recipe: str | Path = "swinir",
+    pack: str | Path = "tiny",
+    restorer: str | Path | None = None,
+    real: str | Path | None = None,
+    replay: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+    max_steps: int | None = None,
+    on_warning: Callable[[str], None] | None = None,
+    on_step: OnStep | None = None,
+    on_samples: OnSamples | None = None,
+) -> Outcome:
+    """Fine-tune a restorer on photos and targets; see `adapt.finetuning.loop.finetune`.
+
+    Args:
+        photos: folder of aligned faces.
+        targets: a target store, or any folder of pictures with the photos' names.
+        out: the run folder.
+        recipe: name or file of a finetune recipe.
+        pack: the pack with the restorer, the perceptual network, and the codebook where the objective is codes.
+        restorer: what to start from; the pack's own where None, or its CodeFormer where the objective is codes.
+        real: a folder of sharp faces for the discriminator; the accepted targets, unpaired, where None.
+        replay: a folder of clean faces: pairs of them, damaged by the recipe's `replay.degradation`, are mixed into the
+            batches against forgetting what the restorer could.
+        overrides: `key=value` for the recipe.
+        overwrite: start the run anew.
+        on_warning: called before the first step, where there is something to be warned of.
+        max_steps, on_step, on_samples: as there.
+    """
+    from adapt.finetuning.data import Pictures, split_pairs
+    from adapt.finetuning.loop import finetune as run_finetune
+    from adapt.finetuning.outcome import few_photos
+    from adapt.photos.folder import find_photos
+    from adapt.runs import Run
+    from adapt.targets.store import accepted_targets
+
+    photos, targets, out = Path(photos), Path(targets), Path(out)
+    real, replay = optional_path(real), optional_path(replay)
+    beginning = begin_finetune(recipe, pack=pack, restorer=restorer, replay=replay, overrides=overrides)
+    settings, model = beginning.settings, beginning.restorer
+    teacher = teacher_digest = None
+    if isinstance(settings, CodeFinetuneSettings):
+        teacher, teacher_digest = _teacher(settings, model, pack)
+    distance = load_distance(load_pack(pack)).to(pick_device())
+    accepted = accepted_targets(targets)
+    train, held = split_pairs(photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed)
+    replayed, replay_digest = _replay(settings, replay, model.size)
+    digest = settings_digest(
+        {
+            "recipe": recipe_digest(settings),
+            "restorer": weights_digest(beginning.name),
+            "distance": distance.digest,
+            "teacher": teacher_digest,
+            "targets": {id: [file_digest(path) for path in paths] for id, paths in accepted.items()},
+            "photos": [file_digest(path) for path in train.photos.paths],
+            "real": str(real),
+            "replay": replay_digest,
+        }
+    )
+    reals = Pictures([photo.path for photo in find_photos(real)], model.size) if real is not None else None
+    warning = few_photos(settings, len(accepted))
+    if warning and on_warning is not None:
+        on_warning(warning)
+    with Run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
+        return run_finetune(
+            model,
+            train,
+            held,
+            settings=settings,
+            distance=distance,
+            run=run,
+            teacher=teacher,
+            real=reals,
+            replay=replayed,
+            on_step=on_step,
+            on_samples=on_samples,
+            max_steps=max_steps,
+        )
+
+
+def _teacher(settings: CodeFinetuneSettings, model: Restorer, pack: str | Path) -> tuple[Teacher, str]:
+    """What gives the codes of targets, frozen, and a digest that stands for it."""
+    from copy import deepcopy
+
+    from adapt.restorers.codeformer import CodeFormer
+
+    if settings.teacher == "restorer":
+        if not isinstance(model.network, CodeFormer):
+            raise UsageError(f"{model.name}: `teacher: restorer` needs a codeformer, this is a {model.architecture}")
+        return deepcopy(model.network).requires_grad_(False), "restorer"
+    name = pack if settings.teacher == CODEBOOK else settings.teacher
+    return load_codebook(name).requires_grad_(False), codebook_digest(name)
+
+
+def _replay(settings: TuningSettings, faces: Path | None, size: int) -> tuple[Replay | None, str | None]:
+    """The pairs to mix in, and a digest that stands for faces and damage; None twice where there are none."""
+    from adapt.finetuning.data import Pictures
+    from adapt.finetuning.replay import Replay
+    from adapt.photos.folder import find_photos
+
+    if settings.replay is None or faces is None:
+        return None, None
+    damage = load_recipe(settings.replay.degradation, DegradeSettings)
+    files = find_photos(faces)
+    listed = [(file.id, file.path.stat().st_size) for file in files]  # not read: it may be all of FFHQ
+    digest = settings_digest({"damage": recipe_digest(damage), "faces": listed})
+    return Replay(Pictures([file.path for file in files], size), damage.pieces, settings.replay.share), digest
