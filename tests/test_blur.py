@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import adapt
 from networks import SMALL_SWINIR, lively_codeformer, lively_swinir
 from torch import Tensor, nn
 
@@ -24,7 +25,6 @@ from adapt.blur.start_steps import (
     table_of,
 )
 from adapt.build import load_blur_estimator, load_restorer, load_start_steps
-from adapt.cli import main
 from adapt.errors import RangeError, ShapeError, UsageError, WeightsError
 from adapt.exporting.verify import smooth_pictures
 from adapt.photos.files import read_photo
@@ -540,13 +540,8 @@ def test_the_command_enters_both_into_a_pack(
     recipe.write_text(RECIPES[name])
     pack.mkdir()
     (pack / "pack.yaml").write_text("name: p\nsize: 16\ndescription: d\nrestorer: swinir\nnetworks: {}\n")
-    monkeypatch.setattr("sys.argv", [
-        "adapt", "pretrain", "--recipe", str(recipe), "--faces", str(small_photos), "-o", str(out),
-        "--pack", str(small_pack), "--add-to", str(pack), "--trained", "in a test",
-    ])  # fmt: skip
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
+    command = ["pretrain", "--recipe", recipe, "--faces", small_photos, "-o", out, "--pack", small_pack]
+    assert adapt(monkeypatch, *command, "--add-to", pack, "--trained", "in a test") == 0
     printed = capsys.readouterr().out
     if name == "start-steps":
         assert printed == f"Table: {out / 'start-steps.json'}\n"

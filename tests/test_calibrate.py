@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rawpy
 import torch
+from command_line import adapt
 from PIL import Image
 from raw_files import COLOUR_MATRIX, scene, sensor, write_dng
 
 from adapt.calibrating import calibrate
-from adapt.cli import main
 from adapt.errors import PhotoError, UsageError
 from adapt.noise_plot import PANEL
 from degradations.calibrate import SIDE, Patches, find_patches, fit_noise, join_patches
@@ -216,16 +215,6 @@ def test_what_cannot_be_measured_is_named(camera: Path, tmp_path: Path):
     with pytest.raises(UsageError, match="--iso -1: expected a number above 0"):
         calibrate([camera / "low.dng"], out, iso=-1)
     assert not out.exists()
-
-
-def adapt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Run the command line in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["adapt", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
 
 
 def test_the_command(

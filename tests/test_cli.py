@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import adapt
 
 from adapt.cli import main
 from adapt.cli.cores import available_cores
@@ -22,16 +23,6 @@ from adapt.pipeline import split_overrides
 
 QUICK_TARGETS = ["guidance.0.factor=4", "steps=2", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]
 QUICK_FINETUNE = ["steps=2", "batch=2", "evaluate_every=1", "discriminator.features=4"]
-
-
-def adapt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Run the command line in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["adapt", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
 
 
 def test_run_end_to_end(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import adapt
 from networks import SMALL_CODEFORMER, lively_codeformer, lively_vqgan
 from torch import nn
 
 from adapt.build import load_restorer
-from adapt.cli import main
 from adapt.errors import UsageError
 from adapt.exporting import bundle
 from adapt.exporting.verify import Parity, smooth_pictures
@@ -48,16 +47,6 @@ def code_pack(small_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = Path(shutil.copytree(small_pack, tmp_path_factory.mktemp("packs") / "codes"))
     add_codes(folder)
     return folder
-
-
-def adapt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Run the command line in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["adapt", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
 
 
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:

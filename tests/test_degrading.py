@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from command_line import adapt
 from raw_files import write_dng
 
-from adapt.cli import main
 from adapt.degrading import degrade
 from adapt.disk import read_json_lines
 from adapt.errors import RecipeError, UsageError
@@ -32,15 +31,6 @@ def originals(tmp_path: Path, gen: torch.Generator) -> Path:
 
 def lines(out: Path) -> dict[str, dict[str, Any]]:
     return {line["id"]: line for line in read_json_lines(out / "manifest.jsonl")}
-
-
-def adapt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["adapt", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
 
 
 def test_pictures_have_the_originals_names_and_sizes_and_the_manifest_repeats_them(

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import adapt
 from networks import SMALL_CODEFORMER, lively_codeformer
 from torch import Tensor, nn
 
-from adapt.cli import main
 from adapt.errors import RangeError, ShapeError, UsageError, VerificationError
 from adapt.exporting.bundle import export_bundle, load_bundle
 from adapt.exporting.verify import LEAD, check_inputs, smooth_pictures, verify
@@ -42,16 +42,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos = list(smooth_pictures((2, SIDE, SIDE), seed=1))
     return export_bundle(small_restorer(), tmp_path_factory.mktemp("export") / "bundle", source={}, photos=photos)
-
-
-def adapt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Run the command line in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["adapt", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
 
 
 def by_network(photo: Tensor, fidelity: float) -> Tensor:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import adapt
 
-from adapt.cli import main
 from adapt.diffusion.schedule import linear_schedule
 from adapt.packs.pack import SHARD_BYTES, add_network, load_pack
 from adapt.pretrain.prior import min_snr_weight, normal_kl, prior_losses, train_prior
@@ -90,20 +90,14 @@ def test_the_command_shows_its_progress_and_enters_the_network_once_it_is_traine
     pack.mkdir()
     (pack / "pack.yaml").write_text("name: p\nsize: 16\ndescription: d\nrestorer: swinir\nnetworks: {}\n")
     command = [
-        "adapt", "pretrain", "--recipe", str(recipe), "--faces", str(small_photos), "-o", str(tmp_path / "run"),
-        "--pack", str(small_pack), "--add-to", str(pack),
+        "pretrain", "--recipe", recipe, "--faces", small_photos, "-o", tmp_path / "run", "--pack", small_pack,
+        "--add-to", pack,
     ]
-    monkeypatch.setattr("sys.argv", [*command, "--max-steps", "5"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
+    assert adapt(monkeypatch, *command, "--max-steps", 5) == 0
     assert "Stopped at step 5 of 12; no weights are written before the end.\nTo go on" in capsys.readouterr().out
     assert load_pack(pack).card.networks == {}
     assert not (tmp_path / "run" / "weights.safetensors").exists()
-    monkeypatch.setattr("sys.argv", command)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
+    assert adapt(monkeypatch, *command) == 0
     printed = capsys.readouterr()
     assert "mine: 12/12" in printed.err
     assert printed.out == f"Weights: {tmp_path / 'run' / 'weights.safetensors'}\n"

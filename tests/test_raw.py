@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_line import adapt
 from PIL import Image
 from raw_files import write_dng
 
-from adapt.cli import main
 from adapt.errors import PhotoError
 from adapt.photos.files import read_photo
 from adapt.photos.pairs import load_fitted
@@ -118,11 +117,7 @@ def test_restoring_a_raw_photo(small_pack: Path, tmp_path: Path, monkeypatch: py
     data = write_dng(photos / "face.dng", grey("GRBG", 0.3, (64, 64)), phase="GRBG").read_bytes()
     (photos / "broken.dng").write_bytes(data[:-4000])
     assert tuple(load_fitted(photos / "face.dng", 16).shape) == (3, 16, 16)
-    arguments = ["adapt", "restore", str(small_pack), str(photos), "-o", str(tmp_path / "out"), "--device", "cpu"]
-    monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 3
+    assert adapt(monkeypatch, "restore", small_pack, photos, "-o", tmp_path / "out", "--device", "cpu") == 3
     assert tuple(read_photo(tmp_path / "out" / "face.png").image.shape) == (3, 16, 16)
 
 
@@ -133,11 +128,8 @@ def test_where_no_photo_could_be_read_each_is_named(
     photos.mkdir()
     for name in ("a.dng", "b.dng"):
         write_dng(photos / name, np.zeros((64, 64), np.uint16))
-    arguments = ["adapt", "run", str(photos), "-o", str(tmp_path / "out"), "--pack", str(small_pack), "--device", "cpu"]
-    monkeypatch.setattr(sys, "argv", [*arguments, "targets.guidance.0.factor=4"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
+    arguments = ["run", photos, "-o", tmp_path / "out", "--pack", small_pack, "--device", "cpu"]
+    assert adapt(monkeypatch, *arguments, "targets.guidance.0.factor=4") == 2
     said = capsys.readouterr().err
     assert "holds no accepted targets" in said
     assert [line.split(": ")[1] for line in said.splitlines() if "every sample" in line] == ["a", "b"]
