@@ -19,8 +19,6 @@ from degradations.profiles import Phase
 
 Demosaic = Literal["bilinear", "malvar", "hamilton-adams"]
 
-_SITES = ((0, 0), (0, 1), (1, 0), (1, 1))
-
 
 # ---------------------------------------------------------------- mosaic
 
@@ -37,8 +35,8 @@ def mosaic(images: Tensor, phase: Phase | Sequence[Phase]) -> Tensor:
 
 def _mosaic(images: Tensor, phase: Phase) -> Tensor:
     raw = images.new_empty(len(images), 1, images.shape[2], images.shape[3])
-    for (row, column), channel in zip(_SITES, _channels(phase), strict=True):
-        raw[:, 0, row::2, column::2] = images[:, channel, row::2, column::2]
+    for channel, rows, columns in _sites(phase):
+        raw[:, 0, rows, columns] = images[:, channel, rows, columns]
     return raw
 
 
@@ -54,8 +52,8 @@ def spread(raw: Tensor, phase: Phase | Sequence[Phase]) -> Tensor:
 
 def _spread(raw: Tensor, phase: Phase) -> Tensor:
     images = raw.new_zeros(len(raw), 3, raw.shape[2], raw.shape[3])
-    for (row, column), channel in zip(_SITES, _channels(phase), strict=True):
-        images[:, channel, row::2, column::2] = raw[:, 0, row::2, column::2]
+    for channel, rows, columns in _sites(phase):
+        images[:, channel, rows, columns] = raw[:, 0, rows, columns]
     return images
 
 
@@ -81,11 +79,11 @@ def _by_phase(function: Callable[[Tensor, Phase], Tensor], batch: Tensor, phase:
     return parts[order.argsort()]
 
 
-def _channels(phase: Phase) -> list[int]:
-    """The channel that each of the four sites sees."""
+def _sites(phase: Phase) -> list[tuple[int, slice, slice]]:
+    """The channel that each of the four sites sees, and where such sites are: their rows and columns."""
     if phase not in ("RGGB", "GRBG", "GBRG", "BGGR"):
         raise ValueError(f"Bayer phase: expected RGGB, GRBG, GBRG or BGGR, got {phase!r}")
-    return ["RGB".index(colour) for colour in phase]
+    return [("RGB".index(colour), slice(k // 2, None, 2), slice(k % 2, None, 2)) for k, colour in enumerate(phase)]
 
 
 # ---------------------------------------------------------------- demosaic
@@ -192,19 +190,20 @@ def _arranged(raw: Tensor, cross: Tensor, along: Tensor, across: Tensor, diagona
             `across` give red and blue at green sites that have them in their row (their column), `diagonal` gives red
             at blue sites and blue at red ones.
     """
-    channels = _channels(phase)
+    sites = _sites(phase)
     images = raw.new_empty(len(raw), 3, raw.shape[2], raw.shape[3])
-    for site, (row, column) in enumerate(_SITES):
+    for site, (seen, rows, columns) in enumerate(sites):
+        beside = sites[site ^ 1][0]
         for channel in range(3):
-            if channels[site] == channel:
+            if seen == channel:
                 source = raw
             elif channel == 1:
                 source = cross
-            elif channels[site] != 1:
+            elif seen != 1:
                 source = diagonal
             else:
-                source = along if channels[site ^ 1] == channel else across
-            images[:, channel, row::2, column::2] = source[:, 0, row::2, column::2]
+                source = along if beside == channel else across
+            images[:, channel, rows, columns] = source[:, 0, rows, columns]
     return images
 
 
