@@ -59,10 +59,26 @@ def test_every_knob_turns(knobs: list[str], whole: Path, small_photos: Path, sma
         assert picture != contents(whole)[name], f"{knobs} changes nothing"
 
 
-def test_shards_and_batches_make_the_same_pictures(whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):
+@pytest.mark.parametrize("batch", [1, 4])
+def test_shards_and_batch_settings_change_no_bit(
+    batch: int, whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path
+):
     for shard in ((0, 2), (1, 2)):
-        make(small_photos, tmp_path / "store", small_pack, shard=shard)
+        make(small_photos, tmp_path / "store", small_pack, f"batch={batch}", shard=shard)
     assert [r.id for r in read_records(tmp_path / "store")] == [r.id for r in read_records(whole)]
+    assert contents(tmp_path / "store") == contents(whole)
+
+
+def test_a_target_alone_is_that_of_a_folder(whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):
+    make(small_photos / "f.png", tmp_path / "store", small_pack)
+    assert list(contents(tmp_path / "store").values()) == [contents(whole)["images/f.png"]]
+
+
+def test_batches_of_a_gpu_stay_within_a_level(
+    whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("adapt.targets.generate.at_a_time", lambda settings, device: 4)
+    make(small_photos, tmp_path / "store", small_pack)
     for name in contents(whole):
         got, truth = read_image(tmp_path / "store" / name), read_image(whole / name)
         assert float((got - truth).abs().max()) <= 1.01 / 255, "within one 8-bit level for any batch"
@@ -73,7 +89,7 @@ def test_a_stop_between_photos_changes_nothing(whole: Path, small_photos: Path, 
         pass
 
     def stop(record: object, done: int, total: int) -> None:
-        if done == 3:  # in the middle of the second batch
+        if done == 3:
             raise Stop
 
     out = tmp_path / "store"

@@ -91,7 +91,7 @@ class TargetSettings(Settings):
         default=1, description="targets of each photo, of different noise; fine-tuning sees another one at each step"
     )
     seed: Annotated[int, Field(ge=0)] = 0
-    batch: PositiveInt = Field(default=8, description="targets at a time; halved when memory runs out")
+    batch: PositiveInt = Field(default=8, description="targets at a time on a GPU; halved when memory runs out")
     gate: GateSettings = GateSettings()
     compat: Literal["none", "dt-bfr"] = Field(default="none", description="dt-bfr: the public code's steps exactly")
 
