@@ -13,14 +13,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from adapt import tasks, tuning
+from adapt import tasks
 from adapt.build import load_distance
-from adapt.cli.printing import Lines
+from adapt.cli.printing import Lines, say_warning
 from adapt.degrading import degrade
 from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.sheets import write_sheet
 from adapt.evaluation.tables import tabulate
+from adapt.finetuning.outcome import Outcome
 from adapt.packs.pack import Pack
 from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import PhotoFile, find_photos
@@ -57,6 +58,33 @@ def make_domain(faces: Sequence[PhotoFile], out: Path, recipe: str, size: int) -
         degrade_faces(photos, out / half, recipe, size)
 
 
+def make_targets(
+    photos: Path, store: Path, title: str, *, pack: str, restorer: str, method: str, overrides: Sequence[str] = ()
+) -> None:
+    """A target of each photo, or what is missing of them; arguments as `tasks.generate_targets`."""
+    line = Lines(f"{title}: targets")
+    tasks.generate_targets(
+        photos, store, pack=pack, restorer=restorer, method=method, overrides=overrides,
+        on_photo=lambda record, done, total: line(done, total),
+    )
+
+
+def fine_tune(
+    photos: Path, targets: Path, run: Path, title: str, *, pack: str, restorer: str, recipe: str,
+    replay: Path | None = None, overrides: Sequence[str] = (),
+) -> Outcome:
+    """Fine-tune a restorer, or go on; its outcome is printed. Arguments as `tasks.finetune`."""
+    line = Lines(f"{title}: fine-tuning")
+    outcome = tasks.finetune(
+        photos, targets, run, pack=pack, restorer=restorer, recipe=recipe, replay=replay, overrides=overrides,
+        on_step=lambda done, total, values: line(done, total, tasks.describe(values)),
+        on_samples=sample_writer(run),
+    )
+    print(f"{title}: {outcome.verdict}")
+    say_warning(outcome.warning)
+    return outcome
+
+
 def adapt_to(
     domain: Path, work: Path, *, pack: str, method: str, recipe: str, overrides: Sequence[str] = ()
 ) -> None:
@@ -71,20 +99,11 @@ def adapt_to(
     """
     split = split_overrides(overrides)
     title = domain.name if work == domain else f"{domain.name}, {work.name}"
-    base = tuning.begin_finetune(recipe, pack=pack, overrides=split["finetune"]).name
-    targets, training = Lines(f"{title}: targets"), Lines(f"{title}: fine-tuning")
-    tasks.generate_targets(
-        domain / "adapt" / "lq", work / "targets", pack=pack, restorer=base, method=method,
-        overrides=split["targets"], on_photo=lambda record, done, total: targets(done, total),
-    )
-    outcome = tuning.finetune(
-        domain / "adapt" / "lq", work / "targets", work / "finetune", pack=pack, restorer=base, recipe=recipe,
-        overrides=split["finetune"],
-        on_step=lambda done, total, values: training(done, total, tasks.describe(values)),
-        on_samples=sample_writer(work / "finetune"),
-    )
-    print(outcome.verdict)
-    tasks.restore(str(work / "finetune"), domain / "test" / "lq", work / "adapted", overwrite=True)
+    base = tasks.begin_finetune(recipe, pack=pack, overrides=split["finetune"]).name
+    photos, targets, run = domain / "adapt" / "lq", work / "targets", work / "finetune"
+    make_targets(photos, targets, title, pack=pack, restorer=base, method=method, overrides=split["targets"])
+    fine_tune(photos, targets, run, title, pack=pack, restorer=base, recipe=recipe, overrides=split["finetune"])
+    tasks.restore(str(run), domain / "test" / "lq", work / "adapted", overwrite=True)
     tasks.restore(base, domain / "test" / "lq", domain / "base", overwrite=True)
 
 

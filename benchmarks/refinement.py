@@ -9,10 +9,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from panels import draw_panel
 from torch import Tensor
 
 from adapt.diffusion.prior import Prior
@@ -23,14 +23,11 @@ from adapt.disk import write_atomic, write_json
 from adapt.evaluation.metrics import psnr
 from adapt.guidance.gaussian_blur import BlurMemory, GaussianBlur
 from adapt.images import to_signed, to_unit
-from adapt.noise_plot import COLOURS, GRID, INK, PAPER
 from adapt.settings import GaussianBlurSettings, TargetSettings
 from adapt.targets.methods import SOLVERS
 from degradations.blind import PUBLISHED_SIZE
 from degradations.cosines import gaussian_blur
 
-PANEL: Final = (640, 440)
-MARGINS: Final = (64, 40, 20, 56)  # left, top, right, bottom
 Belief = Literal["fixed", "refined"]
 
 
@@ -145,52 +142,16 @@ def refinement_table(outcomes: Mapping[tuple[Belief, float], Outcome], true_std:
     return "\n".join(lines)
 
 
-# ---------------------------------------------------------------- drawing
-
-
 def draw_refinement(path: Path, outcomes: Mapping[tuple[Belief, float], Outcome], true_std: float) -> None:
     """PSNR over the std believed at first, fixed and refined, as a PNG."""
     curves = {
         belief: sorted((std, outcome.mean) for (kind, std), outcome in outcomes.items() if kind == belief)
         for belief in ("fixed", "refined")
     }
-    points = [point for curve in curves.values() for point in curve]
-    across = (min(x for x, _ in points), max(x for x, _ in points))
-    low, high = min(y for _, y in points), max(y for _, y in points)
-    axes = _Axes(across, (low - 0.1 * (high - low) - 0.01, high + 0.1 * (high - low) + 0.01))
-    image = Image.new("RGB", PANEL, PAPER)
-    pen, font = ImageDraw.Draw(image), ImageFont.load_default(12)
-    for x in sorted({x for x, _ in points}):
-        pen.line([axes.place(x, axes.up[0]), axes.place(x, axes.up[1])], fill=GRID)
-        pen.text((axes.place(x, 0)[0], PANEL[1] - MARGINS[3] + 6), f"{x:g}", fill=INK, font=font, anchor="mt")
-    for index in range(6):
-        y = axes.up[0] + index / 5 * (axes.up[1] - axes.up[0])
-        pen.line([axes.place(across[0], y), axes.place(across[1], y)], fill=GRID)
-        pen.text((MARGINS[0] - 6, axes.place(0, y)[1]), f"{y:.2f}", fill=INK, font=font, anchor="rm")
-    for row, (belief, colour) in enumerate((("fixed", COLOURS["R"]), ("refined", COLOURS["B"]))):
-        placed = [axes.place(*point) for point in curves[belief]]
-        pen.line(placed, fill=colour, width=2)
-        for x, y in placed:
-            pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
-        pen.text((PANEL[0] - MARGINS[2], MARGINS[1] + 4 + 16 * row), belief, fill=colour, font=font, anchor="ra")
-    title = f"PSNR over the std believed at first; the true one is {true_std:g} pixels at {PUBLISHED_SIZE}"
-    pen.text((MARGINS[0], 10), title, fill=INK, font=ImageFont.load_default(14))
-    pen.text((PANEL[0] / 2, PANEL[1] - 8), f"std, pixels at {PUBLISHED_SIZE}", fill=INK, font=font, anchor="mb")
-    pen.text((MARGINS[0], MARGINS[1] - 4), "PSNR, dB", fill=INK, font=font, anchor="lb")
-    write_atomic(path, lambda stream: image.save(stream, "PNG"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Axes:
-    """From values to pixels of the panel."""
-
-    across: tuple[float, float]
-    up: tuple[float, float]
-
-    def place(self, x: float, y: float) -> tuple[float, float]:
-        left, top, right, bottom = MARGINS
-        span = (self.across[1] - self.across[0]) or 1.0
-        return (
-            left + (x - self.across[0]) / span * (PANEL[0] - left - right),
-            PANEL[1] - bottom - (y - self.up[0]) / (self.up[1] - self.up[0]) * (PANEL[1] - top - bottom),
-        )
+    panel = draw_panel(
+        f"PSNR over the std believed at first; the true one is {true_std:g} pixels at {PUBLISHED_SIZE}",
+        curves,
+        across=f"std, pixels at {PUBLISHED_SIZE}",
+        up="PSNR, dB",
+    )
+    write_atomic(path, lambda stream: panel.save(stream, "PNG"))
