@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from adapt.cli.options import FROM_RECIPE, Limit, Out, Overrides, Overwrite, Threads, as_overrides, use_threads
+from adapt.cli.options import Limit, Out, Overrides, Overwrite, Seed, Threads, as_overrides, use_threads
 from adapt.cli.printing import Lines, end
 
 
@@ -17,7 +17,7 @@ def degrade(
     out: Out,
     recipe: Annotated[str, typer.Option("--recipe", help="Kind of damage (adapt recipes list degradations).")],
     overrides: Overrides = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, show_default=FROM_RECIPE)] = None,
+    seed: Seed = None,
     limit: Limit = None,
     half_raw: Annotated[
         bool, typer.Option("--half-raw", help="Develop RAW files at half size: four times as fast.")

@@ -19,6 +19,12 @@ RestorerName = Annotated[
     str | None,
     typer.Option("--restorer", help="Checkpoint, run, PACK or PACK/RESTORER.", show_default="the pack's own"),
 ]
+Method = Annotated[str, typer.Option("--method", help="Targets recipe by name (adapt recipes list) or file.")]
+FinetuneRecipe = Annotated[str, typer.Option("--recipe", help="Finetune recipe by name (adapt recipes list) or file.")]
+Real = Annotated[
+    Path | None,
+    typer.Option("--real", help="Sharp faces for the discriminator.", show_default="the targets, unpaired"),
+]
 Replay = Annotated[
     Path | None,
     typer.Option(
@@ -30,6 +36,7 @@ Replay = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings over those of the recipe.")
 ]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, show_default=FROM_RECIPE)]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many photos.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew: empty the output folder first.")]
 Device = Annotated[
