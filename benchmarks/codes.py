@@ -31,7 +31,7 @@ from typing import Any, Final
 from domain import SHOWN, degrade_faces, fine_tune, make_domain, make_targets, spread
 from panels import draw_panel, side_by_side
 
-from adapt import tasks
+from adapt import tasks, tuning
 from adapt.build import load_distance
 from adapt.digests import file_digest, settings_digest
 from adapt.disk import write_atomic, write_json
@@ -80,7 +80,7 @@ class Bench:
 
     def base(self, recipe: str) -> str:
         """What a finetune recipe starts from."""
-        return tasks.begin_finetune(recipe, pack=self.pack_name, overrides=self.overrides["finetune"]).name
+        return tuning.begin_finetune(recipe, pack=self.pack_name, overrides=self.overrides["finetune"]).name
 
     def targets(self, restorer: str) -> Path:
         """The store of targets of the half adapted on, all that are accepted."""
@@ -99,7 +99,7 @@ class Bench:
     ) -> Tuned:
         """The run of one row: the recipe with the row's changes over it, on these targets."""
         overrides = [*self.overrides["finetune"], *changes]
-        beginning = tasks.begin_finetune(recipe, pack=self.pack_name, replay=replay, overrides=overrides)
+        beginning = tuning.begin_finetune(recipe, pack=self.pack_name, replay=replay, overrides=overrides)
         made_with = [beginning.settings.model_dump(mode="json"), tasks.weights_digest(beginning.name), targets.name]
         key = settings_digest([*made_with, str(replay)])[:12]
         run = self.domain / "runs" / f"{Path(recipe).stem}-{key}"

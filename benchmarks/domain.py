@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from adapt import tasks
+from adapt import tasks, tuning
 from adapt.build import load_distance
 from adapt.cli.printing import Lines, say_warning
 from adapt.degrading import degrade
@@ -73,9 +73,9 @@ def fine_tune(
     photos: Path, targets: Path, run: Path, title: str, *, pack: str, restorer: str, recipe: str,
     replay: Path | None = None, overrides: Sequence[str] = (),
 ) -> Outcome:
-    """Fine-tune a restorer, or go on; its outcome is printed. Arguments as `tasks.finetune`."""
+    """Fine-tune a restorer, or go on; its outcome is printed. Arguments as `tuning.finetune`."""
     line = Lines(f"{title}: fine-tuning")
-    outcome = tasks.finetune(
+    outcome = tuning.finetune(
         photos, targets, run, pack=pack, restorer=restorer, recipe=recipe, replay=replay, overrides=overrides,
         on_step=lambda done, total, values: line(done, total, tasks.describe(values)),
         on_samples=sample_writer(run),
@@ -99,7 +99,7 @@ def adapt_to(
     """
     split = split_overrides(overrides)
     title = domain.name if work == domain else f"{domain.name}, {work.name}"
-    base = tasks.begin_finetune(recipe, pack=pack, overrides=split["finetune"]).name
+    base = tuning.begin_finetune(recipe, pack=pack, overrides=split["finetune"]).name
     photos, targets, run = domain / "adapt" / "lq", work / "targets", work / "finetune"
     make_targets(photos, targets, title, pack=pack, restorer=base, method=method, overrides=split["targets"])
     fine_tune(photos, targets, run, title, pack=pack, restorer=base, recipe=recipe, overrides=split["finetune"])
