@@ -85,7 +85,7 @@ class TargetSettings(Settings):
         default=None, description="when to sample towards the photo itself; left out, never"
     )
     match_light: bool = Field(
-        default=False, description="give each restored picture its photo's mean light first, by one gain"
+        default=False, description="give each restored picture its photo's mean light first; not with compat"
     )
     draws: PositiveInt = Field(
         default=1, description="targets of each photo, of different noise; fine-tuning sees another one at each step"

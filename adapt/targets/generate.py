@@ -150,7 +150,7 @@ def _make_group(
         chosen = [rows[item.photo.id] for item in readable]
         seeds = [photo_seed(settings.seed, item.sha256, item.draw) for item in readable]
         restored = restorer(photos)
-        if settings.match_light:
+        if settings.match_light and settings.compat == "none":
             restored = match_light(restored, photos)
         made = _within_memory(maker, photos[chosen], restored[chosen], seeds)
         before, after = made.towards.cpu(), made.pictures.cpu()
