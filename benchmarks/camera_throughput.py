@@ -44,6 +44,7 @@ from degradations.profiles import read_profile
 ISO = 1600
 SIZES = {128: 1, 512: 4}  # side and scale
 GAMMA = 2.2
+SITES = ((0, 0), (0, 1), (1, 0), (1, 1))
 INSTALL = "numpy + OpenCV is left out: pip install opencv-python-headless"
 
 Steps = dict[str, Callable[..., Any]]
@@ -129,7 +130,7 @@ def elsewhere(image: np.ndarray, shot: Shot, field: np.ndarray, scale: int, step
     balance = np.ones((2, 2), np.float32)
     noise = np.empty_like(signal)
     span = np.float32(shot.white - shot.black)
-    for site, (row, column) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+    for site, (row, column) in enumerate(SITES):
         channel = "RGB".index(shot.phase[site])
         part = (slice(row, None, 2), slice(column, None, 2))
         signal[part] = camera[part][..., channel] * span
@@ -137,7 +138,7 @@ def elsewhere(image: np.ndarray, shot: Shot, field: np.ndarray, scale: int, step
         balance[row, column] = gains[channel]
     dn = np.clip(np.rint(signal + np.float32(shot.black) + noise * field), 0, np.float32(shot.white))
     seen = np.clip((dn - np.float32(shot.black)) / span, 0, 1)
-    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+    for row, column in SITES:
         seen[row::2, column::2] *= balance[row, column]
     picture = steps["demosaic"](np.minimum(seen, 1))
     tone = steps["power"](np.clip(steps["matrix"](picture, matrix), 0, 1), 1 / GAMMA)

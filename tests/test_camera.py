@@ -20,6 +20,7 @@ from torch import Tensor
 
 from degradations.bayer import Demosaic, demosaic, mosaic, per_site, spread
 from degradations.camera import (
+    Curve,
     balance,
     from_camera,
     from_dn,
@@ -48,9 +49,7 @@ from degradations.photograph import (
 )
 from degradations.profiles import CameraProfile, NoiseLevel, Phase, profile_names, read_profile, write_profile
 
-PHASES = ("RGGB", "GRBG", "GBRG", "BGGR")
-METHODS = ("bilinear", "malvar", "hamilton-adams")
-CURVES = ("gamma", "srgb", "smoothstep")
+PHASES, METHODS, CURVES = get_args(Phase), get_args(Demosaic), get_args(Curve)
 SITES = tuple(itertools.product((0, 1), (0, 1)))
 PUBLIC_NOISE = "noise_hg-s22u-s908u-na-b0q-pr-t2-id35248-v7.json"
 
@@ -177,7 +176,7 @@ def test_the_default_demosaicing_is_the_nearest_to_the_public_network(stages: St
     balanced = from_dn(noisy, 64, 1023).clamp(0, 1) * per_site(gains, (32, 32))
     found = {
         method: decibels(unbalance(demosaic(balanced, "GRBG", method), stages.gains), theirs)
-        for method in get_args(Demosaic)
+        for method in METHODS
     }
     assert max(found, key=lambda method: found[method]) == Camera().demosaic
     assert found[Camera().demosaic] > decibels(theirs, stages.batch("lr_rgb").double()) + 2
