@@ -22,9 +22,11 @@ import adapt
 from adapt.build import load_model, load_restorer
 from adapt.errors import RangeError, ShapeError, UsageError, VerificationError, WeightsError
 from adapt.exporting import bundle as bundle_module
+from adapt.exporting import runner
 from adapt.exporting.bundle import export_bundle, load_bundle
 from adapt.exporting.onnx import export_onnx
 from adapt.exporting.verify import check_inputs, smooth_pictures, verify
+from adapt.photos.folder import RAW_SUFFIXES, SUFFIXES
 from adapt.restorers.base import Restorer
 from adapt.settings import SwinIRSettings
 
@@ -299,6 +301,30 @@ def test_runner(bundle: Path, tmp_path: Path):
     assert (out / "grey16.png").stat().st_mtime_ns == before
 
 
+def test_runner_names_what_it_leaves_out(bundle: Path, tmp_path: Path):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    Image.new("RGB", (32, 32), (90, 80, 70)).save(photos / "a.gif")
+    (photos / "._a.gif").write_bytes(b"hidden, beside every file on some discs")
+    (photos / "notes.txt").write_text("no photo")
+    done = run_model(bundle, photos, out)
+    assert (done.returncode, f"{photos / 'notes.txt'}: left out, no photo by its name" in done.stderr) == (0, True)
+    assert "._a.gif" not in done.stderr
+    (photos / "b.DNG").write_bytes(b"II*\0")
+    (photos / "c.heic").write_bytes(b"")
+    done = run_model(bundle, photos, out)
+    assert done.returncode == 3
+    for file in (photos / "b.DNG", photos / "c.heic"):
+        reason = f"{file.suffix} is camera RAW or HEIC, which Pillow does not read; convert it to PNG first"
+        assert f"{file}: cannot be read ({reason})" in done.stderr
+    assert [path.name for path in out.iterdir()] == ["a.png"]
+
+
+def test_runner_knows_the_same_photos_by_their_names():
+    assert runner.SUFFIXES | runner.UNREAD == SUFFIXES
+    assert runner.UNREAD > RAW_SUFFIXES
+
+
 def test_runner_refuses(bundle: Path, tmp_path: Path):
     inside = run_model(bundle, tmp_path, tmp_path / "out")
     assert (inside.returncode, "lies inside the photos" in inside.stderr) == (1, True)
@@ -308,7 +334,7 @@ def test_runner_refuses(bundle: Path, tmp_path: Path):
 
 def test_runner_is_short_and_needs_three_libraries(bundle: Path):
     text = (bundle / "run_model.py").read_text()
-    assert len(text.splitlines()) < 100
+    assert len(text.splitlines()) < 110
     imported: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):

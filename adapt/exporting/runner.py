@@ -1,7 +1,8 @@
 """Restores a folder of aligned face photos with model.onnx: python run_model.py PHOTOS OUT [--fidelity W]
 
-Needs numpy, Pillow and onnxruntime. Lies beside model.onnx and bundle.json; any format that Pillow reads. Photos of a
-size that the model does not take are resized, and named. Grey photos stay grey. Pictures that are there are left alone.
+Needs numpy, Pillow and onnxruntime. Lies beside model.onnx and bundle.json. Photos of a size that the model does not
+take are resized, and named. Grey photos stay grey. Pictures that are there are left alone. What is not restored is
+named with the reason: camera RAW and HEIC, which Pillow does not read, photos that are damaged, files of other kinds.
 W is in [0, 1], for models that take it: 0 quality, 1 fidelity. Exit code 3: some photos could not be read.
 """
 
@@ -16,12 +17,18 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".avif", ".mpo"}
+RAW = (
+    "3fr arw cr2 cr3 crw dcr dng erf fff iiq k25 kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
+)
+UNREAD = {f".{kind}" for kind in (*RAW.split(), "heic", "heif", "hif")}  # photos too, but not for Pillow
 GREY = ("1", "L", "LA", "La")
 
 
 def read(path: Path) -> tuple[np.ndarray, bool]:
     """A picture as (1, 3, H, W) float32 RGB in [0, 1], the way up it was taken, and whether the file is grey."""
+    if path.suffix.lower() in UNREAD:
+        raise ValueError(f"{path.suffix} is camera RAW or HEIC, which Pillow does not read; convert it to PNG first")
     with Image.open(path) as opened:
         picture = ImageOps.exif_transpose(opened)
         if picture.mode.startswith("I"):  # 16-bit grey, which convert() would clip to white
@@ -56,7 +63,11 @@ def main(photos: Path, out: Path, fidelity: float | None) -> int:
     """Restore every photo; the number of photos that could not be read."""
     if photos.resolve() in (out.resolve(), *out.resolve().parents):
         sys.exit(f"{out}: lies inside the photos; choose an output folder elsewhere")
-    files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = sorted(path for path in photos.rglob("*") if not path.is_dir())
+    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(photos).parts)]
+    files = [path for path in shown if path.suffix.lower() in SUFFIXES | UNREAD]
+    for path in sorted({*shown} - {*files}):
+        sys.stderr.write(f"{path}: left out, no photo by its name\n")
     if not files:
         sys.exit(f"{photos}: no photos there")
     session, chosen = open_model(fidelity)
