@@ -25,16 +25,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("faces", type=Path)
     parser.add_argument("--degradation", default="camera-noise-starlight", help="recipes, separated by commas")
-    parser.add_argument("--out", type=Path, default=Path("runs/adaptation"))
+    parser.add_argument("--out", type=Path, help="left out, runs/adaptation/ and the finetune recipe's name")
     parser.add_argument("--pack", default="tiny")
     parser.add_argument("--method", default="low-frequency", help="targets recipe")
     parser.add_argument("--recipe", default="swinir", help="finetune recipe")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_intermixed_args()
     pack = load_pack(arguments.pack)
+    results = arguments.out or Path("runs/adaptation") / Path(arguments.recipe).stem  # targets are one restorer's
     domains: dict[str, dict[str, Evaluation]] = {}
     for recipe in arguments.degradation.split(","):
-        out = arguments.out / recipe
+        out = results / recipe
         make_domain(find_photos(arguments.faces), out, recipe, pack.card.size)
         adapt_to(
             out, out, pack=arguments.pack, method=arguments.method, recipe=arguments.recipe,

@@ -258,8 +258,8 @@ def fig9(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
         for name, model in models.items()
     }
     for name, evaluations in swept.items():
-        bench.report(f"{name} over the fidelity w, held-out half",
-                     {f"w = {w:g}": each for w, each in evaluations.items()}, against=None)
+        rows = {f"w = {w:g}": each for w, each in evaluations.items()}
+        bench.report(f"{name} over the fidelity w, held-out half", rows, against=None)
     plot = bench.domain / "fig9.png"
     draw_sweep(plot, swept)
     print(f"\ncurves in {plot}")
@@ -286,16 +286,14 @@ def draw_sweep(path: Path, swept: Mapping[str, Mapping[float, Evaluation]]) -> N
 def forgetting(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
     """Fine-tuned with and without source replay, each on the target domain and on the source's damage."""
     source = f"source-{Path(arguments.source).stem}"
-    degrade_faces(find_photos(bench.domain / "test" / "hq"), bench.domain / source, arguments.source,
-                  bench.pack.card.size)
+    faces = find_photos(bench.domain / "test" / "hq")
+    degrade_faces(faces, bench.domain / source, arguments.source, bench.pack.card.size)
     base = bench.base(arguments.recipe)
     targets = bench.targets(base)
     mixed = json.dumps({"share": arguments.share, "degradation": arguments.source})
     tuned = {
         "without replay": bench.tuned(arguments.recipe, targets, "without replay"),
-        "with replay": bench.tuned(
-            arguments.recipe, targets, "with replay", [f"replay={mixed}"], arguments.replay
-        ),
+        "with replay": bench.tuned(arguments.recipe, targets, "with replay", [f"replay={mixed}"], arguments.replay),
     }
     result: dict[str, Any] = {}
     for title, part in (("Target domain", "test"), (f"Source, {arguments.source}", source)):

@@ -56,13 +56,15 @@ def draw_panel(title: str, curves: Mapping[str, Curve], *, across: str, up: str,
         y = axes.up[0] + index / 5 * (axes.up[1] - axes.up[0])
         pen.line([axes.place(left, y), axes.place(right, y)], fill=GRID)
         pen.text((MARGINS[0] - 6, axes.place(0, y)[1]), f"{y:.{digits}f}", fill=INK, font=font, anchor="rm")
-    for row, ((name, curve), colour) in enumerate(zip(curves.items(), _LINES, strict=False)):
+    end = PANEL[0] - MARGINS[2]
+    for (name, curve), colour in zip(curves.items(), _LINES, strict=False):
         placed = [axes.place(*point) for point in sorted(curve)]
         pen.line(placed, fill=colour, width=2)
         for x, y in placed:
             pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
-        pen.text((PANEL[0] - MARGINS[2], MARGINS[1] + 4 + 16 * row), name, fill=colour, font=font, anchor="ra")
-    pen.text((MARGINS[0], 10), title, fill=INK, font=ImageFont.load_default(14))
+        pen.text((end, MARGINS[1] - 4), name, fill=colour, font=font, anchor="rb")  # above, where no curve comes
+        end -= font.getlength(name) + 16
+    pen.text((MARGINS[0], 4), title, fill=INK, font=ImageFont.load_default(14))
     pen.text((PANEL[0] / 2, PANEL[1] - 8), across, fill=INK, font=font, anchor="mb")
     pen.text((MARGINS[0], MARGINS[1] - 4), up, fill=INK, font=font, anchor="lb")
     return image

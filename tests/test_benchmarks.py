@@ -1,0 +1,113 @@
+"""What the benchmarks compare rests on: nested subsets of one store, rows that the recipes know, people kept apart."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+from adapt.errors import UsageError
+from adapt.photos.files import write_image
+from adapt.recipe import load_recipe
+from adapt.settings import CodeFinetuneSettings, FinetuneSettings
+from adapt.targets.store import Record, TargetStore, accepted_targets, picture_name
+
+
+@pytest.fixture
+def codes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("codes")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Eight photos with two targets each; of one photo both are rejected, of another one failed."""
+    folder = tmp_path / "targets" / "full"
+    opened = TargetStore(folder, {"recipe": "any"})
+    for index, letter in enumerate("abcdefgh"):
+        for draw in range(2):
+            id, failed = f"people/{letter}", letter == "g" and draw == 1
+            target = None if failed else picture_name(id, draw)
+            if target:
+                write_image(folder / target, torch.full((3, 4, 4), (2 * index + draw) / 255))
+            status = "failed" if failed else "rejected" if letter == "c" else "done"
+            opened.add(Record(id=id, draw=draw, photo=letter, photo_sha256="", status=status, target=target))
+    return folder
+
+
+def test_subsets_of_a_store_are_nested_and_lose_no_target(codes: ModuleType, store: Path):
+    full = accepted_targets(store)
+    smaller: set[str] = set()
+    for count in (2, 5, 7):
+        part = codes.subset(store, count)
+        chosen = accepted_targets(part)
+        assert len(chosen) == count, "photos without an accepted target are not counted"
+        assert smaller < set(chosen)
+        smaller = set(chosen)
+        for id, paths in chosen.items():
+            assert [path.resolve() for path in paths] == [path.resolve() for path in full[id]]
+        assert chosen == accepted_targets(codes.subset(store, count)), "made again, it is the same"
+        assert json.loads((part / "store.json").read_text())["identity"] == {"recipe": "any"}
+
+
+@pytest.mark.parametrize("pack", ["tiny", None])
+def test_the_rows_of_table_5_are_set_ups_that_the_recipe_knows(codes: ModuleType, pack: str | None):
+    pictures = load_recipe("swinir", FinetuneSettings, (), pack)
+    rows = {
+        name: load_recipe("codeformer", CodeFinetuneSettings, changes, pack)
+        for name, changes in codes.what_learns(pictures).items()
+    }
+    assert [settings.trains for settings in rows.values()] == [
+        ["encoder"],
+        ["encoder", "transformer"],
+        ["encoder", "transformer", "fusion"],
+        ["encoder", "transformer"],
+    ]
+    assert [settings.teacher for settings in rows.values()] == ["codebook"] * 3 + ["restorer"]
+    _, default, fused, _ = rows.values()
+    assert default == load_recipe("codeformer", CodeFinetuneSettings, (), pack)
+    assert (fused.l1, fused.perceptual, fused.adversarial) == (pictures.l1, pictures.perceptual, pictures.adversarial)
+    assert fused.discriminator == pictures.discriminator
+
+
+def test_nobody_is_adapted_on_and_tested_on(codes: ModuleType, tmp_path: Path):
+    for folder, value in (("faces/ours", 0.2), ("others/one", 0.4), ("others/again", 0.2)):
+        write_image(tmp_path / f"{folder}.png", torch.full((3, 8, 8), value))
+    arguments = argparse.Namespace(
+        faces=tmp_path / "faces", adapt_on=tmp_path / "others", limit=None, pack="tiny", out=tmp_path / "out",
+        degradation="dtbfr-4x-severe", method="low-frequency", overrides=[],
+    )
+    with pytest.raises(UsageError, match=r"others: 1 faces are among .*faces too, first: again"):
+        codes.open_bench(arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_curve_that_rises_is_drawn_rising_in_its_own_colour(codes: ModuleType):
+    panels = importlib.import_module("panels")
+    curves = {"up": [(0.0, 1.0), (1.0, 3.0), (2.0, 9.0)], "down": [(2.0, 2.0), (0.0, 5.0)]}
+    panel = panels.draw_panel("title", curves, across="x", up="y")
+    left, top, right, bottom = panels.MARGINS
+    inside = panel.crop((left, top, panels.PANEL[0] - right, panels.PANEL[1] - bottom))
+    ends = {
+        name: [_height(inside, colour, x) for x in (0, inside.width - 1)]
+        for name, colour in zip(curves, ("R", "B"), strict=True)
+    }
+    assert ends["up"][0] > ends["up"][1], "a picture's rows count downwards"
+    assert ends["down"][0] < ends["down"][1]
+    assert ends["up"][1] < ends["down"][0] < ends["down"][1] < ends["up"][0], "the values are 9, 5, 2 and 1"
+
+
+def _height(picture: Image.Image, colour: str, column: int) -> float:
+    """The mean row of a colour in one column of a picture."""
+    from adapt.noise_plot import COLOURS
+
+    rows = [y for y in range(picture.height) if picture.getpixel((column, y)) == COLOURS[colour]]
+    assert rows, f"no {colour} in column {column}"
+    return sum(rows) / len(rows)
