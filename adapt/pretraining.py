@@ -23,7 +23,7 @@ from adapt.digests import settings_digest
 from adapt.errors import UsageError
 from adapt.packs.pack import add_network, add_table, load_pack
 from adapt.recipe import KINDS, dump, find_recipe, kind_of, load_recipe, recipe_digest
-from adapt.runs import Run
+from adapt.runs import Run, open_run, processes
 from adapt.settings import (
     AdjusterSettings,
     BlurEstimatorSettings,
@@ -50,11 +50,16 @@ OnStep = Callable[[int, int, dict[str, float]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One training: its faces, its open run, and the pack whose other networks it needs."""
+    """One training: its faces, its open run, and the pack whose other networks it needs.
+
+    Attributes:
+        main: this process is the one that writes, where several train together.
+    """
 
     faces: Path
     run: Run
     pack: str
+    main: bool
     on_step: OnStep | None
     max_steps: int | None
 
@@ -92,7 +97,7 @@ class Pretrained:
 
     Attributes:
         file: the weights, or the table; None where the training was stopped before its end.
-        verdict: the same in a line or two, and how to go on.
+        verdict: the same in a line or two, and how to go on; empty in all processes but the main one.
     """
 
     file: Path | None
@@ -118,7 +123,7 @@ def pretrain(
         recipe: name or file of a pretrain recipe.
         faces: folder of clean aligned faces, at least as large as the recipe's size.
         out: the run folder; the averaged weights end in `weights.safetensors`, the table in `start-steps.json`. The
-            adjuster leaves a sheet of its maps over time as well, `maps.jpg`.
+            adjuster leaves a sheet of its maps over time as well, `maps.jpg`. Of several processes the main one writes.
         overrides: `key=value` for the recipe.
         pack: whose recipes go first, and whose networks the training needs.
         add_to: folder of a pack to enter the network or the table into.
@@ -126,32 +131,41 @@ def pretrain(
         overwrite: start the run anew.
         max_steps: stop, resumably, after so many steps; before the end of the training no weights are written.
         on_step: progress.
+
+    Raises:
+        UsageError: no pretrain recipe, a run or a pack that does not fit it, or several processes for what one does.
     """
     path = find_recipe(recipe, "pretrain", pack)
     settings = load_recipe(path, KINDS[kind_of(path)], overrides, pack)
     if not isinstance(settings, StartStepsSettings) and type(settings) not in TRAININGS:
         raise UsageError(f"{path}: not a pretrain recipe")
+    together = processes()
+    if isinstance(settings, ALONE) and together.num_processes > 1:
+        raise UsageError(f"{path}: is the work of one process; it was started in {together.num_processes}")
     own = pack or "tiny"
     digest = settings_digest(_identity(settings, faces, own))
     about = {"licence": "CC-BY-4.0", "source": "adapt pretrain", "trained": trained}
-    with Run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
+    with open_run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
         if isinstance(settings, StartStepsSettings):
             return _start_steps(settings, faces, out, add_to, about)
-        job = Job(faces=faces, run=run, pack=own, on_step=on_step, max_steps=max_steps)
+        main = together.is_main_process
+        job = Job(faces=faces, run=run, pack=own, main=main, on_step=on_step, max_steps=max_steps)
         made = TRAININGS[type(settings)](settings, job)
     if run.stopped is not None:
         step, steps = run.stopped
-        return Pretrained(
-            None,
+        stopped = (
             f"Stopped at step {step} of {steps}; no weights are written before the end.\n"
-            f"To go on, give the same command again, without --overwrite: {out} keeps the state.",
+            f"To go on, give the same command again, without --overwrite: {out} keeps the state."
         )
+        return Pretrained(None, stopped if main else "")
     weights = out / "weights.safetensors"
     metadata = {"architecture": made.architecture, "settings": made.header, **made.more}
-    write_state(weights, made.state, metadata)
-    if add_to is not None:
-        add_network(add_to, made.name, made.state, metadata, {"architecture": made.architecture, **about})
-    return Pretrained(weights, f"Weights: {weights}")
+    if main:
+        write_state(weights, made.state, metadata)
+        if add_to is not None:
+            add_network(add_to, made.name, made.state, metadata, {"architecture": made.architecture, **about})
+    together.wait_for_everyone()
+    return Pretrained(weights, f"Weights: {weights}" if main else "")
 
 
 def _identity(settings: Settings, faces: Path, pack: str) -> dict[str, str]:
@@ -256,8 +270,9 @@ def _adjuster(settings: AdjusterSettings, job: Job) -> Trained:
     images, around = job.pictures(settings.size), load_surroundings(load_pack(job.pack), settings, pick_device())
     state = train_adjuster(settings, images, job.run, around=around, on_step=job.on_step, max_steps=job.max_steps)
     header = adjuster_layout(settings, around.prior).model_dump_json()
-    folder = job.run.folder
-    _draw_maps(folder / "maps.jpg", images, build_adjuster(str(folder), state, {"settings": header}), around)
+    if job.main and job.run.stopped is None:
+        folder = job.run.folder
+        _draw_maps(folder / "maps.jpg", images, build_adjuster(str(folder), state, {"settings": header}), around)
     return Trained(ARCHITECTURE, ARCHITECTURE, header, state, {"distance": around.distance.name})
 
 
@@ -271,6 +286,8 @@ TRAININGS: Final[dict[type[Settings], Callable[[Any, Job], Trained]]] = {
     BlurEstimatorSettings: _blur_estimator,
     AdjusterSettings: _adjuster,
 }
+
+ALONE: Final = (PerceptualSettings, StartStepsSettings)  # one process makes these
 
 
 def _start_steps(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapt.disk import append_json_line, claim_folder, read_json_lines, write_json, write_text
 from adapt.errors import UsageError
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 LIBRARIES = ("torch", "torchvision", "numpy", "accelerate", "safetensors", "Pillow", "onnx", "onnxruntime")
 
@@ -26,6 +30,26 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def processes() -> PartialState:
+    """The processes that a launcher started to train together, and which of them this one is; most often it is alone.
+
+    Without it accelerate takes the processes of `torchrun` on a machine without GPU for strangers to each other.
+    """
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    cpu = "LOCAL_RANK" in os.environ and not torch.cuda.is_available()
+    return PartialState(cpu=cpu or bool(parse_flag_from_env("ACCELERATE_USE_CPU")))
+
+
+def open_run(folder: Path, *, recipe: str, digest: str, overwrite: bool = False) -> Run:
+    """`Run` of a training that several processes may share: the main one makes the folder, then the others find it."""
+    together = processes()
+    with together.main_process_first():
+        return Run(folder, recipe=recipe, digest=digest, overwrite=overwrite and together.is_main_process)
 
 
 class Run:

@@ -118,7 +118,7 @@ def finetune(
     from adapt.finetuning.loop import finetune as run_finetune
     from adapt.finetuning.outcome import few_photos
     from adapt.photos.folder import find_photos
-    from adapt.runs import Run
+    from adapt.runs import open_run
     from adapt.targets.store import accepted_targets
 
     photos, targets, out = Path(photos), Path(targets), Path(out)
@@ -148,7 +148,7 @@ def finetune(
     warning = few_photos(settings, len(accepted))
     if warning and on_warning is not None:
         on_warning(warning)
-    with Run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
+    with open_run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
         return run_finetune(
             model,
             train,

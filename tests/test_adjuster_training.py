@@ -467,6 +467,7 @@ def test_the_command_trains_through_both_stages_and_enters_the_network(
         ).file
         assert (weights is None) == (steps == 2)
         assert ("guidance-adjuster" in load_pack(mine).card.networks) == (steps != 2)
+        assert (tmp_path / "run" / "maps.jpg").exists() == (steps != 2), "no maps of an unfinished network"
     assert weights is not None
     assert [set(values) for values in seen] == [{"swt", "tiny-perceptual", "map"}] * 3
     state, metadata = read_state(weights)

@@ -347,6 +347,7 @@ def test_training_stops_in_time_and_goes_on(faces: Path, tmp_path: Path) -> None
     steps: list[int] = []
     train(SETTINGS, faces, tmp_path / "run", max_steps=1, on_step=lambda step, total, losses: steps.append(step))
     assert torch.load(tmp_path / "run/last/state.pt", weights_only=True)["step"] == 1
+    assert not (tmp_path / "run/perceptual.json").exists(), "facts of an unfinished network"
     with pytest.raises(UsageError, match="other settings"):
         train(SETTINGS.model_copy(update={"seed": 4}), faces, tmp_path / "run")
     train(SETTINGS, faces, tmp_path / "run", on_step=lambda step, total, losses: steps.append(step))

@@ -1,8 +1,12 @@
-"""Pre-training: losses against closed forms, and exact resume."""
+"""Pre-training: losses against closed forms, exact resume, and who of several processes writes."""
 
 from __future__ import annotations
 
 import math
+import shutil
+import subprocess
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,10 +14,11 @@ import torch
 from command_line import adapt
 
 from adapt.diffusion.schedule import linear_schedule
+from adapt.disk import read_json_lines
 from adapt.packs.pack import SHARD_BYTES, add_network, load_pack
 from adapt.pretrain.prior import min_snr_weight, normal_kl, prior_losses, train_prior
 from adapt.pretrain.restorer import train_restorer
-from adapt.pretraining import TRAININGS
+from adapt.pretraining import TRAININGS, pretrain
 from adapt.recipe import KINDS
 from adapt.runs import Run
 from adapt.settings import PriorPhase, PriorSettings, RestorerSettings, StartStepsSettings, SwinIRSettings, UNetSettings
@@ -107,6 +112,57 @@ def test_the_command_shows_its_progress_and_enters_the_network_once_it_is_traine
     written, metadata = read_state(tmp_path / "run" / "weights.safetensors")
     assert metadata["architecture"] == load_pack(pack).card.networks[network].architecture
     assert all(torch.equal(entered[key].half(), value.half()) for key, value in written.items())
+
+
+class OtherProcess:
+    """What the second of two processes is told; it waits for nobody."""
+
+    is_main_process = False
+    num_processes = 2
+
+    def main_process_first(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def wait_for_everyone(self) -> None: ...
+
+
+def test_only_the_main_process_leaves_weights_and_speaks(
+    small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    for name, text in RECIPES.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    pack = shutil.copytree(small_pack, tmp_path / "pack")
+    card = (pack / "pack.yaml").read_bytes()
+    monkeypatch.setattr("adapt.runs.processes", OtherProcess)
+    monkeypatch.setattr("adapt.pretraining.processes", OtherProcess)
+    command = ["pretrain", "--faces", small_photos, "-o", tmp_path / "run", "--pack", small_pack, "--add-to", pack]
+    for more in (["--max-steps", 3], []):
+        assert adapt(monkeypatch, *command, "--recipe", tmp_path / "restorer.yaml", *more) == 0
+        assert capsys.readouterr().out == ""
+    assert (tmp_path / "run" / "last" / "state.pt").is_file(), "it has trained to the end"
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+    assert (pack / "pack.yaml").read_bytes() == card
+    assert adapt(monkeypatch, *command, "--recipe", tmp_path / "perceptual.yaml") == 2
+    assert "perceptual.yaml: is the work of one process; it was started in 2" in capsys.readouterr().err
+
+
+def test_two_processes_train_together(small_photos: Path, small_pack: Path, tmp_path: Path):
+    """Started at once in a new folder, then in one to be emptied: one log, one file, the weights of both batches."""
+    recipe, out = tmp_path / "mine.yaml", tmp_path / "run"
+    recipe.write_text(RECIPES["restorer"])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "adapt"]
+    command += ["pretrain", "--recipe", str(recipe), "--faces", str(small_photos), "-o", str(out)]
+    command += ["--pack", str(small_pack), "--overwrite", "perceptual=0"]
+    pretrain(str(recipe), small_photos, out, pack=str(small_pack), overrides=["perceptual=0", "seed=7"])
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"Weights: {out / 'weights.safetensors'}\n"
+    assert [row["step"] for row in read_json_lines(out / "log.jsonl")] == [0, 10]
+    together, _ = read_state(out / "weights.safetensors")
+    alone = pretrain(str(recipe), small_photos, tmp_path / "alone", pack=str(small_pack), overrides=["perceptual=0"])
+    assert alone.file is not None
+    assert not all(torch.equal(value, together[key]) for key, value in read_state(alone.file)[0].items())
 
 
 def test_prior_losses_against_their_definitions(gen: torch.Generator):

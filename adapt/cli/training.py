@@ -97,4 +97,5 @@ def pretrain(
         max_steps=max_steps,
         on_step=lambda done, total, values: lines(done, total, describe(values)),
     )
-    print(made.verdict)
+    if made.verdict:
+        print(made.verdict)

@@ -208,7 +208,7 @@ def train_perceptual(
     Args:
         settings: steps count both parts; size is that of the training crops.
         faces: folder of portraits; see `load_portraits`.
-        run: the open run folder; what is known of the training ends in its perceptual.json.
+        run: the open run folder; at the end of the training what is known of it goes into perceptual.json.
         held_out: folder of portraits of other people: how well the result orders distortions of them goes into
             perceptual.json.
         on_step: called with step, steps and the losses.
@@ -287,8 +287,9 @@ def train_perceptual(
     run.stopped = (stop, settings.steps) if stop < settings.steps else None
     seconds = save(max(first, stop))
     weights = {key: value.half() for key, value in ema.shadow.items()}
-    network.load_state_dict(weights)
-    write_json(run.folder / "perceptual.json", _facts(network, settings, portraits, seconds, held_out))
+    if run.stopped is None:
+        network.load_state_dict(weights)
+        write_json(run.folder / "perceptual.json", _facts(network, settings, portraits, seconds, held_out))
     return weights
 
 
