@@ -251,6 +251,31 @@ def test_a_photo_that_cannot_be_read_stops_before_the_first_step(
         tune(photos, targets, tmp_path / "run", small_pack, max_steps=1, on_step=lambda *_: pytest.fail("a step"))
 
 
+@pytest.mark.parametrize(
+    ("count", "holdout", "expected"),
+    [(2, 0.1, 1), (5, 0.1, 1), (6, 0.1, 2), (11, 0.1, 3), (12, 0.1, 4), (20, 0.1, 4), (20, 0.01, 4), (60, 0.1, 6),
+     (20, 0.5, 10), (4, 0.99, 3)],
+)  # fmt: skip
+def test_enough_photos_are_held_back_to_choose_by(count: int, holdout: float, expected: int, tmp_path: Path):
+    ids = [f"{index:02}" for index in range(count)]
+    for id in ids:
+        (tmp_path / f"{id}.png").touch()
+    train, held = split_pairs(tmp_path, {id: [Path(id)] for id in ids}, size=16, holdout=holdout, seed=0)
+    assert len(held.ids) == expected
+    assert sorted(train.ids + held.ids) == ids
+
+
+def test_a_photo_more_moves_at_most_one_across(tmp_path: Path):
+    before: set[str] = set()
+    for count in range(2, 50):
+        ids = [f"{index:02}" for index in range(count)]
+        (tmp_path / f"{ids[0]}.png").touch()
+        (tmp_path / f"{ids[-1]}.png").touch()
+        _, held = split_pairs(tmp_path, {id: [Path(id)] for id in ids}, size=16, holdout=0.1, seed=0)
+        assert len(before ^ (set(held.ids) - {ids[-1]})) <= 1
+        before = set(held.ids)
+
+
 def test_held_back_photos_stay_held_back(small_photos: Path, targets: Path):
     accepted = accepted_targets(targets)
     _, held = split_pairs(small_photos, accepted, size=16, holdout=0.34, seed=0)
