@@ -11,9 +11,10 @@ from torch import Tensor
 
 from adapt.blur.adjuster import GuidanceAdjuster
 from adapt.blur.estimator import BlurEstimator, BlurNetwork
+from adapt.blur.labels import std_limits
 from adapt.blur.start_steps import StartSteps
 from adapt.diffusion.prior import Prediction, Predictor, Prior
-from adapt.diffusion.sampler import StepRecord
+from adapt.diffusion.sampler import PhotoNoise, StepRecord
 from adapt.diffusion.steps import Step
 from adapt.diffusion.unet import UNet
 from adapt.errors import UsageError, WeightsError
@@ -26,6 +27,7 @@ from adapt.settings import (
     AdjusterNetworkSettings,
     BlurNetworkSettings,
     DirectSettings,
+    DoubtSettings,
     GaussianBlurSettings,
     LowFrequencySettings,
     SwinIRSettings,
@@ -33,6 +35,7 @@ from adapt.settings import (
     UNetSettings,
 )
 from adapt.targets.direct import made_worse
+from adapt.targets.doubt import doubted_std
 from adapt.targets.methods import BlurParts, Made, target_maker
 from adapt.tasks import generate_targets
 from degradations.cosines import gaussian_blur
@@ -233,6 +236,49 @@ def test_a_restored_photo_that_the_prior_does_not_know_is_passed_over(photos: Te
     assert made_worse(Smooth(), flat, restored, torch.tensor([0.3, 0.3]), [1, 2], settings=limits).tolist() == [
         False, True,
     ]
+
+
+# ---------------------------------------------------------------- doubted
+
+
+class KnowsSmooth(Predictor):
+    """Gives smooth pictures back, noise-free, and of others their smooth part: as blurred as `std` says."""
+
+    def __init__(self, std: float) -> None:
+        self.std = std
+
+    def predict(self, x: Tensor, step: Step) -> Prediction:
+        noise = PhotoNoise([7], (3, 32, 32))()
+        clean = (x - (1 - step.abar) ** 0.5 * noise) / step.abar**0.5
+        return Prediction(gaussian_blur(clean, torch.full((len(x),), self.std)), torch.zeros_like(x))
+
+
+def test_doubt_is_a_line_through_what_the_prior_changes():
+    """Of a cosine of 7.75 pixels all is known: a blur of std s leaves exp(-2 (pi s / 7.75)^2) of it."""
+    wave = (2 * math.pi / 7.75 * torch.arange(32.0)).cos().expand(1, 3, 32, 32)
+    settings = DoubtSettings(blur_std=32.0, floor=0.001, slope=160.0)  # 2 and 10 pixels of these 32
+    kept = [math.exp(-2 * (math.pi * std / 7.75) ** 2) for std in (1.5, 2.0)]
+    change = 0.3 * float(wave.abs().mean()) * (1 - kept[0]) * kept[1]
+    asked = doubted_std(KnowsSmooth(1.5), 0.5 + 0.3 * wave, [7], settings=settings)
+    torch.testing.assert_close(asked, torch.tensor([10 * (change - 0.001)], dtype=torch.float64), rtol=1e-3, atol=0)
+    assert doubted_std(KnowsSmooth(1.5), torch.full((1, 3, 32, 32), 0.4), [7], settings=settings).item() == 0
+
+
+def test_a_doubted_photo_is_taken_for_blurrier_and_its_neighbour_is_not(prior: Prior, photos: Tensor):
+    certain = changed(doubt={"floor": 1.0, "slope": 1.0}, direct=None)
+    doubtful = changed(doubt={"floor": 0.0, "slope": 1e6}, direct=None)
+    plain = target_maker(changed(doubt=None, direct=None), prior, PARTS).make(photos, photos, [1, 2, 3])
+    same = target_maker(certain, prior, PARTS).make(photos, photos, [1, 2, 3])
+    wider = target_maker(doubtful, prior, PARTS).make(photos, photos, [1, 2, 3])
+    assert [way.std for way in same.ways] == [way.std for way in plain.ways]
+    assert torch.equal(same.pictures, plain.pictures)
+    assert [way.std for way in wider.ways] == [pytest.approx(std_limits(SIZE)[1])] * 3
+    assert all(after.start_t >= before.start_t for after, before in zip(wider.ways, plain.ways, strict=True))
+    left = photos * torch.tensor([1.0, 0.5, 1.0]).view(3, 1, 1, 1)
+    fed = changed(doubt={"floor": 0.0, "slope": 1e6}, direct=DirectSettings(error_ratio=1e6))
+    made = target_maker(fed, prior, PARTS).make(photos, left, [1, 2, 3])
+    assert made.ways[1].direct
+    assert made.ways[1].std == plain.ways[1].std, "a photo that is fed directly is not doubted"
 
 
 # ---------------------------------------------------------------- recipes and refusals

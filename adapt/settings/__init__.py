@@ -28,6 +28,7 @@ from adapt.settings.networks import (
 from adapt.settings.pretraining import PerceptualSettings, PriorPhase, PriorSettings, RestorerSettings, TrainingSettings
 from adapt.settings.targets import (
     DirectSettings,
+    DoubtSettings,
     GateSettings,
     GaussianBlurSettings,
     LowFrequencySettings,
@@ -47,6 +48,7 @@ __all__ = [
     "DegradeSettings",
     "DirectSettings",
     "DiscriminatorSettings",
+    "DoubtSettings",
     "FinetuneSettings",
     "FusionSettings",
     "GateSettings",

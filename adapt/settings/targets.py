@@ -49,6 +49,15 @@ class DirectSettings(Settings):
     )
 
 
+class DoubtSettings(Settings):
+    """How much blur the prior asks for of a restored photo that is no face to it; the line is one prior's own."""
+
+    timestep: Timestep = Field(default=300, description="to which the restored photo is noised, to be given back")
+    blur_std: PositiveFloat = Field(default=10.0, description="the two are compared under this blur; pixels at 512")
+    floor: Weight = Field(description="mean absolute difference, in [0, 1], from which there is a doubt")
+    slope: PositiveFloat = Field(description="std that each unit above it asks for, in pixels at 512")
+
+
 class GateSettings(Settings):
     """Which targets are good enough to train on."""
 
@@ -84,6 +93,9 @@ class TargetSettings(Settings):
     direct: DirectSettings | None = Field(
         default=None, description="when to sample towards the photo itself; left out, never"
     )
+    doubt: DoubtSettings | None = Field(
+        default=None, description="how the prior widens the blur level of a photo restored badly; left out, never"
+    )
     match_light: bool = Field(
         default=False, description="give each restored picture its photo's mean light first; not with compat"
     )
@@ -98,7 +110,7 @@ class TargetSettings(Settings):
     @property
     def needs_blur(self) -> bool:
         """Whether anything is chosen by a photo's blur level."""
-        chosen = self.start_t is None or self.eta is None or self.direct is not None
+        chosen = self.start_t is None or self.eta is None or self.direct is not None or self.doubt is not None
         return chosen or any(term.name == "gaussian_blur" or term.factor is None for term in self.guidance)
 
     @property

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from adapt.blur.adjuster import GuidanceAdjuster
 from adapt.blur.estimator import BlurEstimator
+from adapt.blur.labels import std_limits
 from adapt.blur.start_steps import StartSteps
 from adapt.diffusion.prior import Prior
 from adapt.diffusion.sampler import AnyTerm, Job, OnStep, PhotoNoise, Walk, sample_together, start
@@ -26,6 +27,7 @@ from adapt.guidance.regions import region_stds
 from adapt.images import to_signed, to_unit
 from adapt.settings import GaussianBlurSettings, TargetSettings
 from adapt.targets.direct import made_worse
+from adapt.targets.doubt import doubted_std
 from degradations.blind import PUBLISHED_SIZE
 
 SOLVERS: Final[dict[str, Callable[[float], Solver]]] = {
@@ -117,6 +119,8 @@ class TargetMaker:
         direct = torch.zeros(len(photos), dtype=torch.bool, device=photos.device)
         if self.settings.direct is not None and stds is not None:
             direct = made_worse(self.prior, photos, restored, stds.amax(1), seeds, settings=self.settings.direct)
+        if self.settings.doubt is not None and stds is not None:
+            stds = self._widened(stds, restored, seeds, direct)
         towards = torch.where(direct[:, None, None, None], photos, restored)
         # Where nothing is a photo's own, all take the same steps and are one walk.
         rows = [[row] for row in range(len(seeds))] if stds is not None else [list(range(len(seeds)))]
@@ -147,6 +151,13 @@ class TargetMaker:
         if not self.settings.needs_blur or estimator is None:
             return None
         return torch.cat([region_stds(estimator, photo, self._regions) for photo in photos.split(1)])
+
+    def _widened(self, stds: Tensor, restored: Tensor, seeds: Sequence[int], direct: Tensor) -> Tensor:
+        """Blur levels (B, R), no less than the prior's doubt of each restored photo asks for."""
+        assert self.settings.doubt is not None
+        asked = doubted_std(self.prior, restored, seeds, settings=self.settings.doubt).to(stds)
+        asked = asked.clamp(max=std_limits(restored.shape[-1])[1])
+        return torch.where(direct[:, None], stds, torch.maximum(stds, asked[:, None]))
 
     def _walk(self, towards: Tensor, stds: Tensor | None, seeds: Sequence[int]) -> tuple[Walk, Way]:
         """The walk of photos that take the same steps, and how it is to be written down."""
