@@ -103,7 +103,7 @@ def run(
     *,
     recipe: str | Path = "swinir",
     pack: str | Path = "tiny",
-    method: str | Path = "low-frequency",
+    method: str | Path = "adaptive",
     restorer: str | Path | None = None,
     truth: str | Path | None = None,
     real: str | Path | None = None,

@@ -69,7 +69,7 @@ def generate_targets(
     photos: str | Path,
     out: str | Path,
     *,
-    method: str | Path = "low-frequency",
+    method: str | Path = "adaptive",
     pack: str | Path = "tiny",
     restorer: str | Path | None = None,
     overrides: Sequence[str] = (),

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--degradation", default="camera-noise-starlight", help="recipes, separated by commas")
     parser.add_argument("--out", type=Path, help="left out, runs/adaptation/ and the finetune recipe's name")
     parser.add_argument("--pack", default="tiny")
-    parser.add_argument("--method", default="low-frequency", help="targets recipe")
+    parser.add_argument("--method", default="adaptive", help="targets recipe")
     parser.add_argument("--recipe", default="swinir", help="finetune recipe")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_intermixed_args()

@@ -353,7 +353,7 @@ def parsed() -> argparse.Namespace:
         table.add_argument("--limit", type=int, help="faces of each folder, spread evenly")
         table.add_argument("--adapt-on", type=Path, help="clean faces to adapt on; then all of FACES are tested on")
         table.add_argument("--pack", default="tiny")
-        table.add_argument("--method", default="low-frequency", help="targets recipe")
+        table.add_argument("--method", default="adaptive", help="targets recipe")
         table.add_argument("--out", type=Path, default=Path("runs/codes"))
         table.add_argument("--json", type=Path, help="all numbers")
         if name == "table9":

@@ -56,7 +56,9 @@ def test_the_way_from_photos_to_numbers_with_text_for_every_path(small_photos: P
     photos, pack, out = str(small_photos), str(small_pack), str(tmp_path)
     assert adapt.degrade(photos, f"{out}/damaged", recipe="blind").done == 6
     steps = ["steps=2", "gate.max_low_frequency_change=9", "gate.min_contrast=0"]
-    summary = adapt.generate_targets(photos, f"{out}/targets", pack=pack, restorer=pack, overrides=steps)
+    summary = adapt.generate_targets(
+        photos, f"{out}/targets", pack=pack, restorer=pack, method="low-frequency", overrides=steps
+    )
     assert summary.count("done") == 6
     adapt.finetune(
         photos, f"{out}/targets", f"{out}/run", pack=pack, restorer=pack,

@@ -31,7 +31,8 @@ def test_run_end_to_end(
 ):
     out = tmp_path / "out"
     arguments = [
-        "run", small_photos, "-o", out, "--pack", small_pack, "--truth", small_photos, "--device", "cpu",
+        "run", small_photos, "-o", out, "--pack", small_pack, "--method", "low-frequency",
+        "--truth", small_photos, "--device", "cpu",
         *[f"targets.{each}" for each in QUICK_TARGETS], *[f"finetune.{each}" for each in QUICK_FINETUNE],
     ]
 
@@ -83,7 +84,8 @@ def test_a_corrupt_photo_is_named_with_exit_code_3(
     (photos / "good.png").write_bytes((small_photos / "a.png").read_bytes())
     (photos / "broken.jpg").write_bytes((small_photos / "a.png").read_bytes()[:60])
     for command in (
-        ["generate-targets", photos, "-o", tmp_path / "t", "--pack", small_pack, *QUICK_TARGETS],
+        ["generate-targets", photos, "-o", tmp_path / "t", "--pack", small_pack, "--method", "low-frequency",
+         *QUICK_TARGETS],
         ["restore", small_pack, photos, "-o", tmp_path / "r"],
     ):
         assert adapt(monkeypatch, *command) == 3
@@ -101,7 +103,7 @@ def test_resized_photos_are_counted_in_every_command(
         write_image(photos / f"{name}.png", read_image(small_photos / f"{name}.png"))
     write_image(photos / "c.png", read_image(small_photos / "a.png").repeat_interleave(2, 1).repeat_interleave(2, 2))
     pack = ["--pack", small_pack]
-    made = ["generate-targets", photos, "-o", targets, *pack, *QUICK_TARGETS]
+    made = ["generate-targets", photos, "-o", targets, *pack, "--method", "low-frequency", *QUICK_TARGETS]
     commands = {
         "made": made,
         "made again": made,  # nothing is done, and the numbers are those of the store

@@ -69,8 +69,9 @@ def test_run_starts_from_the_packs_codeformer(
     write_image(photos / "large.png", smooth_pictures((1, 24, 24), seed=5)[0])
     quickly(monkeypatch)
     arguments = [
-        "run", photos, "-o", out, "--recipe", "codeformer", "--pack", code_pack, "--device", "cpu",
-        *[f"targets.{each}" for each in QUICK_TARGETS], *[f"finetune.{each}" for each in QUICK_FINETUNE],
+        "run", photos, "-o", out, "--recipe", "codeformer", "--method", "low-frequency", "--pack", code_pack,
+        "--device", "cpu", *[f"targets.{each}" for each in QUICK_TARGETS],
+        *[f"finetune.{each}" for each in QUICK_FINETUNE],
     ]
     assert adapt(monkeypatch, *arguments) == 0
     printed = capsys.readouterr().out
@@ -104,8 +105,9 @@ def test_run_with_few_photos_warns_on_screen_and_on_the_page(
 
     monkeypatch.setattr(pipeline, "_export", lambda out, *_: out / "model.onnx")
     arguments = [
-        "run", small_photos, "-o", tmp_path / "out", "--pack", code_pack, "--device", "cpu",
-        *[f"targets.{each}" for each in QUICK_TARGETS], *[f"finetune.{each}" for each in QUICK_FINETUNE],
+        "run", small_photos, "-o", tmp_path / "out", "--method", "low-frequency", "--pack", code_pack,
+        "--device", "cpu", *[f"targets.{each}" for each in QUICK_TARGETS],
+        *[f"finetune.{each}" for each in QUICK_FINETUNE],
         "finetune.discriminator.features=4",
     ]
     assert adapt(monkeypatch, *arguments) == 0
@@ -120,7 +122,7 @@ def test_what_is_missing_is_said_before_any_work(
     capsys: pytest.CaptureFixture[str],
 ):
     out = tmp_path / "out"
-    command = ["run", small_photos, "-o", out, "--recipe", "codeformer", "--device", "cpu"]
+    command = ["run", small_photos, "-o", out, "--recipe", "codeformer", "--method", "low-frequency", "--device", "cpu"]
     mistakes = [
         (["--pack", small_pack], "has no codeformer, which recipe codeformer starts from (it has prior, swinir,"),
         (["--pack", small_pack, "--restorer", f"{code_pack}/codeformer"], "has no codebook to give the codes of"),
@@ -141,7 +143,10 @@ def test_a_codeformer_of_another_size_than_the_prior_is_refused(
     pack = Path(shutil.copytree(small_pack, tmp_path / "pack"))
     add_codes(pack, large)
     with pytest.raises(UsageError, match=r"codeformer: takes faces of 32 px only, and the prior of .* draws them at"):
-        generate_targets(small_photos, tmp_path / "t", pack=str(pack), restorer=f"{pack}/codeformer", device="cpu")
+        generate_targets(
+            small_photos, tmp_path / "t", pack=str(pack), restorer=f"{pack}/codeformer", method="low-frequency",
+            device="cpu",
+        )
 
 
 def test_the_restorer_that_is_named_goes_first(code_pack: Path, small_pack: Path):

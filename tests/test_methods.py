@@ -303,7 +303,8 @@ def test_a_pack_without_the_parts_is_told_what_makes_them(small_photos: Path, sm
 
 
 def test_refusals(prior: Prior):
-    with pytest.raises(WeightsError, match=r"needs a start-step table, .* --recipe start-steps$"):
+    missing = r"needs a start-step table, .* --recipe start-steps, or take the method low-frequency"
+    with pytest.raises(WeightsError, match=missing):
         target_maker(ADAPTIVE, prior, BlurParts(estimator=PARTS.estimator))
     with pytest.raises(UsageError, match=r"dt-bfr: .* got no start_t"):
         target_maker(changed(compat="dt-bfr", solver="ddpm", eta=0.0), prior, PARTS)

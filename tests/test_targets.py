@@ -26,7 +26,7 @@ QUICK = ["guidance.0.factor=4", "steps=3", "batch=2", "gate.max_low_frequency_ch
 
 def make(photos: Path, out: Path, pack: Path, *more: str, **options: object):
     return generate_targets(
-        photos, out, pack=str(pack), overrides=[*QUICK, *more], device="cpu", **options  # pyright: ignore[reportArgumentType]
+        photos, out, pack=str(pack), method="low-frequency", overrides=[*QUICK, *more], device="cpu", **options  # pyright: ignore[reportArgumentType]
     )
 
 
@@ -106,7 +106,7 @@ def test_kill_and_resume(whole: Path, small_photos: Path, small_pack: Path, tmp_
     """kill -9 in the middle; the same command again ends in the same manifest and pictures."""
     out = tmp_path / "store"
     command = [sys.executable, "-m", "adapt", "generate-targets", str(small_photos), "-o", str(out), "--pack",
-               str(small_pack), "--device", "cpu", "--threads", "1", *QUICK]
+               str(small_pack), "--method", "low-frequency", "--device", "cpu", "--threads", "1", *QUICK]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while process.poll() is None and not (out / "manifest.jsonl").exists() and time.monotonic() < deadline:

@@ -36,7 +36,7 @@ def run(
     overrides: Overrides = None,
     recipe: FinetuneRecipe = "swinir",
     pack: PackName = "tiny",
-    method: Method = "low-frequency",
+    method: Method = "adaptive",
     restorer: RestorerName = None,
     truth: Annotated[Path | None, typer.Option("--truth", help="Clean originals, for the table alone.")] = None,
     real: Real = None,

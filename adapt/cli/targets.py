@@ -32,7 +32,7 @@ def generate_targets(
     photos: Photos,
     out: Out,
     overrides: Overrides = None,
-    method: Method = "low-frequency",
+    method: Method = "adaptive",
     pack: PackName = "tiny",
     restorer: RestorerName = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Evaluations.", show_default=FROM_RECIPE)] = None,

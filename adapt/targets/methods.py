@@ -257,7 +257,8 @@ def target_maker(settings: TargetSettings, prior: Prior, parts: BlurParts | None
     if missing:
         raise WeightsError(
             f"method {settings.method}: needs {' and '.join(what for what, _ in missing)}, which the pack does not"
-            f" have; make it with {' and '.join(f'adapt pretrain --recipe {recipe}' for _, recipe in missing)}"
+            f" have; make it with {' and '.join(f'adapt pretrain --recipe {recipe}' for _, recipe in missing)},"
+            " or take the method low-frequency, which needs a prior alone"
         )
     for part in (parts.estimator, parts.start_steps):
         if part is not None and settings.needs_blur and part.size != prior.size:
