@@ -87,8 +87,10 @@ def finetune(
         state.base_each = state.best_each = scores["total"]
         state.base_parts = state.best_parts = _means(scores)
         state.base_score = state.best_score = state.base_parts["total"]
-        restorer.save(run.folder / "best.safetensors", metadata={"step": "0"})
-    run.rewind(state.step)
+        if accelerator.is_main_process:
+            restorer.save(run.folder / "best.safetensors", metadata={"step": "0"})
+    if accelerator.is_main_process:
+        run.rewind(state.step)
     state.ema.shadow = {key: value.to(device) for key, value in state.ema.shadow.items()}
     network, optimizer = accelerator.prepare(module, state.optimizer)
     discriminator, discriminator_optimizer = state.discriminator, state.discriminator_optimizer
@@ -144,14 +146,14 @@ def finetune(
         due = state.step % settings.evaluate_every == 0 or state.step == settings.steps
         if accelerator.is_main_process and (step % LOG_EVERY == 0 or due):
             run.log(step, values)
-        if on_step is not None:
+        if on_step is not None and accelerator.is_main_process:
             on_step(state.step, settings.steps, values)
+        if due:  # in every process: all have the same weights, and all must know which are the best
+            _evaluate(restorer, state, held, objective, run if accelerator.is_main_process else None, device)
+            if on_samples is not None and accelerator.is_main_process:
+                on_samples(state.step, *_samples(restorer, state, held, base_rows, device))
+            network.train()
         if accelerator.is_main_process and (due or state.step == stop):
-            if due:
-                _evaluate(restorer, state, held, objective, run, device)
-                if on_samples is not None:
-                    on_samples(state.step, *_samples(restorer, state, held, base_rows, device))
-                network.train()
             state.save(last, run.digest)
     return Outcome(
         improved=state.best_step > 0,
@@ -245,17 +247,19 @@ class _Averaged:
 
 
 def _evaluate(
-    restorer: Restorer, state: State, held: Split, objective: Objective, run: Run, device: torch.device
+    restorer: Restorer, state: State, held: Split, objective: Objective, run: Run | None, device: torch.device
 ) -> None:
-    """Score the averaged weights; if they are the best so far, write them as `best.safetensors`."""
+    """Score the averaged weights; with a run, log the scores and write weights that are the best so far."""
     with _Averaged(state.network, state.ema):
         scores = _score(objective.module(), held, objective, device)
         parts = _means(scores)
-        run.log(state.step - 1, {f"held_back/{name}": value for name, value in parts.items()})
+        if run is not None:
+            run.log(state.step - 1, {f"held_back/{name}": value for name, value in parts.items()})
         if parts["total"] < state.best_score:
             state.best_score, state.best_step, state.best_parts = parts["total"], state.step, parts
             state.best_each = scores["total"]
-            restorer.save(run.folder / "best.safetensors", metadata={"step": str(state.step)})
+            if run is not None:
+                restorer.save(run.folder / "best.safetensors", metadata={"step": str(state.step)})
 
 
 def _samples(

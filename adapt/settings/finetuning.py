@@ -46,7 +46,7 @@ class TuningSettings(Settings):
         default=None, description="mix in pairs of clean faces, from the folder of --replay; left out, none"
     )
     holdout: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.1, description="share of photos kept back for `best`"
+        default=0.1, description="share of photos kept back for `best`; at least 4, but no more than a third"
     )
     evaluate_every: PositiveInt = Field(
         default=500, description="steps between evaluations, checkpoints and sample sheets"
