@@ -52,6 +52,7 @@ KINDS: Final[dict[str, type[Settings]]] = {
     "pretrain-guidance-adjuster": AdjusterSettings,
     "degrade": DegradeSettings,
 }
+SIZED: Final[dict[int, str]] = {128: "tiny"}  # side of a pack's faces in pixels: whose recipes suit it; others: 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +92,9 @@ def find_recipe(name_or_path: str | Path, folder: str, pack: str | None = None) 
 
     Args:
         name_or_path: a path (anything that ends in .yaml or .yml), a full name as in `RecipeInfo.name`, or a name
-            within `folder`, looked up among the recipes of `pack` first.
+            within `folder`, looked up among the recipes for `pack` first.
         folder: `targets`, `finetune`, `pretrain` or `degradations`.
-        pack: name of the pack whose own recipes go first.
+        pack: name or folder of the pack whose recipes go first: of a folder those for faces of its size.
 
     Raises:
         RecipeError: no such recipe; the message names the nearest one, or all there are.
@@ -107,6 +108,7 @@ def find_recipe(name_or_path: str | Path, folder: str, pack: str | None = None) 
             raise RecipeError(f"{path}: no such recipe file{hint}")
         return path
     root = recipes_folder()
+    pack = _recipes_of(pack)
     for place in [f"{pack}/{folder}/{name}"] * (pack is not None) + [f"{folder}/{name}", name]:
         path = root / f"{place}.yaml"
         if path.is_file():
@@ -116,6 +118,18 @@ def find_recipe(name_or_path: str | Path, folder: str, pack: str | None = None) 
     names = [_name(path, root) for path in sorted(root.rglob(f"{folder}/*.yaml"))]
     names = sorted({full.rpartition("/")[2] if full.rpartition("/")[0] in own else full for full in names})
     raise RecipeError(f"no {folder} recipe '{name}'{_among(name, names)} (a path ends in .yaml)")
+
+
+def _recipes_of(pack: str | None) -> str | None:
+    """The recipes that go first for a pack: by its name, or where it is a folder or its card, by its size."""
+    if pack is None or pack in SIZED.values():
+        return pack
+    given = Path(pack)
+    card = given / "pack.yaml" if given.is_dir() else given
+    if card.suffix not in (".yaml", ".yml") or not card.is_file():
+        return pack
+    size = Draft.read(card).values.get("size")
+    return next((name for side, name in SIZED.items() if side == size), None)
 
 
 def list_recipes(kind: str | None = None) -> list[RecipeInfo]:
@@ -200,7 +214,7 @@ def load_recipe(name_or_path: str | Path, schema: type[S], overrides: Sequence[s
         schema: the settings that the recipe describes.
         overrides: `key=value`, with dots for what is nested and numbers for list items
             (`guidance.0.factor=8`); the value is YAML. Later ones win.
-        pack: name of the pack whose own recipes go first.
+        pack: name or folder of the pack whose recipes go first.
 
     Raises:
         RecipeError: everything that is wrong, one line each, `FILE:LINE:COLUMN: key: what`, or

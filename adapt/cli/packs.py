@@ -1,7 +1,8 @@
-"""`adapt packs`: list, show, verify."""
+"""`adapt packs`: list, show, verify, add."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,3 +38,48 @@ def packs_verify(name: Annotated[str, typer.Argument(help="Pack by name or folde
     if problems:
         raise WeightsError("\n".join(problems))
     print(f"{name}: all files are what the card says")
+
+
+@app.command("add")
+def packs_add(
+    folder: Annotated[Path, typer.Argument(help="The pack's folder; a new one needs --size.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="What the file is: prior, codebook, perceptual, blur-estimator, guidance-adjuster, start-steps;"
+            " any other name is a restorer (swinir, codeformer)."
+        ),
+    ],
+    file: Annotated[Path, typer.Argument(help="Checkpoint or table; it stays where it lies.")],
+    licence: Annotated[str, typer.Option("--licence", help="Its terms, such as 'S-Lab 1.0, non-commercial'.")],
+    source: Annotated[str, typer.Option("--source", help="Where it comes from: an address, or a sentence.")],
+    trained: Annotated[str, typer.Option("--trained", help="On what it was trained, and how.")],
+    architecture: Annotated[
+        str | None, typer.Option("--architecture", help="Refuse any other.", show_default="what the name says, or any")
+    ] = None,
+    size: Annotated[int | None, typer.Option("--size", min=1, help="Side of the pack's faces, in pixels.")] = None,
+    restorer: Annotated[
+        str | None,
+        typer.Option("--restorer", help="What restores where none is named.", show_default="the one entered first"),
+    ] = None,
+    description: Annotated[str | None, typer.Option("--description", help="A sentence for the card.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an entry of that name.")] = False,
+) -> None:
+    """Enter a file of yours into a pack, where it lies: it is read, checked, and named with its sha256."""
+    from adapt.packing import add_to_pack
+
+    content = add_to_pack(
+        folder,
+        name,
+        file,
+        licence=licence,
+        source=source,
+        trained=trained,
+        architecture=architecture,
+        size=size,
+        restorer=restorer,
+        description=description,
+        overwrite=overwrite,
+    )
+    count = f" of {content.parameters:,} parameters" if content.parameters else ""
+    print(f"{folder / 'pack.yaml'}: {name} is a {content.architecture}{count}, {file}")

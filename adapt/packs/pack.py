@@ -26,10 +26,17 @@ class PackNetwork(Settings):
     """One network of a pack."""
 
     architecture: str
-    files: dict[str, Sha256] = Field(min_length=1, description="shards, in order, with their sha256")
+    files: dict[str, Sha256] = Field(
+        min_length=1, description="shards, in order, with their sha256; a path is absolute, or begins at the folder"
+    )
     licence: str
     source: str = Field(description="where the weights come from")
     trained: str = Field(description="on what, with which recipe, for how long")
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """sha256 of its files by their names: where they lie does not matter."""
+        return {Path(file).name: sha256 for file, sha256 in self.files.items()}
 
 
 class PackCard(Settings):
@@ -52,7 +59,7 @@ class Pack:
     @property
     def digest(self) -> str:
         """Stands for all weights of the pack."""
-        return settings_digest({name: network.files for name, network in self.card.networks.items()})
+        return settings_digest({name: network.digests for name, network in self.card.networks.items()})
 
     def network(self, name: str) -> PackNetwork:
         """The entry of one network.
@@ -66,7 +73,7 @@ class Pack:
 
     def network_digest(self, name: str) -> str:
         """Stands for the weights of one network."""
-        return settings_digest(self.network(name).files)
+        return settings_digest(self.network(name).digests)
 
     def problems(self) -> list[str]:
         """Files that are missing or not what the card says, one line each."""
@@ -94,7 +101,7 @@ class Pack:
             path = self.folder / file
             tensors, header = read_state(path)
             if file_digest(path) != expected:
-                raise WeightsError(f"{path}: not the file that {self.folder / 'pack.yaml'} names; fetch the pack again")
+                raise WeightsError(self._not_the_file(path))
             state.update({key: value.float() if value.is_floating_point() else value for key, value in tensors.items()})
             metadata.update(header)
         return state, metadata
@@ -108,8 +115,11 @@ class Pack:
         file, expected = next(iter(self.network(name).files.items()))
         path = self.folder / file
         if not is_unchanged(path, expected):
-            raise WeightsError(f"{path}: not the file that {self.folder / 'pack.yaml'} names; fetch the pack again")
+            raise WeightsError(self._not_the_file(path))
         return path
+
+    def _not_the_file(self, path: Path) -> str:
+        return f"{path}: not the file that {self.folder / 'pack.yaml'} names; fetch it again"
 
 
 def embedded_packs() -> list[str]:
@@ -184,9 +194,29 @@ def add_table(folder: Path, name: str, table: Path, entry: dict[str, str]) -> No
     _enter(folder, name, {**entry, "files": {copy.name: file_digest(copy)}})
 
 
+def named_file(folder: Path, file: Path) -> dict[str, str]:
+    """A file as a card names it where it lies: its path from the folder on if it is inside, else the absolute one, and
+    its sha256.
+
+    Folders are resolved, but the file's own name stays: it may be a link to one whose name says nothing.
+    """
+    path, inside = file.parent.resolve() / file.name, folder.resolve()
+    place = path.relative_to(inside) if path.is_relative_to(inside) else path
+    return {place.as_posix(): file_digest(path)}
+
+
+def write_card(folder: Path, card: PackCard) -> None:
+    """Write a card as the folder's `pack.yaml`; the folder is made if it is missing."""
+    _write(folder / "pack.yaml", card.model_dump(mode="json"))
+
+
 def _enter(folder: Path, name: str, entry: dict[str, Any]) -> None:
     """Put an entry into a pack's card."""
     card_path = folder / "pack.yaml"
     card = yaml.safe_load(card_path.read_text(encoding="utf-8"))
     card.setdefault("networks", {})[name] = entry
-    write_text(card_path, yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=110))
+    _write(card_path, card)
+
+
+def _write(path: Path, card: dict[str, Any]) -> None:
+    write_text(path, yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=110))

@@ -1,0 +1,313 @@
+"""Packs of files of the user's: what is entered, what is refused, and whose recipes such a pack takes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from command_line import adapt
+from networks import SMALL_CODEFORMER, lively_codeformer, lively_swinir, lively_vqgan
+from torch import Tensor, nn
+
+from adapt.blur.adjuster import GuidanceAdjuster
+from adapt.blur.estimator import BlurNetwork
+from adapt.blur.start_steps import StartSteps
+from adapt.build import (
+    load_adjuster,
+    load_blur_estimator,
+    load_codebook,
+    load_distance,
+    load_prior,
+    load_restorer,
+    load_start_steps,
+    pack_restorer,
+)
+from adapt.diffusion.unet import UNet
+from adapt.digests import file_digest
+from adapt.errors import UsageError, WeightsError
+from adapt.packing import add_to_pack
+from adapt.packs.pack import EMBEDDED, embedded_packs, load_pack
+from adapt.recipe import SIZED, find_recipe, recipes_folder
+from adapt.settings import (
+    AdjusterNetworkSettings,
+    BlurNetworkSettings,
+    CodeFormerSettings,
+    SwinIRSettings,
+    UNetSettings,
+    VQGANSettings,
+)
+from adapt.weights import write_state
+
+ABOUT = {"licence": "some terms, non-commercial", "source": "https://example.org/it.pth", "trained": "on faces"}
+SIDE = 64  # of the faces in these packs: a public codebook of three levels has a grid of 16
+LAYERS: dict[str, Any] = {
+    "img_size": SIDE, "nf": 32, "ch_mult": [1, 2, 1], "res_blocks": 1, "attn_resolutions": [16], "emb_dim": 8,
+    "codebook_size": 12,
+}
+PRIOR = UNetSettings(
+    image_size=SIDE, model_channels=32, channel_mult=[1, 2], num_res_blocks=[1, 1], attention_resolutions=[32]
+)
+TRANSFER = SwinIRSettings(img_size=16, embed_dim=12, depths=[2], num_heads=[2], window_size=4, sf=1, upsampler="")
+TABLE = StartSteps(
+    size=SIDE, statistic="share", share=0.9, tol=1e-3, pictures=1, spectrum=[1.0], stds=[0.1, 1.0], steps=[500, 700]
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "mine"
+
+
+def add(folder: Path, name: str, file: Path, **more: Any) -> None:
+    options: dict[str, Any] = {"size": None if folder.exists() else SIDE, **ABOUT, **more}
+    add_to_pack(folder, name, file, **options)
+
+
+def saved(path: Path, network: nn.Module, wrap: Callable[[dict[str, Tensor]], Any] = lambda state: state) -> Path:
+    """A torch file, as the public ones are."""
+    torch.save(wrap(network.state_dict()), path)
+    return path
+
+
+def ours(path: Path, network: nn.Module, architecture: str, settings: str) -> Path:
+    """A file as `adapt pretrain` writes it."""
+    write_state(path, network.state_dict(), {"architecture": architecture, "settings": settings})
+    return path
+
+
+# ---------------------------------------------------------------- what is entered
+
+
+def test_public_files_in_every_wrapping_load_from_where_they_lie(tmp_path: Path, folder: Path) -> None:
+    prior, swinir = UNet(PRIOR), lively_swinir()
+    codeformer = lively_codeformer(CodeFormerSettings(**LAYERS, dim_embd=64, n_head=1, n_layers=1, connect_list=[32]))
+    codebook = lively_vqgan(VQGANSettings(**LAYERS))
+    add(folder, "prior", saved(tmp_path / "p.pth", prior, lambda s: {f"module.{k}": v for k, v in s.items()}))
+    add(folder, "swinir", saved(tmp_path / "s.ckpt", swinir, lambda s: {"state_dict": s, "epoch": 3}))
+    add(folder, "codeformer", saved(tmp_path / "c.pth", codeformer, lambda s: {"params_ema": s}))
+    add(folder, "codebook", saved(tmp_path / "v.bin", codebook, lambda s: {"params_ema": s}))
+
+    pack = load_pack(folder)
+    assert pack.problems() == []
+    assert (pack.card.name, pack.card.size, pack.card.restorer) == ("mine", SIDE, "swinir")
+    assert [entry.architecture for entry in pack.card.networks.values()] == ["unet", "swinir", "codeformer", "vqgan"]
+    entry = pack.network("codebook")
+    assert (entry.licence, entry.source, entry.trained) == tuple(ABOUT.values())
+    assert entry.files == {str(tmp_path.resolve() / "v.bin"): file_digest(tmp_path / "v.bin")}
+    assert sorted(path.name for path in folder.iterdir()) == ["pack.yaml"]  # nothing was copied
+
+    for loaded, network in (
+        (load_prior(folder).network, prior),
+        (load_restorer(folder).network, swinir),
+        (load_restorer(f"{folder}/codeformer").network, codeformer),
+        (load_codebook(folder), codebook),
+    ):
+        for key, value in network.state_dict().items():
+            torch.testing.assert_close(loaded.state_dict()[key], value, rtol=0, atol=0)
+
+
+def test_what_pretraining_makes_is_entered_as_well(tmp_path: Path, folder: Path) -> None:
+    blur = BlurNetworkSettings(size=SIDE, transfer=TRANSFER, channels=[4, 4])
+    adjuster = AdjusterNetworkSettings(features=4, model_channels=32)
+    TABLE.save(tmp_path / "t.json")
+    add(folder, "start-steps", tmp_path / "t.json")
+    for name, network, settings in (
+        ("blur-estimator", BlurNetwork(blur), blur),
+        ("guidance-adjuster", GuidanceAdjuster(adjuster), adjuster),
+    ):
+        add(folder, name, ours(tmp_path / f"{name}.safetensors", network, name, settings.model_dump_json()))
+    add(folder, "perceptual", EMBEDDED / "tiny" / "perceptual.safetensors")
+    assert load_pack(folder).card.restorer == "swinir"  # until there is one
+    assert load_start_steps(folder) == TABLE
+    assert load_blur_estimator(folder).size == SIDE
+    assert load_adjuster(folder).settings == adjuster
+    assert load_distance(load_pack(folder)).name
+
+
+def test_a_prior_is_for_faces_of_the_packs_size(tmp_path: Path, folder: Path) -> None:
+    """Its file does not tell; by its levels alone it would be taken for one of 16 px."""
+    add(folder, "prior", saved(tmp_path / "p.pth", UNet(PRIOR)))
+    assert load_prior(tmp_path / "p.pth").size == 16
+    prior = load_prior(folder)
+    assert prior.settings == PRIOR
+
+
+def test_a_file_inside_the_folder_moves_with_it(tmp_path: Path, folder: Path) -> None:
+    (folder / "files").mkdir(parents=True)
+    add(folder, "swinir", saved(folder / "files" / "s.pth", lively_swinir()), size=SIDE)
+    assert list(load_pack(folder).network("swinir").files) == ["files/s.pth"]
+    before = load_pack(folder).network_digest("swinir")
+    folder.rename(tmp_path / "moved")
+    assert load_restorer(tmp_path / "moved").architecture == "swinir"
+    assert load_pack(tmp_path / "moved").network_digest("swinir") == before
+
+
+def test_the_digest_is_of_the_weights_and_not_of_their_place(tmp_path: Path, folder: Path) -> None:
+    file = saved(tmp_path / "s.pth", lively_swinir())
+    add(folder, "swinir", file)
+    one = load_pack(folder).network_digest("swinir")
+    (tmp_path / "elsewhere").mkdir()
+    moved = file.rename(tmp_path / "elsewhere" / file.name)
+    with pytest.raises(WeightsError, match=r"s\.pth: no such weights file"):
+        load_restorer(folder)
+    add(folder, "swinir", moved, overwrite=True)
+    assert load_pack(folder).network_digest("swinir") == one
+    add(folder, "swinir", saved(moved, lively_swinir(seed=1)), overwrite=True)
+    assert load_pack(folder).network_digest("swinir") != one
+
+
+def test_a_link_keeps_its_own_name(tmp_path: Path, folder: Path) -> None:
+    """As in the caches of model hubs, whose files are called by their digests."""
+    blob = saved(tmp_path / "0123abcd", lively_swinir())
+    (tmp_path / "s.pth").symlink_to(blob)
+    add(folder, "swinir", tmp_path / "s.pth")
+    assert [Path(file).name for file in load_pack(folder).network("swinir").files] == ["s.pth"]
+
+
+def test_a_file_that_has_changed_is_refused(tmp_path: Path, folder: Path) -> None:
+    file = saved(tmp_path / "s.pth", lively_swinir())
+    add(folder, "swinir", file)
+    saved(file, lively_swinir(seed=1))
+    with pytest.raises(WeightsError, match=r"s\.pth: not the file that .*mine/pack\.yaml names"):
+        load_restorer(folder)
+    assert [problem.split(": ")[1][:15] for problem in load_pack(folder).problems()] == ["expected sha256"]
+
+
+def test_the_first_restorer_restores_until_another_is_named(tmp_path: Path, folder: Path) -> None:
+    file = saved(tmp_path / "s.pth", lively_swinir())
+    add(folder, "prior", saved(tmp_path / "p.pth", UNet(PRIOR)))
+    add(folder, "first", file)
+    add(folder, "second", file, description="two of them")
+    assert pack_restorer(folder)[1] == "first"
+    add(folder, "third", file, restorer="second")
+    card = load_pack(folder).card
+    assert (card.restorer, card.description, list(card.networks)) == (
+        "second", "two of them", ["prior", "first", "second", "third"]
+    )
+    for wrong in ("prior", "fourth"):
+        with pytest.raises(UsageError, match=f"--restorer {wrong}: pack mine has the restorers first, second, third$"):
+            add(folder, "third", file, restorer=wrong, overwrite=True)
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("prior", "x.pth: cannot be 'prior': not a U-Net in the public layout"),
+        ("codebook", "x.pth: cannot be 'codebook': not a VQGAN in the public layout"),
+        ("codeformer", "x.pth: cannot be 'codeformer': expected a codeformer, got a swinir"),
+        ("blur-estimator", "x.pth: cannot be 'blur-estimator': expected a blur-estimator of ours, its header names"),
+        ("guidance-adjuster", "x.pth: cannot be 'guidance-adjuster': not a guidance adjuster"),
+        ("start-steps", "x.pth: cannot be 'start-steps': not a start-step table"),
+        ("perceptual", "x.pth: cannot be 'perceptual': perceptual network: expected the settings"),
+    ],
+)
+def test_a_file_that_is_something_else_is_refused(tmp_path: Path, folder: Path, name: str, message: str) -> None:
+    file = saved(tmp_path / "x.pth", lively_swinir())
+    with pytest.raises(WeightsError) as caught:
+        add(folder, name, file)
+    assert str(caught.value).startswith(str(tmp_path / message))
+    assert "\n" not in str(caught.value)
+    assert not folder.exists()
+
+
+def test_a_header_of_another_network_is_named(tmp_path: Path, folder: Path) -> None:
+    file = ours(tmp_path / "x.safetensors", UNet(PRIOR), "unet", PRIOR.model_dump_json())
+    with pytest.raises(WeightsError, match=r"expected a guidance-adjuster, its header names a unet$"):
+        add(folder, "guidance-adjuster", file)
+    broken = ours(tmp_path / "y.safetensors", UNet(PRIOR), "unet", '{"channels": 3}')
+    with pytest.raises(WeightsError, match=r"y\.safetensors: cannot be 'prior': its header is not one of ours$"):
+        add(folder, "prior", broken)
+
+
+def test_faces_of_another_size_are_refused(tmp_path: Path, folder: Path) -> None:
+    codeformer = saved(tmp_path / "c.pth", lively_codeformer(SMALL_CODEFORMER))
+    TABLE.save(tmp_path / "t.json")
+    with pytest.raises(WeightsError, match=r"cannot be 'codeformer': it is for faces of 16 px, the pack's have 64$"):
+        add(folder, "codeformer", codeformer)
+    with pytest.raises(WeightsError, match=r"cannot be 'start-steps': it is for faces of 64 px, the pack's have 512$"):
+        add(folder, "start-steps", tmp_path / "t.json", size=512)
+
+
+def test_what_does_not_fit_the_pack_is_refused(tmp_path: Path, folder: Path) -> None:
+    file = saved(tmp_path / "s.pth", lively_swinir())
+    with pytest.raises(UsageError, match="mine: no pack yet; say with --size"):
+        add(folder, "swinir", file, size=None)
+    add(folder, "swinir", file)
+    card = (folder / "pack.yaml").read_bytes()
+    for name, more, message in (
+        ("swinir", {}, "pack mine: has 'swinir' already; give --overwrite"),
+        ("other", {"size": 512}, "--size 512: pack mine is for faces of 64 px"),
+        ("a/b", {}, "'a/b': expected a name of letters"),
+        ("b.pth", {}, "'b.pth': expected a name of letters"),
+        ("other", {"architecture": "codeformer"}, "cannot be 'other': expected a codeformer, got a swinir"),
+    ):
+        with pytest.raises((UsageError, WeightsError), match=message):
+            add(folder, name, file, **more)
+    with pytest.raises(WeightsError, match=r"none\.pth: cannot be 'other': no such weights file"):
+        add(folder, "other", tmp_path / "none.pth")
+    assert (folder / "pack.yaml").read_bytes() == card
+
+
+def test_folders_that_mean_something_else_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = saved(tmp_path / "s.pth", lively_swinir())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="tiny: is a pack that ships"):
+        add(Path("tiny"), "swinir", file)
+    with pytest.raises(UsageError, match=r"s\.pth: expected the folder of a pack, this is a file"):
+        add(file, "swinir", file)
+    (tmp_path / "run").mkdir()
+    shutil.copy(file, tmp_path / "run" / "weights.safetensors")
+    with pytest.raises(UsageError, match=r"run: holds weights\.safetensors, so it is taken for a run"):
+        add(Path("run"), "swinir", file)
+
+
+def test_the_command(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = saved(tmp_path / "p.pth", UNet(PRIOR))
+    command = ["packs", "add", folder, "prior", file, "--licence", "L", "--source", "S", "--trained", "T"]
+    assert adapt(monkeypatch, *command) == 2
+    assert "say with --size" in capsys.readouterr().err
+    assert adapt(monkeypatch, *command, "--size", SIDE, "--description", "of mine") == 0
+    count = sum(parameter.numel() for parameter in UNet(PRIOR).parameters())
+    assert f"prior is a unet of {count:,} parameters, {file}" in capsys.readouterr().out
+    assert adapt(monkeypatch, "packs", "verify", folder) == 0
+    assert adapt(monkeypatch, "packs", "show", folder) == 0
+    card = yaml.safe_load(capsys.readouterr().out.partition("\n")[2])
+    assert (card["description"], card["networks"]["prior"]["licence"]) == ("of mine", "L")
+    assert adapt(monkeypatch, *command[:3], "swinir", *command[4:]) == 4
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+# ---------------------------------------------------------------- whose recipes it takes
+
+
+def test_every_pack_that_ships_lends_its_recipes() -> None:
+    assert {load_pack(name).card.size: name for name in embedded_packs()} == SIZED
+
+
+@pytest.mark.parametrize(("size", "expected"), [(128, "tiny/targets"), (512, "targets"), (64, "targets")])
+def test_a_folder_takes_the_recipes_for_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, expected: str
+) -> None:
+    (tmp_path / "mine" / "targets").mkdir(parents=True)
+    (tmp_path / "mine" / "targets" / "adaptive.yaml").write_text("kind: targets\n")  # is of no account
+    (tmp_path / "mine" / "pack.yaml").write_text(f"name: mine\nsize: {size}\n")
+    monkeypatch.chdir(tmp_path)
+    for pack in (str(tmp_path / "mine"), "mine", "mine/pack.yaml"):
+        assert find_recipe("adaptive", "targets", pack) == recipes_folder() / expected / "adaptive.yaml"
+
+
+def test_what_is_no_pack_takes_the_recipes_for_512_px(tmp_path: Path) -> None:
+    (tmp_path / "prior.pth").touch()
+    for pack in (str(tmp_path / "prior.pth"), str(tmp_path / "none"), None):
+        assert find_recipe("adaptive", "targets", pack) == recipes_folder() / "targets" / "adaptive.yaml"
+    assert find_recipe("adaptive", "targets", "tiny") == recipes_folder() / "tiny" / "targets" / "adaptive.yaml"
