@@ -26,9 +26,10 @@ from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos
 from adapt.recipe import load_recipe
-from adapt.settings import DoubtSettings, TargetSettings
+from adapt.settings import TargetSettings
 from adapt.targets.doubt import doubted_std
 from adapt.targets.light import match_light
+from adapt.targets.opinion import opinion_of
 
 DOMAINS = (
     "camera-noise-starlight,dtbfr-4x-moderate,dtbfr-4x-severe,dtbfr-8x-moderate,dtbfr-8x-severe,dynface"
@@ -70,10 +71,6 @@ def main() -> None:
     size = load_pack(arguments.pack).card.size
     if settings.doubt is None or estimator is None:
         raise UsageError(f"{arguments.pack}: its recipe adaptive has no doubt, or the pack no blur estimator")
-    bare = DoubtSettings(
-        timestep=settings.doubt.timestep, blur_std=settings.doubt.blur_std, floor=0.0, slope=512 / size
-    )  # a line of slope 1 through 0, in pixels of these pictures: what the prior changes, itself
-    highest = std_limits(size)[1]
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
     print("| mean of (pixels) | std* | estimator | doubt | larger | error of estimator | error of larger |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
@@ -87,8 +84,8 @@ def main() -> None:
         levels = std_labels(restored, truth, xi=arguments.xi)
         estimated = torch.cat([region_stds(estimator, photo, 1)[:, 0] for photo in photos.split(1)]).double()
         seeds = [photo_seed(settings.seed, file_digest(path)) for path in paths]
-        changes = doubted_std(prior, restored, seeds, settings=bare) * 512 / size
-        asked = (settings.doubt.slope * (changes - settings.doubt.floor) * size / 512).clamp(0, highest)
+        changes = opinion_of(prior, restored, seeds).change
+        asked = doubted_std(changes, size, settings=settings.doubt)
         larger = torch.maximum(estimated, asked)
         shown = [levels, estimated, asked, larger, (estimated - levels).abs(), (larger - levels).abs()]
         print(f"| {recipe} | {' | '.join(f'{float(column.mean()):.2f}' for column in shown)} |", flush=True)

@@ -35,8 +35,9 @@ from adapt.settings import (
     UNetSettings,
 )
 from adapt.targets.direct import made_worse
-from adapt.targets.doubt import doubted_std
+from adapt.targets.doubt import LEAST, doubted_std
 from adapt.targets.methods import BlurParts, Made, target_maker
+from adapt.targets.opinion import Opinion, opinion_of
 from adapt.tasks import generate_targets
 from degradations.cosines import gaussian_blur
 
@@ -159,7 +160,7 @@ def test_the_low_pass_of_that_factor_hides_the_blur(gen: torch.Generator):
     changed(guidance=[ADAPTIVE.guidance[0].model_dump(), {"name": "low_frequency", "last_t": 500}]),
     changed(guidance=[ADAPTIVE.guidance[0].model_dump(), {"name": "low_frequency", "last_t": 200, "factor": 8}]),
     changed(method="dynamic", guidance=[ADAPTIVE.guidance[0].model_dump()]),
-    changed(direct=DirectSettings(max_low_frequency_change=1e-3)), changed(direct=DirectSettings(error_ratio=0.1)),
+    changed(direct=DirectSettings(max_low_frequency_change=1e-3)), changed(direct=DirectSettings(change_ratio=1e3)),
     blurred_by(weights=[1.0]), blurred_by(scale=0.05), blurred_by(std_rate=0.0), blurred_by(gradient="x0"),
     blurred_by(limit=False), blurred_by(adjuster=True), blurred_by(regions=2),
 ], ids=lambda each: repr({
@@ -208,41 +209,11 @@ def test_one_region_is_the_whole_and_many_average_to_it(photos: Tensor):
     assert not torch.allclose(stds[:, 0], stds[:, 1])
 
 
-# ---------------------------------------------------------------- fed directly
-
-
-def test_a_restorer_that_leaves_the_photo_is_passed_over(prior: Prior, photos: Tensor):
-    limits = DirectSettings(max_low_frequency_change=0.08, error_ratio=1e6)
-    darker = photos * torch.tensor([1.0, 0.5, 1.0]).view(3, 1, 1, 1)
-    std = torch.tensor([0.1, 0.1, 0.1])
-    assert made_worse(prior, photos, darker, std, [1, 2, 3], settings=limits).tolist() == [False, True, False]
-    made = target_maker(changed(direct=limits), prior, PARTS).make(photos, darker, [1, 2, 3])
-    assert [way.direct for way in made.ways] == [False, True, False]
-    assert torch.equal(made.towards[1], photos[1])
-    assert torch.equal(made.towards[0], darker[0])
-
-
-def test_a_restored_photo_that_the_prior_does_not_know_is_passed_over(photos: Tensor):
-    class Smooth(Predictor):
-        """Knows smooth pictures only."""
-
-        def predict(self, x: Tensor, step: Step) -> Prediction:
-            return Prediction(gaussian_blur(x / step.abar**0.5, torch.full((len(x),), 1.5)), torch.zeros_like(x))
-
-    flat = torch.full((2, 3, 32, 32), 0.5)
-    checks = (torch.arange(32)[:, None] // 2 + torch.arange(32)[None] // 2) % 2 * 0.6 - 0.3
-    restored = torch.stack([flat[0], flat[1] + checks])
-    limits = DirectSettings(max_low_frequency_change=1.0, error_ratio=1.5)
-    assert made_worse(Smooth(), flat, restored, torch.tensor([0.3, 0.3]), [1, 2], settings=limits).tolist() == [
-        False, True,
-    ]
-
-
-# ---------------------------------------------------------------- doubted
+# ---------------------------------------------------------------- the prior's opinion: fed directly, doubted
 
 
 class KnowsSmooth(Predictor):
-    """Gives smooth pictures back, noise-free, and of others their smooth part: as blurred as `std` says."""
+    """Gives the smooth part of a picture back, as blurred as `std` says, and none of its noise."""
 
     def __init__(self, std: float) -> None:
         self.std = std
@@ -253,32 +224,74 @@ class KnowsSmooth(Predictor):
         return Prediction(gaussian_blur(clean, torch.full((len(x),), self.std)), torch.zeros_like(x))
 
 
-def test_doubt_is_a_line_through_what_the_prior_changes():
-    """Of a cosine of 7.75 pixels all is known: a blur of std s leaves exp(-2 (pi s / 7.75)^2) of it."""
-    wave = (2 * math.pi / 7.75 * torch.arange(32.0)).cos().expand(1, 3, 32, 32)
-    settings = DoubtSettings(blur_std=32.0, floor=0.001, slope=160.0)  # 2 and 10 pixels of these 32
-    kept = [math.exp(-2 * (math.pi * std / 7.75) ** 2) for std in (1.5, 2.0)]
-    change = 0.3 * float(wave.abs().mean()) * (1 - kept[0]) * kept[1]
-    asked = doubted_std(KnowsSmooth(1.5), 0.5 + 0.3 * wave, [7], settings=settings)
-    torch.testing.assert_close(asked, torch.tensor([10 * (change - 0.001)], dtype=torch.float64), rtol=1e-3, atol=0)
-    assert doubted_std(KnowsSmooth(1.5), torch.full((1, 3, 32, 32), 0.4), [7], settings=settings).item() == 0
+def waves(*waves_per_side: int) -> Tensor:
+    """Cosines across pictures of 32 px, each with so many waves in 62 px: (B, 3, 32, 32), of amplitude 0.3."""
+    places = torch.arange(32.0)
+    rows = [0.5 + 0.3 * (2 * math.pi * each / 62 * places).cos() for each in waves_per_side]
+    return torch.stack(rows)[:, None, None].expand(-1, 3, 32, 32)
 
 
-def test_a_doubted_photo_is_taken_for_blurrier_and_its_neighbour_is_not(prior: Prior, photos: Tensor):
-    certain = changed(doubt={"floor": 1.0, "slope": 1.0}, direct=None)
-    doubtful = changed(doubt={"floor": 0.0, "slope": 1e6}, direct=None)
-    plain = target_maker(changed(doubt=None, direct=None), prior, PARTS).make(photos, photos, [1, 2, 3])
-    same = target_maker(certain, prior, PARTS).make(photos, photos, [1, 2, 3])
-    wider = target_maker(doubtful, prior, PARTS).make(photos, photos, [1, 2, 3])
-    assert [way.std for way in same.ways] == [way.std for way in plain.ways]
-    assert torch.equal(same.pictures, plain.pictures)
-    assert [way.std for way in wider.ways] == [pytest.approx(std_limits(SIZE)[1])] * 3
-    assert all(after.start_t >= before.start_t for after, before in zip(wider.ways, plain.ways, strict=True))
-    left = photos * torch.tensor([1.0, 0.5, 1.0]).view(3, 1, 1, 1)
-    fed = changed(doubt={"floor": 0.0, "slope": 1e6}, direct=DirectSettings(error_ratio=1e6))
-    made = target_maker(fed, prior, PARTS).make(photos, left, [1, 2, 3])
-    assert made.ways[1].direct
-    assert made.ways[1].std == plain.ways[1].std, "a photo that is fed directly is not doubted"
+def left_of(number: int, std: float) -> float:
+    """What a Gaussian leaves of such a cosine: exp(-2 (pi std f)^2)."""
+    return math.exp(-2 * (math.pi * std * number / 62) ** 2)
+
+
+def test_an_opinion_in_closed_form():
+    """COARSE is 0.625 and FINE 0.25 pixels of these 32."""
+    numbers = (8, 20)
+    opinion = opinion_of(KnowsSmooth(1.5), waves(*numbers), [7, 7])
+    for index, number in enumerate(numbers):
+        wave = waves(number)[0] - 0.5
+        change = float(wave.abs().mean()) * (1 - left_of(number, 1.5)) * left_of(number, 0.625)
+        detail = float(wave.std()) * left_of(number, 1.5) * (1 - left_of(number, 0.25))
+        assert float(opinion.change[index]) == pytest.approx(change, rel=1e-3)
+        assert float(opinion.detail[index]) == pytest.approx(detail, rel=1e-2, abs=1e-6)
+    alone = opinion_of(KnowsSmooth(1.5), waves(20), [7])
+    assert torch.equal(alone.change, opinion.change[1:])
+    assert torch.equal(alone.detail, opinion.detail[1:])
+
+
+def opinion(change: list[float], detail: list[float]) -> Opinion:
+    return Opinion(torch.tensor(change).double(), torch.tensor(detail).double())
+
+
+def test_what_is_fed_directly(photos: Tensor):
+    """A restored photo that left its photo; and one that is no better. Neither where detail came or a change went."""
+    darker = photos * torch.tensor([1.0, 0.5, 1.0]).view(3, 1, 1, 1)
+    limits = DirectSettings(max_low_frequency_change=0.08, change_ratio=1.1)
+    better = opinion([0.3] * 3, [0.1] * 3), opinion([0.1] * 3, [0.1] * 3)
+    assert made_worse(photos, darker, *better, settings=limits).tolist() == [False, True, False]
+    mixed = opinion([0.105, 0.115, 0.105], [0.1, 0.1, 0.09]), opinion([0.1] * 3, [0.1] * 3)
+    assert made_worse(photos, photos, *mixed, settings=limits).tolist() == [True, False, False]
+
+
+def test_what_is_fed_directly_is_what_is_sampled_towards(prior: Prior, photos: Tensor):
+    darker = photos * torch.tensor([1.0, 0.5, 1.0]).view(3, 1, 1, 1)
+    limits = DirectSettings(max_low_frequency_change=0.08, change_ratio=1e-6)
+    made = target_maker(changed(direct=limits), prior, PARTS).make(photos, darker, [1, 2, 3])
+    assert [way.direct for way in made.ways] == [False, True, False]
+    assert torch.equal(made.towards[1], photos[1])
+    assert torch.equal(made.towards[0], darker[0])
+
+
+def test_doubt_is_a_line_from_its_floor():
+    line = DoubtSettings(floor=0.02, slope=800.0)
+    asked = doubted_std(torch.tensor([0.0, 0.02, 0.03, 9.0]), 256, settings=line)
+    torch.testing.assert_close(asked, torch.tensor([0.0, 0.0, 4.0, 7.5], dtype=torch.float64), rtol=1e-6, atol=1e-7)
+
+
+def test_a_doubted_photo_is_taken_for_blurrier(prior: Prior, photos: Tensor):
+    def stds(doubt: dict[str, float] | None, restored: Tensor = photos) -> list[float | None]:
+        settings = changed(doubt=doubt, direct=DirectSettings(max_low_frequency_change=0.08, change_ratio=1e-6))
+        return [way.std for way in target_maker(settings, prior, PARTS).make(photos, restored, [1, 2, 3]).ways]
+
+    plain, highest = stds(None), pytest.approx(std_limits(SIZE)[1])
+    assert stds({"floor": 1.0, "slope": 1.0}) == plain
+    assert stds({"floor": 0.0, "slope": 1e6}) == [highest] * 3
+    darker = photos * torch.tensor([1.0, 0.5, 1.0]).view(3, 1, 1, 1)
+    fed = stds({"floor": 1.0, "slope": 1.0}, darker)
+    assert fed[0] == plain[0]
+    assert fed[1] == pytest.approx(LEAST * SIZE / 512), "the estimator speaks of the restored photo, which is not fed"
 
 
 # ---------------------------------------------------------------- recipes and refusals

@@ -44,17 +44,17 @@ class DirectSettings(Settings):
     max_low_frequency_change: PositiveFloat = Field(
         default=0.08, description="mean absolute difference of photo and restored photo at 16 x 16, in [0, 1]"
     )
-    error_ratio: PositiveFloat = Field(
-        default=1.5, description="the prior's error on the restored photo over that on the photo, both blurred alike"
+    change_ratio: PositiveFloat = Field(
+        default=1.12,
+        description="how much more of a photo's coarse structure the prior may change than of the restored one's, where"
+        " it finds no less detail in the photo",
     )
 
 
 class DoubtSettings(Settings):
     """How much blur the prior asks for of a restored photo that is no face to it; the line is one prior's own."""
 
-    timestep: Timestep = Field(default=300, description="to which the restored photo is noised, to be given back")
-    blur_std: PositiveFloat = Field(default=10.0, description="the two are compared under this blur; pixels at 512")
-    floor: Weight = Field(description="mean absolute difference, in [0, 1], from which there is a doubt")
+    floor: Weight = Field(description="the prior's change of coarse structure, in [0, 1], from which there is a doubt")
     slope: PositiveFloat = Field(description="std that each unit above it asks for, in pixels at 512")
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from adapt.blur.adjuster import GuidanceAdjuster
 from adapt.blur.estimator import BlurEstimator
-from adapt.blur.labels import std_limits
 from adapt.blur.start_steps import StartSteps
 from adapt.diffusion.prior import Prior
 from adapt.diffusion.sampler import AnyTerm, Job, OnStep, PhotoNoise, Walk, sample_together, start
@@ -27,7 +26,8 @@ from adapt.guidance.regions import region_stds
 from adapt.images import to_signed, to_unit
 from adapt.settings import GaussianBlurSettings, TargetSettings
 from adapt.targets.direct import made_worse
-from adapt.targets.doubt import doubted_std
+from adapt.targets.doubt import LEAST, doubted_std
+from adapt.targets.opinion import opinion_of
 from degradations.blind import PUBLISHED_SIZE
 
 SOLVERS: Final[dict[str, Callable[[float], Solver]]] = {
@@ -117,10 +117,16 @@ class TargetMaker:
         """
         stds = self._blur_levels(photos)
         direct = torch.zeros(len(photos), dtype=torch.bool, device=photos.device)
-        if self.settings.direct is not None and stds is not None:
-            direct = made_worse(self.prior, photos, restored, stds.amax(1), seeds, settings=self.settings.direct)
-        if self.settings.doubt is not None and stds is not None:
-            stds = self._widened(stds, restored, seeds, direct)
+        change = None
+        if self.settings.direct is not None or self.settings.doubt is not None:
+            of_restored = opinion_of(self.prior, restored, seeds)
+            change = of_restored.change
+            if self.settings.direct is not None:
+                of_photos = opinion_of(self.prior, photos, seeds)
+                direct = made_worse(photos, restored, of_photos, of_restored, settings=self.settings.direct)
+                change = torch.where(direct.to(change.device), of_photos.change, change)
+        if stds is not None and change is not None:
+            stds = self._widened(stds, change, direct)
         towards = torch.where(direct[:, None, None, None], photos, restored)
         # Where nothing is a photo's own, all take the same steps and are one walk.
         rows = [[row] for row in range(len(seeds))] if stds is not None else [list(range(len(seeds)))]
@@ -152,12 +158,17 @@ class TargetMaker:
             return None
         return torch.cat([region_stds(estimator, photo, self._regions) for photo in photos.split(1)])
 
-    def _widened(self, stds: Tensor, restored: Tensor, seeds: Sequence[int], direct: Tensor) -> Tensor:
-        """Blur levels (B, R), no less than the prior's doubt of each restored photo asks for."""
-        assert self.settings.doubt is not None
-        asked = doubted_std(self.prior, restored, seeds, settings=self.settings.doubt).to(stds)
-        asked = asked.clamp(max=std_limits(restored.shape[-1])[1])
-        return torch.where(direct[:, None], stds, torch.maximum(stds, asked[:, None]))
+    def _widened(self, stds: Tensor, change: Tensor, direct: Tensor) -> Tensor:
+        """Blur levels (B, R), no less than the prior's doubt of each picture asks for.
+
+        What the estimator says is how far a restored photo is true. Where the photo itself is fed, doubt alone counts.
+        """
+        if self.settings.doubt is None:
+            return stds
+        size = self.prior.size
+        asked = doubted_std(change, size, settings=self.settings.doubt).to(stds)[:, None]
+        least = asked.clamp(min=LEAST * size / PUBLISHED_SIZE).expand_as(stds)
+        return torch.where(direct[:, None], least, torch.maximum(stds, asked))
 
     def _walk(self, towards: Tensor, stds: Tensor | None, seeds: Sequence[int]) -> tuple[Walk, Way]:
         """The walk of photos that take the same steps, and how it is to be written down."""
