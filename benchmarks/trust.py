@@ -26,7 +26,7 @@ from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos
 from adapt.recipe import load_recipe
-from adapt.settings import TargetSettings
+from adapt.settings import DoubtSettings, TargetSettings
 from adapt.targets.doubt import doubted_std
 from adapt.targets.light import match_light
 from adapt.targets.opinion import opinion_of
@@ -69,8 +69,9 @@ def main() -> None:
     estimator = load_blur_parts(arguments.pack, settings, torch.device("cpu"))[0].estimator
     prior, restorer = load_prior(arguments.pack), load_restorer(arguments.pack)
     size = load_pack(arguments.pack).card.size
-    if settings.doubt is None or estimator is None:
-        raise UsageError(f"{arguments.pack}: its recipe adaptive has no doubt, or the pack no blur estimator")
+    if estimator is None:
+        raise UsageError(f"{arguments.pack}: the pack has no blur estimator; adapt pretrain --recipe blur-estimator")
+    line = settings.doubt or DoubtSettings(floor=1.0, slope=1.0)  # where the recipe has none yet: never doubtful
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
     print("| mean of (pixels) | std* | estimator | doubt | larger | error of estimator | error of larger |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
@@ -85,7 +86,7 @@ def main() -> None:
         estimated = torch.cat([region_stds(estimator, photo, 1)[:, 0] for photo in photos.split(1)]).double()
         seeds = [photo_seed(settings.seed, file_digest(path)) for path in paths]
         changes = opinion_of(prior, restored, seeds).change
-        asked = doubted_std(changes, size, settings=settings.doubt)
+        asked = doubted_std(changes, size, settings=line)
         larger = torch.maximum(estimated, asked)
         shown = [levels, estimated, asked, larger, (estimated - levels).abs(), (larger - levels).abs()]
         print(f"| {recipe} | {' | '.join(f'{float(column.mean()):.2f}' for column in shown)} |", flush=True)
