@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import tarfile
@@ -192,7 +193,7 @@ def load_weights(
 
 
 def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str], *, half: bool = False) -> None:
-    """Write tensors and metadata as safetensors, atomically.
+    """Write tensors and metadata as safetensors, atomically; the same ones are the same bytes.
 
     Args:
         path: the file.
@@ -206,7 +207,18 @@ def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, 
     from safetensors.torch import save
 
     stored = {key: _stored(key, value, half=half, path=path) for key, value in state.items()}
-    write_atomic(path, lambda stream: stream.write(save(stored, dict(metadata))))
+    data = _ordered(save(stored, dict(metadata)))
+    write_atomic(path, lambda stream: stream.write(data))
+
+
+def _ordered(data: bytes) -> bytes:
+    """A safetensors file with its metadata in the order of their names: the library leaves it to a random hash."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def _stored(key: str, value: Tensor, *, half: bool, path: Path) -> Tensor:

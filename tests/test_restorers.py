@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +194,20 @@ def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture
     torch.save({"a.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="not a restorer this version knows; known are: swinir"):
         load_restorer_file(tmp_path / "other.pth")
+
+
+def test_the_same_weights_are_the_same_bytes_in_every_process(tmp_path: Path):
+    code = (
+        "import torch, sys; from pathlib import Path; from adapt.weights import write_state;"
+        " write_state(Path(sys.argv[1]), {'b': torch.arange(3.0), 'a': torch.ones(2, 2)},"
+        " {'settings': 'Größe', 'architecture': 'x', 'note': '1'})"
+    )
+    for name in ("1", "2", "3"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=True)
+    assert len({(tmp_path / name).read_bytes() for name in ("1", "2", "3")}) == 1
+    state, metadata = read_state((tmp_path / "1").rename(tmp_path / "1.safetensors"))
+    assert torch.equal(state["b"], torch.arange(3.0))
+    assert metadata == {"settings": "Größe", "architecture": "x", "note": "1"}
 
 
 def test_the_ending_of_a_name_does_not_say_what_a_file_is(tmp_path: Path):
