@@ -277,3 +277,20 @@ def test_a_photo_does_not_depend_on_its_batch():
         return guided_sample(GaussianPrior(), x, plan.steps, solver=Ancestral(), terms=terms, job=job, draw=draw)
 
     torch.testing.assert_close(go([1, 2]), torch.cat([go([1]), go([2])]), rtol=0, atol=1e-6)
+
+
+def test_a_constraint_on_the_prediction_draws_no_noise_and_moves_what_is_low_alone(gen: torch.Generator):
+    def no_noise() -> Tensor:
+        raise AssertionError("noise was drawn")
+
+    x0 = torch.rand(2, 3, 16, 24, generator=gen)
+    checks = (torch.arange(16)[:, None] + torch.arange(24)) % 2 * 2.0 - 1  # nothing of it is low
+    term = LowFrequency(factor=4, last_t=360, acts_on="x0")
+    acting, resting = Step(600, 400, 0.3, 0.5, 0.1), Step(360, 200, 0.5, 0.7, 0.1)
+    memory = term.begin(Job(x0 + 0.25 + 0.5 * checks))
+    held, kept = term.apply(x0, acting, memory, no_noise)
+    inside = (slice(None), slice(None), slice(4, 12), slice(8, 16))  # borders are mirrored, which checks are not
+    torch.testing.assert_close(held[inside], (x0 + 0.25)[inside], rtol=0, atol=0.02)
+    assert torch.equal(term.apply(x0, resting, kept, no_noise)[0], x0)
+    with pytest.raises(AssertionError, match="noise was drawn"):
+        LowFrequency(factor=4, last_t=360).apply(x0, acting, memory, no_noise)

@@ -158,6 +158,7 @@ def test_the_low_pass_of_that_factor_hides_the_blur(gen: torch.Generator):
     changed(steps=9), changed(solver="dpm++2m", eta=0.0), changed(eta=0.3), changed(start_t=500, steps=3),
     changed(solver="ddpm", eta=0.0),
     changed(guidance=[ADAPTIVE.guidance[0].model_dump(), {"name": "low_frequency", "last_t": 500}]),
+    changed(guidance=[ADAPTIVE.guidance[0].model_dump(), {"name": "low_frequency", "last_t": 200, "acts_on": "x0"}]),
     changed(guidance=[ADAPTIVE.guidance[0].model_dump(), {"name": "low_frequency", "last_t": 200, "factor": 8}]),
     changed(method="dynamic", guidance=[ADAPTIVE.guidance[0].model_dump()]),
     changed(direct=DirectSettings(max_low_frequency_change=1e-3)), changed(direct=DirectSettings(change_ratio=1e3)),

@@ -129,7 +129,7 @@ def test_where_no_photo_could_be_read_each_is_named(
     for name in ("a.dng", "b.dng"):
         write_dng(photos / name, np.zeros((64, 64), np.uint16))
     arguments = ["run", photos, "-o", tmp_path / "out", "--pack", small_pack, "--device", "cpu"]
-    assert adapt(monkeypatch, *arguments, "targets.guidance.0.factor=4") == 2
+    assert adapt(monkeypatch, *arguments, "--method", "low-frequency", "targets.guidance.0.factor=4") == 2
     said = capsys.readouterr().err
     assert "holds no accepted targets" in said
     assert [line.split(": ")[1] for line in said.splitlines() if "every sample" in line] == ["a", "b"]

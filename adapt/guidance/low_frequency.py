@@ -93,13 +93,15 @@ def factor_for(std: float, size: tuple[int, int]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowFrequency:
-    """Replaces the sample's low frequencies by those of the restored image, freshly noised to the same level.
+    """Replaces low frequencies by those of the restored image.
 
     Attributes:
         factor: N of the low-pass filter.
-        last_t: L; acts after steps that start above this timestep of the 1000-step schedule.
-
-    Source: DT-BFR Algorithm 1. The level is that of the step's end, "t - 1" on the chain that is walked.
+        last_t: L; acts in steps that start above this timestep of the 1000-step schedule.
+        acts_on: "sample": on the sample after the step, by the restored image freshly noised to the same level, which
+            is that of the step's end, "t - 1" on the chain that is walked (DT-BFR Algorithm 1); "x0": on the predicted
+            clean image, before the step, without noise. Differs: the papers have the first alone. Fresh noise costs a
+            deterministic solver that takes few steps what it has cleaned already.
     """
 
     factor: int
@@ -112,5 +114,5 @@ class LowFrequency:
     def apply(self, image: Tensor, step: Step, memory: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         if step.t <= self.last_t:
             return image, memory
-        reference = noised(memory, step.abar_prev, draw())
+        reference = memory if self.acts_on == "x0" else noised(memory, step.abar_prev, draw())
         return image + low_pass(reference - image, self.factor), memory

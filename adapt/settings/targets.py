@@ -19,6 +19,9 @@ class LowFrequencySettings(Settings):
         " by its blur",
     )
     last_t: Timestep = Field(description="L: the constraint acts while t is above this timestep")
+    acts_on: Literal["sample", "x0"] = Field(
+        default="sample", description="sample: after each step, freshly noised, as in the paper; x0: on the prediction"
+    )
 
 
 class GaussianBlurSettings(Settings):

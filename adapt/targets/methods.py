@@ -223,7 +223,7 @@ class TargetMaker:
                 terms.append(blur)
             else:
                 factor = term.factor or factor_for(_known(std), size)
-                terms.append(LowFrequency(factor=factor, last_t=term.last_t))
+                terms.append(LowFrequency(factor=factor, last_t=term.last_t, acts_on=term.acts_on))
         return tuple(terms)
 
 
