@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from adapt.blur import adjuster, estimator, start_steps
 from adapt.build import (
     CODEBOOK,
     CODEFORMER,
@@ -21,7 +22,8 @@ from adapt.build import (
 )
 from adapt.digests import settings_digest
 from adapt.errors import UsageError
-from adapt.packs.pack import add_network, add_table, load_pack
+from adapt.packs.pack import Pack, add_network, add_table, load_pack
+from adapt.photos.faces import load_faces
 from adapt.recipe import KINDS, dump, find_recipe, kind_of, load_recipe, recipe_digest
 from adapt.runs import Run, open_run, processes
 from adapt.settings import (
@@ -35,13 +37,12 @@ from adapt.settings import (
     RestorerSettings,
     Settings,
     StartStepsSettings,
+    TrainingSettings,
 )
 from adapt.tasks import codebook_digest, pick_device, weights_digest
 from adapt.weights import write_state
 
 if TYPE_CHECKING:
-    from adapt.blur.adjuster import GuidanceAdjuster
-    from adapt.packs.pack import Pack
     from adapt.perceptual.distance import PerceptualDistance
     from adapt.pretrain.adjuster import Surroundings
 
@@ -65,7 +66,7 @@ class Job:
 
     def pictures(self, size: int) -> torch.Tensor:
         """The faces as (N, 3, size, size) uint8."""
-        return load_faces(self.faces, size)
+        return load_faces(self.faces, size, self.run.folder)
 
     def distance(self, weight: float) -> PerceptualDistance | None:
         """The perceptual distance, where a recipe gives it a weight."""
@@ -77,14 +78,12 @@ class Trained:
     """What a training made.
 
     Attributes:
-        name: what the network is called in a pack.
         architecture: the key of its loader.
         header: its settings as JSON, for the weights file.
         state: the averaged weights.
         more: further lines of the file's header.
     """
 
-    name: str
     architecture: str
     header: str
     state: dict[str, torch.Tensor]
@@ -112,6 +111,7 @@ def pretrain(
     overrides: Sequence[str] = (),
     pack: str | None = None,
     add_to: Path | None = None,
+    licence: str | None = None,
     trained: str = "",
     overwrite: bool = False,
     max_steps: int | None = None,
@@ -127,13 +127,15 @@ def pretrain(
         overrides: `key=value` for the recipe.
         pack: whose recipes go first, and whose networks the training needs.
         add_to: folder of a pack to enter the network or the table into.
+        licence: the network's terms, for the pack's card; left out, those that all other entries of the pack share.
         trained: what to write of the training into the pack's card.
         overwrite: start the run anew.
         max_steps: stop, resumably, after so many steps; before the end of the training no weights are written.
         on_step: progress.
 
     Raises:
-        UsageError: no pretrain recipe, a run or a pack that does not fit it, or several processes for what one does.
+        UsageError: no pretrain recipe, a run or a pack that does not fit it, other entries of the pack that share no
+            licence where none is given, or several processes for what one does.
     """
     path = find_recipe(recipe, "pretrain", pack)
     settings = load_recipe(path, KINDS[kind_of(path)], overrides, pack)
@@ -144,10 +146,15 @@ def pretrain(
         raise UsageError(f"{path}: is the work of one process; it was started in {together.num_processes}")
     own = pack or "tiny"
     digest = settings_digest(_identity(settings, faces, own))
-    about = {"licence": "CC-BY-4.0", "source": "adapt pretrain", "trained": trained}
+    home = None if add_to is None else load_pack(add_to.resolve())
+    about: dict[str, str] = {}
+    if home is not None:
+        _refuse_other_size(path, settings, home)
+        terms = _shared_licence(home, ENTRIES[type(settings)]) if licence is None else licence
+        about = {"licence": terms, "source": "adapt pretrain", "trained": trained}
     with open_run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
         if isinstance(settings, StartStepsSettings):
-            return _start_steps(settings, faces, out, add_to, about)
+            return _start_steps(settings, faces, out, home, about)
         main = together.is_main_process
         job = Job(faces=faces, run=run, pack=own, main=main, on_step=on_step, max_steps=max_steps)
         made = TRAININGS[type(settings)](settings, job)
@@ -162,8 +169,9 @@ def pretrain(
     metadata = {"architecture": made.architecture, "settings": made.header, **made.more}
     if main:
         write_state(weights, made.state, metadata)
-        if add_to is not None:
-            add_network(add_to, made.name, made.state, metadata, {"architecture": made.architecture, **about})
+        if home is not None:
+            entry = {"architecture": made.architecture, **about}
+            add_network(home.folder, ENTRIES[type(settings)], made.state, metadata, entry)
     together.wait_for_everyone()
     return Pretrained(weights, f"Weights: {weights}" if main else "")
 
@@ -190,7 +198,7 @@ def _prior(settings: PriorSettings, job: Job) -> Trained:
 
     images = job.pictures(max(phase.size for phase in settings.phases))
     state = train_prior(settings, images, job.run, on_step=job.on_step, max_steps=job.max_steps)
-    return Trained("prior", "unet", settings.network.model_dump_json(), state)
+    return Trained("unet", settings.network.model_dump_json(), state)
 
 
 def _restorer(settings: RestorerSettings, job: Job) -> Trained:
@@ -200,14 +208,14 @@ def _restorer(settings: RestorerSettings, job: Job) -> Trained:
     state = train_restorer(
         settings, images, job.run, distance=distance, on_step=job.on_step, max_steps=job.max_steps
     )
-    return Trained("swinir", "swinir", settings.network.model_dump_json(), state)
+    return Trained("swinir", settings.network.model_dump_json(), state)
 
 
 def _perceptual(settings: PerceptualSettings, job: Job) -> Trained:
     from adapt.pretrain.perceptual import train_perceptual
 
     state = train_perceptual(settings, job.faces, job.run, on_step=job.on_step, max_steps=job.max_steps)
-    return Trained("perceptual", "perceptual", json.dumps({"channels": settings.channels}), state)
+    return Trained("perceptual", json.dumps({"channels": settings.channels}), state)
 
 
 def _codebook(settings: CodebookSettings, job: Job) -> Trained:
@@ -218,7 +226,7 @@ def _codebook(settings: CodebookSettings, job: Job) -> Trained:
     state = train_codebook(
         settings, images, job.run, distance=distance, on_step=job.on_step, max_steps=job.max_steps
     )
-    return Trained(CODEBOOK, ARCHITECTURE, settings.network.model_dump_json(), state)
+    return Trained(ARCHITECTURE, settings.network.model_dump_json(), state)
 
 
 def _code_predictor(settings: CodePredictorSettings, job: Job) -> Trained:
@@ -228,7 +236,7 @@ def _code_predictor(settings: CodePredictorSettings, job: Job) -> Trained:
     layout, state = train_code_predictor(
         settings, images, job.run, codebook=codebook, on_step=job.on_step, max_steps=job.max_steps
     )
-    return Trained(CODEFORMER, CODEFORMER, layout.model_dump_json(), state)
+    return Trained(CODEFORMER, layout.model_dump_json(), state)
 
 
 def _fusion(settings: FusionSettings, job: Job) -> Trained:
@@ -249,22 +257,20 @@ def _fusion(settings: FusionSettings, job: Job) -> Trained:
         on_step=job.on_step,
         max_steps=job.max_steps,
     )
-    return Trained(CODEFORMER, CODEFORMER, start.settings.model_dump_json(), state)
+    return Trained(CODEFORMER, start.settings.model_dump_json(), state)
 
 
 def _blur_estimator(settings: BlurEstimatorSettings, job: Job) -> Trained:
-    from adapt.blur.estimator import ARCHITECTURE
     from adapt.pretrain.blur import train_blur_estimator
 
     images, model = job.pictures(settings.size), load_restorer(job.pack).to(pick_device())
     layout, state = train_blur_estimator(
         settings, images, job.run, restorer=model, on_step=job.on_step, max_steps=job.max_steps
     )
-    return Trained(ARCHITECTURE, ARCHITECTURE, layout.model_dump_json(), state)
+    return Trained(estimator.ARCHITECTURE, layout.model_dump_json(), state)
 
 
 def _adjuster(settings: AdjusterSettings, job: Job) -> Trained:
-    from adapt.blur.adjuster import ARCHITECTURE, build_adjuster
     from adapt.pretrain.adjuster import adjuster_layout, train_adjuster
 
     images, around = job.pictures(settings.size), load_surroundings(load_pack(job.pack), settings, pick_device())
@@ -272,8 +278,9 @@ def _adjuster(settings: AdjusterSettings, job: Job) -> Trained:
     header = adjuster_layout(settings, around.prior).model_dump_json()
     if job.main and job.run.stopped is None:
         folder = job.run.folder
-        _draw_maps(folder / "maps.jpg", images, build_adjuster(str(folder), state, {"settings": header}), around)
-    return Trained(ARCHITECTURE, ARCHITECTURE, header, state, {"distance": around.distance.name})
+        network = adjuster.build_adjuster(str(folder), state, {"settings": header})
+        _draw_maps(folder / "maps.jpg", images, network, around)
+    return Trained(adjuster.ARCHITECTURE, header, state, {"distance": around.distance.name})
 
 
 TRAININGS: Final[dict[type[Settings], Callable[[Any, Job], Trained]]] = {
@@ -287,31 +294,65 @@ TRAININGS: Final[dict[type[Settings], Callable[[Any, Job], Trained]]] = {
     AdjusterSettings: _adjuster,
 }
 
+ENTRIES: Final[dict[type[Settings], str]] = {  # what a pack calls what is made of each
+    PriorSettings: "prior",
+    RestorerSettings: "swinir",
+    PerceptualSettings: "perceptual",
+    CodebookSettings: CODEBOOK,
+    CodePredictorSettings: CODEFORMER,
+    FusionSettings: CODEFORMER,
+    BlurEstimatorSettings: estimator.ARCHITECTURE,
+    AdjusterSettings: adjuster.ARCHITECTURE,
+    StartStepsSettings: start_steps.ENTRY,
+}
+
 ALONE: Final = (PerceptualSettings, StartStepsSettings)  # one process makes these
 
 
 def _start_steps(
-    settings: StartStepsSettings, faces: Path, out: Path, add_to: Path | None, about: dict[str, str]
+    settings: StartStepsSettings, faces: Path, out: Path, home: Pack | None, about: dict[str, str]
 ) -> Pretrained:
     """A table and no network: its file, entered into a pack as it is."""
-    from adapt.blur.start_steps import ENTRY, FILE, build_start_steps
-
-    build_start_steps(load_faces(faces, settings.size), settings).save(out / FILE)
-    if add_to is not None:
-        add_table(add_to, ENTRY, out / FILE, {"architecture": ENTRY, **about})
-    return Pretrained(out / FILE, f"Table: {out / FILE}")
+    table = out / start_steps.FILE
+    start_steps.build_start_steps(load_faces(faces, settings.size, out), settings).save(table)
+    if home is not None:
+        add_table(home.folder, start_steps.ENTRY, table, {"architecture": start_steps.ENTRY, **about})
+    return Pretrained(table, f"Table: {table}")
 
 
 # ---------------------------------------------------------------- parts
 
 
-def load_faces(folder: Path, size: int) -> torch.Tensor:
-    """All clean faces of a folder as (N, 3, size, size) uint8, in the order of their names."""
-    from adapt.photos.folder import find_photos
-    from adapt.photos.pairs import load_fitted
+def _refuse_other_size(path: Path, settings: Settings, pack: Pack) -> None:
+    """Raise UsageError where a recipe makes something for faces of another size than the pack's."""
+    sizes: list[int] = []
+    if isinstance(settings, PriorSettings):
+        sizes = [settings.network.image_size, settings.phases[-1].size]
+    elif isinstance(settings, PerceptualSettings):
+        pass  # learns from crops, and compares pictures of any size
+    elif isinstance(settings, TrainingSettings | StartStepsSettings):
+        sizes = [settings.size]
+    for size in sizes:
+        if size != pack.card.size:
+            raise UsageError(
+                f"{path}: is for faces of {size} px, those of pack {pack.card.name} have {pack.card.size};"
+                " take a recipe for that size, or add to another pack"
+            )
 
-    pictures = [load_fitted(photo.path, size).mul(255).round().byte() for photo in find_photos(folder)]
-    return torch.stack(pictures)
+
+def _shared_licence(pack: Pack, name: str) -> str:
+    """The licence that all entries of a pack but this one have.
+
+    Raises:
+        UsageError: there are several, or none.
+    """
+    licences = {network.licence for other, network in pack.card.networks.items() if other != name}
+    if len(licences) != 1:
+        found = f"{len(licences)} licences" if licences else "no licence"
+        raise UsageError(
+            f"pack {pack.card.name}: its other entries have {found}; say with --licence what the terms of '{name}' are"
+        )
+    return licences.pop()
 
 
 def _surroundings_digest(settings: AdjusterSettings, pack: Pack) -> str:
@@ -323,7 +364,7 @@ def _surroundings_digest(settings: AdjusterSettings, pack: Pack) -> str:
     return settings_digest({**parts, "distance": load_texture_distance(pack).digest})
 
 
-def _draw_maps(path: Path, faces: torch.Tensor, network: GuidanceAdjuster, around: Surroundings) -> None:
+def _draw_maps(path: Path, faces: torch.Tensor, network: adjuster.GuidanceAdjuster, around: Surroundings) -> None:
     """A contact sheet of clean images and maps of some faces as sampling goes on (DynFaceRestore Fig. 12)."""
     from adapt.evaluation.sheets import write_sheet
     from adapt.pretrain.adjuster import SHOWN_AT, SHOWN_FACES, maps_over_time

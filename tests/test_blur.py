@@ -541,7 +541,7 @@ def test_the_command_enters_both_into_a_pack(
     pack.mkdir()
     (pack / "pack.yaml").write_text("name: p\nsize: 16\ndescription: d\nrestorer: swinir\nnetworks: {}\n")
     command = ["pretrain", "--recipe", recipe, "--faces", small_photos, "-o", out, "--pack", small_pack]
-    assert adapt(monkeypatch, *command, "--add-to", pack, "--trained", "in a test") == 0
+    assert adapt(monkeypatch, *command, "--add-to", pack, "--licence", "none", "--trained", "in a test") == 0
     printed = capsys.readouterr().out
     if name == "start-steps":
         assert printed == f"Table: {out / 'start-steps.json'}\n"

@@ -8,14 +8,19 @@ import subprocess
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from command_line import adapt
 
 from adapt.diffusion.schedule import linear_schedule
 from adapt.disk import read_json_lines
+from adapt.errors import UsageError
 from adapt.packs.pack import SHARD_BYTES, add_network, load_pack
+from adapt.photos.faces import load_faces
 from adapt.pretrain.prior import min_snr_weight, normal_kl, prior_losses, train_prior
 from adapt.pretrain.restorer import train_restorer
 from adapt.pretraining import TRAININGS, pretrain
@@ -96,7 +101,7 @@ def test_the_command_shows_its_progress_and_enters_the_network_once_it_is_traine
     (pack / "pack.yaml").write_text("name: p\nsize: 16\ndescription: d\nrestorer: swinir\nnetworks: {}\n")
     command = [
         "pretrain", "--recipe", recipe, "--faces", small_photos, "-o", tmp_path / "run", "--pack", small_pack,
-        "--add-to", pack,
+        "--add-to", pack, "--licence", "some terms",
     ]
     assert adapt(monkeypatch, *command, "--max-steps", 5) == 0
     assert "Stopped at step 5 of 12; no weights are written before the end.\nTo go on" in capsys.readouterr().out
@@ -109,9 +114,88 @@ def test_the_command_shows_its_progress_and_enters_the_network_once_it_is_traine
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2
     network = {"restorer": "swinir"}.get(name, name)
     entered, _ = load_pack(pack).read(network)
+    assert load_pack(pack).card.networks[network].licence == "some terms"
     written, metadata = read_state(tmp_path / "run" / "weights.safetensors")
     assert metadata["architecture"] == load_pack(pack).card.networks[network].architecture
     assert all(torch.equal(entered[key].half(), value.half()) for key, value in written.items())
+
+
+def write_pack(folder: Path, size: int, licences: dict[str, str]) -> Path:
+    """A pack whose card names files that nobody opens."""
+    entry = {"architecture": "a", "files": {"f": "0" * 64}, "source": "s", "trained": "t"}
+    networks = {name: {**entry, "licence": licence} for name, licence in licences.items()}
+    folder.mkdir()
+    card = {"name": "p", "size": size, "description": "d", "restorer": "swinir", "networks": networks}
+    (folder / "pack.yaml").write_text(yaml.safe_dump(card))
+    return folder
+
+
+TABLE = "kind: pretrain-start-steps\nsize: 16\ntol: 0.05\n"
+
+
+def test_a_network_has_the_licence_that_the_packs_other_entries_share(
+    small_photos: Path, small_pack: Path, tmp_path: Path
+):
+    recipe, run = tmp_path / "mine.yaml", tmp_path / "run"
+    recipe.write_text(TABLE)
+
+    def entered(pack: Path, licence: str | None = None) -> str:
+        pretrain(str(recipe), small_photos, run, pack=str(small_pack), add_to=pack, licence=licence)
+        return load_pack(pack).card.networks["start-steps"].licence
+
+    agreed = write_pack(tmp_path / "agreed", 16, {"prior": "L", "swinir": "L", "start-steps": "of the one before"})
+    assert entered(agreed) == "L"
+    assert entered(agreed, "M") == "M"
+    divided = write_pack(tmp_path / "divided", 16, {"prior": "L", "swinir": "M"})
+    alone = write_pack(tmp_path / "alone", 16, {"start-steps": "L"})
+    shutil.rmtree(run)
+    for pack, found in ((divided, "2 licences"), (alone, "no licence")):
+        card = (pack / "pack.yaml").read_bytes()
+        with pytest.raises(UsageError, match=f"^pack p: its other entries have {found}; say with --licence what the"):
+            entered(pack)
+        assert (pack / "pack.yaml").read_bytes() == card
+        assert not run.exists(), "refused before anything is begun"
+        assert entered(pack, "N") == "N"
+        shutil.rmtree(run)
+
+
+def test_a_pack_for_faces_of_another_size_is_refused_before_the_training(
+    small_photos: Path, small_pack: Path, tmp_path: Path
+):
+    recipe, run = tmp_path / "mine.yaml", tmp_path / "run"
+    pack = write_pack(tmp_path / "pack", 32, {"prior": "L"})
+    other_layout = RECIPES["prior"].replace("image_size: 16", "image_size: 32")
+    other_phase = RECIPES["prior"].replace("size: 16, batch", "size: 32, batch")
+    for text in (RECIPES["restorer"], RECIPES["prior"], other_layout, other_phase, TABLE):
+        recipe.write_text(text)
+        with pytest.raises(UsageError, match=r"mine\.yaml: is for faces of 16 px, those of pack p have 32; take a rec"):
+            pretrain(str(recipe), small_photos, run, pack=str(small_pack), add_to=pack)
+    with pytest.raises(UsageError, match=r"no pack '.*nowhere'"):
+        pretrain(str(recipe), small_photos, run, pack=str(small_pack), add_to=tmp_path / "nowhere")
+    assert not run.exists()
+    recipe.write_text(RECIPES["perceptual"])  # of crops: the size of the faces is not its own
+    pretrain(str(recipe), small_photos, run, overrides=["steps=1"], pack=str(small_pack), add_to=pack)
+    assert load_pack(pack).card.networks["perceptual"].licence == "L"
+
+
+def test_faces_beyond_memory_are_read_from_a_file_without_a_name(
+    small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with patch("numpy.memmap", wraps=np.memmap) as mapping:
+        held = load_faces(small_photos, 24, tmp_path)
+        assert held.shape == (6, 3, 24, 24)
+        monkeypatch.setattr("adapt.photos.faces.HELD_BYTES", held.numel() - 1)
+        assert torch.equal(load_faces(small_photos, 24), held)
+        assert not mapping.called
+        mapped = load_faces(small_photos, 24, tmp_path)
+        assert mapping.call_count == 1
+    assert list(tmp_path.iterdir()) == []
+    assert torch.equal(mapped, held)
+    assert torch.equal(mapped[[4, 1]], held[[4, 1]])
+    free = shutil.disk_usage(tmp_path)._replace(free=held.numel() - 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: free)
+    with pytest.raises(UsageError, match=r"6 faces of 24 px need 0\.0 GB, and 0\.0 GB are free on this disk"):
+        load_faces(small_photos, 24, tmp_path)
 
 
 class OtherProcess:

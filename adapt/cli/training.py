@@ -74,6 +74,14 @@ def pretrain(
     overrides: Overrides = None,
     pack: PackName = "tiny",
     add_to: Annotated[Path | None, typer.Option("--add-to", help="Enter the network into this pack's folder.")] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            "--licence",
+            help="Its terms, for the pack's card.",
+            show_default="those that all other entries of the pack share",
+        ),
+    ] = None,
     trained: Annotated[str, typer.Option("--trained", help="What the pack's card says of the training.")] = "",
     max_steps: Annotated[int | None, typer.Option("--max-steps", min=1, help="Stop, resumably, after so many.")] = None,
     threads: Threads = None,
@@ -92,6 +100,7 @@ def pretrain(
         overrides=overrides or [],
         pack=pack,
         add_to=add_to,
+        licence=licence,
         trained=trained,
         overwrite=overwrite,
         max_steps=max_steps,
