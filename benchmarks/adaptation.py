@@ -1,6 +1,6 @@
 """Adapts a restorer to damage it never saw and compares it with the pre-trained one on people it never saw.
 
-    python benchmarks/adaptation.py FACES --degradation RECIPE[,RECIPE...] [targets.KEY=VALUE ...] [finetune.KEY=...]
+    python benchmarks/adaptation.py FACES [--degradation RECIPE,...] [--limit N] [targets.KEY=VALUE] [finetune.KEY=...]
 
 FACES is a folder of clean aligned faces, which each recipe degrades. One half (by a hash of the name) is adapted on,
 its clean originals never read; the other half is the table's. Several recipes end in one table in the layout of
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from domain import adapt_to, evaluate_adapted, evaluate_targets, joint_table, make_domain
+from domain import adapt_to, evaluate_adapted, evaluate_targets, joint_table, make_domain, spread
 
 from adapt.build import load_distance
 from adapt.evaluation.scores import Evaluation
@@ -25,6 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("faces", type=Path)
     parser.add_argument("--degradation", default="camera-noise-starlight", help="recipes, separated by commas")
+    parser.add_argument("--limit", type=int, help="faces, spread evenly")
     parser.add_argument("--out", type=Path, help="left out, runs/adaptation/ and the finetune recipe's name")
     parser.add_argument("--pack", default="tiny")
     parser.add_argument("--method", default="adaptive", help="targets recipe")
@@ -36,7 +37,7 @@ def main() -> None:
     domains: dict[str, dict[str, Evaluation]] = {}
     for recipe in arguments.degradation.split(","):
         out = results / recipe
-        make_domain(find_photos(arguments.faces), out, recipe, pack.card.size)
+        make_domain(spread(find_photos(arguments.faces), arguments.limit), out, recipe, pack.card.size)
         adapt_to(
             out, out, pack=arguments.pack, method=arguments.method, recipe=arguments.recipe,
             overrides=arguments.overrides,
