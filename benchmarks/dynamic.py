@@ -5,6 +5,7 @@
     table3    what each part brings: a prior alone, and settings A to F of the paper's Table 3
     table7    one to four guidances, without the adjuster
     table8    start steps 400, 1000 and each photo's own
+    gradient  the gradient through the network against the cheap one at the prediction
     factor    the adaptive method's N of each photo against each fixed N, over photos of all blurs
     fig11     a blur that is 3 and believed to be another, with and without refinement
     makers    low-frequency, dynamic and adaptive as target makers, and the restorer fine-tuned on each
@@ -99,11 +100,17 @@ def factor(base: TargetSettings, size: int) -> Rows:
     return {ADAPTIVE: [], **{f"N = {each}": [f"guidance.{place}.factor={each}"] for each in choices}}
 
 
+def gradient(base: TargetSettings, size: int) -> Rows:
+    """Where the gradient is taken: with a backward pass of the network, as in the paper, or without."""
+    return {where: [f"guidance.0.gradient={where}"] for where in ("network", "x0")}
+
+
 ADAPTIVE: Final = "N by blur"
 TABLES: Final[dict[str, tuple[str, Callable[[TargetSettings, int], Rows]]]] = {
     "table3": ("dynamic", table3),
     "table7": ("dynamic", table7),
     "table8": ("dynamic", table8),
+    "gradient": ("adaptive", gradient),
     "factor": ("adaptive", factor),
 }
 
