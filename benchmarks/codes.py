@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from domain import SHOWN, degrade_faces, fine_tune, make_domain, make_targets, spread
+from domain import SHOWN, degrade_faces, fine_tune, make_domain, make_targets, spread, with_overrides
 from panels import draw_panel, side_by_side
 
 from adapt import tasks, tuning
@@ -368,11 +368,7 @@ def parsed() -> argparse.Namespace:
             table.add_argument("--source", default="blind", help="recipe of the damage of the pre-training")
         if name == "sheet":
             table.add_argument("--rows", type=int, default=SHOWN, help="photos shown")
-    arguments, rest = parser.parse_known_args()
-    if unknown := [text for text in rest if text.startswith("-") or "=" not in text]:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    arguments.overrides = rest
-    return arguments
+    return with_overrides(parser)
 
 
 def main() -> None:

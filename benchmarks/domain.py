@@ -9,6 +9,7 @@ Several models may share a domain; one alone may have its work in the domain's o
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,15 @@ from adapt.photos.pairs import load_fitted
 from adapt.pipeline import sample_writer, split_overrides
 
 SHOWN = 8  # rows of a contact sheet
+
+
+def with_overrides(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments, with all KEY=VALUE among them, wherever they stand, as `overrides`."""
+    arguments, rest = parser.parse_known_args()
+    if unknown := [text for text in rest if text.startswith("-") or "=" not in text]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    arguments.overrides = rest
+    return arguments
 
 
 def spread(photos: Sequence[PhotoFile], count: int | None) -> list[PhotoFile]:

@@ -28,7 +28,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from domain import adapt_to, degrade_faces, evaluate_adapted, evaluate_targets, joint_table, make_domain, spread
+from domain import (
+    adapt_to,
+    degrade_faces,
+    evaluate_adapted,
+    evaluate_targets,
+    joint_table,
+    make_domain,
+    spread,
+    with_overrides,
+)
 from refinement import Belief, Outcome, draw_refinement, gap_closed, outcome_of, refinement_table
 
 from adapt import tasks
@@ -365,11 +374,7 @@ def parsed() -> argparse.Namespace:
         if name == "makers":
             table.add_argument("--methods", default=",".join(METHODS), help="targets recipes")
             table.add_argument("--recipe", default="swinir", help="finetune recipe")
-    arguments, rest = parser.parse_known_args()
-    if unknown := [text for text in rest if text.startswith("-") or "=" not in text]:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    arguments.overrides = rest
-    return arguments
+    return with_overrides(parser)
 
 
 def main() -> None:
