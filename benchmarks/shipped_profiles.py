@@ -28,7 +28,7 @@ COMPACT = (
     " beta1 is g times, beta2 g^2 times, row g times as large, as if all read noise arose before the amplifier, which"
     " is the most it can be. Lights: the white balances that the files record (red {shot[0]:g} and {shot[1]:g}), and by"
     " a rule the daylight of both cameras (red {day[0]:g} and {day[1]:g}), the gains that make D65 white by LibRaw's"
-    " colour matrices; the matrices of all four are LibRaw's. Written by benchmarks/shipped_profiles.py."
+    " colour matrices; the matrices of all four are LibRaw's. Made by benchmarks/shipped_profiles.py."
 )
 
 PHONE_ISOS = (100.0, 800.0, 1600.0, 3200.0)
@@ -44,7 +44,7 @@ PHONE = (
     " it beta1 is 12 DN at ISO 3000, as published for the phone sensor of DT-BFR, whose table is not in here. Noise in"
     " the dark is a rule: {electrons:.3g} electrons before the amplifier and {rest:g} DN^2 after it, rounded to whole"
     " DN^2. docs/calibration.md compares both with three phones that others have measured. Lights are made up: six"
-    " steps from tungsten to shade, with the colour matrices of no real camera. Written by benchmarks/shipped_profiles.py."
+    " steps from tungsten to shade, with the colour matrices of no real camera. Made by benchmarks/shipped_profiles.py."
 )
 
 
