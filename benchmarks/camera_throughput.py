@@ -172,12 +172,12 @@ def race(side: int, scale: int, batch: int, threads: int, seconds: float) -> lis
     random = np.random.default_rng(0)
 
     def batched() -> None:
-        photograph(images, shots, [torch.Generator().manual_seed(seed) for seed in range(batch)], camera)
+        photograph(images, shots, [torch.Generator().manual_seed(seed) for seed in range(batch)], camera=camera)
 
     def one_by_one() -> None:
         for index in range(batch):
             picked = slice(index, index + 1)
-            photograph(images[picked], shots[picked], [torch.Generator().manual_seed(index)], camera)
+            photograph(images[picked], shots[picked], [torch.Generator().manual_seed(index)], camera=camera)
 
     def by(steps: Steps) -> Callable[[], None]:
         def run() -> None:

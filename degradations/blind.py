@@ -119,7 +119,7 @@ def degrade_blind(image: Tensor, parameters: BlindParameters, noise: torch.Gener
     """
     check_one(image, "blind degradation")
     height, width = shrunk_size((image.shape[1], image.shape[2]), parameters.downsample)
-    kernel = gaussian_kernel(parameters.std_x, parameters.std_y, parameters.angle, parameters.kernel_size)
+    kernel = gaussian_kernel(parameters.std_x, parameters.std_y, parameters.angle, size=parameters.kernel_size)
     small = blur_and_resize(image, kernel, (height, width))
     small = gaussian(small, parameters.noise / 255, noise)
     damaged = resize_linear(jpeg(small[None], parameters.jpeg), (image.shape[1], image.shape[2]))

@@ -173,7 +173,7 @@ def _level(level: Tensor | float, like: Tensor) -> Tensor:
 # ---------------------------------------------------------------- noise
 
 
-def gaussian_offset(signal: Tensor, beta1: Tensor, beta2: Tensor, field: Tensor) -> Tensor:
+def gaussian_offset(signal: Tensor, beta1: Tensor, beta2: Tensor, *, field: Tensor) -> Tensor:
     """What a sensor adds in each photosite: Gaussian of variance beta1 * signal + beta2, in DN, (B, 1, H, W).
 
     Added to the DN it is the noise, subtracted it undoes it.
@@ -198,7 +198,7 @@ def gaussian_offset(signal: Tensor, beta1: Tensor, beta2: Tensor, field: Tensor)
 
 
 def poisson_offset(
-    signal: Tensor, beta1: Tensor, beta2: Tensor, field: Tensor, generators: Sequence[torch.Generator]
+    signal: Tensor, beta1: Tensor, beta2: Tensor, *, field: Tensor, generators: Sequence[torch.Generator]
 ) -> Tensor:
     """As `gaussian_offset`, with the same variance, but photons that are counted: Poisson, plus Gaussian read noise.
 

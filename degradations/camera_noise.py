@@ -108,7 +108,7 @@ class CameraNoise:
         scene = resize_area(to_linear(image[None].clamp(0, 1), "srgb"), self.scale)
         signal = mosaic(unbalance(scene, gains), "GRBG")[0, 0]
         # The sensor saturates at 1; below its black level it still counts, so shadows are unbiased until rendered.
-        sensor = signal_dependent(signal, parameters.gain, parameters.read_noise**2, noise).clamp(max=1)
+        sensor = signal_dependent(signal, parameters.gain, parameters.read_noise**2, noise=noise).clamp(max=1)
         light = balance(demosaic(sensor[None, None], "GRBG", "bilinear"), gains).clamp(0, 1)
         large = resize_linear(to_tone(light, "srgb"), (image.shape[1], image.shape[2]))[0]
         return large.clamp(0, 1).mul(255).round() / 255

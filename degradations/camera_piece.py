@@ -72,7 +72,7 @@ class CameraPiece(Piece):
 
         camera = Camera(**self.model_dump(exclude={"name", "probability", "profile", "iso"}))
         shot = Shot(**{key: value for key, value in parameters.items() if key not in ("name", "seed")})
-        return photograph(image[None], [shot], [seeded(parameters["seed"])], camera).images[0]
+        return photograph(image[None], [shot], [seeded(parameters["seed"])], camera=camera).images[0]
 
 
 def _listed(values: Parameters) -> Parameters:

@@ -43,7 +43,7 @@ def check_one(image: Tensor, name: str) -> None:
 # ---------------------------------------------------------------- kernels
 
 
-def gaussian_kernel(std_x: float, std_y: float, angle: float, size: int = 41) -> Tensor:
+def gaussian_kernel(std_x: float, std_y: float, angle: float, *, size: int = 41) -> Tensor:
     """Bivariate normal density on the pixel grid, scaled to sum 1: (size, size) float64, rows are y.
 
     Args:

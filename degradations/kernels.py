@@ -64,7 +64,7 @@ def gaussian_blur(image: Tensor, std_x: float, std_y: float, angle: float) -> Te
     check_one(image, "gaussian blur")
     size = 2 * math.ceil(4 * max(std_x, std_y)) + 1
     # Gaussians separate into few terms, so the products of matrices beat a convolution.
-    return blur_and_resize(image, gaussian_kernel(std_x, std_y, angle, size), (image.shape[1], image.shape[2]))
+    return blur_and_resize(image, gaussian_kernel(std_x, std_y, angle, size=size), (image.shape[1], image.shape[2]))
 
 
 def blur_light(image: Tensor, kernel: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def gaussian(image: Tensor, std: float, noise: torch.Generator | Tensor) -> Tens
 
 
 def signal_dependent(
-    image: Tensor, gain: float | Tensor, read_var: float | Tensor, noise: torch.Generator | Tensor
+    image: Tensor, gain: float | Tensor, read_var: float | Tensor, *, noise: torch.Generator | Tensor
 ) -> Tensor:
     """The image plus independent Gaussian noise of variance gain * signal + read_var; not clipped.
 

@@ -170,9 +170,9 @@ def sensor_offset(
     signal = dn - _levels(shots, dn)[0].view(-1, 1, 1, 1)
     beta1, beta2 = dn.new_tensor([shot.beta1 for shot in shots]), dn.new_tensor([shot.beta2 for shot in shots])
     if camera.noise == "gaussian":
-        offset = gaussian_offset(signal, beta1, beta2, fields)
+        offset = gaussian_offset(signal, beta1, beta2, field=fields)
     elif camera.noise == "poisson":
-        offset = poisson_offset(signal, beta1, beta2, fields, generators)
+        offset = poisson_offset(signal, beta1, beta2, field=fields, generators=generators)
     else:
         raise ValueError(f"camera: expected the noise model gaussian or poisson, got {camera.noise!r}")
     return offset + row_offset(dn.new_tensor([shot.row for shot in shots]), rows)
@@ -200,7 +200,7 @@ def develop(dn: Tensor, shots: Sequence[Shot], camera: Camera) -> Tensor:
 
 
 def photograph(
-    images: Tensor, shots: Sequence[Shot], generators: Sequence[torch.Generator], camera: Camera
+    images: Tensor, shots: Sequence[Shot], generators: Sequence[torch.Generator], *, camera: Camera
 ) -> Photograph:
     """Each image taken by the camera, with its own numbers and its own noise.
 

@@ -135,7 +135,7 @@ def test_noise_is_that_of_the_public_pipeline(stages: Stages) -> None:
     """Their one draw, with two numbers for each of the four sites: a DN of noise is met to a few 1e-5 of itself."""
     beta1, beta2 = stages.levels()
     clean, drawn = stages.batch("raw_clean").double(), stages.batch("z").double()
-    noisy = (clean + gaussian_offset(clean - 64, beta1, beta2, drawn)).clamp(0, 1023)
+    noisy = (clean + gaussian_offset(clean - 64, beta1, beta2, field=drawn)).clamp(0, 1023)
     torch.testing.assert_close(noisy, stages.batch("raw_noisy").double(), rtol=0, atol=2e-3)
 
 
@@ -434,8 +434,8 @@ def flat_noise(signal: float, model: str) -> Tensor:
     flat = torch.full((1, 1, SIDE, SIDE), signal, dtype=torch.float64)
     field = torch.randn(flat.shape, generator=seeded(1), dtype=torch.float64)
     if model == "gaussian":
-        return gaussian_offset(flat, BETA1, BETA2, field)
-    return poisson_offset(flat, BETA1, BETA2, field, [seeded(2)])
+        return gaussian_offset(flat, BETA1, BETA2, field=field)
+    return poisson_offset(flat, BETA1, BETA2, field=field, generators=[seeded(2)])
 
 
 @pytest.mark.parametrize("model", ["gaussian", "poisson"])
@@ -476,10 +476,10 @@ def test_gradients_of_noise_are_right_and_finite_in_the_dark() -> None:
     signal = torch.rand(1, 1, 4, 4, generator=seeded(1), dtype=torch.float64) * 50 + 1
     levels = (torch.rand(1, 4, generator=seeded(2), dtype=torch.float64) + 0.5 for _ in range(2))
     inputs = [value.requires_grad_() for value in (signal, *levels)]
-    assert torch.autograd.gradcheck(lambda s, a, b: gaussian_offset(s, a, b, field), inputs)
+    assert torch.autograd.gradcheck(lambda s, a, b: gaussian_offset(s, a, b, field=field), inputs)
     dark = torch.zeros(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
     none = torch.zeros(4, dtype=torch.float64, requires_grad=True)
-    offset = gaussian_offset(dark, none + 1, none, field)
+    offset = gaussian_offset(dark, none + 1, none, field=field)
     assert float(offset.detach().abs().max()) == 0
     assert all(bool(slope.isfinite().all()) for slope in torch.autograd.grad(offset.sum(), [dark, none]))
 
@@ -487,11 +487,11 @@ def test_gradients_of_noise_are_right_and_finite_in_the_dark() -> None:
 def test_noise_says_what_it_refuses() -> None:
     signal, betas = torch.ones(2, 1, 4, 4), torch.ones(4)
     with pytest.raises(ValueError, match=r"noise field: expected shape \(2, 1, 4, 4\), got \(1, 1, 4, 4\)"):
-        gaussian_offset(signal, betas, betas, signal[:1])
+        gaussian_offset(signal, betas, betas, field=signal[:1])
     with pytest.raises(ValueError, match=r"noise field: expected shape \(2, 1, 4, 4\), got \(1, 1, 4, 4\)"):
-        poisson_offset(signal, betas, betas, signal[:1], [seeded(0), seeded(1)])
+        poisson_offset(signal, betas, betas, field=signal[:1], generators=[seeded(0), seeded(1)])
     with pytest.raises(ValueError, match=r"photon noise: expected a generator for each of 2 images, got 1"):
-        poisson_offset(signal, betas, betas, signal, [seeded(0)])
+        poisson_offset(signal, betas, betas, field=signal, generators=[seeded(0)])
     camera = Camera(noise="uniform")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"expected the noise model gaussian or poisson, got 'uniform'"):
         sensor_offset(signal, [PHONE, PHONE], camera, fields=signal, rows=signal[..., :1])
@@ -507,7 +507,7 @@ def test_without_noise_flat_colours_pass(shot: Shot, scale: int, curve: Any) -> 
     """Every step undoes its partner. A level of the sensor is a 959th; in shadows the tone curve makes more of it."""
     flat = torch.tensor([0.6, 0.45, 0.4])[:, None, None].expand(1, 3, 9, 14)
     camera = Camera(scale=scale, curve=curve, quantise=False, rounding="round")
-    found = photograph(flat, [quiet(shot)], [seeded(0)], camera)
+    found = photograph(flat, [quiet(shot)], [seeded(0)], camera=camera)
     torch.testing.assert_close(found.images, flat, rtol=0, atol=1.01 / 255)
     assert float(found.offset.abs().max()) == 0
     assert found.raw.shape[2:] == (math.ceil(9 / scale), math.ceil(14 / scale))
@@ -521,7 +521,7 @@ def test_a_photograph_does_not_depend_on_its_batch(noise: Any) -> None:
 
     def taken(chosen: list[int]) -> Tensor:
         picked = [shots[index] for index in chosen]
-        return photograph(images[chosen], picked, [seeded(index) for index in chosen], camera).images
+        return photograph(images[chosen], picked, [seeded(index) for index in chosen], camera=camera).images
 
     together = taken([0, 1, 2])
     # Products of whole batches may round otherwise: a level at most, and rarely.
@@ -535,7 +535,7 @@ def test_a_photograph_does_not_depend_on_its_batch(noise: Any) -> None:
 def test_what_a_photograph_returns_repeats_and_undoes_it(noise: Any) -> None:
     images = smooth_pictures(2, 20, 16).double()
     shots, camera = [PHONE, COMPACT], Camera(scale=2, noise=noise)
-    found = photograph(images, shots, [seeded(0), seeded(1)], camera)
+    found = photograph(images, shots, [seeded(0), seeded(1)], camera=camera)
     clean = expose(images, shots, camera)
     white = torch.tensor([shot.white for shot in shots])
     assert torch.equal(quantise(clean + found.offset, white), found.raw)
@@ -554,7 +554,7 @@ def test_more_iso_is_more_noise() -> None:
     images = smooth_pictures(1, 64, 64)
     profile = read_profile("generic-phone")
     errors = [
-        decibels(photograph(images, [shot_at(profile, iso, 0.5)], [seeded(0)], Camera(scale=1)).images, images)
+        decibels(photograph(images, [shot_at(profile, iso, 0.5)], [seeded(0)], camera=Camera(scale=1)).images, images)
         for iso in (100, 800, 1600, 3200)
     ]
     assert errors == sorted(errors, reverse=True)
@@ -578,7 +578,7 @@ def test_gradients_reach_the_picture() -> None:
     expected = (taken(images + step) - taken(images - step)) / 2
     torch.testing.assert_close((slope * step).sum(), expected, rtol=1e-4, atol=1e-12)
     whole = images.float().requires_grad_()
-    finished = photograph(whole, shots, [seeded(0), seeded(1)], Camera(scale=2)).images
+    finished = photograph(whole, shots, [seeded(0), seeded(1)], camera=Camera(scale=2)).images
     (passed,) = torch.autograd.grad(finished.sum(), whole)
     assert bool(passed.isfinite().all())
     assert float(passed.abs().mean()) > 0.01
@@ -588,7 +588,7 @@ def test_a_camera_shrinks_light_not_values() -> None:
     """A fine black and white grid looks as bright as half the light: 0.5^(1 / 2.2) is 186 of 255, not 128."""
     grid = ((torch.arange(16)[:, None] + torch.arange(16)[None, :]) % 2).float().expand(1, 3, 16, 16)
     camera = Camera(scale=2, quantise=False, rounding="round")
-    found = photograph(grid, [quiet(PHONE)], [seeded(0)], camera).images
+    found = photograph(grid, [quiet(PHONE)], [seeded(0)], camera=camera).images
     assert (found * 255).round().unique().tolist() == [186]
 
 
@@ -609,7 +609,7 @@ def test_shadows_are_less_biased_where_black_is_not_clipped() -> None:
     bias: dict[bool, float] = {}
     for clip in (True, False):
         camera = Camera(scale=1, clip_black=clip, demosaic="bilinear")
-        raw = photograph(dark, [PHONE], [seeded(0)], camera).raw
+        raw = photograph(dark, [PHONE], [seeded(0)], camera=camera).raw
         bias[clip] = float((to_linear(develop(raw, [PHONE], camera)) - to_linear(dark)).mean())
     assert 0 < bias[False] < 0.95 * bias[True]
 
@@ -619,9 +619,9 @@ def test_photographs_say_what_they_refuse() -> None:
     with pytest.raises(ValueError, match=r"camera: expected a shot for each of 2 images, got 1"):
         expose(images, [PHONE], Camera(scale=2))
     with pytest.raises(ValueError, match=r"camera: expected a generator for each of 2 images, got 1"):
-        photograph(images, [PHONE, PHONE], [seeded(0)], Camera(scale=2))
+        photograph(images, [PHONE, PHONE], [seeded(0)], camera=Camera(scale=2))
     with pytest.raises(ValueError, match=r"camera: expected a batch of shape \(B, 3, H, W\)"):
-        photograph(images[0], [PHONE], [seeded(0)], Camera(scale=2))
+        photograph(images[0], [PHONE], [seeded(0)], camera=Camera(scale=2))
     with pytest.raises(ValueError, match=r"camera: scale must be 1 or more, got 0"):
         Camera(scale=0)
 

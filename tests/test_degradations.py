@@ -98,7 +98,7 @@ def test_chain_is_that_of_the_public_pipeline(reference: Reference, kind: str) -
 def test_kernel_has_the_moments_of_its_normal_distribution() -> None:
     """Sampling at whole pixels keeps the moments of a Gaussian of std >= 1 to about exp(-2 pi^2)."""
     std_x, std_y, angle = 2.4, 1.3, 0.7
-    kernel = gaussian_kernel(std_x, std_y, angle, 61).numpy()
+    kernel = gaussian_kernel(std_x, std_y, angle, size=61).numpy()
     grid = np.arange(61) - 30
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     covariance = turn @ np.diag([std_x**2, std_y**2]) @ turn.T
@@ -112,7 +112,7 @@ def test_kernel_has_the_moments_of_its_normal_distribution() -> None:
 
 
 def test_kernel_of_nearly_no_width_is_a_single_pixel() -> None:
-    kernel = gaussian_kernel(0.02, 0.02, 0.3, 5)
+    kernel = gaussian_kernel(0.02, 0.02, 0.3, size=5)
     assert kernel[2, 2] == 1
     assert kernel.sum() == 1
 
@@ -183,7 +183,7 @@ def test_resize_area_is_the_mean_of_boxes(gen: torch.Generator) -> None:
 
 def test_filters_say_what_they_refuse() -> None:
     image = torch.rand(1, 3, 12, 9)
-    kernel = gaussian_kernel(1.0, 1.0, 0.0, 5)
+    kernel = gaussian_kernel(1.0, 1.0, 0.0, size=5)
     with pytest.raises(ValueError, match=r"resize_area: .* divides both sides, got 4 for a picture of 12 x 9"):
         resize_area(image, 4)
     with pytest.raises(ValueError, match=r"resize_linear: expected a batch of shape \(B, 3, H, W\), got \(3, 12, 9\)"):
@@ -201,7 +201,7 @@ def test_filters_say_what_they_refuse() -> None:
     with pytest.raises(ValueError, match=r"positive standard deviations .* got 0, 1, 0"):
         gaussian_kernel(0, 1, 0)
     with pytest.raises(ValueError, match=r"expected an odd size, got 40"):
-        gaussian_kernel(1, 1, 0, 40)
+        gaussian_kernel(1, 1, 0, size=40)
 
 
 # ---------------------------------------------------------------- noise
@@ -213,7 +213,7 @@ FIVE_SIGMA = 5 * math.sqrt(2 / SAMPLES)  # relative error of a variance estimate
 @pytest.mark.parametrize("signal", [0.0, 0.03, 0.4, 1.0])
 def test_sensor_noise_has_the_variance_of_its_formula(signal: float) -> None:
     flat = torch.full((SAMPLES,), signal, dtype=torch.float64)
-    noise = signal_dependent(flat, 0.01, 0.0004, seeded(5)) - flat
+    noise = signal_dependent(flat, 0.01, 0.0004, noise=seeded(5)) - flat
     variance = 0.01 * signal + 0.0004
     assert float(noise.var()) == pytest.approx(variance, rel=FIVE_SIGMA)
     assert abs(float(noise.mean())) < 5 * math.sqrt(variance / SAMPLES)
@@ -221,12 +221,13 @@ def test_sensor_noise_has_the_variance_of_its_formula(signal: float) -> None:
 
 def test_sensor_noise_takes_a_gain_for_each_channel_and_negative_signal_counts_as_none() -> None:
     gains = torch.tensor([0.0, 0.01, 0.04], dtype=torch.float64)[:, None, None]
-    noise = signal_dependent(torch.full((3, 400, 500), 0.5, dtype=torch.float64), gains, 0.0, seeded(6)) - 0.5
+    grey = torch.full((3, 400, 500), 0.5, dtype=torch.float64)
+    noise = signal_dependent(grey, gains, 0.0, noise=seeded(6)) - grey
     assert float(noise[0].abs().max()) == 0
     assert float(noise[1].var()) == pytest.approx(0.005, rel=FIVE_SIGMA)
     assert float(noise[2].var()) == pytest.approx(0.02, rel=FIVE_SIGMA)
     dark = torch.full((10,), -0.5)
-    assert torch.equal(signal_dependent(dark, 1.0, 0.0, seeded(0)), dark)
+    assert torch.equal(signal_dependent(dark, 1.0, 0.0, noise=seeded(0)), dark)
 
 
 def test_gaussian_noise_is_the_field_times_its_std_and_is_not_clipped() -> None:
@@ -245,7 +246,7 @@ def test_noise_says_what_it_refuses() -> None:
     with pytest.raises(ValueError, match=r"noise field: expected shape \(3, 4, 4\), got \(4, 4\)"):
         gaussian(image, 1, torch.zeros(4, 4))
     with pytest.raises(ValueError, match=r"expected read_var of 0 or more, got -0.1"):
-        signal_dependent(image, 0.1, -0.1, seeded(0))
+        signal_dependent(image, 0.1, -0.1, noise=seeded(0))
 
 
 # ---------------------------------------------------------------- JPEG
