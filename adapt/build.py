@@ -43,7 +43,7 @@ def load_prior(name: str | Path) -> Prior:
         return load_prior_file(Path(name))
     pack = load_pack(name)
     state, metadata = pack.read("prior")
-    return build_prior(f"{pack.card.name}/prior", state, metadata, pack.card.size)
+    return build_prior(f"{pack.card.name}/prior", state, metadata, size=pack.card.size)
 
 
 def load_blur_estimator(name: str | Path) -> BlurEstimator:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def check_image(image: Tensor, name: str, low: float = 0.0, high: float = 1.0, slack: float = 1e-4) -> None:
+def check_image(image: Tensor, name: str, *, low: float = 0.0, high: float = 1.0, slack: float = 1e-4) -> None:
     """Refuse anything but a finite (B, 3, H, W) batch with values in [low, high].
 
     Args:

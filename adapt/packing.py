@@ -148,7 +148,7 @@ def _content(file: Path, name: str, size: int) -> Content:
         raise WeightsError(f"expected a {expected}, its header names a {told}")
     match name:
         case "prior":
-            prior = build_prior(source, state, header, size)
+            prior = build_prior(source, state, header, size=size)
             return Content(PARTS[name], _parameters(prior.network), prior.size)
         case "perceptual":
             settings = json.loads(header.get("settings", "{}"))

@@ -92,7 +92,7 @@ def sample_writer(out: Path) -> Callable[[int, list[str], list[Tensor]], None]:
 
     def write(step: int, ids: list[str], rows: list[Tensor]) -> None:
         columns = ("photo", "pre-trained", f"step {step}", "target")
-        write_sheet(out / "samples" / f"step-{step:06d}.jpg", columns, [list(row) for row in rows], ids)
+        write_sheet(out / "samples" / f"step-{step:06d}.jpg", columns, [list(row) for row in rows], row_names=ids)
 
     return write
 
@@ -194,7 +194,8 @@ def run(
     resized = f"{summary.resized} of the photographs are of another size; they were resized to {size} px first."
     examples = _examples(out, truth is not None)
     rows = [[example.pictures[name] for name in example.pictures] for example in examples]
-    write_sheet(out / "sheet.jpg", list(examples[0].pictures), rows, [example.id for example in examples])
+    names = [example.id for example in examples]
+    write_sheet(out / "sheet.jpg", list(examples[0].pictures), rows, row_names=names)
     report = Report(
         title=title,
         summary=(

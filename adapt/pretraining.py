@@ -138,7 +138,7 @@ def pretrain(
             licence where none is given, or several processes for what one does.
     """
     path = find_recipe(recipe, "pretrain", pack)
-    settings = load_recipe(path, KINDS[kind_of(path)], overrides, pack)
+    settings = load_recipe(path, KINDS[kind_of(path)], overrides, pack=pack)
     if not isinstance(settings, StartStepsSettings) and type(settings) not in TRAININGS:
         raise UsageError(f"{path}: not a pretrain recipe")
     together = processes()
@@ -171,7 +171,7 @@ def pretrain(
         write_state(weights, made.state, metadata)
         if home is not None:
             entry = {"architecture": made.architecture, **about}
-            add_network(home.folder, ENTRIES[type(settings)], made.state, metadata, entry)
+            add_network(home.folder, ENTRIES[type(settings)], made.state, header=metadata, entry=entry)
     together.wait_for_everyone()
     return Pretrained(weights, f"Weights: {weights}" if main else "")
 
@@ -316,7 +316,7 @@ def _start_steps(
     table = out / start_steps.FILE
     start_steps.build_start_steps(load_faces(faces, settings.size, out), settings).save(table)
     if home is not None:
-        add_table(home.folder, start_steps.ENTRY, table, {"architecture": start_steps.ENTRY, **about})
+        add_table(home.folder, start_steps.ENTRY, table, entry={"architecture": start_steps.ENTRY, **about})
     return Pretrained(table, f"Table: {table}")
 
 
@@ -375,4 +375,4 @@ def _draw_maps(path: Path, faces: torch.Tensor, network: adjuster.GuidanceAdjust
         shown = maps_over_time(network, face.float() / 255, around, timesteps=SHOWN_AT)
         rows += [[clean for clean, _ in shown], [scale for _, scale in shown]]
     names = [f"face {index // 2 + 1}, {'map' if index % 2 else 'clean image'}" for index in range(len(rows))]
-    write_sheet(path, [f"t = {t}" for t in SHOWN_AT], rows, names)
+    write_sheet(path, [f"t = {t}" for t in SHOWN_AT], rows, row_names=names)

@@ -206,7 +206,9 @@ def kind_of(path: Path) -> str:
 # ---------------------------------------------------------------- reading
 
 
-def load_recipe(name_or_path: str | Path, schema: type[S], overrides: Sequence[str] = (), pack: str | None = None) -> S:
+def load_recipe(
+    name_or_path: str | Path, schema: type[S], overrides: Sequence[str] = (), *, pack: str | None = None
+) -> S:
     """Read a recipe, put the overrides over it, and check the whole.
 
     Args:

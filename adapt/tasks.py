@@ -95,7 +95,7 @@ def generate_targets(
 
     photos, out, pack = Path(photos), Path(out), str(pack)
     find_photos(photos, limit)  # before anything heavy is loaded: no photos is the commonest mistake
-    settings = load_recipe(method, TargetSettings, overrides, pack)
+    settings = load_recipe(method, TargetSettings, overrides, pack=pack)
     chosen = pick_device(device)
     prior = load_prior(pack).to(chosen)
     parts, blur = load_blur_parts(pack, settings, chosen)

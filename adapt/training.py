@@ -30,7 +30,7 @@ def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     return torch.randperm(count, generator=step_generator(seed, -1 - epoch))
 
 
-def batch_indices(seed: int, step: int, batch: int, count: int) -> list[int]:
+def batch_indices(seed: int, step: int, *, batch: int, count: int) -> list[int]:
     """Items of one step: epochs of shuffled items laid end to end, so that each is seen equally often."""
     first = step * batch
     orders: dict[int, list[int]] = {}
@@ -43,7 +43,7 @@ def batch_indices(seed: int, step: int, batch: int, count: int) -> list[int]:
     return chosen
 
 
-def cosine(step: int, steps: int, first: float, last: float) -> float:
+def cosine(step: int, steps: int, *, first: float, last: float) -> float:
     """Half a cosine from `first` at step 0 to `last` at step `steps`."""
     return last + (first - last) * 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1)))
 

@@ -57,7 +57,7 @@ def begin_finetune(
     pack = str(pack)
     path = find_recipe(recipe, "finetune", pack)
     by_codes = kind_of(path) == "finetune-codes"
-    settings = load_recipe(path, CodeFinetuneSettings if by_codes else FinetuneSettings, overrides, pack)
+    settings = load_recipe(path, CodeFinetuneSettings if by_codes else FinetuneSettings, overrides, pack=pack)
     if settings.replay is not None and replay is None:
         raise UsageError(f"{recipe}: replay mixes in pairs of clean faces; name their folder with --replay FACES")
     if settings.replay is None and replay is not None:

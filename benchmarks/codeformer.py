@@ -61,7 +61,9 @@ def losses(reference: Reference) -> None:
     name = "codeformer_finetune_losses"
     arrays, about = reference.arrays(name), reference.json(name)
     network, teacher = (reference.fill.load(CodeFormer(CodeFormerSettings()).eval()) for _ in range(2))
-    objective = code_objective(CodeFinetuneSettings(steps=1), network, teacher.requires_grad_(False), l1)
+    objective = code_objective(
+        CodeFinetuneSettings(steps=1), network, teacher=teacher.requires_grad_(False), distance=l1
+    )
     photos, targets = (
         torch.from_numpy(reference.fill.smooth(f"{name}.{kind}", [2, 3, 512, 512])) for kind in ("lq", "gt")
     )

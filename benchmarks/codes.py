@@ -84,7 +84,7 @@ class Bench:
 
     def targets(self, restorer: str) -> Path:
         """The store of targets of the half adapted on, all that are accepted."""
-        settings = load_recipe(self.method, TargetSettings, self.overrides["targets"], self.pack_name)
+        settings = load_recipe(self.method, TargetSettings, self.overrides["targets"], pack=self.pack_name)
         recipe = settings.model_dump(mode="json", exclude={"batch"})
         networks = [self.pack.network_digest("prior"), tasks.weights_digest(restorer)]
         store = self.domain / "targets" / settings_digest([recipe, networks])[:12]
@@ -215,7 +215,7 @@ def table5(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
     recipe = "codeformer"
     base = bench.base(recipe)
     targets = bench.targets(base)
-    rows = what_learns(load_recipe("swinir", FinetuneSettings, (), bench.pack_name))
+    rows = what_learns(load_recipe("swinir", FinetuneSettings, pack=bench.pack_name))
     tuned = {name: bench.tuned(recipe, targets, f"table5, {name}", changes) for name, changes in rows.items()}
     evaluations = {BEFORE: bench.score(bench.restored(base))}
     evaluations |= {name: bench.score(bench.restored(each.run)) for name, each in tuned.items()}
@@ -326,7 +326,8 @@ def sheet(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
     )
     pictures = [[read_image(column[photo.id]) for column in columns.values()] for photo in shown]
     path = bench.domain / "sheet.png"
-    write_sheet(path, list(columns), pictures, [photo.id for photo in shown], scale=max(1, 256 // bench.pack.card.size))
+    names, scale = [photo.id for photo in shown], max(1, 256 // bench.pack.card.size)
+    write_sheet(path, list(columns), pictures, row_names=names, scale=scale)
     print(f"\ncontact sheet in {path}")
     return numbers(evaluations, tuned)
 

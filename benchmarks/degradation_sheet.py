@@ -38,7 +38,7 @@ def main() -> None:
     names = list(rows)
     half = (len(names) + 1) // 2
     sheets = [
-        contact_sheet([""] * len(faces), [rows[name] for name in part], part, arguments.scale)
+        contact_sheet([""] * len(faces), [rows[name] for name in part], row_names=part, scale=arguments.scale)
         for part in (names[:half], names[half:])
     ]
     whole = Image.new("RGB", (sum(sheet.width for sheet in sheets), sheets[0].height), PAPER)

@@ -221,14 +221,14 @@ def run_table(arguments: argparse.Namespace) -> dict[str, Any]:
     method, rows_of = TABLES[arguments.table]
     pack = load_pack(arguments.pack)
     size, distance = pack.card.size, load_distance(pack)
-    base = load_recipe(method, TargetSettings, arguments.overrides, arguments.pack)
+    base = load_recipe(method, TargetSettings, arguments.overrides, pack=arguments.pack)
     folder = arguments.out / arguments.degradation
     chosen = spread(find_photos(arguments.faces), arguments.limit)
     faces = Faces(folder, degrade_faces(chosen, folder, arguments.degradation, size))
     drawn: dict[str, Drawn] = {}
     evaluations: dict[str, Evaluation] = {}
     for name, changes in rows_of(base, size).items():
-        settings = load_recipe(method, TargetSettings, [*arguments.overrides, *changes], arguments.pack)
+        settings = load_recipe(method, TargetSettings, [*arguments.overrides, *changes], pack=arguments.pack)
         drawn[name] = draw(faces, settings, arguments.pack, arguments.out, f"{arguments.table}, {name}")
         evaluations[name] = evaluate_folder(drawn[name].folder, truth=folder / "hq", distance=distance)
     more = {
@@ -285,7 +285,7 @@ def factor_notes(evaluations: Mapping[str, Evaluation], ways: Mapping[str, Way])
 def run_fig11(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fig. 11: PSNR over the std believed at first."""
     device = tasks.pick_device()
-    settings = load_recipe("dynamic", TargetSettings, arguments.overrides, arguments.pack)
+    settings = load_recipe("dynamic", TargetSettings, arguments.overrides, pack=arguments.pack)
     prior = load_prior(arguments.pack).to(device)
     files = spread(find_photos(arguments.faces), arguments.limit)
     digests = [file_digest(file.path) for file in files]

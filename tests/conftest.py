@@ -96,7 +96,8 @@ def small_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("perceptual", perceptual, "perceptual", '{"channels": [8, 8]}'),
     ):
         header = {"architecture": architecture, "settings": settings}
-        add_network(folder, name, network.state_dict(), header, {"architecture": architecture, **about})
+        entry = {"architecture": architecture, **about}
+        add_network(folder, name, network.state_dict(), header=header, entry=entry)
     return folder
 
 

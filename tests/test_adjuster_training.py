@@ -199,8 +199,9 @@ def test_map_pictures_go_from_blue_over_white_to_red():
 def test_timesteps_cover_one_to_the_start_and_end_a_stride_below(faces: Tensor):
     around = surroundings(start_t=lambda std: 5)
     settings = SETTINGS.model_copy(update={"batch": 12, "stride": 2})
-    moments = [draw_moment(settings, faces, around, turn(step % 4)) for step in range(4)]
-    drawn = [draw_moment(settings, faces, around, replace(turn(0), generator=step_generator(9, n))) for n in range(20)]
+    moments = [draw_moment(settings, faces, around, turn=turn(step % 4)) for step in range(4)]
+    turns = [replace(turn(0), generator=step_generator(9, n)) for n in range(20)]
+    drawn = [draw_moment(settings, faces, around, turn=each) for each in turns]
     t = torch.cat([moment.t for moment in drawn])
     assert sorted(set(t.tolist())) == [1, 2, 3, 4, 5]
     for step, after in [steps for moment in [*moments, *drawn] for steps in moment.steps]:
@@ -209,7 +210,7 @@ def test_timesteps_cover_one_to_the_start_and_end_a_stride_below(faces: Tensor):
 
 def test_the_face_is_noised_to_its_own_level(faces: Tensor):
     """What is left after the face is taken away has the schedule's variance at each photo's timestep."""
-    moment = draw_moment(SETTINGS.model_copy(update={"batch": 12}), faces, surroundings(), turn(0))
+    moment = draw_moment(SETTINGS.model_copy(update={"batch": 12}), faces, surroundings(), turn=turn(0))
     abar = linear_schedule().abar[moment.t]
     noise = moment.x_t.double() - abar.sqrt().view(-1, 1, 1, 1) * moment.clean
     share = noise.square().mean(dim=(1, 2, 3)) / (1 - abar)
@@ -220,14 +221,14 @@ def test_the_unguided_step_is_the_samplers(faces: Tensor):
     """Against the sampler's own step, photo by photo, where each is at a timestep of its own."""
     around = surroundings()
     settings = SETTINGS.model_copy(update={"stride": 7, "batch": 6})
-    moment = draw_moment(settings, faces, around, turn(0))
+    moment = draw_moment(settings, faces, around, turn=turn(0))
     x0, sample, _ = step_back(around, moment)
     assert len(set(moment.t.tolist())) > 1
     for i, t in enumerate(moment.t.tolist()):
         step = steps_through(sorted({0, max(t - 7, 0), t}))[0]
-        prediction = around.prior.predict(moment.x_t[i : i + 1], step)
-        noise = moment.noise[i : i + 1]
-        expected, _ = Ancestral().step(prediction, moment.x_t[i : i + 1], step, None, lambda noise=noise: noise)
+        noisy, noise = moment.x_t[i : i + 1], moment.noise[i : i + 1]
+        prediction = around.prior.predict(noisy, step)
+        expected, _ = Ancestral().step(prediction, noisy, step, memory=None, draw=lambda noise=noise: noise)
         torch.testing.assert_close(x0[i : i + 1], prediction.x0, rtol=0, atol=2e-5)
         torch.testing.assert_close(sample[i : i + 1], expected, rtol=0, atol=2e-5)
 
@@ -235,7 +236,7 @@ def test_the_unguided_step_is_the_samplers(faces: Tensor):
 def test_the_gradient_goes_through_the_prior(faces: Tensor):
     """All maps are linear here: d/dx |B J x - g|^2 = 2 J B (B J x - g), with J the denoiser, which is symmetric."""
     around = surroundings()
-    dim = draw_moment(SETTINGS, faces, around, turn(0))
+    dim = draw_moment(SETTINGS, faces, around, turn=turn(0))
     dim = replace(dim, x_t=dim.x_t * 0.05)  # so that the bounds of x0 are not reached
     _, _, found = step_back(around, dim)
     power = GaussianFaces().power
@@ -252,9 +253,9 @@ def test_the_gradient_goes_through_the_prior(faces: Tensor):
 
 def test_the_sample_is_judged_by_a_second_evaluation_at_its_own_timestep(faces: Tensor):
     around = surroundings()
-    moment = draw_moment(SETTINGS, faces, around, turn(0))
+    moment = draw_moment(SETTINGS, faces, around, turn=turn(0))
     _, sample, _ = step_back(around, moment)
-    judge(SETTINGS, around, moment, sample)
+    judge(SETTINGS, around, moment, sample=sample)
     asked = around.prior.network.asked  # pyright: ignore[reportAttributeAccessIssue]
     assert asked == [moment.t.tolist(), (moment.t - 1).tolist()]
 
@@ -273,13 +274,13 @@ def test_the_stages_differ_in_their_measurement(faces: Tensor):
         return 300
 
     around = surroundings(mapping=mapping, start_t=start_t)
-    first = draw_moment(SETTINGS, faces, around, turn(1))
+    first = draw_moment(SETTINGS, faces, around, turn=turn(1))
     assert not seen
     low, high = (value * SIZE / 512 for value in SETTINGS.blur_std)
     assert bool(((first.std >= low) & (first.std <= high)).all())
     assert len(set(first.std.tolist())) == 3
     torch.testing.assert_close(first.guidance, blur(first.clean, first.std))
-    second = draw_moment(SETTINGS, faces, around, turn(2))
+    second = draw_moment(SETTINGS, faces, around, turn=turn(2))
     assert len(seen) == 1
     torch.testing.assert_close(second.guidance, seen[0] - 1)
     assert second.std.tolist() == [0.25] * 3
@@ -305,14 +306,13 @@ def test_training_makes_the_map_better_than_any_one_number(faces: Tensor, tmp_pa
     )
     squared = PerceptualDistance("squared error", "", SquaredError())
     around = surroundings(distance=squared)
-    moment = draw_moment(
-        settings.model_copy(update={"batch": 96}), faces, around, replace(turn(0), generator=step_generator(123, 0))
-    )
+    held_out = replace(turn(0), generator=step_generator(123, 0))
+    moment = draw_moment(settings.model_copy(update={"batch": 96}), faces, around, turn=held_out)
     x0, sample, towards = step_back(around, moment)
 
     @torch.no_grad()
     def loss(scale: Tensor | float) -> float:
-        wavelet, perceptual = judge(settings, around, moment, sample - scale * towards)
+        wavelet, perceptual = judge(settings, around, moment, sample=sample - scale * towards)
         return float(wavelet + settings.perceptual * perceptual)
 
     start = GuidanceAdjuster(adjuster_layout(settings, around.prior))
@@ -440,7 +440,7 @@ def whole_pack(pack: Path) -> Path:
     layout = BlurNetworkSettings(size=SIZE, transfer=transfer, channels=[4, 4, 4])
     header = {"architecture": "blur-estimator", "settings": layout.model_dump_json()}
     about = {"architecture": "blur-estimator", "licence": "none", "source": "a test", "trained": "not at all"}
-    add_network(folder, "blur-estimator", BlurNetwork(layout).state_dict(), header, about)
+    add_network(folder, "blur-estimator", BlurNetwork(layout).state_dict(), header=header, entry=about)
     return folder
 
 

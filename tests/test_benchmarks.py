@@ -59,9 +59,9 @@ def test_subsets_of_a_store_are_nested_and_lose_no_target(codes: ModuleType, sto
 
 @pytest.mark.parametrize("pack", ["tiny", None])
 def test_the_rows_of_table_5_are_set_ups_that_the_recipe_knows(codes: ModuleType, pack: str | None):
-    pictures = load_recipe("swinir", FinetuneSettings, (), pack)
+    pictures = load_recipe("swinir", FinetuneSettings, pack=pack)
     rows = {
-        name: load_recipe("codeformer", CodeFinetuneSettings, changes, pack)
+        name: load_recipe("codeformer", CodeFinetuneSettings, changes, pack=pack)
         for name, changes in codes.what_learns(pictures).items()
     }
     assert [settings.trains for settings in rows.values()] == [
@@ -72,7 +72,7 @@ def test_the_rows_of_table_5_are_set_ups_that_the_recipe_knows(codes: ModuleType
     ]
     assert [settings.teacher for settings in rows.values()] == ["codebook"] * 3 + ["restorer"]
     _, default, fused, _ = rows.values()
-    assert default == load_recipe("codeformer", CodeFinetuneSettings, (), pack)
+    assert default == load_recipe("codeformer", CodeFinetuneSettings, pack=pack)
     assert (fused.l1, fused.perceptual, fused.adversarial) == (pictures.l1, pictures.perceptual, pictures.adversarial)
     assert fused.discriminator == pictures.discriminator
 

@@ -39,7 +39,8 @@ def add_codes(pack: Path, settings: CodeFormerSettings = SMALL_CODEFORMER) -> No
         ("codebook", "vqgan", codebook, layout), ("codeformer", "codeformer", codeformer, settings),
     ):
         header = {"architecture": architecture, "settings": own.model_dump_json()}
-        add_network(pack, name, network.state_dict(), header, {"architecture": architecture, **ABOUT})
+        entry = {"architecture": architecture, **ABOUT}
+        add_network(pack, name, network.state_dict(), header=header, entry=entry)
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def taught(network: CodeFormer, settings: CodeFinetuneSettings = CODES) -> CodeO
     """An objective whose teacher is a VQGAN with the network's codebook."""
     teacher = lively_vqgan(seed=1)
     teacher.quantize.load_state_dict(network.quantize.state_dict())
-    return code_objective(settings, network, teacher.requires_grad_(False), l1)
+    return code_objective(settings, network, teacher=teacher.requires_grad_(False), distance=l1)
 
 
 def test_losses_against_their_definitions(gen: torch.Generator):
@@ -69,7 +69,8 @@ def test_finetune_losses_fixture(reference: Reference, public_codeformer: CodeFo
     """
     arrays, about = reference.arrays("codeformer_finetune_losses"), reference.json("codeformer_finetune_losses")
     network = copy.deepcopy(public_codeformer)
-    objective = code_objective(CODES, network, Known(network.quantize, arrays["idx_gt"]), l1)
+    known = Known(network.quantize, arrays["idx_gt"])
+    objective = code_objective(CODES, network, teacher=known, distance=l1)
     last = dict(network.named_parameters())["encoder.blocks.24.weight"]
     network.train_only(["transformer"])
     last.requires_grad_()
@@ -162,16 +163,16 @@ def test_a_teacher_of_another_codebook_is_refused():
     network = lively_codeformer()
     other = lively_vqgan(SMALL_CODEFORMER.model_copy(update={"codebook_size": 10}))
     with pytest.raises(UsageError, match="its codebook has 10 codes of 8 numbers, and the restorer's 12 of 8"):
-        code_objective(CODES, network, other, l1)
+        code_objective(CODES, network, teacher=other, distance=l1)
     teacher = lively_vqgan()
     teacher.quantize.load_state_dict(network.quantize.state_dict())
     stored = copy.deepcopy(teacher)
     stored.load_state_dict({key: value.half().float() for key, value in teacher.state_dict().items()})
-    code_objective(CODES, network, stored, l1)
+    code_objective(CODES, network, teacher=stored, distance=l1)
     with torch.no_grad():
         teacher.quantize.embedding.weight[3] += 0.1
     with pytest.raises(UsageError, match="its codebook is not the restorer's, so its codes mean other things"):
-        code_objective(CODES, network, teacher, l1)
+        code_objective(CODES, network, teacher=teacher, distance=l1)
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -161,9 +161,10 @@ def test_p_mean_variance_fixture(reference: Reference, chain: int, indices: tupl
         close(prediction.log_variance, "log_variance", index)
         close(posterior_mean(prediction.x0, x, step), "clip_mean", index)
         close(noised(y0, step.abar, noise), "q_sample", index)
-        close(Ancestral().step(prediction, x, step, None, lambda n=noise: n)[0], "sample", index)
+        close(Ancestral().step(prediction, x, step, memory=None, draw=lambda n=noise: n)[0], "sample", index)
         for eta in (0.0, 0.5):
-            close(Ddim(eta).step(prediction, x, step, None, lambda n=noise: n)[0], f"ddim_eta{eta}", index, 1e-4)
+            after, _ = Ddim(eta).step(prediction, x, step, memory=None, draw=lambda n=noise: n)
+            close(after, f"ddim_eta{eta}", index, 1e-4)
 
 
 def test_posterior_mean_is_gaussian_conditioning(gen: torch.Generator):
@@ -199,7 +200,8 @@ def final(solver: Ddim | DpmSolver2M, count: int, x: Tensor, stop: int = 10) -> 
     timesteps = sorted({round(stop + (900 - stop) * i / count) for i in range(count + 1)})
     memory, sample = None, x
     for step in steps_through(timesteps)[:-1]:
-        sample, memory = solver.step(prior.predict(sample, step), sample, step, memory, lambda: torch.zeros_like(x))
+        seen = prior.predict(sample, step)
+        sample, memory = solver.step(seen, sample, step, memory=memory, draw=lambda: torch.zeros_like(x))
     spread = [math.sqrt(float(abar[t]) * prior.std**2 + 1 - float(abar[t])) for t in (900, stop)]
     exact = float(abar[stop]) ** 0.5 * prior.mean + spread[1] / spread[0] * (x - float(abar[900]) ** 0.5 * prior.mean)
     return sample, exact
@@ -288,9 +290,9 @@ def test_a_constraint_on_the_prediction_draws_no_noise_and_moves_what_is_low_alo
     term = LowFrequency(factor=4, last_t=360, acts_on="x0")
     acting, resting = Step(600, 400, 0.3, 0.5, 0.1), Step(360, 200, 0.5, 0.7, 0.1)
     memory = term.begin(Job(x0 + 0.25 + 0.5 * checks))
-    held, kept = term.apply(x0, acting, memory, no_noise)
+    held, kept = term.apply(x0, acting, memory, draw=no_noise)
     inside = (slice(None), slice(None), slice(4, 12), slice(8, 16))  # borders are mirrored, which checks are not
     torch.testing.assert_close(held[inside], (x0 + 0.25)[inside], rtol=0, atol=0.02)
-    assert torch.equal(term.apply(x0, resting, kept, no_noise)[0], x0)
+    assert torch.equal(term.apply(x0, resting, kept, draw=no_noise)[0], x0)
     with pytest.raises(AssertionError, match="noise was drawn"):
-        LowFrequency(factor=4, last_t=360).apply(x0, acting, memory, no_noise)
+        LowFrequency(factor=4, last_t=360).apply(x0, acting, memory, draw=no_noise)

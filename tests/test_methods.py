@@ -192,7 +192,7 @@ def test_a_photo_that_is_not_finite_fails_alone(prior: Prior, photos: Tensor):
 def test_maps_and_stds_can_be_seen(prior: Prior, photos: Tensor):
     records: list[StepRecord] = []
     maker = target_maker(blurred_by(adjuster=True), prior, PARTS)
-    maker.make(photos, restored_of(photos), [1, 2, 3], records.append)
+    maker.make(photos, restored_of(photos), [1, 2, 3], on_step=records.append)
     assert {record.walk for record in records} == {0, 1, 2}
     assert all(guidance_maps(record.memory)[0].shape == (1, 3, SIZE, SIZE) for record in records)
 
@@ -260,10 +260,10 @@ def test_what_is_fed_directly(photos: Tensor):
     """A restored photo that left its photo; and one that is no better. Neither where detail came or a change went."""
     darker = photos * torch.tensor([1.0, 0.5, 1.0]).view(3, 1, 1, 1)
     limits = DirectSettings(max_low_frequency_change=0.08, change_ratio=1.1)
-    better = opinion([0.3] * 3, [0.1] * 3), opinion([0.1] * 3, [0.1] * 3)
-    assert made_worse(photos, darker, *better, settings=limits).tolist() == [False, True, False]
-    mixed = opinion([0.105, 0.115, 0.105], [0.1, 0.1, 0.09]), opinion([0.1] * 3, [0.1] * 3)
-    assert made_worse(photos, photos, *mixed, settings=limits).tolist() == [True, False, False]
+    shown = {"of_photos": opinion([0.3] * 3, [0.1] * 3), "of_restored": opinion([0.1] * 3, [0.1] * 3)}
+    assert made_worse(photos, darker, **shown, settings=limits).tolist() == [False, True, False]
+    shown["of_photos"] = opinion([0.105, 0.115, 0.105], [0.1, 0.1, 0.09])
+    assert made_worse(photos, photos, **shown, settings=limits).tolist() == [True, False, False]
 
 
 def test_what_is_fed_directly_is_what_is_sampled_towards(prior: Prior, photos: Tensor):

@@ -245,7 +245,7 @@ def test_more_strength_is_more_damage(kind: str, gen: torch.Generator) -> None:
 @pytest.mark.parametrize("forgiven", FORGIVEN)
 @pytest.mark.parametrize("resented", RESENTED)
 def test_equal_error_is_equal(forgiven: str, resented: str, gen: torch.Generator) -> None:
-    triplets = at_equal_error(photos(gen, 6), forgiven, resented, gen)
+    triplets = at_equal_error(photos(gen, 6), forgiven, resented, draw=gen)
     better = squared_error(triplets.reference, triplets.better)
     worse = squared_error(triplets.reference, triplets.worse)
     torch.testing.assert_close(better, worse, rtol=1e-4, atol=1e-9)
@@ -416,7 +416,7 @@ def test_the_shipped_distance_forgives_a_shift(shipped: PerceptualDistance, shar
 
     paths = sorted((shared / "faces/test/128").rglob("*.jpg"))[::8]
     images = torch.stack([read_image(path) for path in paths])
-    triplets = at_equal_error(images, "shift", "blur", torch.Generator().manual_seed(1))
+    triplets = at_equal_error(images, "shift", "blur", draw=torch.Generator().manual_seed(1))
     better = shipped(triplets.reference, triplets.better)
     worse = shipped(triplets.reference, triplets.worse)
     assert (worse > better).float().mean() > 0.7

@@ -255,7 +255,7 @@ def test_prior_losses_against_their_definitions(gen: torch.Generator):
     timesteps = torch.tensor([40, 700])
     variance = torch.zeros_like(x0)
     output = torch.cat([noise + error, variance], dim=1)
-    noise_loss, variance_loss = prior_losses(output, x0, noise, timesteps, snr_cap=5.0)
+    noise_loss, variance_loss = prior_losses(output, x0, noise, timesteps=timesteps, snr_cap=5.0)
     abar = linear_schedule().abar
     expected_noise, expected_bound = 0.0, 0.0
     for i, t in enumerate(timesteps.tolist()):
@@ -286,14 +286,14 @@ def test_min_snr_weight_is_one_in_noise_and_falls_in_signal():
 
 
 def test_every_face_is_seen_equally_often():
-    seen = [index for step in range(6) for index in batch_indices(0, step, 5, 10)]
+    seen = [index for step in range(6) for index in batch_indices(0, step, batch=5, count=10)]
     assert sorted(seen) == sorted(list(range(10)) * 3)
-    assert batch_indices(0, 3, 5, 10) != batch_indices(1, 3, 5, 10)
+    assert batch_indices(0, 3, batch=5, count=10) != batch_indices(1, 3, batch=5, count=10)
 
 
 def test_learning_rates():
-    assert cosine(0, 10, 1.0, 0.1) == 1.0
-    assert cosine(10, 10, 1.0, 0.1) == pytest.approx(0.1)
+    assert cosine(0, 10, first=1.0, last=0.1) == 1.0
+    assert cosine(10, 10, first=1.0, last=0.1) == pytest.approx(0.1)
     assert trapezoid(0, 100, 1.0, warmup=10) == pytest.approx(0.1)
     assert trapezoid(50, 100, 1.0, warmup=10) == trapezoid(50, 200, 1.0, warmup=10) == 1.0
     assert trapezoid(90, 100, 1.0, warmup=10) == pytest.approx(0.5)
@@ -302,8 +302,8 @@ def test_learning_rates():
 def test_large_networks_become_shards(tmp_path: Path):
     (tmp_path / "pack.yaml").write_text("name: p\nsize: 8\ndescription: d\nrestorer: r\nnetworks: {}\n")
     state = {f"layer.{i}": torch.full((1000, 1000), float(i)) for i in range(12)}
-    add_network(tmp_path, "big", state, {"settings": "{}"}, {
-        "architecture": "a", "licence": "l", "source": "s", "trained": "t"})
+    entry = {"architecture": "a", "licence": "l", "source": "s", "trained": "t"}
+    add_network(tmp_path, "big", state, header={"settings": "{}"}, entry=entry)
     files = sorted(tmp_path.glob("*.safetensors"))
     assert len(files) == 2
     assert all(path.stat().st_size < SHARD_BYTES + 1e6 for path in files)

@@ -91,7 +91,8 @@ def test_numbers_obtained_in_different_ways_are_refused(field: str):
 
 def test_every_pixel_is_where_it_belongs(gen: torch.Generator):
     pictures = (torch.randint(0, 256, (2, 3, 3, 5, 7), generator=gen) / 255).float()
-    sheet = np.asarray(contact_sheet("abc", [list(row) for row in pictures], ["r", "s"], 3)).astype(int)
+    drawn = contact_sheet("abc", [list(row) for row in pictures], row_names=["r", "s"], scale=3)
+    sheet = np.asarray(drawn).astype(int)
     for r in range(2):
         for c in range(3):
             top, left = LABEL + GAP + r * (15 + GAP + LABEL), GAP + c * (21 + GAP)
@@ -103,7 +104,7 @@ def test_every_pixel_is_where_it_belongs(gen: torch.Generator):
 
 def test_headings_and_names_are_drawn_and_missing_pictures_are_grey():
     white = torch.ones(3, 32, 64)
-    sheet = np.asarray(contact_sheet(["photo", "target"], [[white, None]], ["a name"]))
+    sheet = np.asarray(contact_sheet(["photo", "target"], [[white, None]], row_names=["a name"]))
     corner = LABEL + GAP, GAP + 64 + GAP
     assert (sheet[corner[0] : corner[0] + 32, corner[1] : corner[1] + 64] == EMPTY).all()
     for part in (sheet[:LABEL, :64], sheet[:LABEL, 72:], sheet[LABEL + GAP + 32 :]):
@@ -112,8 +113,8 @@ def test_headings_and_names_are_drawn_and_missing_pictures_are_grey():
 
 def test_long_names_keep_their_end():
     white = torch.ones(3, 16, 128)
-    short = contact_sheet(["a"], [[white]], ["name" * 40 + "-1"])
-    other = contact_sheet(["a"], [[white]], ["name" * 40 + "-2"])
+    short = contact_sheet(["a"], [[white]], row_names=["name" * 40 + "-1"])
+    other = contact_sheet(["a"], [[white]], row_names=["name" * 40 + "-2"])
     assert short.size == other.size
     assert np.any(np.asarray(short) != np.asarray(other))
 
@@ -133,7 +134,7 @@ def test_sheets_refuse(
     rows: list[list[Tensor | None]], names: list[str] | None, scale: int, error: type[Exception], message: str
 ):
     with pytest.raises(error, match=message):
-        contact_sheet(["h"], rows, names, scale)
+        contact_sheet(["h"], rows, row_names=names, scale=scale)
 
 
 def test_sheets_are_written_whole_and_by_suffix(tmp_path: Path):

@@ -86,7 +86,7 @@ def test_a_shifted_block_sees_its_neighbourhood_and_no_more():
         for parameter in block.parameters():
             parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(parameter.numel()))
     x = torch.randn(1, height, width, 12, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    mask = shift_mask(height, width, side, x)
+    mask = shift_mask(height, width, side, reference=x)
     rows = [0, 0, 1, 1, 1, 1, 2, 2]
     columns = [0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3]
     for row, column in ((0, 0), (1, 7), (3, 5), (7, 11), (6, 2)):

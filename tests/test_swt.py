@@ -75,7 +75,7 @@ def test_loss_is_a_weighted_mean_of_differences(gen: torch.Generator) -> None:
 
 def test_loss_has_the_right_gradient(gen: torch.Generator) -> None:
     a, b = torch.rand(2, 1, 2, 7, 5, generator=gen, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda x: swt_loss(x, b, (0.1, 0.2, 0.3, 0.4), "db2"), a.requires_grad_(True))
+    assert torch.autograd.gradcheck(lambda x: swt_loss(x, b, (0.1, 0.2, 0.3, 0.4), wavelet="db2"), a.requires_grad_())
 
 
 def test_what_the_transform_refuses() -> None:

@@ -104,7 +104,7 @@ def _read(output: Tensor, x: Tensor, step: Step) -> Prediction:
     return Prediction(predicted_x0(x, noise, step.abar).clamp(-1, 1), log_variance)
 
 
-def build_prior(name: str, state: dict[str, Tensor], metadata: dict[str, str], size: int | None = None) -> Prior:
+def build_prior(name: str, state: dict[str, Tensor], metadata: dict[str, str], *, size: int | None = None) -> Prior:
     """Rebuild a prior from its tensors and, where there are some, the settings in a file's header.
 
     Raises:
@@ -126,4 +126,4 @@ def load_prior_file(path: Path, size: int | None = None) -> Prior:
             level of the network.
     """
     state, metadata = read_state(path)
-    return build_prior(str(path), state, metadata, size)
+    return build_prior(str(path), state, metadata, size=size)

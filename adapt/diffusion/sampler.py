@@ -46,7 +46,7 @@ class Term(Protocol):
         """The memory before the first step."""
         ...
 
-    def apply(self, image: Tensor, step: Step, memory: Any, draw: Draw) -> tuple[Tensor, Any]:
+    def apply(self, image: Tensor, step: Step, memory: Any, *, draw: Draw) -> tuple[Tensor, Any]:
         """The corrected image and the next memory; `image` is not changed."""
         ...
 
@@ -177,7 +177,7 @@ class _State:
         for index, term in enumerate(self.walk.terms):
             if term.acts_on == where:
                 acting = cast("Term", term)
-                image, self.memory[index] = acting.apply(image, step, self.memory[index], self.walk.draw)
+                image, self.memory[index] = acting.apply(image, step, self.memory[index], draw=self.walk.draw)
         return image
 
 
@@ -236,7 +236,7 @@ def _advance(state: _State, step: Step, prediction: Prediction, on_step: OnStep 
     walk = state.walk
     x0 = state.corrected("x0", prediction.x0, step)
     sample, state.trail = walk.solver.step(
-        Prediction(x0, prediction.log_variance), state.x, step, state.trail, walk.draw
+        Prediction(x0, prediction.log_variance), state.x, step, memory=state.trail, draw=walk.draw
     )
     after = state.corrected("sample", _descended(state, sample, step, prediction.x0), step)
     if on_step is not None:

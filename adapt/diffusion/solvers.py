@@ -23,7 +23,7 @@ class Solver(Protocol):
     """One step back. `memory` is None at the first step, then whatever the step before returned."""
 
     def step(
-        self, prediction: Prediction, x: Tensor, step: Step, memory: Any, draw: Draw
+        self, prediction: Prediction, x: Tensor, step: Step, *, memory: Any, draw: Draw
     ) -> tuple[Tensor, Any]: ...
 
 
@@ -51,7 +51,7 @@ def implied_noise(x0: Tensor, x_t: Tensor, step: Step) -> Tensor:
 class Ancestral:
     """DDPM sampling with the learned variance (Ho et al. 2020, Alg. 2; Nichol & Dhariwal 2021)."""
 
-    def step(self, prediction: Prediction, x: Tensor, step: Step, memory: Any, draw: Draw) -> tuple[Tensor, Any]:
+    def step(self, prediction: Prediction, x: Tensor, step: Step, *, memory: Any, draw: Draw) -> tuple[Tensor, Any]:
         """Sample of p(x_prev | x_t); noise is drawn at the last step too, and not used, as the public code does."""
         noise = draw()
         mean = posterior_mean(prediction.x0, x, step)
@@ -68,7 +68,7 @@ class Ddim:
 
     eta: float = 0.0
 
-    def step(self, prediction: Prediction, x: Tensor, step: Step, memory: Any, draw: Draw) -> tuple[Tensor, Any]:
+    def step(self, prediction: Prediction, x: Tensor, step: Step, *, memory: Any, draw: Draw) -> tuple[Tensor, Any]:
         """x_prev on the DDIM path, with fresh noise where eta > 0."""
         noise = implied_noise(prediction.x0, x, step)
         sigma = self.eta * math.sqrt((1 - step.abar_prev) / (1 - step.abar) * step.beta)
@@ -90,7 +90,7 @@ class DpmSolver2M:
     """DPM-Solver++ (2M), multistep in data prediction (Lu et al. 2022, arXiv:2211.01095, Alg. 2). Draws no noise."""
 
     def step(
-        self, prediction: Prediction, x: Tensor, step: Step, memory: _Previous | None, draw: Draw
+        self, prediction: Prediction, x: Tensor, step: Step, *, memory: _Previous | None, draw: Draw
     ) -> tuple[Tensor, Any]:
         """x_prev from this prediction and the one before; first order at the first and at the last step."""
         level = _half_log_snr(step.abar)

@@ -25,6 +25,7 @@ FORMATS: Final = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 def contact_sheet(
     columns: Sequence[str],
     rows: Sequence[Sequence[Tensor | None]],
+    *,
     row_names: Sequence[str] | None = None,
     scale: int = 1,
 ) -> Image.Image:
@@ -75,6 +76,7 @@ def write_sheet(
     path: Path,
     columns: Sequence[str],
     rows: Sequence[Sequence[Tensor | None]],
+    *,
     row_names: Sequence[str] | None = None,
     scale: int = 1,
 ) -> None:
@@ -85,7 +87,7 @@ def write_sheet(
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UsageError(f"{path}: a contact sheet is written as .jpg or .png")
-    sheet = contact_sheet(columns, rows, row_names, scale)
+    sheet = contact_sheet(columns, rows, row_names=row_names, scale=scale)
     write_atomic(path, lambda stream: sheet.save(stream, kind, quality=92, subsampling=0))
 
 

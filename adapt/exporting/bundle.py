@@ -175,7 +175,7 @@ class BundleModel:
         Raises:
             UsageError, RangeError: as `adapt.restorers.base.choose_fidelity`.
         """
-        return choose_fidelity(self.name, self.about["architecture"], self._fidelity, given)
+        return choose_fidelity(self.name, self.about["architecture"], own=self._fidelity, given=given)
 
     def __call__(self, photo: Tensor, fidelity: float | None = None) -> Tensor:
         """Restore (B, 3, H, W) RGB in [0, 1] to the same shape, clamped to [0, 1], on the photo's device.

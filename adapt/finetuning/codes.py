@@ -143,7 +143,7 @@ class CodeObjective:
 
 
 def code_objective(
-    settings: CodeFinetuneSettings, network: CodeFormer, teacher: Teacher, distance: Distance
+    settings: CodeFinetuneSettings, network: CodeFormer, *, teacher: Teacher, distance: Distance
 ) -> CodeObjective:
     """Freeze all that `settings.trains` does not name, and see that teacher and network mean the same by a code.
 

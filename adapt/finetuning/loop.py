@@ -103,7 +103,7 @@ def finetune(
 
     for step in range(state.step, stop):
         generator = step_generator(settings.seed, step, rank)
-        chosen = batch_indices(settings.seed, step * world + rank, settings.batch, len(train.ids))
+        chosen = batch_indices(settings.seed, step * world + rank, batch=settings.batch, count=len(train.ids))
         photos, targets = train.photos.batch(chosen), train.any_targets(chosen, generator)
         if settings.transplant:
             photos, targets = transplant(
@@ -115,7 +115,9 @@ def finetune(
             photos, targets = _mirrored(photos, targets, generator)
         photos, targets = photos.to(device), targets.to(device)
         for group in optimizer.param_groups:
-            group["lr"] = cosine(step, settings.steps, settings.learning_rate, settings.final_learning_rate)
+            group["lr"] = cosine(
+                step, settings.steps, first=settings.learning_rate, last=settings.final_learning_rate
+            )
 
         if discriminator is not None:
             discriminator.requires_grad_(False)  # the generator's loss must not reach the discriminator (FACTS 4.1)

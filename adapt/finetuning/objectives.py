@@ -111,7 +111,7 @@ def _codes(
     network = network_with_codes(restorer)
     if teacher is None:
         raise UsageError(f"{restorer.name}: `objective: codes` needs a teacher, which gives the codes of the targets")
-    return code_objective(settings, network, teacher, distance)
+    return code_objective(settings, network, teacher=teacher, distance=distance)
 
 
 # Each of: its settings, the restorer, the perceptual distance, and a teacher where there is one.

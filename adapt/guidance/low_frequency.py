@@ -111,7 +111,7 @@ class LowFrequency:
     def begin(self, job: Job) -> Tensor:
         return job.restored
 
-    def apply(self, image: Tensor, step: Step, memory: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    def apply(self, image: Tensor, step: Step, memory: Tensor, *, draw: Draw) -> tuple[Tensor, Tensor]:
         if step.t <= self.last_t:
             return image, memory
         reference = memory if self.acts_on == "x0" else noised(memory, step.abar_prev, draw())

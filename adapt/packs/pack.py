@@ -146,7 +146,7 @@ def load_pack(name: str | Path) -> Pack:
 
 
 def add_network(
-    folder: Path, name: str, state: dict[str, Tensor], header: dict[str, str], entry: dict[str, str]
+    folder: Path, name: str, state: dict[str, Tensor], *, header: dict[str, str], entry: dict[str, str]
 ) -> None:
     """Write a network into a pack's folder as half-precision shards, and enter it in `pack.yaml`.
 
@@ -180,7 +180,7 @@ def add_network(
     _enter(folder, name, {**entry, "files": files})
 
 
-def add_table(folder: Path, name: str, table: Path, entry: dict[str, str]) -> None:
+def add_table(folder: Path, name: str, table: Path, *, entry: dict[str, str]) -> None:
     """Copy a table, a JSON file, into a pack's folder, and enter it in `pack.yaml` beside the networks.
 
     Args:

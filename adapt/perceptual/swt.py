@@ -60,7 +60,7 @@ def swt2(image: Tensor, wavelet: str = "sym19") -> Tensor:
     return bands.transpose(1, 2)
 
 
-def swt_loss(a: Tensor, b: Tensor, weights: Sequence[float], wavelet: str = "sym19") -> Tensor:
+def swt_loss(a: Tensor, b: Tensor, weights: Sequence[float], *, wavelet: str = "sym19") -> Tensor:
     """Weighted sum of the mean absolute differences of the sub-bands of two batches: (B,), 0 for equal pictures.
 
     Args:

@@ -119,14 +119,14 @@ def train_adjuster(
     network.copy_time_embedding(around.prior.network)
 
     def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
-        moment = draw_moment(settings, faces, around, turn)
+        moment = draw_moment(settings, faces, around, turn=turn)
         x0, sample, gradient = step_back(around, moment)
         scale = forward(moment.guidance, x0, moment.t).float()
-        wavelet, perceptual = judge(settings, around, moment, sample - scale * gradient)
+        wavelet, perceptual = judge(settings, around, moment, sample=sample - scale * gradient)
         parts = {"swt": wavelet, around.distance.name: perceptual, "map": scale.detach().mean()}
         return wavelet + settings.perceptual * perceptual, parts
 
-    return train(network, losses, settings, run, steps=settings.steps, on_step=on_step, max_steps=max_steps)
+    return train(network, losses, settings, run=run, steps=settings.steps, on_step=on_step, max_steps=max_steps)
 
 
 def adjuster_layout(settings: AdjusterSettings, prior: Prior) -> AdjusterNetworkSettings:
@@ -148,14 +148,15 @@ def check_surroundings(settings: AdjusterSettings, around: Surroundings) -> None
         )
 
 
-def draw_moment(settings: AdjusterSettings, faces: Tensor, around: Surroundings, turn: Turn) -> Moment:
+def draw_moment(settings: AdjusterSettings, faces: Tensor, around: Surroundings, *, turn: Turn) -> Moment:
     """The batch of one turn (Algorithm 2, lines 3-6).
 
     Timesteps are drawn uniformly from 1 to the start step, so that the step ends at a timestep of the schedule; the
     paper's Uniform(0, t_start) includes a t at which nothing is left to do. `stride` is ours: the step ends that many
     timesteps lower (at 0 at the lowest), as in a sampler that takes fewer steps; the paper's is 1.
     """
-    chosen = batch_indices(settings.seed, turn.step * turn.world + turn.rank, settings.batch, len(faces))
+    position = turn.step * turn.world + turn.rank
+    chosen = batch_indices(settings.seed, position, batch=settings.batch, count=len(faces))
     draw = turn.generator
     first = turn.step < settings.first_stage
     if first or around.mapping is None:
@@ -199,13 +200,15 @@ def step_back(around: Surroundings, moment: Moment) -> tuple[Tensor, Tensor, Ten
     samples: list[Tensor] = []
     with torch.no_grad():
         for i, (prediction, step) in enumerate(zip(predictions, steps, strict=True)):
-            noise = moment.noise[i : i + 1]
-            sample, _ = Ancestral().step(prediction, moment.x_t[i : i + 1], step, None, partial(torch.clone, noise))
+            noisy, noise = moment.x_t[i : i + 1], moment.noise[i : i + 1]
+            sample, _ = Ancestral().step(prediction, noisy, step, memory=None, draw=partial(torch.clone, noise))
             samples.append(sample)
     return x0.detach(), torch.cat(samples), gradient
 
 
-def judge(settings: AdjusterSettings, around: Surroundings, moment: Moment, sample: Tensor) -> tuple[Tensor, Tensor]:
+def judge(
+    settings: AdjusterSettings, around: Surroundings, moment: Moment, *, sample: Tensor
+) -> tuple[Tensor, Tensor]:
     """The losses of a sample at t_prev, by the prior's clean image from it (Algorithm 2, lines 12-13; Eq. 24).
 
     The clean image needs the network at t_prev: a second evaluation, through which the gradient flows. Both losses
@@ -216,7 +219,7 @@ def judge(settings: AdjusterSettings, around: Surroundings, moment: Moment, samp
     """
     x0 = _clean_image(around.prior, sample, [step for _, step in moment.steps])
     made, clean = to_unit(x0), to_unit(moment.clean)
-    wavelet = swt_loss(made, clean, settings.bands, settings.wavelet).mean()
+    wavelet = swt_loss(made, clean, settings.bands, wavelet=settings.wavelet).mean()
     return wavelet, around.distance(made, clean).mean()
 
 

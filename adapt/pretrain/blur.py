@@ -65,11 +65,11 @@ def train_blur_estimator(
     network = untrained(settings, restorer)
     ranges = blind_ranges(settings.degradation, settings.size)
     low, high = std_limits(settings.size)
-    xi = survey_labels(settings, faces, run, restorer).xi
+    xi = survey_labels(settings, faces, run, restorer=restorer).xi
 
     def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
         position = turn.step * turn.world + turn.rank
-        chosen = faces[batch_indices(settings.seed, position, settings.batch, len(faces))]
+        chosen = faces[batch_indices(settings.seed, position, batch=settings.batch, count=len(faces))]
         if turn.step < settings.first_stage:
             clean = clean_pictures(chosen, turn.generator).to(turn.device)
             std = low + (high - low) * torch.rand(len(clean), generator=turn.generator, dtype=torch.float64)
@@ -87,12 +87,12 @@ def train_blur_estimator(
         return parts["std"] + settings.picture * parts["picture"], parts
 
     state = train(
-        network, losses, settings, run, steps=settings.steps, resting=True, on_step=on_step, max_steps=max_steps
+        network, losses, settings, run=run, steps=settings.steps, resting=True, on_step=on_step, max_steps=max_steps
     )
     return network.settings, {key: value for key, value in state.items() if not key.endswith(RECOMPUTED)}
 
 
-def survey_labels(settings: BlurEstimatorSettings, faces: Tensor, run: Run, restorer: Restorer) -> Survey:
+def survey_labels(settings: BlurEstimatorSettings, faces: Tensor, run: Run, *, restorer: Restorer) -> Survey:
     """How the labels of degraded faces are spread, and xi, which it settles where the recipe leaves it open.
 
     Written into the run folder and read from there when the run goes on. Its faces and their damage are drawn from the

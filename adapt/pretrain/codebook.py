@@ -78,7 +78,7 @@ def train_codebook(
 
     def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
         position = turn.step * turn.world + turn.rank
-        chosen = faces[batch_indices(settings.seed, position, settings.batch, len(faces))]
+        chosen = faces[batch_indices(settings.seed, position, batch=settings.batch, count=len(faces))]
         picture = clean_pictures(chosen, turn.generator)
         if settings.crop is not None and turn.step < settings.whole_from:
             picture = random_crops(picture, settings.crop, turn.generator)
@@ -100,12 +100,12 @@ def train_codebook(
             parts["adversarial"], parts["discriminator"] = deceives(verdict), tells_apart(verdict)
             weight = settings.adversarial * balance(given_back, parts["adversarial"], last)
             total = total + weight * parts["adversarial"] + parts["discriminator"]
-        place_idle_codes(both, made, settings.idle if turn.step < placed_until else None, turn)
+        place_idle_codes(both, made, after=settings.idle if turn.step < placed_until else None, turn=turn)
         parts["chosen"] = (both.idle < settings.idle).float().mean()
         return total, parts
 
     state = train(
-        both, losses, settings, run, steps=settings.steps, resting=True, on_step=on_step, max_steps=max_steps
+        both, losses, settings, run=run, steps=settings.steps, resting=True, on_step=on_step, max_steps=max_steps
     )
     return {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
 
@@ -126,7 +126,7 @@ def random_crops(pictures: Tensor, side: int, generator: torch.Generator) -> Ten
 
 
 @torch.no_grad()
-def place_idle_codes(both: Autoencoding, made: Reconstruction, after: int | None, turn: Turn) -> None:
+def place_idle_codes(both: Autoencoding, made: Reconstruction, *, after: int | None, turn: Turn) -> None:
     """Count how long each code was not chosen; those for `after` steps and more become features of this batch.
 
     Which features is drawn from the turn's generator. All processes count what all have chosen, and take the first

@@ -59,14 +59,14 @@ def train_code_predictor(
 
     def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
         position = turn.step * turn.world + turn.rank
-        chosen = faces[batch_indices(settings.seed, position, settings.batch, len(faces))]
+        chosen = faces[batch_indices(settings.seed, position, batch=settings.batch, count=len(faces))]
         damaged, clean = (part.to(turn.device) for part in blind_pairs(chosen, ranges, turn.generator))
         attempt: Attempt = forward(damaged)
         parts = code_parts(attempt.reading, clean, codebook.to(turn.device))
         return settings.feature * parts["feature"] + settings.token * parts["token"], parts
 
     module = Attempts(network, None).train()
-    state = train(module, losses, settings, run, steps=settings.steps, on_step=on_step, max_steps=max_steps)
+    state = train(module, losses, settings, run=run, steps=settings.steps, on_step=on_step, max_steps=max_steps)
     return network.settings, {key.removeprefix("network."): value for key, value in state.items()}
 
 
@@ -132,7 +132,7 @@ def train_fusion(
 
     def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
         position = turn.step * turn.world + turn.rank
-        chosen = faces[batch_indices(settings.seed, position, settings.batch, len(faces))]
+        chosen = faces[batch_indices(settings.seed, position, batch=settings.batch, count=len(faces))]
         damaged, clean = (part.to(turn.device) for part in blind_pairs(chosen, ranges, turn.generator))
         attempt: Attempt
         attempt, verdict = forward(damaged, clean, turn.step >= settings.adversarial_from)
@@ -152,7 +152,7 @@ def train_fusion(
         return total, parts
 
     state = train(
-        module, losses, settings, run, steps=settings.steps, resting=True, on_step=on_step, max_steps=max_steps
+        module, losses, settings, run=run, steps=settings.steps, resting=True, on_step=on_step, max_steps=max_steps
     )
     prefix = "attempts.network."
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

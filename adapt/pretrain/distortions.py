@@ -198,7 +198,7 @@ def by_severity(images: Tensor, kind: str, draw: torch.Generator) -> Triplets:
     return Triplets(images, distort(images, weak, field), distort(images, strong, field))
 
 
-def at_equal_error(images: Tensor, forgiven: str, resented: str, draw: torch.Generator) -> Triplets:
+def at_equal_error(images: Tensor, forgiven: str, resented: str, *, draw: torch.Generator) -> Triplets:
     """A distortion the eye forgives against one it resents, both of the same mean squared error.
 
     The second one is a strong distortion, faded until the errors agree: pairs that would need an even stronger one

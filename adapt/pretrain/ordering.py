@@ -39,7 +39,7 @@ def kinds_of_triplets() -> Iterator[tuple[str, Callable[[Tensor, torch.Generator
     for forgiven, resented in product(FORGIVEN, RESENTED):
         yield (
             f"{forgiven} < {resented}",
-            lambda images, draw, a=forgiven, b=resented: at_equal_error(images, a, b, draw),
+            lambda images, draw, a=forgiven, b=resented: at_equal_error(images, a, b, draw=draw),
         )
 
 

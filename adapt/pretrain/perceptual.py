@@ -89,7 +89,7 @@ def load_portraits(folder: Path, size: int) -> Portraits:
     return Portraits(pictures, people)
 
 
-def crops(portraits: Portraits, chosen: Sequence[int], size: int, draw: torch.Generator) -> Tensor:
+def crops(portraits: Portraits, chosen: Sequence[int], *, size: int, draw: torch.Generator) -> Tensor:
     """Random crops of the chosen pictures, half of them mirrored, light and colour varied: (B, 3, size, size)."""
     taken: list[Tensor] = []
     for index, numbers in zip(chosen, torch.rand(len(chosen), 3, generator=draw).tolist(), strict=True):
@@ -152,13 +152,13 @@ def task_losses(
     network: PerceptualNetwork,
     tasks: Tasks,
     portraits: Portraits,
-    chosen: Sequence[int],
-    draw: torch.Generator,
     *,
+    chosen: Sequence[int],
     size: int,
+    draw: torch.Generator,
 ) -> dict[str, Tensor]:
     """The backbone's losses on one batch."""
-    clean = crops(portraits, chosen, size, draw)
+    clean = crops(portraits, chosen, size=size, draw=draw)
     images, amounts = degraded(clean, draw)
     people = torch.tensor([portraits.people[index] for index in chosen])
     return tasks(network.features(images), clean, amounts, people)
@@ -178,7 +178,7 @@ def ranking_triplets(images: Tensor, draw: torch.Generator) -> Triplets:
     slots = [*FORGIVEN, "shift"]
     for index in range(min(len(slots), len(images))):
         resented = RESENTED[int(torch.randint(len(RESENTED), (1,), generator=draw))]
-        deals.append(at_equal_error(images[index :: len(slots)], slots[index], resented, draw))
+        deals.append(at_equal_error(images[index :: len(slots)], slots[index], resented, draw=draw))
     return Triplets(*(torch.cat(parts) for parts in zip(*deals, strict=True)))
 
 
@@ -262,13 +262,13 @@ def train_perceptual(
             network.load_state_dict(ema.shadow)
             optimizer = _optimizer(both, network, settings, ranking=True)
         draw = step_generator(settings.seed, step)
-        chosen = batch_indices(settings.seed, step, settings.batch, len(portraits.pictures))
+        chosen = batch_indices(settings.seed, step, batch=settings.batch, count=len(portraits.pictures))
         if step < ranking_from:
             rate = trapezoid(step, ranking_from, settings.learning_rate, warmup=settings.warmup, cooldown=0.4)
-            losses = task_losses(network, tasks, portraits, chosen, draw, size=settings.size)
+            losses = task_losses(network, tasks, portraits, chosen=chosen, size=settings.size, draw=draw)
         else:
-            rate = cosine(step - ranking_from, settings.steps - ranking_from, RANKING_RATE, 0.0)
-            images = crops(portraits, chosen, settings.size, draw)
+            rate = cosine(step - ranking_from, settings.steps - ranking_from, first=RANKING_RATE, last=0.0)
+            images = crops(portraits, chosen, size=settings.size, draw=draw)
             losses = {"ranking": ranking_loss(network, ranking_triplets(images, draw))}
         check_finite(losses, step)
         for group in optimizer.param_groups:

@@ -35,7 +35,7 @@ def normal_kl(mean_p: Tensor, log_var_p: Tensor, mean_q: Tensor, log_var_q: Tens
 
 
 def prior_losses(
-    output: Tensor, x0: Tensor, noise: Tensor, timesteps: Tensor, *, snr_cap: float
+    output: Tensor, x0: Tensor, noise: Tensor, *, timesteps: Tensor, snr_cap: float
 ) -> tuple[Tensor, Tensor]:
     """Noise loss and variance loss of one batch.
 
@@ -108,12 +108,12 @@ def train_prior(
         abar = schedule.abar.to(images.device)[timesteps].float().view(-1, 1, 1, 1)
         x_t = abar.sqrt() * images + (1 - abar).sqrt() * noise
         output = forward(x_t, timesteps)
-        noise_loss, variance_loss = prior_losses(output, images, noise, timesteps, snr_cap=settings.snr_cap)
+        noise_loss, variance_loss = prior_losses(output, images, noise, timesteps=timesteps, snr_cap=settings.snr_cap)
         total = noise_loss + settings.variance_weight * variance_loss
         return total, {"noise": noise_loss, "variance": variance_loss}
 
     steps = sum(phase.steps for phase in settings.phases)
-    return train(network, losses, settings, run, steps=steps, on_step=on_step, max_steps=max_steps)
+    return train(network, losses, settings, run=run, steps=steps, on_step=on_step, max_steps=max_steps)
 
 
 def initialise(network: UNet, seed: int) -> None:
@@ -137,7 +137,7 @@ def _batch(settings: PriorSettings, faces: Tensor, turn: Turn) -> Tensor:
             break
         begin += phase.steps
     position = (turn.step - begin) * turn.world + turn.rank
-    chosen = batch_indices(settings.seed + begin, position, phase.batch, len(faces))
+    chosen = batch_indices(settings.seed + begin, position, batch=phase.batch, count=len(faces))
     images = faces[chosen].float() / 255
     if phase.size != images.shape[-1]:
         images = F.avg_pool2d(images, images.shape[-1] // phase.size)

@@ -72,7 +72,8 @@ def train_restorer(
     ranges = blind_ranges(settings.degradation, settings.size)
 
     def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
-        chosen = batch_indices(settings.seed, turn.step * turn.world + turn.rank, settings.batch, len(faces))
+        position = turn.step * turn.world + turn.rank
+        chosen = batch_indices(settings.seed, position, batch=settings.batch, count=len(faces))
         damaged, clean = (part.to(turn.device) for part in blind_pairs(faces[chosen], ranges, turn.generator))
         restored = forward(damaged).float()
         parts = {"l1": (restored - clean).abs().mean()}
@@ -82,7 +83,7 @@ def train_restorer(
             total = total + settings.perceptual * parts["perceptual"]
         return total, parts
 
-    return train(network, losses, settings, run, steps=settings.steps, on_step=on_step, max_steps=max_steps)
+    return train(network, losses, settings, run=run, steps=settings.steps, on_step=on_step, max_steps=max_steps)
 
 
 def initialise(network: SwinIR, seed: int) -> None:

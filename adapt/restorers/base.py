@@ -116,7 +116,8 @@ class Restorer:
             UsageError, RangeError: as `choose_fidelity`.
         """
         known = ARCHITECTURES.get(self.architecture)
-        return choose_fidelity(self.name, self.architecture, known.fidelity if known else None, given)
+        own = known.fidelity if known else None
+        return choose_fidelity(self.name, self.architecture, own=own, given=given)
 
     @property
     def size_rule(self) -> str:
@@ -161,7 +162,7 @@ class Restorer:
         write_state(path, kept, header, half=half)
 
 
-def choose_fidelity(name: str, architecture: str, own: float | None, given: float | None) -> float | None:
+def choose_fidelity(name: str, architecture: str, *, own: float | None, given: float | None) -> float | None:
     """The fidelity at which a model restores.
 
     Args:

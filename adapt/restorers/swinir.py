@@ -26,7 +26,7 @@ def to_windows(x: Tensor, side: int) -> Tensor:
     return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, side * side, channels)
 
 
-def from_windows(windows: Tensor, side: int, height: int, width: int) -> Tensor:
+def from_windows(windows: Tensor, side: int, *, height: int, width: int) -> Tensor:
     """Undo `to_windows`; the batch is what is left over, so that exported graphs take any batch."""
     channels = windows.shape[-1]
     x = windows.view(-1, height // side, width // side, side, side, channels)
@@ -39,7 +39,7 @@ def _bands(length: int, side: int, reference: Tensor) -> Tensor:
     return (position >= length - side).to(torch.int64) + (position >= length - side // 2).to(torch.int64)
 
 
-def shift_mask(height: int, width: int, side: int, reference: Tensor) -> Tensor:
+def shift_mask(height: int, width: int, side: int, *, reference: Tensor) -> Tensor:
     """Additive mask of shifted windows, (nW, 1, N, N): 0 inside one neighbourhood, -100 across the wrap.
 
     Built from comparisons alone, without slices of fixed length: an exported graph computes it at any size.
@@ -115,7 +115,7 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(width, int(width * settings.mlp_ratio))
         if shifted:  # stored in public files; recomputed here for the size at hand
             grid = settings.img_size
-            self.register_buffer("attn_mask", shift_mask(grid, grid, self.side, torch.zeros(1))[:, 0])
+            self.register_buffer("attn_mask", shift_mask(grid, grid, self.side, reference=torch.zeros(1))[:, 0])
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, H, W, C) -> the same."""
@@ -124,7 +124,7 @@ class SwinBlock(nn.Module):
         if self.shifted:
             h = torch.roll(h, (-(self.side // 2), -(self.side // 2)), (1, 2))
         windows = self.attn(to_windows(h, self.side), mask if self.shifted else None)
-        h = from_windows(windows, self.side, height, width)
+        h = from_windows(windows, self.side, height=height, width=width)
         if self.shifted:
             h = torch.roll(h, (self.side // 2, self.side // 2), (1, 2))
         x = x + h
@@ -259,7 +259,7 @@ class SwinIR(nn.Module):
         return x[..., : height * self.scale, : width * self.scale]
 
     def _body(self, x: Tensor) -> Tensor:
-        mask = shift_mask(x.shape[2], x.shape[3], self.settings.window_size, x)
+        mask = shift_mask(x.shape[2], x.shape[3], self.settings.window_size, reference=x)
         tokens = self.patch_embed(x.permute(0, 2, 3, 1))
         for layer in self.layers:
             tokens = layer(tokens, mask)

@@ -14,7 +14,7 @@ from adapt.targets.opinion import Opinion
 
 
 def made_worse(
-    photos: Tensor, restored: Tensor, of_photos: Opinion, of_restored: Opinion, *, settings: DirectSettings
+    photos: Tensor, restored: Tensor, *, of_photos: Opinion, of_restored: Opinion, settings: DirectSettings
 ) -> Tensor:
     """Which photos are better fed as they are: (B,) bool.
 

@@ -102,7 +102,7 @@ class TargetMaker:
     parts: BlurParts
 
     def make(
-        self, photos: Tensor, restored: Tensor, seeds: Sequence[int], on_step: OnStep | None = None
+        self, photos: Tensor, restored: Tensor, seeds: Sequence[int], *, on_step: OnStep | None = None
     ) -> Made:
         """Targets of photos.
 
@@ -123,7 +123,9 @@ class TargetMaker:
             change = of_restored.change
             if self.settings.direct is not None:
                 of_photos = opinion_of(self.prior, photos, seeds)
-                direct = made_worse(photos, restored, of_photos, of_restored, settings=self.settings.direct)
+                direct = made_worse(
+                    photos, restored, of_photos=of_photos, of_restored=of_restored, settings=self.settings.direct
+                )
                 change = torch.where(direct.to(change.device), of_photos.change, change)
         if stds is not None and change is not None:
             stds = self._widened(stds, change, direct)
