@@ -7,6 +7,7 @@
     table8    start steps 400, 1000 and each photo's own
     gradient  the gradient through the network against the cheap one at the prediction
     factor    the adaptive method's N of each photo against each fixed N, over photos of all blurs
+    regions   one blur level for a photo against one for each of its windows (try --degradation patches)
     fig11     a blur that is 3 and believed to be another, with and without refinement
     makers    low-frequency, dynamic and adaptive as target makers, and the restorer fine-tuned on each
 
@@ -58,6 +59,8 @@ from adapt.photos.folder import find_photos
 from adapt.photos.pairs import load_fitted
 from adapt.recipe import load_recipe
 from adapt.settings import TargetSettings
+from adapt.targets.generate import at_a_time
+from adapt.targets.light import restored_for
 from adapt.targets.methods import Way, target_maker
 
 CAMERA_DOMAINS: Final = "dtbfr-4x-moderate,dtbfr-4x-severe,dtbfr-8x-moderate,dtbfr-8x-severe"
@@ -114,6 +117,11 @@ def gradient(base: TargetSettings, size: int) -> Rows:
     return {where: [f"guidance.0.gradient={where}"] for where in ("network", "x0")}
 
 
+def regions(base: TargetSettings, size: int) -> Rows:
+    """Blur levels of a photo: one, or of overlapping windows, blended."""
+    return {f"{count} x {count}": [f"guidance.0.regions={count}"] for count in (1, 2, 3)}
+
+
 ADAPTIVE: Final = "N by blur"
 TABLES: Final[dict[str, tuple[str, Callable[[TargetSettings, int], Rows]]]] = {
     "table3": ("dynamic", table3),
@@ -121,6 +129,7 @@ TABLES: Final[dict[str, tuple[str, Callable[[TargetSettings, int], Rows]]]] = {
     "table8": ("dynamic", table8),
     "gradient": ("adaptive", gradient),
     "factor": ("adaptive", factor),
+    "regions": ("adaptive", regions),
 }
 
 
@@ -186,11 +195,13 @@ def draw(faces: Faces, settings: TargetSettings, pack: str, out: Path, title: st
     maker = target_maker(settings, load_prior(pack).to(device), parts)
     restorer = load_restorer(pack).to(device)
     line, ways, spent = Lines(title), dict[str, Way](), 0.0
-    for first in range(0, len(faces.names), settings.batch):
-        names = faces.names[first : first + settings.batch]
+    together = at_a_time(settings, device)
+    for first in range(0, len(faces.names), together):
+        names = faces.names[first : first + together]
         photos = torch.stack([read_image(paths[name]) for name in names]).to(device)
         begun = time.perf_counter()
-        made = maker.make(photos, restorer(photos), [photo_seed(settings.seed, digests[name]) for name in names])
+        restored = restored_for(photos, restorer, settings)
+        made = maker.make(photos, restored, [photo_seed(settings.seed, digests[name]) for name in names])
         pictures = made.pictures.cpu()
         spent += time.perf_counter() - begun
         for name, picture, way in zip(names, pictures, made.ways, strict=True):

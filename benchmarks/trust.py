@@ -28,7 +28,7 @@ from adapt.photos.folder import find_photos
 from adapt.recipe import load_recipe
 from adapt.settings import DoubtSettings, TargetSettings
 from adapt.targets.doubt import doubted_std
-from adapt.targets.light import match_light
+from adapt.targets.light import restored_for
 from adapt.targets.opinion import opinion_of
 
 DOMAINS = (
@@ -81,7 +81,7 @@ def main() -> None:
         paths = [folder / "lq" / f"{name}.png" for name in names]
         photos = torch.stack([read_image(path) for path in paths])
         truth = torch.stack([read_image(folder / "hq" / f"{name}.png") for name in names])
-        restored = match_light(torch.cat([restorer(photo) for photo in photos.split(1)]), photos)
+        restored = torch.cat([restored_for(photo, restorer, settings) for photo in photos.split(1)])
         levels = std_labels(restored, truth, xi=arguments.xi)
         estimated = torch.cat([region_stds(estimator, photo, 1)[:, 0] for photo in photos.split(1)]).double()
         seeds = [photo_seed(settings.seed, file_digest(path)) for path in paths]

@@ -20,7 +20,7 @@ from adapt.photos.pairs import Fitted, read_fitted
 from adapt.restorers.base import Restorer
 from adapt.settings import TargetSettings
 from adapt.targets.gate import judge
-from adapt.targets.light import match_light
+from adapt.targets.light import restored_for
 from adapt.targets.methods import Made, TargetMaker, Way
 from adapt.targets.store import Key, Record, TargetStore, picture_name, read_records
 
@@ -149,9 +149,7 @@ def _make_group(
         photos = torch.stack([picture.image for picture in pictures.values()]).to(device)
         chosen = [rows[item.photo.id] for item in readable]
         seeds = [photo_seed(settings.seed, item.sha256, item.draw) for item in readable]
-        restored = restorer(photos)
-        if settings.match_light and settings.compat == "none":
-            restored = match_light(restored, photos)
+        restored = restored_for(photos, restorer, settings)
         made = _within_memory(maker, photos[chosen], restored[chosen], seeds)
         before, after = made.towards.cpu(), made.pictures.cpu()
         for row, (item, seed) in enumerate(zip(readable, seeds, strict=True)):

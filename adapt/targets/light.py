@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from adapt.settings import TargetSettings
 from degradations.camera import to_linear, to_tone
 
 GAINS: Final = (0.5, 2.0)  # a restored picture that needs more is not the photo's
 DARK: Final = 1e-4  # of full light: below it there is nothing to compare
+
+
+def restored_for(photos: Tensor, restorer: Callable[[Tensor], Tensor], settings: TargetSettings) -> Tensor:
+    """R(y) as the recipe draws targets towards it: (B, 3, H, W) in [0, 1] -> the same."""
+    restored = restorer(photos)
+    return match_light(restored, photos) if settings.match_light and settings.compat == "none" else restored
 
 
 def match_light(restored: Tensor, photos: Tensor) -> Tensor:
