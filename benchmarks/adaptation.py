@@ -1,10 +1,12 @@
 """Adapts a restorer to damage it never saw and compares it with the pre-trained one on people it never saw.
 
-    python benchmarks/adaptation.py FACES [--degradation RECIPE,...] [--limit N] [targets.KEY=VALUE] [finetune.KEY=...]
+    python benchmarks/adaptation.py FACES [--degradation RECIPE,...] [--limit N] [--method METHOD] [--recipe RECIPE]
+                                   [--originals] [--pack PACK] [--out DIR] [targets.KEY=VALUE] [finetune.KEY=VALUE]
 
 FACES is a folder of clean aligned faces, which each recipe degrades. One half (by a hash of the name) is adapted on,
-its clean originals never read; the other half is the table's. Several recipes end in one table in the layout of
-DT-BFR, Table 1: a row for each family of recipes and model, and in each cell the numbers of its members.
+its clean originals never read, but for the row of --originals; the other half is the table's. Several recipes end in
+one table in the layout of DT-BFR, Table 1: a row for each family of recipes and model, and in each cell the numbers of
+its members.
 """
 
 from __future__ import annotations
@@ -12,7 +14,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from domain import adapt_to, evaluate_adapted, evaluate_targets, joint_table, make_domain, spread
+from domain import (
+    adapt_to,
+    adapt_to_originals,
+    evaluate_adapted,
+    evaluate_targets,
+    joint_table,
+    make_domain,
+    spread,
+    with_overrides,
+)
 
 from adapt.build import load_distance
 from adapt.evaluation.scores import Evaluation
@@ -30,8 +41,8 @@ def main() -> None:
     parser.add_argument("--pack", default="tiny")
     parser.add_argument("--method", default="adaptive", help="targets recipe")
     parser.add_argument("--recipe", default="swinir", help="finetune recipe")
-    parser.add_argument("overrides", nargs="*")
-    arguments = parser.parse_intermixed_args()
+    parser.add_argument("--originals", action="store_true", help="a row for the same with originals as targets")
+    arguments = with_overrides(parser)
     pack = load_pack(arguments.pack)
     results = arguments.out or Path("runs/adaptation") / Path(arguments.recipe).stem  # targets are one restorer's
     domains: dict[str, dict[str, Evaluation]] = {}
@@ -42,7 +53,14 @@ def main() -> None:
             out, out, pack=arguments.pack, method=arguments.method, recipe=arguments.recipe,
             overrides=arguments.overrides,
         )
-        domains[recipe] = evaluate_adapted(out, {"adapted": out}, pack)
+        works = {"adapted": out}
+        if arguments.originals:
+            works["adapted to originals"] = out / "originals"
+            adapt_to_originals(
+                out, out / "originals", targets=out / "targets", pack=arguments.pack, recipe=arguments.recipe,
+                overrides=arguments.overrides,
+            )
+        domains[recipe] = evaluate_adapted(out, works, pack)
         named = f"perceptual network: {load_distance(pack).name}"
         print(f"\n{recipe}, held-out half; {named}\n\n{markdown_table(domains[recipe])}")
         targets = evaluate_targets(out, {"targets": out}, pack)

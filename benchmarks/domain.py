@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from adapt import tasks, tuning
@@ -28,6 +30,7 @@ from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import PhotoFile, find_photos
 from adapt.photos.pairs import load_fitted
 from adapt.pipeline import sample_writer, split_overrides
+from adapt.targets.store import TargetStore, read_records
 
 SHOWN = 8  # rows of a contact sheet
 
@@ -108,12 +111,39 @@ def adapt_to(
         overrides: `targets.KEY=VALUE` and `finetune.KEY=VALUE`.
     """
     split = split_overrides(overrides)
-    title = domain.name if work == domain else f"{domain.name}, {work.name}"
     base = tuning.begin_finetune(recipe, pack=pack, overrides=split["finetune"]).name
-    photos, targets, run = domain / "adapt" / "lq", work / "targets", work / "finetune"
-    make_targets(photos, targets, title, pack=pack, restorer=base, method=method, overrides=split["targets"])
-    fine_tune(photos, targets, run, title, pack=pack, restorer=base, recipe=recipe, overrides=split["finetune"])
-    tasks.restore(str(run), domain / "test" / "lq", work / "adapted", overwrite=True)
+    make_targets(
+        domain / "adapt" / "lq", work / "targets", _title(domain, work),
+        pack=pack, restorer=base, method=method, overrides=split["targets"],
+    )
+    _tune_and_restore(domain, work, pack=pack, recipe=recipe, base=base, overrides=split["finetune"])
+
+
+def adapt_to_originals(
+    domain: Path, work: Path, *, targets: Path, pack: str, recipe: str, overrides: Sequence[str] = ()
+) -> None:
+    """The same on the originals of the photos that have accepted targets: what the best targets there are would do."""
+    opened = TargetStore(work / "targets", {"originals of": str(targets)}, overwrite=True)
+    for record in read_records(targets):
+        original = domain / "adapt" / "hq" / f"{record.id}.png"
+        opened.add(replace(record, target=os.path.relpath(original, opened.folder) if record.target else None))
+    finetune = split_overrides(overrides)["finetune"]
+    base = tuning.begin_finetune(recipe, pack=pack, overrides=finetune).name
+    _tune_and_restore(domain, work, pack=pack, recipe=recipe, base=base, overrides=finetune)
+
+
+def _title(domain: Path, work: Path) -> str:
+    return domain.name if work == domain else f"{domain.name}, {work.name}"
+
+
+def _tune_and_restore(
+    domain: Path, work: Path, *, pack: str, recipe: str, base: str, overrides: Sequence[str]
+) -> None:
+    fine_tune(
+        domain / "adapt" / "lq", work / "targets", work / "finetune", _title(domain, work),
+        pack=pack, restorer=base, recipe=recipe, overrides=overrides,
+    )
+    tasks.restore(str(work / "finetune"), domain / "test" / "lq", work / "adapted", overwrite=True)
     tasks.restore(base, domain / "test" / "lq", domain / "base", overwrite=True)
 
 
