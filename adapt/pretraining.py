@@ -135,12 +135,17 @@ def pretrain(
 
     Raises:
         UsageError: no pretrain recipe, a run or a pack that does not fit it, other entries of the pack that share no
-            licence where none is given, or several processes for what one does.
+            licence where none is given, words for a card without a pack, `max_steps` for a table, which has no steps,
+            or several processes for what one does.
     """
+    if add_to is None:
+        _refuse_words_for_no_card({"licence": licence, "trained": trained})
     path = find_recipe(recipe, "pretrain", pack)
     settings = load_recipe(path, KINDS[kind_of(path)], overrides, pack=pack)
     if not isinstance(settings, StartStepsSettings) and type(settings) not in TRAININGS:
         raise UsageError(f"{path}: not a pretrain recipe")
+    if isinstance(settings, StartStepsSettings) and max_steps is not None:
+        raise UsageError(f"{path}: builds a table, in one go; leave out --max-steps {max_steps}")
     together = processes()
     if isinstance(settings, ALONE) and together.num_processes > 1:
         raise UsageError(f"{path}: is the work of one process; it was started in {together.num_processes}")
@@ -321,6 +326,16 @@ def _start_steps(
 
 
 # ---------------------------------------------------------------- parts
+
+
+def _refuse_words_for_no_card(words: dict[str, str | None]) -> None:
+    """Raise UsageError where something is said for a pack's card, and there is no pack to enter the network into."""
+    given = [f"--{option} '{text}'" for option, text in words.items() if text]
+    if given:
+        raise UsageError(
+            f"{' and '.join(given)}: goes into the card of a pack, and none is named; name its folder with --add-to, or"
+            " leave this out"
+        )
 
 
 def _refuse_other_size(path: Path, settings: Settings, pack: Pack) -> None:

@@ -159,6 +159,32 @@ def test_a_network_has_the_licence_that_the_packs_other_entries_share(
         shutil.rmtree(run)
 
 
+def test_words_for_a_card_without_a_pack_are_refused_before_anything_is_begun(
+    small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    recipe, run = tmp_path / "mine.yaml", tmp_path / "run"
+    recipe.write_text(RECIPES["restorer"])
+    command = ["pretrain", "--recipe", recipe, "--faces", small_photos, "-o", run, "--pack", small_pack]
+    for options, named in (
+        (["--licence", "some terms"], "--licence 'some terms'"),
+        (["--trained", "on faces"], "--trained 'on faces'"),
+        (["--licence", "L", "--trained", "T"], "--licence 'L' and --trained 'T'"),
+    ):
+        assert adapt(monkeypatch, *command, *options) == 2
+        error = f"adapt: {named}: goes into the card of a pack, and none is named; name its folder with --add-to, or"
+        assert capsys.readouterr().err.startswith(error)
+    assert not run.exists()
+
+
+def test_a_table_has_no_steps_to_stop_after(small_photos: Path, small_pack: Path, tmp_path: Path):
+    recipe, run = tmp_path / "mine.yaml", tmp_path / "run"
+    recipe.write_text(TABLE)
+    with pytest.raises(UsageError, match=r"mine\.yaml: builds a table, in one go; leave out --max-steps 3"):
+        pretrain(str(recipe), small_photos, run, pack=str(small_pack), max_steps=3)
+    assert not run.exists()
+
+
 def test_a_pack_for_faces_of_another_size_is_refused_before_the_training(
     small_photos: Path, small_pack: Path, tmp_path: Path
 ):
