@@ -55,10 +55,8 @@ class RestorerSettings(TrainingSettings):
     kind: Literal["pretrain-restorer"] = "pretrain-restorer"
     network: SwinIRSettings
     degradation: BlindSettings = BlindSettings()
-    final_learning_rate: PositiveFloat = 5e-6
     l1: Weight = 1.0
     perceptual: Weight = 0.1
-    adversarial: Weight = 0.0
 
 
 class PerceptualSettings(TrainingSettings):
