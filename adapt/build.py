@@ -178,14 +178,24 @@ def pack_restorer(name: str | Path) -> tuple[Pack, str]:
         ) from error
 
 
-def load_model(name: str | Path) -> Restorer | BundleModel:
-    """What `adapt restore` runs: a bundle through onnxruntime, anything else through PyTorch."""
+def load_model(name: str | Path, device: torch.device | None = None) -> Restorer | BundleModel:
+    """What `adapt restore` runs: a bundle through onnxruntime, anything else through PyTorch.
+
+    Args:
+        name: a bundle's folder, or as `load_restorer`.
+        device: where it computes; where None a bundle is on CUDA if onnxruntime has it, and all else on the CPU.
+
+    Raises:
+        UsageError: nothing of that name, or a bundle for a device that onnxruntime does not have.
+        WeightsError: weights that cannot be read or do not fit.
+    """
     path = Path(name)
     if (path / "bundle.json").is_file():
         from adapt.exporting.bundle import load_bundle
 
-        return load_bundle(path)
-    return load_restorer(name)
+        return load_bundle(path, device)
+    restorer = load_restorer(name)
+    return restorer if device is None else restorer.to(device)
 
 
 def load_distance(pack: Pack) -> PerceptualDistance:

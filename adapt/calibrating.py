@@ -111,8 +111,10 @@ def calibrate(
     if plot is not None:
         picture = draw_noise(profile.name, profile.cfa, [(level.iso, level.patches, level.fit) for level in levels])
         write_atomic(plot, lambda stream: picture.save(stream, "PNG"))
-    notes = tuple(f"{shot.path}: {note}" for shot in shots for note in shot.sensor.notes)
-    return Calibration(profile, tuple(levels), notes, tuple(problems))
+    notes = [f"{shot.path}: {note}" for shot in shots for note in shot.sensor.notes]
+    if iso is not None and all(shot.sensor.iso for shot in shots):
+        notes.append(f"--iso {iso:g}: not used; every file says its own ISO")
+    return Calibration(profile, tuple(levels), tuple(notes), tuple(problems))
 
 
 def _read(files: Sequence[Path], iso: float | None, on_file: OnFile | None) -> tuple[list[_Shot], list[str]]:

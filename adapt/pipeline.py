@@ -130,7 +130,7 @@ def run(
         replay: clean faces to mix in, as `adapt.tuning.finetune`.
         overrides: `targets.KEY=VALUE` and `finetune.KEY=VALUE`.
         limit: only the first so many photos.
-        device: auto, cpu, cuda, ...
+        device: auto, cpu, cuda, ...; the table is computed on the CPU.
         overwrite: remove what an earlier run left in `out`.
         progress: makes a progress line of a title.
         title, notes: for the page.
@@ -144,7 +144,9 @@ def run(
         shutil.rmtree(out)
     split = split_overrides(overrides)
     find_photos(photos, limit)
-    beginning = tuning.begin_finetune(recipe, pack=pack, restorer=restorer, replay=replay, overrides=split["finetune"])
+    beginning = tuning.begin_finetune(
+        recipe, pack=pack, restorer=restorer, real=real, replay=replay, overrides=split["finetune"]
+    )
     base, size = beginning.name, beginning.restorer.size
 
     line = progress("1/5 targets")
@@ -171,6 +173,7 @@ def run(
         real=real,
         replay=replay,
         overrides=split["finetune"],
+        device=device,
         on_step=lambda done, total, values: line2(done, total, tasks.describe(values)),
         on_samples=sample_writer(out / "finetune"),
     )

@@ -88,12 +88,20 @@ def generate_targets(
         restorer: R of the papers: a checkpoint, a run, PACK or PACK/RESTORER; the pack's own where None.
         overrides: `key=value` for the recipe.
         device: auto, cpu, cuda, cuda:1, ...
+
+    Raises:
+        UsageError: what cannot be used, or `overwrite` of a store that others make their parts of.
     """
     from adapt.photos.folder import find_photos
     from adapt.targets.generate import generate_targets as generate
     from adapt.targets.methods import target_maker
 
     photos, out, pack = Path(photos), Path(out), str(pack)
+    if overwrite and shard[1] > 1:
+        raise UsageError(
+            f"{out}: --overwrite would empty the store of all shards, not of this one alone; remove the folder, then"
+            " start the shards without it"
+        )
     find_photos(photos, limit)  # before anything heavy is loaded: no photos is the commonest mistake
     settings = load_recipe(method, TargetSettings, overrides, pack=pack)
     chosen = pick_device(device)
@@ -147,13 +155,13 @@ def restore(
         photos, out, limit, batch, overwrite, on_photo: as there.
         fidelity: from 0, what faces look like, to 1, what the photo shows; the network's own where None. Only for
             networks that take one.
-        device: auto, cpu, cuda, cuda:1, ...
+        device: auto, cpu, cuda, cuda:1, ...; for a bundle auto is CUDA where onnxruntime has it.
     """
     from adapt.restorers.base import Restorer
     from adapt.restoring import restore_folder
 
     chosen = pick_device(device)
-    loaded = load_model(model)
+    loaded = load_model(model, None if device == "auto" else chosen)
     chosen_fidelity = loaded.chosen_fidelity(fidelity)
     if isinstance(loaded, Restorer):
         loaded.to(chosen)

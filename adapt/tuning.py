@@ -38,18 +38,19 @@ def begin_finetune(
     *,
     pack: str | Path,
     restorer: str | Path | None = None,
+    real: str | Path | None = None,
     replay: str | Path | None = None,
     overrides: Sequence[str] = (),
 ) -> Beginning:
     """Read a finetune recipe and load the restorer it starts from; whatever is missing is said here, before any work.
 
     Args:
-        recipe, pack, replay, overrides: as `finetune`.
+        recipe, pack, real, replay, overrides: as `finetune`.
         restorer: what to start from; where None the pack's own, or its CodeFormer where the objective is codes.
 
     Raises:
-        UsageError: a pack without what the recipe needs, a restorer that cannot learn by it, or a folder for replay
-            without its settings or these without it.
+        UsageError: a pack without what the recipe needs, a restorer that cannot learn by it, settings for replay
+            without a folder, or sharp faces for a recipe without a discriminator.
     """
     from adapt.finetuning.objectives import network_with_codes
     from adapt.recipe import find_recipe, kind_of
@@ -62,6 +63,11 @@ def begin_finetune(
         raise UsageError(f"{recipe}: replay mixes in pairs of clean faces; name their folder with --replay FACES")
     if settings.replay is None and replay is not None:
         settings = settings.model_copy(update={"replay": ReplaySettings()})
+    if real is not None and not settings.adversarial:
+        raise UsageError(
+            f"--real {real}: sharp faces are shown to a discriminator, and {recipe} has none; leave this out, or give"
+            " `adversarial` a weight"
+        )
     networks = load_pack(pack).card.networks
     if by_codes and restorer is None and CODEFORMER not in networks:
         raise UsageError(
@@ -92,6 +98,7 @@ def finetune(
     replay: str | Path | None = None,
     overrides: Sequence[str] = (),
     overwrite: bool = False,
+    device: str = "auto",
     max_steps: int | None = None,
     on_warning: Callable[[str], None] | None = None,
     on_step: OnStep | None = None,
@@ -111,24 +118,38 @@ def finetune(
             batches against forgetting what the restorer could.
         overrides: `key=value` for the recipe.
         overwrite: start the run anew.
+        device: auto, cpu, cuda, cuda:1, ...; several processes that train together each have their own, by auto.
         on_warning: called before the first step, where there is something to be warned of.
         max_steps, on_step, on_samples: as there.
+
+    Raises:
+        UsageError: as `begin_finetune`; a device that cannot be used, or one for several processes; a run of other
+            settings.
     """
     from adapt.finetuning.data import Pictures, split_pairs
     from adapt.finetuning.loop import finetune as run_finetune
     from adapt.finetuning.outcome import few_photos
     from adapt.photos.folder import find_photos
-    from adapt.runs import open_run
+    from adapt.runs import open_run, processes
     from adapt.targets.store import accepted_targets
 
     photos, targets, out = Path(photos), Path(targets), Path(out)
     real, replay = optional_path(real), optional_path(replay)
-    beginning = begin_finetune(recipe, pack=pack, restorer=restorer, replay=replay, overrides=overrides)
+    together = processes()  # before a device is chosen: it gives each process its own
+    chosen = pick_device(device)
+    if device != "auto" and together.num_processes > 1:
+        raise UsageError(
+            f"--device {device}: {together.num_processes} processes train together, each on its own device; leave this"
+            " out"
+        )
+    beginning = begin_finetune(
+        recipe, pack=pack, restorer=restorer, real=real, replay=replay, overrides=overrides
+    )
     settings, model = beginning.settings, beginning.restorer
     teacher = teacher_digest = None
     if isinstance(settings, CodeFinetuneSettings):
         teacher, teacher_digest = _teacher(settings, model, pack)
-    distance = load_distance(load_pack(pack)).to(pick_device())
+    distance = load_distance(load_pack(pack)).to(chosen)
     accepted = accepted_targets(targets)
     train, held = split_pairs(photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed)
     replayed, replay_digest = _replay(settings, replay, model.size)
@@ -159,6 +180,7 @@ def finetune(
             teacher=teacher,
             real=reals,
             replay=replayed,
+            device=None if device == "auto" else chosen,
             on_step=on_step,
             on_samples=on_samples,
             max_steps=max_steps,

@@ -217,6 +217,14 @@ def test_what_cannot_be_measured_is_named(camera: Path, tmp_path: Path):
     assert not out.exists()
 
 
+def test_an_iso_that_no_file_needed_is_named(camera: Path, tmp_path: Path):
+    result = calibrate([camera / "low.dng"], tmp_path / "p.json", iso=400)
+    assert [level.iso for level in result.levels] == [100]
+    assert "--iso 400: not used; every file says its own ISO" in result.notes
+    mixed = calibrate([camera / "low.dng", camera / "silent.dng"], tmp_path / "q.json", iso=400)
+    assert not [note for note in mixed.notes if "--iso" in note]
+
+
 def test_the_command(
     camera: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

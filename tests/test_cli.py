@@ -16,7 +16,7 @@ from adapt.cli import main
 from adapt.cli.cores import available_cores
 from adapt.cli.options import use_threads
 from adapt.cli.printing import Lines
-from adapt.errors import VerificationError
+from adapt.errors import UsageError, VerificationError
 from adapt.exporting import bundle
 from adapt.photos.files import read_image, write_image
 from adapt.pipeline import split_overrides
@@ -75,6 +75,21 @@ def test_run_end_to_end(
     assert {"psnr", "ssim", "perceptual"} <= set(scores)
 
 
+def test_run_fine_tunes_on_the_device_that_is_named(
+    small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given: list[object] = []
+
+    def tune(*_: object, device: str, **__: object) -> None:
+        given.append(device)
+        raise UsageError("that is enough")
+
+    monkeypatch.setattr("adapt.tuning.finetune", tune)
+    arguments = [small_photos, "-o", tmp_path / "out", "--pack", small_pack, "--method", "low-frequency", "--limit", 1]
+    assert adapt(monkeypatch, "run", *arguments, "--device", "cpu", *[f"targets.{each}" for each in QUICK_TARGETS]) == 2
+    assert given == ["cpu"]
+
+
 def test_a_corrupt_photo_is_named_with_exit_code_3(
     small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -123,17 +138,27 @@ def test_resized_photos_are_counted_in_every_command(
     (["restore", "missing.pth", ".", "-o", "out"], 4, "missing.pth: no such weights file"),
     (["generate-targets", ".", "-o", "out", "--shard", "3/2"], 2, "expected I/N with I from 1 to N"),
     (["generate-targets", "{photos}", "-o", "out", "stepz=3"], 2, "did you mean 'steps'?"),
+    (["generate-targets", "{photos}", "-o", "out", "--steps", "2", "steps=3"], 2, "--steps 2: steps=3 sets the same"),
+    (["generate-targets", "{photos}", "-o", "out", "--shard", "1/2", "--overwrite"], 2, "the store of all shards"),
+    (["degrade", "{photos}", "-o", "out", "--recipe", "blind", "--seed", "0", "seed=0"], 2, "give one of the two"),
+    (["finetune", "--photos", "{photos}", "--targets", "{photos}", "-o", "out", "--real", ".", "adversarial=0"], 2,
+     "--real .: sharp faces are shown to a discriminator, and swinir has none"),
+    (["run", "{photos}", "-o", "out", "--real", ".", "finetune.adversarial=0"], 2, "and swinir has none; leave this"),
+    (["finetune", "--photos", "{photos}", "--targets", "{photos}", "-o", "out", "--device", "tpu9"], 2,
+     "--device tpu9: cannot be used here"),
     (["generate-targets", "{photos}", "-o", "out", "--device", "tpu9"], 2, "--device tpu9: cannot be used here"),
     (["packs", "show", "huge"], 2, "no pack 'huge'"),
     (["recipes", "show", "swinri"], 2, "did you mean"),
 ])
 def test_mistakes_get_one_line(
-    arguments: list[str], code: int, message: str, small_photos: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], code: int, message: str, small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
+    monkeypatch.chdir(tmp_path)
     arguments = [str(small_photos) if each == "{photos}" else each for each in arguments]
     assert adapt(monkeypatch, *arguments) == code
     assert message in capsys.readouterr().err
+    assert not Path("out").exists(), "refused before any work"
 
 
 def test_an_unknown_recipe_key_is_named_with_its_line(

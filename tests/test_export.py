@@ -24,7 +24,7 @@ from adapt.errors import RangeError, ShapeError, UsageError, VerificationError, 
 from adapt.exporting import bundle as bundle_module
 from adapt.exporting import runner
 from adapt.exporting.bundle import export_bundle, load_bundle
-from adapt.exporting.onnx import export_onnx
+from adapt.exporting.onnx import CPU, CUDA, export_onnx
 from adapt.exporting.verify import check_inputs, smooth_pictures, verify
 from adapt.photos.folder import RAW_SUFFIXES, SUFFIXES
 from adapt.restorers.base import Restorer
@@ -254,6 +254,30 @@ def test_a_bundle_checks_its_input(bundle: Path):
         model(torch.zeros(3, 16, 16))
     with pytest.raises(RangeError, match="divide by 255"):
         model(torch.full((1, 3, 16, 16), 255.0))
+
+
+@pytest.mark.parametrize(("device", "available", "expected"), [
+    (None, [CPU], [CPU]),
+    (None, [CUDA, CPU], ["0", CPU]),
+    ("cpu", [CUDA, CPU], [CPU]),
+    ("cuda", [CUDA, CPU], ["0", CPU]),
+    ("cuda:1", [CUDA, CPU], ["1", CPU]),
+    ("cuda", [CPU], "--device cuda: onnxruntime, which runs bundles, has none here"),
+    ("mps", [CUDA, CPU], "--device mps: onnxruntime, which runs bundles, has none here"),
+])
+def test_a_bundle_runs_on_the_device_that_is_named(
+    device: str | None, available: list[str], expected: list[str] | str, bundle: Path, monkeypatch: pytest.MonkeyPatch
+):
+    opened: list[list[Any]] = []
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: available)
+    monkeypatch.setattr("adapt.exporting.bundle.open_session", lambda path, providers: opened.append(providers))
+    chosen = None if device is None else torch.device(device)
+    if isinstance(expected, str):
+        with pytest.raises(UsageError, match=expected):
+            load_model(bundle, chosen)
+        return
+    load_model(bundle, chosen)
+    assert [each if isinstance(each, str) else each[1]["device_id"] for each in opened[0]] == expected
 
 
 def run_model(bundle: Path, photos: Path, out: Path) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -182,6 +183,22 @@ def test_refusals(whole: Path, small_photos: Path, targets: Path, small_pack: Pa
         split_pairs(small_photos, {"zz": [targets / "a.png"]}, size=16, holdout=0.1, seed=0)
     with pytest.raises(UsageError, match="at least 2 accepted targets, there are 1"):
         split_pairs(small_photos, {"a": [targets / "a.png"]}, size=16, holdout=0.1, seed=0)
+
+
+def test_it_trains_on_the_device_that_is_named(
+    small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever accelerate would choose; processes that share a training each have their own."""
+    from accelerate import Accelerator
+
+    tune(small_photos, targets, tmp_path / "plain", small_pack, device="cpu")
+    monkeypatch.setattr(Accelerator, "device", torch.device("meta"))
+    for _ in range(2):
+        tune(small_photos, targets, tmp_path / "run", small_pack, device="cpu", max_steps=3)
+    assert_same(tmp_path / "plain", tmp_path / "run")
+    monkeypatch.setattr("adapt.runs.processes", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(UsageError, match="--device cpu: 2 processes train together, each on its own device"):
+        tune(small_photos, targets, tmp_path / "other", small_pack, device="cpu")
 
 
 def test_each_step_sees_one_of_a_photos_targets(small_photos: Path, targets: Path, gen: torch.Generator):

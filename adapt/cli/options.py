@@ -72,5 +72,10 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def as_overrides(values: dict[str, Any], overrides: list[str] | None) -> list[str]:
-    """Options that stand for recipe keys, before the explicit overrides."""
-    return [f"{key}={value}" for key, value in values.items() if value is not None] + list(overrides or [])
+    """Options that stand for recipe keys, together with the explicit overrides; one key must not be in both."""
+    given = {key: value for key, value in values.items() if value is not None}
+    for override in overrides or []:
+        key = override.partition("=")[0]
+        if key in given:
+            raise UsageError(f"--{key} {given[key]}: {override} sets the same; give one of the two")
+    return [f"{key}={value}" for key, value in given.items()] + list(overrides or [])

@@ -40,8 +40,13 @@ def generate_targets(
         str | None, typer.Option("--solver", help="ddpm, ddim, dpm++2m.", show_default=FROM_RECIPE)
     ] = None,
     seed: Seed = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help="At a time.", show_default=FROM_RECIPE)] = None,
-    compat: Annotated[str | None, typer.Option("--compat", help="dt-bfr: the public code's steps exactly.")] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", min=1, help="At a time on a GPU; a CPU makes one.", show_default=FROM_RECIPE),
+    ] = None,
+    compat: Annotated[
+        str | None, typer.Option("--compat", help="dt-bfr: the public code's steps exactly, without match_light.")
+    ] = None,
     limit: Limit = None,
     shard: Annotated[str, typer.Option("--shard", help="I/N: this process makes the I-th of N parts.")] = "1/1",
     device: Device = "auto",

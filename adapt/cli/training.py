@@ -9,6 +9,7 @@ import typer
 
 from adapt.cli.options import (
     FROM_RECIPE,
+    Device,
     FinetuneRecipe,
     Out,
     Overrides,
@@ -37,6 +38,7 @@ def finetune(
     replay: Replay = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, show_default=FROM_RECIPE)] = None,
     seed: Seed = None,
+    device: Device = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -58,6 +60,7 @@ def finetune(
         replay=replay,
         overrides=as_overrides({"steps": steps, "seed": seed}, overrides),
         overwrite=overwrite,
+        device=device,
         on_warning=lambda warning: lines.note(f"Warning: {warning}"),
         on_step=lambda done, total, values: lines(done, total, describe(values)),
         on_samples=sample_writer(out),

@@ -18,7 +18,7 @@ from adapt.disk import write_json, write_text
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting import runner
 from adapt.exporting.card import model_card
-from adapt.exporting.onnx import FIDELITY, INPUT, OPSET, OUTPUT, export_onnx, fastest_providers, open_session
+from adapt.exporting.onnx import FIDELITY, INPUT, OPSET, OUTPUT, export_onnx, open_session, providers_for
 from adapt.exporting.verify import check_inputs, verify
 from adapt.images import check_image
 from adapt.restorers.base import Restorer, choose_fidelity
@@ -143,7 +143,7 @@ FIDELITY_INPUT: Final = {
 
 
 class BundleModel:
-    """A bundle that runs through onnxruntime, on CUDA where onnxruntime has it.
+    """A bundle that runs through onnxruntime, on the device that is given, else on CUDA where onnxruntime has it.
 
     Attributes:
         name: the bundle's folder.
@@ -151,10 +151,11 @@ class BundleModel:
         about: the contents of bundle.json.
 
     Raises:
+        UsageError: a device that onnxruntime does not have.
         WeightsError: not a bundle, or a model.onnx that is not the one bundle.json names.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: torch.device | None = None) -> None:
         try:
             self.about: dict[str, Any] = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
             expected = self.about["sha256"]["model.onnx"]
@@ -167,7 +168,7 @@ class BundleModel:
         if not is_unchanged(path, expected):
             raise WeightsError(f"{path}: is not the file that bundle.json names; export it again")
         self.name = str(folder)
-        self._session = open_session(path, fastest_providers())
+        self._session = open_session(path, providers_for(device))
 
     def chosen_fidelity(self, given: float | None = None) -> float | None:
         """The fidelity it restores at: the one that is given, else its own; None where it takes none.
@@ -200,6 +201,6 @@ class BundleModel:
         return torch.from_numpy(restored).clamp(0, 1).to(photo.device)
 
 
-def load_bundle(folder: Path) -> BundleModel:
-    """Open a bundle; called like a restorer, it gives what the trained network gives."""
-    return BundleModel(folder)
+def load_bundle(folder: Path, device: torch.device | None = None) -> BundleModel:
+    """Open a bundle, as `BundleModel`; called like a restorer, it gives what the trained network gives."""
+    return BundleModel(folder, device)

@@ -13,13 +13,15 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from adapt.errors import VerificationError
+from adapt.errors import UsageError, VerificationError
 
 INPUT: Final = "photo"
 OUTPUT: Final = "restored"
 FIDELITY: Final = "fidelity"
 SIDES: Final = {0: "batch", 2: "height", 3: "width"}
 OPSET: Final = 20
+CPU: Final = "CPUExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
 
 
 def export_onnx(
@@ -86,7 +88,7 @@ def _anonymise(model: Any, free: dict[int, str]) -> None:
             value.type.tensor_type.shape.dim[index].dim_param = name
 
 
-def open_session(path: Path, providers: Sequence[Any] = ("CPUExecutionProvider",)) -> Any:
+def open_session(path: Path, providers: Sequence[Any] = (CPU,)) -> Any:
     """An onnxruntime session that keeps its warnings to itself.
 
     Raises:
@@ -105,12 +107,25 @@ def open_session(path: Path, providers: Sequence[Any] = ("CPUExecutionProvider",
         raise VerificationError(f"{path.name}: onnxruntime does not take it ({str(error).splitlines()[0]})") from error
 
 
-def fastest_providers() -> list[Any]:
-    """CUDA where onnxruntime has it, in full float32 as on the CPU that the file was checked on; else the CPU."""
+def providers_for(device: torch.device | None = None) -> list[Any]:
+    """What onnxruntime computes with; on CUDA in full float32, as on the CPU that the file was checked on.
+
+    Args:
+        device: where; where None on CUDA if onnxruntime has it, else on the CPU.
+
+    Raises:
+        UsageError: a device that onnxruntime does not have.
+    """
     import onnxruntime
 
-    cuda = [("CUDAExecutionProvider", {"use_tf32": "0"})]
-    return [*(cuda if cuda[0][0] in onnxruntime.get_available_providers() else []), "CPUExecutionProvider"]
+    on_cuda = CUDA in onnxruntime.get_available_providers()
+    if device is None:
+        device = torch.device("cuda" if on_cuda else "cpu")
+    if device.type == "cpu":
+        return [CPU]
+    if device.type != "cuda" or not on_cuda:
+        raise UsageError(f"--device {device}: onnxruntime, which runs bundles, has none here; try auto or cpu")
+    return [(CUDA, {"use_tf32": "0", "device_id": str(device.index or 0)}), CPU]
 
 
 @contextlib.contextmanager

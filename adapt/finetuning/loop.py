@@ -42,6 +42,7 @@ def finetune(
     teacher: Teacher | None = None,
     real: Pictures | None = None,
     replay: Replay | None = None,
+    device: torch.device | None = None,
     on_step: OnStep | None = None,
     on_samples: OnSamples | None = None,
     max_steps: int | None = None,
@@ -58,6 +59,7 @@ def finetune(
         real: sharp faces for the discriminator; the accepted targets themselves, unpaired, where None. DT-BFR takes
             70,000 FFHQ photographs.
         replay: pairs of clean faces to mix in; none where None. They are no photos that could be held back.
+        device: where to train; accelerate's choice, which differs between processes, where None.
         on_step: called with step, steps and losses.
         on_samples: called with step, ids and rows (photo, base, adapted, target) at every evaluation.
         max_steps: stop, resumably, after so many steps of this call.
@@ -69,8 +71,9 @@ def finetune(
     """
     from accelerate import Accelerator
 
-    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
-    device = accelerator.device
+    mixed = "bf16" if torch.cuda.is_available() else "no"
+    accelerator = Accelerator(mixed_precision=mixed, device_placement=False)
+    device = accelerator.device if device is None else device
     if isinstance(teacher, nn.Module):
         teacher.to(device).eval()
     objective = OBJECTIVES[settings.objective](settings, restorer, distance, teacher)
@@ -79,6 +82,8 @@ def finetune(
     resized = train.photos.resized() + held.photos.resized()
     last = run.folder / "last" / "state.pt"
     state.network.to(device)
+    if state.discriminator is not None:
+        state.discriminator.to(device)
     base_rows = _restored(state.network, held.photos, range(min(SAMPLE_ROWS, len(held.ids))), device)
     if last.exists():
         state.load(last, run.digest)
