@@ -1,7 +1,8 @@
 """Damage laid over a folder of good pictures: every one damaged, skipped as done, or named with its reason.
 
-    degraded.json     what the folder was made with: the resolved recipe, and whether RAW files were developed at half
-                      size; pictures made otherwise are not mixed in
+    degraded.json     what the folder was made with: the resolved recipe, its digest (of a camera's profile the content
+                      counts, not the path), and whether RAW files were developed at half size; pictures made otherwise
+                      are not mixed in
     manifest.jsonl    one line per picture, with the parameters drawn for it; the last line of a picture counts
     ID.png            the pictures, mirrored like the originals' folders
 """
@@ -18,7 +19,7 @@ from adapt.disk import append_json_line, claim_folder, read_json_lines
 from adapt.errors import PhotoError, UsageError
 from adapt.photos.files import read_photo, write_image
 from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
-from adapt.recipe import load_recipe
+from adapt.recipe import load_recipe, recipe_digest
 from adapt.runs import versions
 from adapt.settings import DegradeSettings
 from degradations import chain
@@ -64,8 +65,8 @@ def degrade(
         on_picture: called with id, status, pictures finished, pictures in all.
 
     Raises:
-        UsageError: no pictures, or an output folder with other files, of another recipe, or with RAW files of the
-            other size.
+        UsageError: no pictures, or an output folder with other files, of another recipe or camera profile, or with RAW
+            files of the other size.
         RecipeError: a recipe with problems.
     """
     originals, out = Path(originals), Path(out)
@@ -121,10 +122,14 @@ def _degrade_one(file: PhotoFile, out: Path, settings: DegradeSettings, half_raw
 
 def _open(out: Path, settings: DegradeSettings, half_raw: bool, overwrite: bool) -> Path:
     """The folder's manifest; the folder must be new, or ours, of the same recipe and the same size of RAW files."""
-    about = {"recipe": settings.model_dump(mode="json"), "half_raw": half_raw, "versions": versions()}
+    recipe, digest = settings.model_dump(mode="json"), recipe_digest(settings)
+    about = {"recipe": recipe, "digest": digest, "half_raw": half_raw, "versions": versions()}
     found = claim_folder(out, "degraded.json", about, ours="one of ours", overwrite=overwrite)
-    if found["recipe"] != about["recipe"]:
-        raise UsageError(f"{out}: holds pictures of another recipe or seed; choose another folder, or --overwrite")
+    # Folders from before the digest have the recipe alone.
+    if found["digest"] != digest if "digest" in found else found["recipe"] != recipe:
+        raise UsageError(
+            f"{out}: holds pictures of another recipe, seed or camera profile; choose another folder, or --overwrite"
+        )
     if found.get("half_raw", False) != half_raw:  # folders from before the switch do not name it
         begun, ask = ("full", "leave out") if half_raw else ("half", "give")
         raise UsageError(

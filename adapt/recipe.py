@@ -223,14 +223,15 @@ def load_recipe(
             `KEY=VALUE: key: what` where an override is at fault.
     """
     wanted = str(schema.model_fields["kind"].default)
-    draft = Draft.read(find_recipe(name_or_path, folder_of(wanted), pack))
+    path = find_recipe(name_or_path, folder_of(wanted), pack)
+    draft = Draft.read(path)
     for override in overrides:
         draft.override(override)
     kind = draft.values.get("kind", wanted)
     if kind != wanted and kind in KINDS:
         raise RecipeError(f"{draft.place(('kind',)).text}: kind: expected a {wanted} recipe (got a {kind} recipe)")
     try:
-        settings = schema.model_validate(draft.values)
+        settings = schema.model_validate(draft.values, context={"folder": path.parent})
     except ValidationError as error:
         draft.problems += _explain(error, schema, draft)
     else:
@@ -245,8 +246,8 @@ def dump(settings: Settings) -> str:
 
 
 def recipe_digest(settings: Settings) -> str:
-    """sha256 of resolved settings: of what they say, not of how the file was written."""
-    return settings_digest(settings.model_dump(mode="json"))
+    """sha256 of resolved settings: of what they say, however the file is written; a camera's profile by its content."""
+    return settings_digest(settings.identity())
 
 
 # ---------------------------------------------------------------- explaining

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from degradations.piece import Parameters, Piece, Positive, fractions, new_seed, seeded, within
-from degradations.profiles import read_profile
+from degradations.profiles import find_profile, read_profile
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 class CameraPiece(Piece):
     """Shrunk, taken by a camera at an ISO in some light, rendered, and enlarged again: see `degradations.photograph`.
 
-    A photograph draws its ISO and its light, both uniform; "seed" is that of its noise.
+    A photograph draws its ISO and its light, both uniform; "seed" is that of its noise. A relative path of a profile is
+    looked up from the folder that the validation's context calls "folder", then from the working directory; it is kept
+    whole.
 
     Source: DT-BFR Eq. (10)/(12); its moderate and severe domains are ISO 1600 and 3200 at scales of 4 and 8. Differs
     from its public code: the camera is the profile's, the demosaicing no network, white balance comes before it, and
@@ -43,15 +45,19 @@ class CameraPiece(Piece):
 
     @field_validator("profile")
     @classmethod
-    def _readable(cls, profile: str) -> str:
-        read_profile(profile)
-        return profile
+    def _readable(cls, profile: str, info: ValidationInfo) -> str:
+        found = find_profile(profile, (info.context or {}).get("folder"))
+        read_profile(found)
+        return found
 
     @model_validator(mode="after")
     def _known_isos(self) -> Self:
         for iso in self.iso:
             read_profile(self.profile).at_iso(iso)
         return self
+
+    def identity(self) -> Parameters:
+        return {**super().identity(), "profile": read_profile(self.profile).digest()}
 
     def scaled(self, factor: float) -> Self:
         """The scale for smaller pictures, to the nearest whole number, at least 1."""

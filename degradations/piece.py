@@ -65,6 +65,10 @@ class Piece(BaseModel):
     name: Any  # a str; said so here, a type checker would forbid the narrower types of the subclasses
     probability: Share = Field(default=1.0, description="share of images it is applied to")
 
+    def identity(self) -> Parameters:
+        """All that its damage follows from, as JSON holds it: the settings, a file's content for its path."""
+        return self.model_dump(mode="json")
+
     def scaled(self, factor: float) -> Self:
         """The same damage for smaller pictures: lengths in pixels times `factor`, in (0, 1]. Here: has no lengths."""
         del factor

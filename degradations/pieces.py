@@ -76,6 +76,9 @@ class Resample(Piece):
     up: list[Kernel] = Field(default=["nearest", "bilinear", "bicubic", "lanczos"], min_length=1)
     pieces: list[PlainPiece] = Field(default=[], description="what happens to the small picture, in this order")
 
+    def identity(self) -> Parameters:
+        return {**super().identity(), "pieces": [piece.identity() for piece in self.pieces]}
+
     def scaled(self, factor: float) -> Self:
         return self.model_copy(update={"factor": shrinking(self.factor, factor)})
 
@@ -114,6 +117,10 @@ class Mixed(Piece):
     length: Positive = Field(default=(40.0, 80.0), description="size of the patches, pixels")
     share: Shares = Field(default=(0.3, 0.7), description="of the area that the first chain gets")
     softness: Shares = Field(default=(0.3, 0.6), description="width of the edges; 0 is hard")
+
+    def identity(self) -> Parameters:
+        chains = {name: [piece.identity() for piece in getattr(self, name)] for name in ("first", "second")}
+        return {**super().identity(), **chains}
 
     def scaled(self, factor: float) -> Self:
         return self.model_copy(

@@ -6,6 +6,7 @@ the noise tables of the public code of DT-BFR, which are licensed for non-commer
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -107,6 +108,11 @@ class CameraProfile(_Model):
             raise ValueError(f"levels must be in ascending order of ISO, each once, got {isos}")
         return self
 
+    def digest(self) -> str:
+        """sha256 of all that its pictures follow from, however the file is written: its words are left out."""
+        numbers = self.model_dump(mode="json", exclude={"name", "description", "source", "licence"})
+        return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()
+
     def at_iso(self, iso: float) -> NoiseLevel:
         """The noise at any ISO between the lowest and the highest level.
 
@@ -171,6 +177,26 @@ def profile_names() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.json"))
 
 
+def find_profile(path_or_name: str, folder: Path | None = None) -> str:
+    """The whole path of a user's own profile, or the name of one that ships.
+
+    Args:
+        path_or_name: as `read_profile` takes it.
+        folder: where a relative path starts, such as a recipe's own folder; what is not there is looked for in the
+            working directory.
+
+    Raises:
+        ValueError: as `read_profile`, of a name that is none.
+    """
+    given = Path(path_or_name)
+    for path in ([] if folder is None else [folder / given]) + [given]:
+        if path.is_file() or (path / PUBLIC_TABLE).is_file():
+            return str(path.resolve())
+    if path_or_name in profile_names():
+        return path_or_name
+    raise _no_profile(path_or_name, "" if folder is None else f" in {folder.resolve()}, nor in the working directory")
+
+
 def read_profile(path_or_name: str | Path) -> CameraProfile:
     """A profile that ships, by its name, or a user's own from a file.
 
@@ -189,14 +215,20 @@ def read_profile(path_or_name: str | Path) -> CameraProfile:
     if path.is_file():
         return _read_json(path)
     name = str(path_or_name)
-    known = profile_names()
-    if name in known:
+    if name in profile_names():
         return _read_json(SHIPPED / f"{name}.json")
+    raise _no_profile(name)
+
+
+def _no_profile(name: str, where: str = "") -> ValueError:
+    """What to say of a name or path that is no profile; `where` it was looked for, if a path."""
+    path = Path(name)
     if path.suffix or len(path.parts) > 1:
-        raise ValueError(f"{path}: there is no such profile file")
+        return ValueError(f"{path}: there is no such profile file{'' if path.is_absolute() else where}")
+    known = profile_names()
     near = get_close_matches(name, known, 1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise ValueError(f"no camera profile {name!r}{hint} Known: {', '.join(known)}; or give the path of a JSON file")
+    return ValueError(f"no camera profile {name!r}{hint} Known: {', '.join(known)}; or give the path of a JSON file")
 
 
 def write_profile(path: str | Path, profile: CameraProfile) -> None:

@@ -16,9 +16,10 @@ from adapt.degrading import degrade
 from adapt.disk import read_json_lines
 from adapt.errors import RecipeError, UsageError
 from adapt.photos.files import read_image, write_image
-from adapt.recipe import load_recipe
+from adapt.recipe import dump, load_recipe, recipe_digest
 from adapt.settings import DegradeSettings
 from degradations.chain import repeat
+from degradations.profiles import read_profile, write_profile
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_it_goes_on_where_it_stopped(originals: Path, tmp_path: Path) -> None:
 def test_other_folders_are_refused(originals: Path, tmp_path: Path) -> None:
     out = tmp_path / "lq"
     degrade(originals, out, recipe="web")
-    with pytest.raises(UsageError, match=r"lq: holds pictures of another recipe or seed; .* --overwrite"):
+    with pytest.raises(UsageError, match=r"lq: holds .* another recipe, seed or camera profile; .* --overwrite"):
         degrade(originals, out, recipe="web", overrides=["seed=3"])
     assert degrade(originals, out, recipe="web", overrides=["seed=3"], overwrite=True).done == 3
     with pytest.raises(UsageError, match="holds other files"):
@@ -90,6 +91,82 @@ def test_other_folders_are_refused(originals: Path, tmp_path: Path) -> None:
     assert (originals / "deep" / "c é.png").is_file()
     with pytest.raises(RecipeError, match="no degradations recipe 'old-foto'; did you mean 'old-photo'"):
         degrade(originals, tmp_path / "z", recipe="old-foto")
+
+
+def brighten(profile: Path, factor: float) -> None:
+    known = read_profile(profile)
+    write_profile(profile, known.model_copy(update={"white": known.white * factor}))
+
+
+@pytest.fixture
+def slides(tmp_path: Path) -> Path:
+    """A recipe whose camera is measured in a file beside it."""
+    recipe = tmp_path / "mine" / "slides.yaml"
+    recipe.parent.mkdir()
+    write_profile(recipe.parent / "cam.json", read_profile("generic-phone"))
+    recipe.write_text(
+        "kind: degrade\npieces:\n  - {name: camera, profile: cam.json, iso: [400, 800], scale: 1}\n", encoding="utf-8"
+    )
+    return recipe
+
+
+def test_a_changed_profile_is_refused_like_a_changed_recipe(
+    originals: Path, slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, profile = tmp_path / "lq", slides.with_name("cam.json")
+    degrade(originals, out, recipe=slides, limit=1)
+    text = profile.read_text(encoding="utf-8")
+    profile.write_text(text.replace('"description": "', '"description": "My own. '), encoding="utf-8")
+    assert profile.read_text(encoding="utf-8") != text
+    monkeypatch.chdir(slides.parent)
+    assert degrade(originals, out, recipe="slides.yaml").done == 2, "words decide nothing, nor where one stands"
+    elsewhere = tmp_path / "elsewhere"
+    slides.parent.rename(elsewhere)
+    assert degrade(originals, out, recipe=elsewhere / "slides.yaml").skipped == 3, "nor does the path"
+    brighten(elsewhere / "cam.json", 1.5)
+    with pytest.raises(UsageError, match="lq: holds pictures of another recipe, seed or camera profile"):
+        degrade(originals, out, recipe=elsewhere / "slides.yaml")
+    assert degrade(originals, out, recipe=elsewhere / "slides.yaml", overwrite=True).done == 3
+
+    # A folder from before the digest has the recipe alone.
+    about = json.loads((out / "degraded.json").read_text(encoding="utf-8"))
+    del about["digest"]
+    (out / "degraded.json").write_text(json.dumps(about), encoding="utf-8")
+    assert degrade(originals, out, recipe=elsewhere / "slides.yaml").skipped == 3
+    with pytest.raises(UsageError, match="holds pictures of another recipe"):
+        degrade(originals, out, recipe=elsewhere / "slides.yaml", overrides=["pieces.0.scale=2"])
+
+
+@pytest.mark.parametrize("around", [
+    "CAMERA", "{name: resample, factor: [1, 2], pieces: [CAMERA]}", "{name: mixed, first: [CAMERA], second: []}",
+    "{name: mixed, first: [], second: [{name: resample, factor: [1, 2], pieces: [CAMERA]}]}",
+])
+def test_the_profile_counts_wherever_the_camera_stands(around: str, slides: Path) -> None:
+    piece = around.replace("CAMERA", "{name: camera, profile: cam.json, iso: [400, 800]}")
+    slides.write_text(f"kind: degrade\npieces:\n  - {piece}\n", encoding="utf-8")
+    before = recipe_digest(load_recipe(slides, DegradeSettings))
+    brighten(slides.with_name("cam.json"), 1.5)
+    assert recipe_digest(load_recipe(slides, DegradeSettings)) != before
+
+
+def test_a_profile_is_looked_up_beside_the_recipe_then_from_here(
+    slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(*overrides: str) -> str:
+        return load_recipe(slides, DegradeSettings, overrides).pieces[0].model_dump()["profile"]
+
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for name in ("cam.json", "other.json"):
+        write_profile(name, read_profile("generic-phone"))
+    assert found() == str(slides.with_name("cam.json").resolve()), "beside the recipe, though one is here"
+    assert found("pieces.0.profile=other.json") == str((here / "other.json").resolve())
+    assert found("pieces.0.profile=generic-phone") == "generic-phone"
+    with pytest.raises(RecipeError, match=r"gone\.json: there is no such profile file in .*mine, nor in the"):
+        found("pieces.0.profile=gone.json")
+    (here / "resolved.yaml").write_text(dump(load_recipe(slides, DegradeSettings)), encoding="utf-8")
+    assert load_recipe(here / "resolved.yaml", DegradeSettings) == load_recipe(slides, DegradeSettings)
 
 
 def test_half_size_of_raw_files_alone_and_for_a_whole_folder(

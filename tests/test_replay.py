@@ -15,6 +15,7 @@ from adapt.photos.files import read_image, write_image
 from adapt.settings import CodeFinetuneSettings, DegradeSettings, FinetuneSettings
 from adapt.tuning import finetune
 from degradations import chain
+from degradations.profiles import read_profile, write_profile
 
 QUICK = ["steps=6", "batch=4", "evaluate_every=3", "adversarial=0", "holdout=0.34", "learning_rate=1e-3"]
 JPEG = DegradeSettings.model_validate({"pieces": [{"name": "jpeg", "quality": [10, 20]}]}).pieces
@@ -142,6 +143,21 @@ def test_refusals(whole: Path, small_photos: Path, small_pack: Path, faces: Path
     write_image(fewer / "0.png", read_image(faces / "0.png"))
     with pytest.raises(UsageError, match="other settings, photos or weights"):
         tune(small_photos, whole, small_pack, fewer, "replay.share=0.5")
+
+
+def test_a_changed_profile_of_the_damage_is_another_run(
+    small_photos: Path, small_pack: Path, faces: Path, tmp_path: Path
+):
+    damage, profile = tmp_path / "camera.yaml", tmp_path / "cam.json"
+    damage.write_text("kind: degrade\npieces: [{name: camera, profile: cam.json, iso: [400, 800], scale: 1}]\n")
+    known = read_profile("generic-phone")
+    write_profile(profile, known)
+    settings = f"replay.degradation={damage}"
+    for steps in (1, 2):
+        tune(small_photos, tmp_path / "run", small_pack, faces, settings, max_steps=steps)
+    write_profile(profile, known.model_copy(update={"white": 2 * known.white}))
+    with pytest.raises(UsageError, match="other settings, photos or weights"):
+        tune(small_photos, tmp_path / "run", small_pack, faces, settings, max_steps=1)
 
 
 # ---------------------------------------------------------------- few photos

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,10 @@ class DegradeSettings(Settings):
     kind: Literal["degrade"] = "degrade"
     pieces: list[AnyPiece] = Field(min_length=1, description="applied in this order; lengths are for 512 pixels")
     seed: Annotated[int, Field(ge=0)] = 0
+
+    def identity(self) -> dict[str, Any]:
+        """The settings, with the content of a camera's profile in place of its path."""
+        return {**super().identity(), "pieces": [piece.identity() for piece in self.pieces]}
 
 
 class BlindSettings(Settings):
