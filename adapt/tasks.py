@@ -186,6 +186,7 @@ def evaluate(
     photos: str | Path | None = None,
     reference: str | Path | None = None,
     pack: str | Path = "tiny",
+    half_raw: bool = False,
 ) -> tuple[Evaluation, str]:
     """Metrics of a folder of restored photos, and a table of them; see `adapt.evaluation.compare.evaluate_folder`."""
     from adapt.evaluation.compare import evaluate_folder
@@ -198,6 +199,7 @@ def evaluate(
         photos=optional_path(photos),
         reference=optional_path(reference),
         distance=distance,
+        half_raw=half_raw,
     )
     return evaluation, text_table({restored.name: evaluation}) + f"\nperceptual network: {distance.name}"
 

@@ -15,7 +15,8 @@ from raw_files import write_dng
 from adapt.degrading import degrade
 from adapt.disk import read_json_lines
 from adapt.errors import RecipeError, UsageError
-from adapt.photos.files import read_image, write_image
+from adapt.evaluation.metrics import psnr
+from adapt.photos.files import read_image, read_photo, write_image
 from adapt.recipe import dump, load_recipe, recipe_digest
 from adapt.settings import DegradeSettings
 from degradations.chain import repeat
@@ -170,7 +171,7 @@ def test_a_profile_is_looked_up_beside_the_recipe_then_from_here(
 
 
 def test_half_size_of_raw_files_alone_and_for_a_whole_folder(
-    originals: Path, tmp_path: Path, gen: torch.Generator, monkeypatch: pytest.MonkeyPatch,
+    originals: Path, small_pack: Path, tmp_path: Path, gen: torch.Generator, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     mosaic = torch.randint(100, 900, (64, 96), generator=gen).numpy().astype(np.uint16)
@@ -190,6 +191,20 @@ def test_half_size_of_raw_files_alone_and_for_a_whole_folder(
     assert "full: was begun with RAW files at full size; leave out --half-raw" in capsys.readouterr().err
     assert command("half") == 2
     assert "half: was begun with RAW files at half size; give --half-raw" in capsys.readouterr().err
+
+    # The originals are the truth to compare with, read alike.
+    truth = ("--truth", originals, "--pack", small_pack)
+    capsys.readouterr()
+    assert adapt(monkeypatch, "evaluate", tmp_path / "half" / "raw.png", *truth) == 2
+    assert "raw.dng: expected 48 x 32 pixels as" in capsys.readouterr().err
+    assert adapt(monkeypatch, "evaluate", tmp_path / "half" / "raw.png", *truth, "--half-raw", "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    half = read_photo(originals / "raw.dng", at_least=1).image
+    expected = float(psnr(read_image(tmp_path / "half" / "raw.png")[None], half[None]))
+    assert row["psnr"] == pytest.approx(expected, abs=1e-4)
+    photos = ("--photos", originals, "--pack", small_pack, "--half-raw")
+    assert adapt(monkeypatch, "evaluate", tmp_path / "half" / "raw.png", *photos) == 2
+    assert "--half-raw: is how RAW files of the truth are read, and none is given" in capsys.readouterr().err
 
     # A folder from before the switch does not name it.
     about = json.loads((tmp_path / "full" / "degraded.json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from adapt.cli.options import Limit, Out, Overrides, Overwrite, Seed, Threads, as_overrides, use_threads
+from adapt.cli.options import HalfRaw, Limit, Out, Overrides, Overwrite, Seed, Threads, as_overrides, use_threads
 from adapt.cli.printing import Lines, end
 
 
@@ -19,9 +19,7 @@ def degrade(
     overrides: Overrides = None,
     seed: Seed = None,
     limit: Limit = None,
-    half_raw: Annotated[
-        bool, typer.Option("--half-raw", help="Develop RAW files at half size: four times as fast.")
-    ] = False,
+    half_raw: HalfRaw = False,
     threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:

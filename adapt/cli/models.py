@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from adapt.cli.options import AsJson, Device, Limit, Out, Overwrite, PackName, Photos, Threads, use_threads
+from adapt.cli.options import AsJson, Device, HalfRaw, Limit, Out, Overwrite, PackName, Photos, Threads, use_threads
 from adapt.cli.printing import Lines, end, say_resized
 from adapt.errors import UsageError
 
@@ -64,14 +64,20 @@ def evaluate(
     photos: Annotated[Path | None, typer.Option("--photos", help="The photos they were restored from.")] = None,
     reference: Annotated[Path | None, typer.Option("--reference", help="Clean faces of other people.")] = None,
     pack: PackName = "tiny",
+    half_raw: HalfRaw = False,
     as_json: AsJson = False,
     threads: Threads = None,
 ) -> None:
-    """Metrics, each with its protocol."""
+    """Metrics, each with its protocol.
+
+    With --half-raw the RAW files of --truth are developed as adapt degrade --half-raw does.
+    """
     use_threads(threads)
     from adapt.tasks import evaluate as evaluate_pictures
 
-    evaluation, table = evaluate_pictures(restored, truth=truth, photos=photos, reference=reference, pack=pack)
+    evaluation, table = evaluate_pictures(
+        restored, truth=truth, photos=photos, reference=reference, pack=pack, half_raw=half_raw
+    )
     print(json.dumps(evaluation.as_json(), indent=2) if as_json else table)
 
 

@@ -32,6 +32,7 @@ def evaluate_folder(
     reference: Pictures | None = None,
     distance: Perceptual | None,
     match_statistics: bool = False,
+    half_raw: bool = False,
     device: torch.device | str = "cpu",
 ) -> Evaluation:
     """All that can be said about a folder of restored pictures.
@@ -48,10 +49,12 @@ def evaluate_folder(
         reference: clean pictures of the same size and of other people or scenes.
         distance: perceptual distance and features, on `device`; None goes without perceptual distance and KID.
         match_statistics: PSNR and SSIM after `metrics.matched_to`, for numbers to set beside DT-BFR's.
+        half_raw: develop RAW files of `truth` at half their size, for pictures that were made from them so.
         device: where to compute.
 
     Raises:
-        UsageError: nothing to compare with, an empty folder, missing partners, or too few pictures for `reference`.
+        UsageError: nothing to compare with, an empty folder, missing partners, `half_raw` without the truth, or too few
+            pictures for `reference`.
         ShapeError: pictures of different sizes, both named.
         PhotoError: a picture that cannot be read.
     """
@@ -63,6 +66,8 @@ def evaluate_folder(
         raise UsageError(
             f"{_called(reference)}: a reference is compared by features, and no perceptual network was given"
         )
+    if half_raw and truth is None:
+        raise UsageError("--half-raw: is how RAW files of the truth are read, and none is given; leave it out")
     found = _pictures(restored)
     tally = Tally(distance, match_statistics=match_statistics, device=device)
     sides = {"truth": truth, "photos": photos}
@@ -80,7 +85,7 @@ def evaluate_folder(
         ours, _ = _read([found[name] for name in ids], size)
         others: dict[str, Tensor] = {}
         for side, files in partners.items():
-            others[side], digests = _read([files[name] for name in ids], size)
+            others[side], digests = _read([files[name] for name in ids], size, half_raw and side == "truth")
             for name, digest in zip(ids, digests, strict=True):
                 tally.note_content(side, name, digest)
         tally.add(ids, ours, truth=others.get("truth"), photos=others.get("photos"))
@@ -182,8 +187,8 @@ def _partners(found: dict[str, Path], folder: Path, restored: str, tally: Tally)
     return others
 
 
-def _read(paths: Sequence[Path], size: _Size) -> tuple[Tensor, list[str]]:
-    read = [read_photo(path) for path in paths]
+def _read(paths: Sequence[Path], size: _Size, half_raw: bool = False) -> tuple[Tensor, list[str]]:
+    read = [read_photo(path, at_least=1 if half_raw else None) for path in paths]
     for photo, path in zip(read, paths, strict=True):
         size.check(photo.image, path)
     return torch.stack([photo.image for photo in read]), [photo.sha256 for photo in read]
