@@ -121,8 +121,10 @@ def load_blur_parts(name: str | Path, settings: TargetSettings, device: torch.de
 def load_restorer(name: str | Path) -> Restorer:
     """A restorer by checkpoint file, run folder, pack (its default restorer), or PACK/RESTORER.
 
+    One of a pack that takes any size works at the pack's.
+
     Raises:
-        UsageError: nothing of that name.
+        UsageError: nothing of that name, or a pack's restorer that takes no faces of the pack's size.
         WeightsError: weights that cannot be read or do not fit.
     """
     from adapt.restorers.base import build_restorer, load_restorer_file
@@ -135,7 +137,8 @@ def load_restorer(name: str | Path) -> Restorer:
             return load_restorer_file(path / inside)
     pack, chosen = pack_restorer(name)
     state, metadata = pack.read(chosen)
-    return build_restorer(f"{pack.card.name}/{chosen}", state, metadata)
+    restorer = build_restorer(f"{pack.card.name}/{chosen}", state, metadata)
+    return restorer.at(pack.card.size, f"pack {name}")
 
 
 def load_codebook(name: str | Path) -> VQGAN:

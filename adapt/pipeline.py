@@ -123,8 +123,8 @@ def run(
         out: everything ends here.
         recipe, method: finetune and targets recipes, by name or file.
         pack: as `adapt.tasks.generate_targets`.
-        restorer: what everything starts from: it guides the targets, and is fine-tuned. Where None, the pack's own, or
-            its CodeFormer where the finetune recipe's objective is codes.
+        restorer: what everything starts from: it guides the targets, and is fine-tuned, at the size of the pack's
+            faces. Where None, the pack's own, or its CodeFormer where the finetune recipe's objective is codes.
         truth: clean originals of the same names, for the table alone; no step before the table reads them.
         real: sharp faces for the discriminator.
         replay: clean faces to mix in, as `adapt.tuning.finetune`.
@@ -136,7 +136,8 @@ def run(
         title, notes: for the page.
 
     Raises:
-        UsageError: no photos, an `out` with other files, or a pack without what the finetune recipe starts from.
+        UsageError: no photos, an `out` with other files, a pack without what the finetune recipe starts from, or a
+            restorer that takes no faces of the pack's size.
     """
     photos, out, truth = Path(photos), Path(out), optional_path(truth)
     refuse_overlap(photos, out)
@@ -183,7 +184,7 @@ def run(
     for model, name in ((base, "base"), (str(out / "finetune"), "restored")):
         fresh = name == "restored" and _stale(out / "restored", tasks.weights_digest(model))
         result = tasks.restore(
-            model, photos, out / name, limit=limit, device=device, overwrite=fresh,
+            model, photos, out / name, size=size, limit=limit, device=device, overwrite=fresh,
             on_photo=lambda id, status, done, total: line3(done, total),
         )
 

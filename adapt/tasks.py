@@ -90,7 +90,8 @@ def generate_targets(
         device: auto, cpu, cuda, cuda:1, ...
 
     Raises:
-        UsageError: what cannot be used, or `overwrite` of a store that others make their parts of.
+        UsageError: what cannot be used, a restorer that takes no faces of the prior's size, or `overwrite` of a store
+            that others make their parts of.
     """
     from adapt.photos.folder import find_photos
     from adapt.targets.generate import generate_targets as generate
@@ -109,12 +110,7 @@ def generate_targets(
     parts, blur = load_blur_parts(pack, settings, chosen)
     maker = target_maker(settings, prior, parts)
     name = restorer or pack
-    model = load_restorer(name).to(chosen)
-    if model.one_size and model.size != prior.size:
-        raise UsageError(
-            f"{name}: takes faces of {model.size} px only, and the prior of {pack} draws them at {prior.size} px;"
-            " take a pack and a restorer of one size"
-        )
+    model = load_restorer(name).at(prior.size, f"pack {pack}").to(chosen)
     identity = {
         "recipe": settings.model_dump(mode="json", exclude={"batch"}),
         "prior": _prior_digest(pack),
@@ -150,6 +146,7 @@ def restore(
 ) -> Restored:
     """Restore a folder of aligned faces; see `adapt.restoring.restore_folder`.
 
+    size: int | None = None,
     Args:
         model: as `adapt.build.load_model`.
         photos, out, limit, batch, overwrite, on_photo: as there.
@@ -163,8 +160,14 @@ def restore(
     chosen = pick_device(device)
     loaded = load_model(model, None if device == "auto" else chosen)
     chosen_fidelity = loaded.chosen_fidelity(fidelity)
+        size: side of the faces in pixels, for a network that takes any; its own where None.
     if isinstance(loaded, Restorer):
-        loaded.to(chosen)
+
+    Raises:
+        UsageError: what cannot be used, or a size that the model does not work at.
+        loaded = (loaded if size is None else loaded.at(size, str(photos))).to(chosen)
+    elif size not in (None, loaded.size):
+        raise UsageError(f"{model}: a bundle works at the size it was exported for, {loaded.size} px, not {size}")
     return restore_folder(
         loaded,
         Path(photos),

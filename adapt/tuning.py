@@ -46,11 +46,13 @@ def begin_finetune(
 
     Args:
         recipe, pack, real, replay, overrides: as `finetune`.
-        restorer: what to start from; where None the pack's own, or its CodeFormer where the objective is codes.
+        restorer: what to start from; where None the pack's own, or its CodeFormer where the objective is codes. It
+            works at the size of the pack's faces, which its prior draws, whatever it was made for; one that cannot is
+            refused.
 
     Raises:
-        UsageError: a pack without what the recipe needs, a restorer that cannot learn by it, settings for replay
-            without a folder, or sharp faces for a recipe without a discriminator.
+        UsageError: a pack without what the recipe needs, a restorer that cannot learn by it or takes no faces of the
+            pack's size, settings for replay without a folder, or sharp faces for a recipe without a discriminator.
     """
     from adapt.finetuning.objectives import network_with_codes
     from adapt.recipe import find_recipe, kind_of
@@ -68,7 +70,8 @@ def begin_finetune(
             f"--real {real}: sharp faces are shown to a discriminator, and {recipe} has none; leave this out, or give"
             " `adversarial` a weight"
         )
-    networks = load_pack(pack).card.networks
+    card = load_pack(pack).card
+    networks = card.networks
     if by_codes and restorer is None and CODEFORMER not in networks:
         raise UsageError(
             f"pack {pack}: has no {CODEFORMER}, which recipe {recipe} starts from (it has {', '.join(networks)});"
@@ -83,7 +86,7 @@ def begin_finetune(
     model = load_restorer(name)
     if by_codes:
         network_with_codes(model)
-    return Beginning(settings, name, model)
+    return Beginning(settings, name, model.at(card.size, f"pack {pack}"))
 
 
 def finetune(
@@ -157,6 +160,7 @@ def finetune(
         {
             "recipe": recipe_digest(settings),
             "restorer": weights_digest(beginning.name),
+            **({} if model.face_size is None else {"size": model.face_size}),
             "distance": distance.digest,
             "teacher": teacher_digest,
             "targets": {id: [file_digest(path) for path in paths] for id, paths in accepted.items()},

@@ -143,7 +143,7 @@ def test_a_codeformer_of_another_size_than_the_prior_is_refused(
     large = SMALL_CODEFORMER.model_copy(update={"img_size": 32, "connect_list": [16], "attn_resolutions": [8]})
     pack = Path(shutil.copytree(small_pack, tmp_path / "pack"))
     add_codes(pack, large)
-    with pytest.raises(UsageError, match=r"codeformer: takes faces of 32 px only, and the prior of .* draws them at"):
+    with pytest.raises(UsageError, match=r"codeformer: takes faces of 32 px only, and those of pack .* have 16 px"):
         generate_targets(
             small_photos, tmp_path / "t", pack=str(pack), restorer=f"{pack}/codeformer", method="low-frequency",
             device="cpu",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -9,11 +11,18 @@ from types import ModuleType
 import pytest
 import torch
 import torch.nn.functional as F
+from command_line import adapt
+from networks import SMALL_CODEFORMER, SMALL_SWINIR, lively_codeformer, lively_swinir
 from torch import Tensor, nn
 
-from adapt.errors import WeightsError
-from adapt.restorers.base import load_restorer_file
+from adapt.build import load_restorer
+from adapt.errors import UsageError, WeightsError
+from adapt.exporting.verify import smooth_pictures
+from adapt.packs.pack import add_network
+from adapt.photos.files import read_image, write_image
+from adapt.restorers.base import EXTERNAL, Restorer, load_restorer_file
 from adapt.restorers.external import ExternalNetwork, ExternalSettings
+from adapt.tuning import begin_finetune
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +39,11 @@ def lively(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-def nafnet(spandrel: ModuleType, channels: int = 3) -> nn.Module:
+def nafnet(spandrel: ModuleType, channels: int = 3, levels: int = 2) -> nn.Module:
     from spandrel.architectures.NAFNet import NAFNet
 
-    return lively(NAFNet(img_channel=channels, width=4, middle_blk_num=1, enc_blk_nums=[1, 1], dec_blk_nums=[1, 1]))
+    blocks = [1] * levels
+    return lively(NAFNet(img_channel=channels, width=4, middle_blk_num=1, enc_blk_nums=blocks, dec_blk_nums=blocks))
 
 
 def test_a_network_of_the_community_restores_trains_and_is_written(
@@ -53,6 +63,10 @@ def test_a_network_of_the_community_restores_trains_and_is_written(
     torch.testing.assert_close(load_restorer_file(tmp_path / "ours.safetensors")(photo), restorer(photo))
     theirs = spandrel.ModelLoader().load_from_file(tmp_path / "ours.safetensors")
     assert theirs.architecture.id == "NAFNet"
+    smaller = restorer.at(16, "a pack")
+    assert (smaller.size, smaller.network, restorer.size) == (16, restorer.network, 512)
+    smaller.save(tmp_path / "smaller.safetensors")
+    assert load_restorer_file(tmp_path / "smaller.safetensors").size == 16
 
 
 def test_networks_that_do_not_keep_the_size_are_refused(spandrel: ModuleType, tmp_path: Path):
@@ -105,3 +119,114 @@ def test_demands_on_sizes_are_met_by_repeating_the_edge(size: tuple[int, int], s
     columns = torch.arange(side).clamp(max=size[1] - 1)
     expected = Demanding()(photo[:, :, rows][..., columns])[0][..., : size[0], : size[1]]
     torch.testing.assert_close(ExternalNetwork(Demanding(), settings)(photo), expected, rtol=0, atol=1e-6)
+
+
+class Fixed(nn.Module):
+    """Takes 24 px and nothing else, as face networks with a constant for their lowest grid do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grid = nn.Parameter(torch.zeros(3, 24, 24))
+
+    def forward(self, photo: Tensor) -> Tensor:
+        return photo + self.grid
+
+
+class Halving(nn.Module):
+    """Gives no more than 24 px, whatever it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def forward(self, photo: Tensor) -> Tensor:
+        return self.gain * photo[..., :24, :24]
+
+
+@pytest.mark.parametrize(("network", "minimum", "size", "message"), [
+    (Fixed(), 0, 16, r"theirs: a layout does not restore faces of 16 px \(The size of tensor a \(16\) must match"),
+    (Halving(), 0, 32, r"theirs: a layout does not restore faces of 32 px \(\(1, 3, 24, 24\)\); take a pack of the"),
+    (Halving(), 40, 16, r"theirs: a layout takes pictures of 40 px or more, and these faces have 16 px; take a"),
+])
+def test_a_network_that_takes_no_faces_of_a_size_says_so(network: nn.Module, minimum: int, size: int, message: str):
+    settings = ExternalSettings(layout="layout", minimum=minimum)
+    restorer = Restorer("theirs", EXTERNAL, settings, ExternalNetwork(network, settings).eval())
+    with pytest.raises(UsageError, match=message):
+        restorer.at(size, "a pack")
+    assert restorer.at(512, "a pack") is restorer
+
+
+QUICK = ["targets.guidance.0.factor=4", "targets.steps=2", "targets.gate.max_low_frequency_change=1",
+         "targets.gate.min_contrast=0", "finetune.steps=2", "finetune.batch=2", "finetune.evaluate_every=1",
+         "finetune.discriminator.features=4", "finetune.learning_rate=1e-6"]
+
+
+def test_run_fine_tunes_a_network_of_the_community_at_the_size_of_the_pack(
+    spandrel: ModuleType, small_pack: Path, small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """From a file that tells no size to model.onnx and the page, all at the 16 px that the pack's prior draws."""
+    torch.save(nafnet(spandrel, levels=1).state_dict(), tmp_path / "naf.pth")
+    out = tmp_path / "out"
+    arguments = ["run", small_photos, "-o", out, "--recipe", "generic", "--restorer", tmp_path / "naf.pth",
+                 "--method", "low-frequency", "--pack", small_pack, "--device", "cpu", *QUICK]
+    assert adapt(monkeypatch, *arguments) == 0
+    assert "resized" not in capsys.readouterr().out
+    for name in ("model.onnx", "report.html", "sheet.jpg", "finetune/best.safetensors"):
+        assert (out / name).is_file(), name
+    adapted = load_restorer(out / "finetune")
+    assert (adapted.architecture, adapted.size) == (EXTERNAL, 16)
+    about = json.loads((out / "bundle" / "bundle.json").read_text())
+    assert (about["size"], about["one_size"], about["source"]["started from"]) == (
+        16, False, str(tmp_path / "naf.pth")
+    )
+    photo = read_image(small_photos / "a.png")[None]
+    for model, folder in ((load_restorer(tmp_path / "naf.pth"), "base"), (adapted, "restored")):
+        torch.testing.assert_close(read_image(out / folder / "a.png")[None], model(photo), rtol=0, atol=0.51 / 255)
+
+
+def test_a_swinir_made_for_larger_faces_works_at_the_size_of_the_pack(
+    small_pack: Path, small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Its 32 px are a convention; the one target of 32 px is counted, and what was tuned remembers its size."""
+    Restorer("", "swinir", SMALL_SWINIR, lively_swinir()).save(tmp_path / "large.safetensors")
+    name = str(tmp_path / "large.safetensors")
+    begun = begin_finetune("swinir", pack=small_pack, restorer=name)
+    assert (load_restorer(name).size, begun.restorer.size) == (32, 16)
+    targets = tmp_path / "targets"
+    shutil.copytree(small_photos, targets)
+    write_image(targets / "b.png", smooth_pictures((1, 32, 32), seed=2)[0], overwrite=True)
+    command = ["finetune", "--photos", small_photos, "--targets", targets, "-o", tmp_path / "run", "--pack", small_pack]
+    quick = ["steps=1", "batch=2", "evaluate_every=1", "discriminator.features=4"]
+    assert adapt(monkeypatch, *command, "--restorer", name, "--device", "cpu", *quick) == 0
+    printed = capsys.readouterr().out
+    assert "\n1 target was resized to the model's size\n" in printed
+    assert "photo was" not in printed
+    assert load_restorer(tmp_path / "run").size == 16
+
+
+def test_a_restorer_of_a_pack_works_at_the_size_of_the_pack(spandrel: ModuleType, small_pack: Path, tmp_path: Path):
+    pack = Path(shutil.copytree(small_pack, tmp_path / "pack"))
+    entry = {"architecture": "spandrel", "licence": "none", "source": "a test", "trained": "not at all"}
+    add_network(pack, "naf", nafnet(spandrel).state_dict(), header={}, entry=entry)
+    assert load_restorer(f"{pack}/naf").size == 16
+
+
+def test_a_restorer_of_another_fixed_size_is_refused_before_any_work(
+    small_pack: Path, small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    settings = SMALL_CODEFORMER.model_copy(update={"img_size": 32, "connect_list": [16], "attn_resolutions": [8]})
+    Restorer("", "codeformer", settings, lively_codeformer(settings)).save(tmp_path / "large.safetensors")
+    file, out = tmp_path / "large.safetensors", tmp_path / "out"
+    rest = ["--recipe", "generic", "--restorer", file, "--pack", small_pack]
+    for command in (
+        ["run", small_photos, "-o", out, *rest],
+        ["finetune", "--photos", small_photos, "--targets", small_photos, "-o", out, *rest],
+    ):
+        assert adapt(monkeypatch, *command) == 2
+        error = capsys.readouterr().err.splitlines()
+        assert len(error) == 1
+        assert f"{file}: takes faces of 32 px only, and those of pack {small_pack} have 16 px; take a pack" in error[0]
+        assert not out.exists()

@@ -48,10 +48,10 @@ def target_progress(lines: Lines) -> Callable[[Record, int, int], None]:
     return on_photo
 
 
-def say_resized(count: int) -> None:
-    """Name photos that were not of the network's size."""
+def say_resized(count: int, what: str = "photo") -> None:
+    """Name photos, or what else is counted, that were not of the network's size."""
     if count:
-        print(f"{count} {'photo was' if count == 1 else 'photos were'} resized to the model's size")
+        print(f"{count} {what}{' was' if count == 1 else 's were'} resized to the model's size")
 
 
 def say_warning(warning: str) -> None:

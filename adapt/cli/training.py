@@ -68,6 +68,7 @@ def finetune(
     print(outcome.verdict)
     say_warning(outcome.warning)
     say_resized(outcome.resized)
+    say_resized(outcome.resized_targets, "target")
 
 
 def pretrain(

@@ -65,7 +65,7 @@ def finetune(
         max_steps: stop, resumably, after so many steps of this call.
 
     Raises:
-        PhotoError: a photo cannot be read or is not square.
+        PhotoError: a photo or a target cannot be read or is not square.
         TrainingError: a loss is not finite; the last state is kept.
         UsageError: a restorer that does not offer what the objective needs.
     """
@@ -80,6 +80,7 @@ def finetune(
     module = objective.module()
     state = _fresh(restorer, settings)
     resized = train.photos.resized() + held.photos.resized()
+    resized_targets = train.targets.resized() + held.targets.resized()
     last = run.folder / "last" / "state.pt"
     state.network.to(device)
     if state.discriminator is not None:
@@ -171,6 +172,7 @@ def finetune(
         trained=len(train.ids),
         held_back=len(held.ids),
         resized=resized,
+        resized_targets=resized_targets,
         warning=few_photos(settings, len(train.ids) + len(held.ids)),
     )
 

@@ -22,7 +22,8 @@ class Outcome:
         gain: by how much the score fell on each held-back photo, or None where nothing was gained. It flatters a
             little: the same photos chose the step.
         trained, held_back: numbers of photos.
-        resized: how many of both were brought to the network's size first.
+        resized: how many of both were brought to the restorer's size first.
+        resized_targets: how many of their targets were.
         warning: what speaks against trusting it, in a sentence or two; empty where nothing does.
     """
 
@@ -34,6 +35,7 @@ class Outcome:
     trained: int
     held_back: int
     resized: int
+    resized_targets: int
     warning: str = ""
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from adapt.errors import RangeError, UsageError, WeightsError
 from adapt.images import check_image
 from adapt.restorers.codeformer import DEFAULT_FIDELITY, CodeFormer, codeformer_settings
-from adapt.restorers.external import ExternalSettings, load_external
+from adapt.restorers.external import ALIGNED_FACE, ExternalNetwork, load_external
 from adapt.restorers.swinir import SwinIR, swinir_settings
 from adapt.settings import CodeFormerSettings, Settings, SwinIRSettings
 from adapt.weights import load_weights, read_state, refuse_not_finite, write_state
+
+PARITY: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Architecture:
     recomputed: tuple[str, ...] = ()
     one_size: bool = False
     fidelity: float | None = None
-    parity: float = 1e-4
+    parity: float = PARITY
 
 
 ARCHITECTURES: Final[dict[str, Architecture]] = {
@@ -69,6 +71,7 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
 }
 
 EXTERNAL: Final = "spandrel"
+FACE_SIZE: Final = "face_size"  # in a file's header
 
 
 @dataclass(slots=True)
@@ -80,29 +83,56 @@ class Restorer:
         architecture: key of `ARCHITECTURES`, or `EXTERNAL`: a network that spandrel built.
         settings: the network's layout.
         network: (B, 3, H, W) in [0, 1] to the same, not clamped; what fine-tuning trains.
+        face_size: side of the aligned faces it works at, in pixels, where that is not what its layout tells; see `at`.
     """
 
     name: str
     architecture: str
     settings: Settings
     network: nn.Module
+    face_size: int | None = None
 
     @property
     def size(self) -> int:
-        """Side of the aligned faces it was made for, in pixels."""
-        if isinstance(self.settings, ExternalSettings):
-            return self.settings.size
-        return ARCHITECTURES[self.architecture].size(self.settings)
+        """Side of the aligned faces it works at, in pixels."""
+        if self.face_size is not None:
+            return self.face_size
+        known = ARCHITECTURES.get(self.architecture)
+        return ALIGNED_FACE if known is None else known.size(self.settings)
 
     @property
     def one_size(self) -> bool:
         """Whether it takes pictures of `size` by `size` pixels only."""
         return self.architecture in ARCHITECTURES and ARCHITECTURES[self.architecture].one_size
 
+    def at(self, size: int, whose: str) -> Restorer:
+        """The same network, for faces of a given size. It is decided here, and nowhere else, whether it takes them.
+
+        What a network was made for is a convention where it takes any size: it works at that of the pack's faces, and
+        what fine-tuning writes remembers it.
+
+        Args:
+            size: side of the faces, in pixels.
+            whose: whose faces they are, for the message.
+
+        Raises:
+            UsageError: it takes no faces of that size.
+        """
+        if size == self.size:
+            return self
+        if self.one_size:
+            raise UsageError(
+                f"{self.name}: takes faces of {self.size} px only, and those of {whose} have {size} px; take a pack and"
+                " a restorer of one size"
+            )
+        if isinstance(self.network, ExternalNetwork):
+            self.network.refuse_size(self.name, size)
+        return replace(self, face_size=size)
+
     @property
     def parity(self) -> float:
         """How far an exported file of it may be from the network, on the scale of [0, 1]."""
-        return ARCHITECTURES[self.architecture].parity if self.architecture in ARCHITECTURES else Architecture.parity
+        return ARCHITECTURES[self.architecture].parity if self.architecture in ARCHITECTURES else PARITY
 
     @property
     def takes_fidelity(self) -> bool:
@@ -155,6 +185,8 @@ class Restorer:
     def save(self, path: Path, *, half: bool = False, metadata: dict[str, str] | None = None) -> None:
         """Write the weights as safetensors in the public layout, with what rebuilds the network in the header."""
         header = {"architecture": self.architecture, "settings": self.settings.model_dump_json(), **(metadata or {})}
+        if self.face_size is not None:
+            header[FACE_SIZE] = str(self.face_size)
         state = self.network.state_dict()
         architecture = ARCHITECTURES.get(self.architecture)
         endings = architecture.recomputed if architecture is not None and half else ()
@@ -194,8 +226,9 @@ def build_restorer(name: str, state: dict[str, Tensor], metadata: dict[str, str]
     chosen = known if known in ARCHITECTURES else next(
         (key for key, architecture in ARCHITECTURES.items() if architecture.recognises(state)), None
     )
+    face_size = int(metadata[FACE_SIZE]) if FACE_SIZE in metadata else None
     if chosen is None:
-        return _external(name, state)
+        return replace(_external(name, state), face_size=face_size)
     architecture = ARCHITECTURES[chosen]
     stored = metadata.get("settings")
     try:
@@ -206,7 +239,7 @@ def build_restorer(name: str, state: dict[str, Tensor], metadata: dict[str, str]
         raise WeightsError(f"{name}: not the layout of a {chosen} ({where}: {problem['msg']})") from error
     network = architecture.build(settings)
     load_weights(network, state, source=name, ignore=architecture.recomputed)
-    return Restorer(name, chosen, settings, network.eval())
+    return Restorer(name, chosen, settings, network.eval(), face_size)
 
 
 def _external(name: str, state: dict[str, Tensor]) -> Restorer:

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from adapt.errors import WeightsError
+from adapt.errors import UsageError, WeightsError
 from adapt.settings import Settings
 
-ALIGNED_FACE = 512  # pixels: what the face networks of the community are made for; none says so in its file
+ALIGNED_FACE = 512  # pixels: what face networks are made for, unless a pack says otherwise; none tells it in its file
 INNER = "network."
 
 
@@ -24,7 +24,6 @@ class ExternalSettings(Settings):
     """What is known of a network that spandrel built."""
 
     layout: str = Field(description="spandrel's name of the architecture")
-    size: PositiveInt = Field(default=ALIGNED_FACE, description="side of the pictures, in pixels")
     minimum: int = Field(default=0, ge=0, description="smallest side the network takes")
     multiple: PositiveInt = Field(default=1, description="sides are multiples of this")
     square: bool = False
@@ -57,6 +56,33 @@ class ExternalNetwork(nn.Module):
         output = self.network(F.pad(photo, (0, columns - width, 0, rows - height), mode="replicate"))
         picture = output[0] if isinstance(output, tuple | list) else output
         return cast(Tensor, picture)[..., :height, :width]
+
+    def refuse_size(self, name: str, size: int) -> None:
+        """Try it on faces of a size: what spandrel tells of a network does not say whether it takes no other than one.
+
+        Args:
+            name: the file, for the message.
+            size: side of the faces, in pixels.
+
+        Raises:
+            UsageError: it takes larger pictures only, or fails at these, or does not keep their size.
+        """
+        if size < self.settings.minimum:
+            raise UsageError(
+                f"{name}: a {self.settings.layout} takes pictures of {self.settings.minimum} px or more, and these"
+                f" faces have {size} px; take a pack of larger faces, or another restorer"
+            )
+        face = torch.full((1, 3, size, size), 0.5, device=next(self.parameters()).device)
+        try:
+            with torch.inference_mode():
+                found = str(tuple(self(face).shape))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            found = (str(error).splitlines() or [type(error).__name__])[0]
+        if found != str(tuple(face.shape)):
+            raise UsageError(
+                f"{name}: a {self.settings.layout} does not restore faces of {size} px ({found}); take a pack of the"
+                " size it was made for, or another restorer"
+            )
 
     def _demanded(self, side: int) -> int:
         smallest = max(side, self.settings.minimum) if self.settings.minimum else side
