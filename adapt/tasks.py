@@ -138,6 +138,7 @@ def restore(
     out: str | Path,
     *,
     fidelity: float | None = None,
+    size: int | None = None,
     limit: int | None = None,
     batch: int = 8,
     overwrite: bool = False,
@@ -146,13 +147,16 @@ def restore(
 ) -> Restored:
     """Restore a folder of aligned faces; see `adapt.restoring.restore_folder`.
 
-    size: int | None = None,
     Args:
         model: as `adapt.build.load_model`.
         photos, out, limit, batch, overwrite, on_photo: as there.
         fidelity: from 0, what faces look like, to 1, what the photo shows; the network's own where None. Only for
             networks that take one.
+        size: side of the faces in pixels, for a network that takes any; its own where None.
         device: auto, cpu, cuda, cuda:1, ...; for a bundle auto is CUDA where onnxruntime has it.
+
+    Raises:
+        UsageError: what cannot be used, or a size that the model does not work at.
     """
     from adapt.restorers.base import Restorer
     from adapt.restoring import restore_folder
@@ -160,11 +164,7 @@ def restore(
     chosen = pick_device(device)
     loaded = load_model(model, None if device == "auto" else chosen)
     chosen_fidelity = loaded.chosen_fidelity(fidelity)
-        size: side of the faces in pixels, for a network that takes any; its own where None.
     if isinstance(loaded, Restorer):
-
-    Raises:
-        UsageError: what cannot be used, or a size that the model does not work at.
         loaded = (loaded if size is None else loaded.at(size, str(photos))).to(chosen)
     elif size not in (None, loaded.size):
         raise UsageError(f"{model}: a bundle works at the size it was exported for, {loaded.size} px, not {size}")
@@ -211,6 +211,7 @@ def export(
     model: str | Path,
     out: str | Path,
     *,
+    fidelity: float | None = None,
     source: dict[str, Any] | None = None,
     evaluation: Any = None,
     photos: Sequence[torch.Tensor] = (),
@@ -221,7 +222,13 @@ def export(
 
     about = source or {"weights": str(model), "weights sha256": weights_digest(model)}
     return export_bundle(
-        load_restorer(model), Path(out), source=about, evaluation=evaluation, photos=photos, overwrite=overwrite
+        load_restorer(model),
+        Path(out),
+        fidelity=fidelity,
+        source=about,
+        evaluation=evaluation,
+        photos=photos,
+        overwrite=overwrite,
     )
 
 
