@@ -381,13 +381,9 @@ def _surroundings_digest(settings: AdjusterSettings, pack: Pack) -> str:
 
 def _draw_maps(path: Path, faces: torch.Tensor, network: adjuster.GuidanceAdjuster, around: Surroundings) -> None:
     """A contact sheet of clean images and maps of some faces as sampling goes on (DynFaceRestore Fig. 12)."""
-    from adapt.evaluation.sheets import write_sheet
-    from adapt.pretrain.adjuster import SHOWN_AT, SHOWN_FACES, maps_over_time
+    from adapt.map_sheet import write_maps
+    from adapt.pretrain.adjuster import SHOWN_FACES, maps_over_time
 
     network.to(pick_device())
-    rows: list[list[torch.Tensor]] = []
-    for face in faces[:SHOWN_FACES]:
-        shown = maps_over_time(network, face.float() / 255, around, timesteps=SHOWN_AT)
-        rows += [[clean for clean, _ in shown], [scale for _, scale in shown]]
-    names = [f"face {index // 2 + 1}, {'map' if index % 2 else 'clean image'}" for index in range(len(rows))]
-    write_sheet(path, [f"t = {t}" for t in SHOWN_AT], rows, row_names=names)
+    shown = [maps_over_time(network, face.float() / 255, around) for face in faces[:SHOWN_FACES]]
+    write_maps(path, {f"face {number}": seen for number, seen in enumerate(shown, start=1)})

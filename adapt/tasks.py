@@ -77,6 +77,7 @@ def generate_targets(
     shard: tuple[int, int] = (0, 1),
     overwrite: bool = False,
     device: str = "auto",
+    maps: bool = False,
     on_photo: OnPhoto | None = None,
 ) -> Summary:
     """Make pseudo-targets of a folder of aligned faces; see `adapt.targets.generate.generate_targets`.
@@ -88,11 +89,13 @@ def generate_targets(
         restorer: R of the papers: a checkpoint, a run, PACK or PACK/RESTORER; the pack's own where None.
         overrides: `key=value` for the recipe.
         device: auto, cpu, cuda, cuda:1, ...
+        maps: draw the guidance maps of each target that is made now; only for methods with a guidance adjuster.
 
     Raises:
         UsageError: what cannot be used, a restorer that takes no faces of the prior's size, or `overwrite` of a store
             that others make their parts of.
     """
+    from adapt.map_sheet import write_maps
     from adapt.photos.folder import find_photos
     from adapt.targets.generate import generate_targets as generate
     from adapt.targets.methods import target_maker
@@ -105,6 +108,10 @@ def generate_targets(
         )
     find_photos(photos, limit)  # before anything heavy is loaded: no photos is the commonest mistake
     settings = load_recipe(method, TargetSettings, overrides, pack=pack)
+    if maps and not settings.needs_adjuster:
+        raise UsageError(
+            f"--maps: {method} as it is set guides without an adjuster, and has no maps; leave it out, or take adaptive"
+        )
     chosen = pick_device(device)
     prior = load_prior(pack).to(chosen)
     parts, blur = load_blur_parts(pack, settings, chosen)
@@ -129,6 +136,7 @@ def generate_targets(
         overwrite=overwrite,
         device=chosen,
         on_photo=on_photo,
+        draw_maps=write_maps if maps else None,
     )
 
 
@@ -190,6 +198,7 @@ def evaluate(
     reference: str | Path | None = None,
     pack: str | Path = "tiny",
     half_raw: bool = False,
+    half_raw: bool = False,
 ) -> tuple[Evaluation, str]:
     """Metrics of a folder of restored photos, and a table of them; see `adapt.evaluation.compare.evaluate_folder`."""
     from adapt.evaluation.compare import evaluate_folder
@@ -201,6 +210,7 @@ def evaluate(
         truth=optional_path(truth),
         photos=optional_path(photos),
         reference=optional_path(reference),
+        half_raw=half_raw,
         distance=distance,
         half_raw=half_raw,
     )
@@ -211,6 +221,7 @@ def export(
     model: str | Path,
     out: str | Path,
     *,
+    fidelity: float | None = None,
     source: dict[str, Any] | None = None,
     evaluation: Any = None,
     photos: Sequence[torch.Tensor] = (),
@@ -221,7 +232,13 @@ def export(
 
     about = source or {"weights": str(model), "weights sha256": weights_digest(model)}
     return export_bundle(
-        load_restorer(model), Path(out), source=about, evaluation=evaluation, photos=photos, overwrite=overwrite
+        load_restorer(model),
+        Path(out),
+        fidelity=fidelity,
+        source=about,
+        evaluation=evaluation,
+        photos=photos,
+        overwrite=overwrite,
     )
 
 

@@ -102,6 +102,35 @@ def small_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def dynamic_pack(small_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small pack with a prior that listens, a blur estimator, a start-step table and a guidance adjuster."""
+    import shutil
+
+    from networks import lively_blur_parts, lively_prior
+
+    from adapt.packs.pack import add_network, add_table
+
+    folder = tmp_path_factory.mktemp("dynamic") / "small"
+    shutil.copytree(small_pack, folder)
+    prior, parts = lively_prior(), lively_blur_parts()
+    assert parts.estimator is not None
+    assert parts.adjuster is not None
+    assert parts.start_steps is not None
+    about = {"licence": "none", "source": "a test", "trained": "not at all"}
+    for name, architecture, network, settings in (
+        ("prior", "unet", prior.network, prior.settings),
+        ("blur-estimator", "blur-estimator", parts.estimator.network, parts.estimator.network.settings),
+        ("guidance-adjuster", "guidance-adjuster", parts.adjuster, parts.adjuster.settings),
+    ):
+        header = {"architecture": architecture, "settings": settings.model_dump_json()}
+        entry = {"architecture": architecture, **about}
+        add_network(folder, name, network.state_dict(), header=header, entry=entry)
+    parts.start_steps.save(folder.parent / "table.json")
+    add_table(folder, "start-steps", folder.parent / "table.json", entry={"architecture": "start-steps", **about})
+    return folder
+
+
+@pytest.fixture(scope="session")
 def small_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six smooth pictures of 16 px, in two folders, one with a name that is not ASCII."""
     from adapt.exporting.verify import smooth_pictures

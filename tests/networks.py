@@ -8,10 +8,24 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from adapt.blur.adjuster import GuidanceAdjuster
+from adapt.blur.estimator import BlurEstimator, BlurNetwork
+from adapt.blur.start_steps import StartSteps
+from adapt.diffusion.prior import Prior
+from adapt.diffusion.unet import UNet
+from adapt.pretrain.prior import initialise
 from adapt.restorers.codeformer import CodeFormer
 from adapt.restorers.swinir import SwinIR
 from adapt.restorers.vqgan import VQGAN
-from adapt.settings import CodeFormerSettings, SwinIRSettings, VQGANSettings
+from adapt.settings import (
+    AdjusterNetworkSettings,
+    BlurNetworkSettings,
+    CodeFormerSettings,
+    SwinIRSettings,
+    UNetSettings,
+    VQGANSettings,
+)
+from adapt.targets.methods import BlurParts
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -61,3 +75,43 @@ def _lively(network: NetworkT, seed: int) -> NetworkT:
             std = 0.5 if name.endswith(("embedding.weight", "position_emb")) else 1 / math.sqrt(fan_in)
             parameter.normal_(std=std, generator=generator).add_(kept)
     return network.eval()
+
+
+SMALL = 16  # px: the size of the prior and of what belongs to it
+
+
+def lively_prior() -> Prior:
+    """A prior that listens: its last layer does not start at zero, where x0 follows x_t blindly."""
+    settings = UNetSettings(
+        image_size=SMALL, model_channels=32, channel_mult=[1, 2], num_res_blocks=[0, 1], attention_resolutions=[]
+    )
+    network = UNet(settings)
+    initialise(network, 0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.out.parameters():
+            parameter.normal_(std=0.05, generator=generator)
+    return Prior("small", settings, network.eval().requires_grad_(False))
+
+
+def lively_blur_parts() -> BlurParts:
+    """An estimator whose std depends on the photo, a table, and an adjuster whose map is not flat."""
+    swinir = SwinIRSettings(img_size=SMALL, embed_dim=8, depths=[1], num_heads=[2], window_size=4, sf=1, num_feat=8,
+                            upsampler="")
+    network = BlurNetwork(BlurNetworkSettings(size=SMALL, transfer=swinir, channels=[4, 4, 4]))
+    adjuster = GuidanceAdjuster(AdjusterNetworkSettings(features=4, model_channels=32))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for part in (network, adjuster):
+            for parameter in part.parameters():
+                parameter.normal_(std=0.3, generator=generator)
+        network.deviation.head[-1].weight.mul_(20)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        network.deviation.head[-1].bias.fill_(8.0)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    table = StartSteps(
+        size=SMALL, statistic="share", share=0.95, tol=1e-3, pictures=1, spectrum=[1.0],
+        stds=[0.01, 0.2, 0.47], steps=[300, 600, 900],
+    )
+    return BlurParts(
+        estimator=BlurEstimator("small", network.eval().requires_grad_(False)), start_steps=table,
+        adjuster=adjuster.eval().requires_grad_(False),
+    )

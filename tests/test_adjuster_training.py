@@ -405,11 +405,11 @@ def test_maps_are_shown_over_time(faces: Tensor):
     initialise(network, 0)
     face = faces[0].float() / 255
     shown = maps_over_time(network, face, surroundings(), timesteps=(800, 400, 1))
-    assert len(shown) == 3
-    for picture, scale in shown:
+    assert [seen.t for seen in shown] == [800, 400, 1]
+    for _, picture, scale in shown:
         assert picture.shape == scale.shape == face.shape
         assert 0 <= float(scale.min()) <= float(scale.max()) <= 1
-    distance = [float((picture - face).abs().mean()) for picture, _ in shown]
+    distance = [float((picture - face).abs().mean()) for _, picture, _ in shown]
     assert distance == sorted(distance, reverse=True)
     assert distance[-1] < 0.02
 

@@ -132,6 +132,23 @@ def test_resized_photos_are_counted_in_every_command(
     assert json.loads(capsys.readouterr().out) == {"done": 3, "rejected": 0, "failed": 0, "resized": 1}
 
 
+def test_targets_without_maps_are_counted(
+    small_photos: Path, dynamic_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    made = ["generate-targets", small_photos, "-o", tmp_path / "out", "--pack", dynamic_pack, "--limit", "2", "steps=2",
+            "gate.max_low_frequency_change=1", "gate.min_contrast=0"]
+    assert adapt(monkeypatch, *made) == 0
+    assert "without maps" not in capsys.readouterr().out
+    assert adapt(monkeypatch, *made, "--maps") == 0
+    assert "\n2 were made earlier without maps; to draw theirs, start anew" in capsys.readouterr().out
+    assert adapt(monkeypatch, *made, "--maps", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["without_maps"] == 2
+    assert adapt(monkeypatch, *made, "--maps", "--overwrite") == 0
+    assert "without maps" not in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "out" / "maps").iterdir()) == ["a.jpg", "b.jpg"]
+
+
 @pytest.mark.parametrize(("arguments", "code", "message"), [
     (["run", "nowhere", "-o", "out"], 2, "nowhere: no such folder or file of photos"),
     (["restore", "no-such-pack", ".", "-o", "out"], 2, "no restorer 'no-such-pack'"),
@@ -140,6 +157,8 @@ def test_resized_photos_are_counted_in_every_command(
     (["generate-targets", "{photos}", "-o", "out", "stepz=3"], 2, "did you mean 'steps'?"),
     (["generate-targets", "{photos}", "-o", "out", "--steps", "2", "steps=3"], 2, "--steps 2: steps=3 sets the same"),
     (["generate-targets", "{photos}", "-o", "out", "--shard", "1/2", "--overwrite"], 2, "the store of all shards"),
+    (["generate-targets", "{photos}", "-o", "out", "--method", "low-frequency", "--maps"], 2,
+     "--maps: low-frequency as it is set guides without an adjuster"),
     (["degrade", "{photos}", "-o", "out", "--recipe", "blind", "--seed", "0", "seed=0"], 2, "give one of the two"),
     (["finetune", "--photos", "{photos}", "--targets", "{photos}", "-o", "out", "--real", ".", "adversarial=0"], 2,
      "--real .: sharp faces are shown to a discriminator, and swinir has none"),

@@ -21,7 +21,8 @@ from adapt.diffusion.sampler import Job, Misfit, PhotoNoise, StepRecord, Walk, g
 from adapt.diffusion.solvers import Ancestral, Ddim
 from adapt.diffusion.steps import Step, plan_from
 from adapt.errors import UsageError
-from adapt.guidance.gaussian_blur import BlurMemory, GaussianBlur, blur_gradient, guidance_maps
+from adapt.guidance.gaussian_blur import BlurMemory, GaussianBlur, blur_gradient
+from adapt.guidance.maps import guidance_maps
 from adapt.guidance.regions import region_weights
 from adapt.settings import AdjusterNetworkSettings
 from degradations.cosines import gaussian_blur

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from networks import SMALL, lively_blur_parts, lively_prior
+from PIL import Image
 from torch import Tensor
 
-from adapt.blur.adjuster import GuidanceAdjuster
-from adapt.blur.estimator import BlurEstimator, BlurNetwork
+from adapt.blur.adjuster import Seen, map_picture
 from adapt.blur.labels import std_limits
-from adapt.blur.start_steps import StartSteps
 from adapt.diffusion.prior import Prediction, Predictor, Prior
 from adapt.diffusion.sampler import PhotoNoise, StepRecord
 from adapt.diffusion.steps import Step
-from adapt.diffusion.unet import UNet
 from adapt.errors import UsageError, WeightsError
-from adapt.guidance.gaussian_blur import guidance_maps
 from adapt.guidance.low_frequency import factor_for, low_pass
+from adapt.guidance.maps import SHOWN_STEPS, MapWatch, guidance_maps, shown_steps
 from adapt.guidance.regions import region_stds
-from adapt.pretrain.prior import initialise
+from adapt.images import to_uint8, to_unit
+from adapt.map_sheet import write_maps
 from adapt.recipe import load_recipe
 from adapt.settings import (
-    AdjusterNetworkSettings,
-    BlurNetworkSettings,
     DirectSettings,
     DoubtSettings,
     GaussianBlurSettings,
     LowFrequencySettings,
-    SwinIRSettings,
     TargetSettings,
-    UNetSettings,
 )
 from adapt.targets.direct import made_worse
 from adapt.targets.doubt import LEAST, doubted_std
@@ -41,47 +39,15 @@ from adapt.targets.opinion import Opinion, opinion_of
 from adapt.tasks import generate_targets
 from degradations.cosines import gaussian_blur
 
-SIZE = 16
+SIZE = SMALL
 
 
 @pytest.fixture(scope="module")
 def prior() -> Prior:
-    settings = UNetSettings(
-        image_size=SIZE, model_channels=32, channel_mult=[1, 2], num_res_blocks=[0, 1], attention_resolutions=[]
-    )
-    network = UNet(settings)
-    initialise(network, 0)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():  # the last layer starts at zero, and then x0 follows x_t blindly
-        for parameter in network.out.parameters():
-            parameter.normal_(std=0.05, generator=generator)
-    return Prior("small", settings, network.eval().requires_grad_(False))
+    return lively_prior()
 
 
-def blur_parts() -> BlurParts:
-    """An estimator whose std depends on the photo, a table, and an adjuster whose map is not flat."""
-    swinir = SwinIRSettings(img_size=16, embed_dim=8, depths=[1], num_heads=[2], window_size=4, sf=1, num_feat=8,
-                            upsampler="")
-    network = BlurNetwork(BlurNetworkSettings(size=SIZE, transfer=swinir, channels=[4, 4, 4]))
-    adjuster = GuidanceAdjuster(AdjusterNetworkSettings(features=4, model_channels=32))
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for part in (network, adjuster):
-            for parameter in part.parameters():
-                parameter.normal_(std=0.3, generator=generator)
-        network.deviation.head[-1].weight.mul_(20)  # pyright: ignore[reportArgumentType, reportCallIssue]
-        network.deviation.head[-1].bias.fill_(8.0)  # pyright: ignore[reportArgumentType, reportCallIssue]
-    table = StartSteps(
-        size=SIZE, statistic="share", share=0.95, tol=1e-3, pictures=1, spectrum=[1.0],
-        stds=[0.01, 0.2, 0.47], steps=[300, 600, 900],
-    )
-    return BlurParts(
-        estimator=BlurEstimator("small", network.eval().requires_grad_(False)), start_steps=table,
-        adjuster=adjuster.eval().requires_grad_(False),
-    )
-
-
-PARTS = blur_parts()
+PARTS = lively_blur_parts()
 ADAPTIVE = TargetSettings(
     method="adaptive", guidance=[GaussianBlurSettings(weights=[0.7, 0.3]), LowFrequencySettings(last_t=200)],
     steps=6, solver="ddim", eta=None,
@@ -192,9 +158,70 @@ def test_a_photo_that_is_not_finite_fails_alone(prior: Prior, photos: Tensor):
 def test_maps_and_stds_can_be_seen(prior: Prior, photos: Tensor):
     records: list[StepRecord] = []
     maker = target_maker(blurred_by(adjuster=True), prior, PARTS)
-    maker.make(photos, restored_of(photos), [1, 2, 3], on_step=records.append)
+    made = maker.make(photos, restored_of(photos), [1, 2, 3], on_step=records.append)
     assert {record.walk for record in records} == {0, 1, 2}
     assert all(guidance_maps(record.memory)[0].shape == (1, 3, SIZE, SIZE) for record in records)
+    for walk, way in enumerate(made.ways):
+        assert [r.left for r in records if r.walk == walk] == list(range(way.evaluations))[::-1]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 5, 6, 11, 250])
+def test_the_steps_that_are_shown_are_spread_over_the_way(steps: int):
+    shown = sorted(shown_steps(steps))
+    assert len(shown) == min(SHOWN_STEPS, steps)
+    assert (shown[0], shown[-1]) == (0, steps - 1)
+    gaps = np.diff(shown)
+    assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
+
+
+def test_a_watch_keeps_what_is_shown_of_each_photo(prior: Prior, photos: Tensor):
+    watch = MapWatch(3)
+    records: list[StepRecord] = []
+
+    def both(record: StepRecord) -> None:
+        watch(record)
+        records.append(record)
+
+    estimator, table = PARTS.estimator, PARTS.start_steps
+    assert estimator is not None
+    assert table is not None
+    levels = sorted(estimator(photos).std.double().tolist())
+    parts = replace(PARTS, start_steps=table.model_copy(update={"stds": levels[::2], "steps": [200, 900]}))
+    settings = TargetSettings.model_validate({**blurred_by(adjuster=True).model_dump(), "steps": 14})
+    made = target_maker(settings, prior, parts).make(photos, restored_of(photos), [1, 2, 3], on_step=both)
+    lengths = [way.evaluations for way in made.ways]
+    assert len(set(lengths)) > 1, "the test needs ways of different lengths"
+    assert max(lengths) > SHOWN_STEPS
+    for walk, (seen, length) in enumerate(zip(watch.seen, lengths, strict=True)):
+        steps = [record for record in records if record.walk == walk]
+        kept = [steps[index] for index in sorted(shown_steps(length))]
+        assert [each.t for each in seen] == [record.step.t for record in kept]
+        for each, record in zip(seen, kept, strict=True):
+            assert torch.equal(each.clean, to_unit(record.x0)[0])
+            assert torch.equal(each.scale, map_picture(guidance_maps(record.memory)[0])[0])
+    target_maker(ADAPTIVE, prior, PARTS).make(photos, restored_of(photos), [1, 2, 3], on_step=(none := MapWatch(3)))
+    assert none.seen == [[], [], []], "no adjuster, no maps"
+
+
+def test_a_map_lies_under_its_clean_image(tmp_path: Path, gen: torch.Generator):
+    faces = {name: [Seen(t, *torch.rand(2, 3, 6, 40, generator=gen)) for t in (700, 20)] for name in ("a", "b")}
+    write_maps(tmp_path / "maps.png", faces)
+    sheet = np.asarray(Image.open(tmp_path / "maps.png")).astype(int)
+    pictures = [getattr(each, row) for seen in faces.values() for row in ("clean", "scale") for each in seen]
+    places = [find(sheet, to_uint8(picture).astype(int)) for picture in pictures]
+    assert places == sorted(places), "row by row, and in each from the first timestep to the last"
+    with pytest.raises(UsageError, match=r"same timesteps, got \[\[700, 20\], \[20\]\]"):
+        write_maps(tmp_path / "other.png", {"a": faces["a"], "b": faces["b"][1:]})
+    with pytest.raises(UsageError, match="got none"):
+        write_maps(tmp_path / "other.png", {})
+
+
+def find(sheet: np.ndarray, picture: np.ndarray) -> tuple[int, int]:
+    """Row and column at which a picture lies in a sheet."""
+    height, width = picture.shape[:2]
+    starts = np.argwhere((sheet == picture[0, 0]).all(axis=2))
+    (place,) = [(y, x) for y, x in starts.tolist() if np.array_equal(sheet[y : y + height, x : x + width], picture)]
+    return place
 
 
 # ---------------------------------------------------------------- regions

@@ -10,15 +10,22 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor
 
+from adapt.diffusion.sampler import OnStep
 from adapt.errors import UsageError
+from adapt.evaluation.sheets import GAP
+from adapt.guidance.maps import SHOWN_STEPS
 from adapt.photos.files import read_image
 from adapt.settings import GateSettings
 from adapt.targets.gate import judge
 from adapt.targets.light import match_light
-from adapt.targets.store import accepted_targets, read_records
+from adapt.targets.methods import TargetMaker
+from adapt.targets.store import accepted_targets, maps_name, read_records
 from adapt.tasks import generate_targets
 
 QUICK = ["guidance.0.factor=4", "steps=3", "batch=2", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]
@@ -176,6 +183,87 @@ def test_an_unreadable_photo_fails_once(small_photos: Path, small_pack: Path, tm
     summary = make(photos, tmp_path / "store", small_pack, "draws=2")
     became = [(r.id, r.draw, r.status) for r in summary.records]
     assert became == [("a", 0, "done"), ("a", 1, "done"), ("aa", 0, "failed")]
+
+
+ADAPTIVE = ["steps=6", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]
+
+
+def make_adaptive(photos: Path, out: Path, pack: Path, *more: str, **options: object):
+    return generate_targets(photos, out, pack=pack, overrides=[*ADAPTIVE, *more], device="cpu", **options)  # pyright: ignore[reportArgumentType]
+
+
+def sheets(store: Path) -> dict[str, bytes]:
+    """The pictures of guidance maps in a store, by name."""
+    return {p.relative_to(store).as_posix(): p.read_bytes() for p in sorted(store.rglob("*.jpg"))}
+
+
+def test_maps_are_drawn_beside_targets_that_stay_the_same(small_photos: Path, dynamic_pack: Path, tmp_path: Path):
+    """Each photo's own, as wide as its way has steps to show; draws have their own folders."""
+    plain, drawn = tmp_path / "plain", tmp_path / "drawn"
+    make_adaptive(small_photos, plain, dynamic_pack, "draws=2", limit=3)
+    summary = make_adaptive(small_photos, drawn, dynamic_pack, "draws=2", limit=3, maps=True)
+    assert sheets(plain) == {}
+    assert contents(drawn) == contents(plain)
+    assert (drawn / "manifest.jsonl").read_bytes() == (plain / "manifest.jsonl").read_bytes()
+    assert sorted(sheets(drawn)) == [f"maps{n}/{id}.jpg" for n in ("-2", "") for id in ("a", "b", "deep/c")]
+    assert len(set(sheets(drawn).values())) == 6
+    for record in summary.records:
+        with Image.open(drawn / maps_name(record.id, record.draw)) as sheet:
+            assert sheet.width == GAP + min(record.evaluations or 0, SHOWN_STEPS) * (16 + GAP)
+    assert summary.without_maps == 0
+
+
+def test_maps_are_those_of_targets_made_now(small_photos: Path, dynamic_pack: Path, tmp_path: Path):
+    """What is there already is left alone and counted; a target that is made anew without maps keeps no old ones."""
+    out = tmp_path / "store"
+    assert make_adaptive(small_photos, out, dynamic_pack, limit=2).without_maps == 0, "nobody asked"
+    assert make_adaptive(small_photos, out, dynamic_pack, limit=4, maps=True).without_maps == 2
+    assert list(sheets(out)) == ["maps/deep/c.jpg", "maps/deep/d é 测.jpg"]
+    before = sheets(out)
+    assert make_adaptive(small_photos, out, dynamic_pack, limit=4, maps=True).without_maps == 2
+    assert sheets(out) == before
+    for name in ("a", "deep/c"):
+        (out / "images" / f"{name}.png").write_bytes(b"cut")
+    make_adaptive(small_photos, out, dynamic_pack, limit=4)
+    assert list(sheets(out)) == ["maps/deep/d é 测.jpg"]
+
+
+def test_a_stop_between_photos_changes_no_map(small_photos: Path, dynamic_pack: Path, tmp_path: Path):
+    class Stop(Exception):
+        pass
+
+    def stop(record: object, done: int, total: int) -> None:
+        raise Stop
+
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    make_adaptive(small_photos, once, dynamic_pack, limit=2, maps=True)
+    with pytest.raises(Stop):
+        make_adaptive(small_photos, twice, dynamic_pack, limit=2, maps=True, on_photo=stop)
+    assert list(sheets(twice)) == ["maps/a.jpg"], "there before the target's line is"
+    make_adaptive(small_photos, twice, dynamic_pack, limit=2, maps=True)
+    assert sheets(twice) == sheets(once)
+
+
+def test_halves_of_a_batch_keep_their_own_maps(
+    small_photos: Path, dynamic_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Where memory runs out in the middle of a way, what was seen until there is forgotten."""
+    make_adaptive(small_photos, tmp_path / "one", dynamic_pack, limit=3, maps=True)
+    make_all = TargetMaker.make
+
+    def short_of_memory(self: TargetMaker, photos: Tensor, restored: Tensor, seeds: list[int], *, on_step: OnStep):
+        made = make_all(self, photos, restored, seeds, on_step=on_step)
+        if len(seeds) > 2:
+            raise torch.OutOfMemoryError
+        return made
+
+    monkeypatch.setattr(TargetMaker, "make", short_of_memory)
+    monkeypatch.setattr("adapt.targets.generate.at_a_time", lambda settings, device: 3)
+    make_adaptive(small_photos, tmp_path / "halves", dynamic_pack, limit=3, maps=True)
+    for name in sheets(tmp_path / "one"):
+        alone, together = (np.asarray(Image.open(tmp_path / each / name)).astype(int) for each in ("one", "halves"))
+        assert alone.shape == together.shape
+        assert np.abs(alone - together).max() <= 8, "the pictures of a batch are within a level, and JPEG's of both"
 
 
 def test_refusals(whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -124,6 +124,20 @@ def build_adjuster(name: str, state: dict[str, Tensor], metadata: dict[str, str]
     network = GuidanceAdjuster(settings)
     load_weights(network, state, source=name)
     return network.eval().requires_grad_(False)
+
+
+class Seen(NamedTuple):
+    """What is shown of one timestep of a face's way.
+
+    Attributes:
+        t: the timestep.
+        clean: the clean image there, (3, H, W) in [0, 1], on the CPU.
+        scale: the adjuster's map as a picture (`map_picture`), the same shape and range.
+    """
+
+    t: int
+    clean: Tensor
+    scale: Tensor
 
 
 def map_picture(scale: Tensor) -> Tensor:

@@ -49,6 +49,9 @@ def generate_targets(
     ] = None,
     limit: Limit = None,
     shard: Annotated[str, typer.Option("--shard", help="I/N: this process makes the I-th of N parts.")] = "1/1",
+    maps: Annotated[
+        bool, typer.Option("--maps", help="Draw each new target's guidance maps into OUT/maps (dynamic, adaptive).")
+    ] = False,
     device: Device = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
@@ -70,13 +73,17 @@ def generate_targets(
         shard=parse_shard(shard),
         overwrite=overwrite,
         device=device,
+        maps=maps,
         on_photo=target_progress(Lines("targets")),
     )
     counts = {status: summary.count(status) for status in ("done", "rejected", "failed")}
     text = f"{counts['done']} targets, {counts['rejected']} rejected, {counts['failed']} failed; in {out}"
     if as_json:
-        print(json.dumps({**counts, "resized": summary.resized}))
+        drawn = {"without_maps": summary.without_maps} if maps else {}
+        print(json.dumps({**counts, "resized": summary.resized, **drawn}))
     else:
         print(text)
         say_resized(summary.resized)
+        if maps and summary.without_maps:
+            print(f"{summary.without_maps} were made earlier without maps; to draw theirs, start anew with --overwrite")
     end(counts["failed"])

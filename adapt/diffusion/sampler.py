@@ -115,6 +115,7 @@ class StepRecord:
         sample: the sample it ended at, before the terms that act on that.
         memory: what the terms remember after it, in their order.
         walk: which of the walks.
+        left: how many steps the walk has still before it.
     """
 
     step: Step
@@ -123,6 +124,7 @@ class StepRecord:
     sample: Tensor
     memory: tuple[Any, ...] = ()
     walk: int = 0
+    left: int = 0
 
 
 OnStep = Callable[[StepRecord], None]
@@ -228,11 +230,11 @@ def sample_together(prior: Predictor, walks: Sequence[Walk], on_step: OnStep | N
             continue
         steps = [state.walk.steps[-left] for state in moving]
         for state, step, prediction in zip(moving, steps, _predictions(prior, moving, steps), strict=True):
-            _advance(state, step, prediction, on_step)
+            _advance(state, step, prediction, left=left - 1, on_step=on_step)
     return [state.x for state in states]
 
 
-def _advance(state: _State, step: Step, prediction: Prediction, on_step: OnStep | None) -> None:
+def _advance(state: _State, step: Step, prediction: Prediction, *, left: int, on_step: OnStep | None) -> None:
     walk = state.walk
     x0 = state.corrected("x0", prediction.x0, step)
     sample, state.trail = walk.solver.step(
@@ -240,7 +242,7 @@ def _advance(state: _State, step: Step, prediction: Prediction, on_step: OnStep 
     )
     after = state.corrected("sample", _descended(state, sample, step, prediction.x0), step)
     if on_step is not None:
-        on_step(StepRecord(step, state.x, x0, sample, tuple(state.memory), state.index))
+        on_step(StepRecord(step, state.x, x0, sample, tuple(state.memory), state.index, left))
     state.x = after
 
 

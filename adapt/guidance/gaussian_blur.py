@@ -6,7 +6,7 @@ The blur level is refined on the way, every photo's by itself, and may differ fr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
@@ -224,9 +224,3 @@ def _step_length(value: Tensor, gradient: Tensor, *, scale: float, limit: bool) 
 
 
 _ANY = Step(t=0, t_prev=-1, abar=1.0, abar_prev=1.0, log_posterior_variance=0.0)
-
-
-def guidance_maps(memories: Sequence[object]) -> list[Tensor]:
-    """The adjuster's maps among the memories of a step's terms, each (B, 3, H, W) in [0, 1]; for pictures of them."""
-    found = [memory.scale_map for memory in memories if isinstance(memory, BlurMemory)]
-    return [scale_map for scale_map in found if scale_map is not None]

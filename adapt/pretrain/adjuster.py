@@ -16,7 +16,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from adapt.blur.adjuster import GuidanceAdjuster, map_picture
+from adapt.blur.adjuster import GuidanceAdjuster, Seen, map_picture
 from adapt.diffusion.prior import Prior
 from adapt.diffusion.schedule import TIMESTEPS, noised
 from adapt.diffusion.solvers import Ancestral
@@ -232,7 +232,7 @@ def maps_over_time(
     timesteps: Sequence[int] = SHOWN_AT,
     std: float = SHOWN_STD,
     seed: int = 0,
-) -> list[tuple[Tensor, Tensor]]:
+) -> list[Seen]:
     """How the map changes as sampling goes on: Fig. 12 for a face whose truth is known.
 
     Args:
@@ -244,19 +244,19 @@ def maps_over_time(
         seed: of the noise.
 
     Returns:
-        For each timestep the prior's clean image and the map's picture, both (3, H, W) in [0, 1], on the CPU.
+        What is seen at each timestep.
     """
     device = next(network.parameters()).device
     clean = face[None].to(device)
     level = torch.tensor([std * face.shape[-1] / PUBLISHED_SIZE], device=device)
     guidance = to_signed(around.blur(clean, level))
     noise = torch.randn(clean.shape, generator=step_generator(seed, 0)).to(clean)
-    shown: list[tuple[Tensor, Tensor]] = []
+    shown: list[Seen] = []
     for timestep in timesteps:
         step, _ = _steps_at(timestep, 1)
         x0 = _clean_image(around.prior, _noised(to_signed(clean), [step], noise), [step])
         scale = network(guidance, x0, torch.tensor([step.t], device=device))
-        shown.append((to_unit(x0)[0].cpu(), map_picture(scale[0]).cpu()))
+        shown.append(Seen(step.t, to_unit(x0)[0].cpu(), map_picture(scale[0]).cpu()))
     return shown
 
 

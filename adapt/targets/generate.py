@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adapt.blur.adjuster import Seen
 from adapt.digests import file_digest, photo_seed
 from adapt.disk import write_atomic
 from adapt.errors import PhotoError
+from adapt.guidance.maps import MapWatch
 from adapt.photos.files import encode_png
 from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
 from adapt.photos.pairs import Fitted, read_fitted
@@ -22,16 +24,23 @@ from adapt.settings import TargetSettings
 from adapt.targets.gate import judge
 from adapt.targets.light import restored_for
 from adapt.targets.methods import Made, TargetMaker, Way
-from adapt.targets.store import Key, Record, TargetStore, picture_name, read_records
+from adapt.targets.store import Key, Record, TargetStore, maps_name, picture_name, read_records
 
 OnPhoto = Callable[[Record, int, int], None]
+DrawMaps = Callable[[Path, Mapping[str, Sequence[Seen]]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of the targets of this shard: records in the order of photos and draws."""
+    """What became of the targets of this shard.
+
+    Attributes:
+        records: in the order of photos and draws.
+        without_maps: how many of them have no picture of their guidance maps; 0 where none were asked for.
+    """
 
     records: list[Record]
+    without_maps: int = 0
 
     def count(self, status: str) -> int:
         """How many targets ended in a status; a photo that cannot be read is one failed target."""
@@ -54,6 +63,15 @@ class _Item:
         return self.photo.id, self.draw
 
 
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """A target's line, and where it has a picture, that and what was seen on the way to it."""
+
+    record: Record
+    picture: bytes | None = None
+    seen: Sequence[Seen] = ()
+
+
 def generate_targets(
     photos: Path,
     out: Path,
@@ -67,6 +85,7 @@ def generate_targets(
     overwrite: bool = False,
     device: torch.device | str = "cpu",
     on_photo: OnPhoto | None = None,
+    draw_maps: DrawMaps | None = None,
 ) -> Summary:
     """Make the targets of a folder of photos that are not there yet.
 
@@ -88,6 +107,8 @@ def generate_targets(
         overwrite: start the store anew.
         device: where the networks are.
         on_photo: sees each record, with targets finished and targets in all.
+        draw_maps: writes what was seen of a photo, by its id, to a file: of each target that is made now. Those that
+            are there already keep the picture they have, or none. The targets are the same with and without.
 
     Raises:
         UsageError: no photos, an output folder inside the photos, or a store made otherwise.
@@ -108,17 +129,24 @@ def generate_targets(
         group = items[first : first + batch]
         if not any(item.key in waiting for item in group):
             continue
-        for record, picture in _make_group(group, settings, maker, restorer, device):
+        for result in _make_group(group, settings, maker, restorer, device):
+            record, picture = result.record, result.picture
             if (record.id, record.draw) not in waiting:
                 continue
+            maps = out / maps_name(record.id, record.draw)
+            maps.unlink(missing_ok=True)  # of an older target
             if picture is not None and record.target is not None:
                 write_atomic(out / record.target, lambda stream, data=picture: stream.write(data))
+                if draw_maps is not None:
+                    draw_maps(maps, {record.id: result.seen})
             store.add(record)
             finished += 1
             if on_photo is not None:
                 on_photo(record, finished, len(items))
     records = {(record.id, record.draw): record for record in read_records(out)}
-    return Summary([records[item.key] for item in items if item.key in records])
+    chosen_records = [records[item.key] for item in items if item.key in records]
+    drawn = [r.target is None or (out / maps_name(r.id, r.draw)).is_file() for r in chosen_records]
+    return Summary(chosen_records, 0 if draw_maps is None else drawn.count(False))
 
 
 def at_a_time(settings: TargetSettings, device: torch.device | str) -> int:
@@ -132,9 +160,9 @@ def _make_group(
     maker: TargetMaker,
     restorer: Restorer,
     device: torch.device | str,
-) -> list[tuple[Record, bytes | None]]:
-    """Records and encoded pictures of one batch of targets, in their order; of an unreadable photo only the first."""
-    results: list[tuple[Record, bytes | None]] = []
+) -> list[_Result]:
+    """The results of one batch of targets, in their order; of an unreadable photo only the first."""
+    results: list[_Result] = []
     pictures: dict[str, Fitted] = {}
     for item in group:
         if item.photo.id not in pictures:
@@ -142,7 +170,7 @@ def _make_group(
                 pictures[item.photo.id] = read_fitted(item.photo.path, maker.prior.size)
             except PhotoError as error:
                 if item.draw == 0:
-                    results.append((_failed(item, str(error)), None))
+                    results.append(_Result(_failed(item, str(error))))
     readable = [item for item in group if item.photo.id in pictures]
     if readable:
         rows = {id: row for row, id in enumerate(pictures)}
@@ -150,31 +178,36 @@ def _make_group(
         chosen = [rows[item.photo.id] for item in readable]
         seeds = [photo_seed(settings.seed, item.sha256, item.draw) for item in readable]
         restored = restored_for(photos, restorer, settings)
-        made = _within_memory(maker, photos[chosen], restored[chosen], seeds)
+        made, seen = _within_memory(maker, photos[chosen], restored[chosen], seeds)
         before, after = made.towards.cpu(), made.pictures.cpu()
         for row, (item, seed) in enumerate(zip(readable, seeds, strict=True)):
             record, encoded = _judged(item, seed, before[row], after[row], made.ways[row], settings)
-            results.append((replace(record, resized=pictures[item.photo.id].resized), encoded))
+            record = replace(record, resized=pictures[item.photo.id].resized)
+            results.append(_Result(record, encoded, seen[row]))
     order = {item.key: place for place, item in enumerate(group)}
-    return sorted(results, key=lambda result: order[result[0].id, result[0].draw])
+    return sorted(results, key=lambda result: order[result.record.id, result.record.draw])
 
 
-def _within_memory(maker: TargetMaker, photos: Tensor, restored: Tensor, seeds: Sequence[int]) -> Made:
-    """The batch in one go, or in halves where memory runs out."""
+def _within_memory(
+    maker: TargetMaker, photos: Tensor, restored: Tensor, seeds: Sequence[int]
+) -> tuple[Made, list[list[Seen]]]:
+    """The batch and what was seen of each on the way, in one go, or in halves where memory runs out."""
+    watch = MapWatch(len(seeds))
     try:
-        return maker.make(photos, restored, seeds)
+        return maker.make(photos, restored, seeds, on_step=watch), watch.seen
     except torch.OutOfMemoryError:
         if len(seeds) == 1:
             raise
     torch.cuda.empty_cache()
     half = len(seeds) // 2
-    first = _within_memory(maker, photos[:half], restored[:half], seeds[:half])
-    second = _within_memory(maker, photos[half:], restored[half:], seeds[half:])
-    return Made(
+    first, seen = _within_memory(maker, photos[:half], restored[:half], seeds[:half])
+    second, seen_after = _within_memory(maker, photos[half:], restored[half:], seeds[half:])
+    made = Made(
         torch.cat([first.pictures, second.pictures]),
         torch.cat([first.towards, second.towards]),
         first.ways + second.ways,
     )
+    return made, seen + seen_after
 
 
 def _judged(

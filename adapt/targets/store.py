@@ -3,6 +3,7 @@
     store.json       what the targets were made with: recipe, weights, versions; part of it is the identity
     manifest.jsonl   one line per target; a shard writes its own manifest-I-of-N.jsonl beside it
     images/ID.png    the targets, mirrored like the photos' folders; further draws of them in images-2/, images-3/, ...
+    maps/ID.jpg      how each was guided, where that was asked for; of further draws in maps-2/, ...
 """
 
 from __future__ import annotations
@@ -131,7 +132,16 @@ def read_records(folder: Path) -> list[Record]:
 
 def picture_name(id: str, draw: int) -> str:
     """Where a target lies in its store. Each draw has a folder, so that no photo's name can meet another's draw."""
-    return f"images{f'-{draw + 1}' if draw else ''}/{id}.png"
+    return f"images{_numbered(draw)}/{id}.png"
+
+
+def maps_name(id: str, draw: int) -> str:
+    """Where the picture of a target's guidance maps lies in its store."""
+    return f"maps{_numbered(draw)}/{id}.jpg"
+
+
+def _numbered(draw: int) -> str:
+    return f"-{draw + 1}" if draw else ""
 
 
 def accepted_targets(folder: Path) -> dict[str, list[Path]]:

@@ -1,0 +1,52 @@
+"""The guidance adjuster's maps along the way to a target, kept to be looked at (DynFaceRestore Fig. 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from torch import Tensor
+
+from adapt.blur.adjuster import Seen, map_picture
+from adapt.diffusion.sampler import StepRecord
+from adapt.guidance.gaussian_blur import BlurMemory
+from adapt.images import to_unit
+
+SHOWN_STEPS: Final = 5
+
+
+class MapWatch:
+    """Sees every step of walks of one photo each, and keeps few: the first, the last, and the same number between.
+
+    Args:
+        photos: how many walks there are.
+
+    Attributes:
+        seen: of each walk at most `SHOWN_STEPS` timesteps, in the order of the steps; none where no map guided.
+    """
+
+    def __init__(self, photos: int) -> None:
+        self.seen: list[list[Seen]] = [[] for _ in range(photos)]
+        self._taken = [0] * photos
+
+    def __call__(self, record: StepRecord) -> None:
+        """One step; its clean image is the one after the terms that act on it, towards which the step goes."""
+        taken = self._taken[record.walk]
+        self._taken[record.walk] += 1
+        if taken not in shown_steps(taken + 1 + record.left):
+            return
+        for scale in guidance_maps(record.memory):
+            clean = to_unit(record.x0)[0].float().cpu()
+            self.seen[record.walk].append(Seen(record.step.t, clean, map_picture(scale[0]).cpu()))
+
+
+def shown_steps(steps: int) -> set[int]:
+    """Which of a walk's steps are shown, as evenly spread as whole numbers allow; all where there are few."""
+    gaps = min(SHOWN_STEPS, steps) - 1
+    return {round(index * (steps - 1) / gaps) for index in range(gaps + 1)} if gaps else {0}
+
+
+def guidance_maps(memories: Sequence[object]) -> list[Tensor]:
+    """The adjuster's maps among the memories of a step's terms, each (B, 3, H, W) in [0, 1]."""
+    found = [memory.scale_map for memory in memories if isinstance(memory, BlurMemory)]
+    return [scale_map for scale_map in found if scale_map is not None]
