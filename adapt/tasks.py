@@ -198,7 +198,6 @@ def evaluate(
     reference: str | Path | None = None,
     pack: str | Path = "tiny",
     half_raw: bool = False,
-    half_raw: bool = False,
 ) -> tuple[Evaluation, str]:
     """Metrics of a folder of restored photos, and a table of them; see `adapt.evaluation.compare.evaluate_folder`."""
     from adapt.evaluation.compare import evaluate_folder
@@ -210,7 +209,6 @@ def evaluate(
         truth=optional_path(truth),
         photos=optional_path(photos),
         reference=optional_path(reference),
-        half_raw=half_raw,
         distance=distance,
         half_raw=half_raw,
     )
@@ -221,7 +219,6 @@ def export(
     model: str | Path,
     out: str | Path,
     *,
-    fidelity: float | None = None,
     source: dict[str, Any] | None = None,
     evaluation: Any = None,
     photos: Sequence[torch.Tensor] = (),
@@ -232,13 +229,7 @@ def export(
 
     about = source or {"weights": str(model), "weights sha256": weights_digest(model)}
     return export_bundle(
-        load_restorer(model),
-        Path(out),
-        fidelity=fidelity,
-        source=about,
-        evaluation=evaluation,
-        photos=photos,
-        overwrite=overwrite,
+        load_restorer(model), Path(out), source=about, evaluation=evaluation, photos=photos, overwrite=overwrite
     )
 
 
