@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import subprocess
@@ -492,6 +493,24 @@ def test_every_name_that_is_listed_is_found(info: RecipeInfo, pack: str | None) 
     assert find_recipe(info.name, folder, pack) == info.path
     assert find_recipe(info.path.stem, folder, info.name.split("/")[0]) == info.path
     assert recipe_text(info.name) == info.path.read_text(encoding="utf-8")
+
+
+NAMED = {"--recipe", "--method", "--pack"}
+
+
+@pytest.mark.parametrize("info", list_recipes(), ids=lambda info: info.name)
+def test_the_command_in_a_recipes_head_runs_that_very_recipe(info: RecipeInfo, tmp_path: Path) -> None:
+    """PACK stands for a pack of the size the recipe is for; where none is named, the commands take `tiny`."""
+    (tmp_path / "pack.yaml").write_text(f"size: {128 if info.name.startswith('tiny/') else 512}\n", encoding="utf-8")
+    head = [line for line in info.path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    commands = [line.partition("Run: ")[2].split() for line in head if "Run: " in line]
+    assert commands, "its head says how to run it"
+    for words in commands:
+        given = {option: value for option, value in itertools.pairwise(words) if option in NAMED}
+        name = given.get("--method") if words[1] == "generate-targets" else given.get("--recipe")
+        assert name is not None
+        pack = None if words[1] == "degrade" else given.get("--pack", "tiny").replace("PACK", str(tmp_path))
+        assert find_recipe(name, folder_of(info.kind), pack) == info.path
 
 
 def test_a_file_tells_its_kind(write: Write) -> None:
