@@ -108,6 +108,7 @@ def run(
     truth: str | Path | None = None,
     real: str | Path | None = None,
     replay: str | Path | None = None,
+    fidelity: float | None = None,
     overrides: Sequence[str] = (),
     limit: int | None = None,
     device: str = "auto",
@@ -128,6 +129,9 @@ def run(
         truth: clean originals of the same names, for the table alone; no step before the table reads them.
         real: sharp faces for the discriminator.
         replay: clean faces to mix in, as `adapt.tuning.finetune`.
+        fidelity: what the photos are restored at, by the adapted model and by the one it started from, so that they
+            compare, and the exported model's default; the network's own where None. Only for networks that take one.
+            Targets and fine-tuning do not depend on it: with another one a run makes anew what comes after them.
         overrides: `targets.KEY=VALUE` and `finetune.KEY=VALUE`.
         limit: only the first so many photos.
         device: auto, cpu, cuda, ...; the table is computed on the CPU.
@@ -149,6 +153,7 @@ def run(
         recipe, pack=pack, restorer=restorer, real=real, replay=replay, overrides=split["finetune"]
     )
     base, size = beginning.name, beginning.restorer.size
+    own = beginning.restorer.chosen_fidelity(fidelity)
 
     line = progress("1/5 targets")
     summary = tasks.generate_targets(
@@ -182,10 +187,10 @@ def run(
     line3 = progress("3/5 restoring")
     restore_folder(Identity(size), photos, out / "photos", digest=f"identity {size}", limit=limit)
     for model, name in ((base, "base"), (str(out / "finetune"), "restored")):
-        fresh = name == "restored" and _stale(out / "restored", tasks.weights_digest(model))
+        fresh = _stale(out / name, tasks.weights_digest(model), own)
         result = tasks.restore(
             model, photos, out / name, size=size, limit=limit, device=device, overwrite=fresh,
-            on_photo=lambda id, status, done, total: line3(done, total),
+            fidelity=own, on_photo=lambda id, status, done, total: line3(done, total),
         )
 
     line4 = progress("4/5 evaluating")
@@ -215,12 +220,17 @@ def run(
         problems=problems + failed,
         settings=(out / "finetune" / "recipe.yaml").read_text(encoding="utf-8"),
         versions=versions(),
-        notes=[*notes, *([resized] if summary.resized else []), *([outcome.warning] if outcome.warning else [])],
+        notes=[
+            *notes,
+            *([resized] if summary.resized else []),
+            *([_on_fidelity(own)] if own is not None else []),
+            *([outcome.warning] if outcome.warning else []),
+        ],
     )
     write_report(out / "report.html", report)
 
     line5 = progress("5/5 exporting")
-    model = _export(out, base, outcome, evaluations)
+    model = _export(out, base, outcome, evaluations, fidelity=own)
     line5(1, 1)
     return Result(
         table=text_table(evaluations),
@@ -245,12 +255,21 @@ def split_overrides(overrides: Sequence[str]) -> dict[str, list[str]]:
     return split
 
 
-def _stale(folder: Path, digest: str) -> bool:
-    """Whether a folder holds pictures of other weights than those: a resumed run found better ones."""
+def _on_fidelity(fidelity: float) -> str:
+    return (
+        f"Before and after, photographs were restored at fidelity {fidelity:g} (0: what faces look like; 1: what the"
+        " photo shows); it is the exported model's default, and can be chosen anew for every photo."
+    )
+
+
+def _stale(folder: Path, digest: str, fidelity: float | None) -> bool:
+    """Whether a folder holds pictures of other weights, as where a resumed run found better ones, or fidelity."""
     import json
 
-    about = folder / "restored.json"
-    return about.exists() and json.loads(about.read_text(encoding="utf-8"))["model"] != digest
+    if not (folder / "restored.json").exists():
+        return False
+    about = json.loads((folder / "restored.json").read_text(encoding="utf-8"))
+    return (about["model"], about.get("fidelity")) != (digest, fidelity)
 
 
 def _evaluate(
@@ -283,8 +302,11 @@ def _evaluate(
     return {name: evaluations[name] for name in COLUMNS if name in evaluations}
 
 
-def _export(out: Path, base: str, outcome: Outcome, evaluations: dict[str, Evaluation]) -> Path:
-    """The bundle of the best weights, and its model.onnx beside it; one of these weights that is there is kept.
+def _export(
+    out: Path, base: str, outcome: Outcome, evaluations: dict[str, Evaluation], *, fidelity: float | None
+) -> Path:
+    """The bundle of the best weights, and its model.onnx beside it; one that is there, of these weights and of this
+    fidelity, is kept.
 
     Raises:
         VerificationError: the file does not compute what the network does. An earlier bundle stays as it was.
@@ -294,9 +316,9 @@ def _export(out: Path, base: str, outcome: Outcome, evaluations: dict[str, Evalu
     best = tasks.weights_digest(out / "finetune")
     bundle, model = out / "bundle", out / "model.onnx"
     about = bundle / "bundle.json"
-    if not about.exists() or json.loads(about.read_text(encoding="utf-8"))["source"].get("weights sha256") != best:
+    if not about.exists() or _exported(json.loads(about.read_text(encoding="utf-8"))) != (best, fidelity):
         try:
-            _export_bundle(out, bundle, base, outcome, evaluations, best)
+            _export_bundle(out, bundle, base, outcome, evaluations, best=best, fidelity=fidelity)
         except VerificationError as error:
             kept = f"; {model} is still that of earlier weights" if model.exists() else ""
             raise VerificationError(
@@ -306,8 +328,20 @@ def _export(out: Path, base: str, outcome: Outcome, evaluations: dict[str, Evalu
     return model
 
 
+def _exported(about: dict[str, Any]) -> tuple[str | None, float | None]:
+    """Weights and fidelity of a bundle, as its bundle.json tells them."""
+    return about["source"].get("weights sha256"), (about.get("fidelity") or {}).get("default")
+
+
 def _export_bundle(
-    out: Path, bundle: Path, base: str, outcome: Outcome, evaluations: dict[str, Evaluation], best: str
+    out: Path,
+    bundle: Path,
+    base: str,
+    outcome: Outcome,
+    evaluations: dict[str, Evaluation],
+    *,
+    best: str,
+    fidelity: float | None,
 ) -> None:
     """Export the best weights, checked on some of the photos as the networks saw them."""
     source = {
@@ -320,6 +354,7 @@ def _export_bundle(
     tasks.export(
         str(out / "finetune"),
         bundle,
+        fidelity=fidelity,
         source=source,
         evaluation=markdown_table(evaluations),
         photos=[read_image(file.path) for file in files],

@@ -219,6 +219,7 @@ def export(
     model: str | Path,
     out: str | Path,
     *,
+    fidelity: float | None = None,
     source: dict[str, Any] | None = None,
     evaluation: Any = None,
     photos: Sequence[torch.Tensor] = (),
@@ -229,7 +230,13 @@ def export(
 
     about = source or {"weights": str(model), "weights sha256": weights_digest(model)}
     return export_bundle(
-        load_restorer(model), Path(out), source=about, evaluation=evaluation, photos=photos, overwrite=overwrite
+        load_restorer(model),
+        Path(out),
+        fidelity=fidelity,
+        source=about,
+        evaluation=evaluation,
+        photos=photos,
+        overwrite=overwrite,
     )
 
 

@@ -163,6 +163,7 @@ def test_targets_without_maps_are_counted(
     (["finetune", "--photos", "{photos}", "--targets", "{photos}", "-o", "out", "--real", ".", "adversarial=0"], 2,
      "--real .: sharp faces are shown to a discriminator, and swinir has none"),
     (["run", "{photos}", "-o", "out", "--real", ".", "finetune.adversarial=0"], 2, "and swinir has none; leave this"),
+    (["run", "{photos}", "-o", "out", "--fidelity", "0.5"], 2, "a swinir has no fidelity to choose; known with one: "),
     (["finetune", "--photos", "{photos}", "--targets", "{photos}", "-o", "out", "--device", "tpu9"], 2,
      "--device tpu9: cannot be used here"),
     (["generate-targets", "{photos}", "-o", "out", "--device", "tpu9"], 2, "--device tpu9: cannot be used here"),

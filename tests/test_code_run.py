@@ -96,6 +96,18 @@ def test_run_starts_from_the_packs_codeformer(
     assert adapt(monkeypatch, *arguments) == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}, "nothing is made twice"
 
+    # At another fidelity: what depends on it is made anew, before and after alike; targets and weights are kept.
+    kept = [out / "finetune" / "best.safetensors", *(out / "targets").rglob("*.png"), *(out / "photos").rglob("*.png")]
+    times = [path.stat().st_mtime_ns for path in kept]
+    assert adapt(monkeypatch, *arguments, "--fidelity", 0.125) == 0
+    assert [path.stat().st_mtime_ns for path in kept] == times
+    for name, model in (("base", start), ("restored", adapted)):
+        assert (model(photo, 0.125) - model(photo)).abs().max() > 2 / 255, "else this shows nothing"
+        got = read_image(out / name / "a.png")[None]
+        torch.testing.assert_close(got, model(photo, 0.125), rtol=0, atol=0.51 / 255)
+    assert json.loads((out / "bundle" / "bundle.json").read_text())["fidelity"]["default"] == 0.125
+    assert "restored at fidelity 0.125" in (out / "report.html").read_text()
+
 
 def test_run_with_few_photos_warns_on_screen_and_on_the_page(
     code_pack: Path, small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -104,7 +116,7 @@ def test_run_with_few_photos_warns_on_screen_and_on_the_page(
     """The recipe of pictures begins with the pack's own restorer, whatever else the pack has."""
     from adapt import pipeline
 
-    monkeypatch.setattr(pipeline, "_export", lambda out, *_: out / "model.onnx")
+    monkeypatch.setattr(pipeline, "_export", lambda out, *_, fidelity: out / "model.onnx")
     arguments = [
         "run", small_photos, "-o", tmp_path / "out", "--method", "low-frequency", "--pack", code_pack,
         "--device", "cpu", *[f"targets.{each}" for each in QUICK_TARGETS],

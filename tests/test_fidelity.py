@@ -118,6 +118,35 @@ def test_the_second_input_is_stated(bundle: Path):
     assert "w in [0, 1]: how far the result keeps to the photo" in card
 
 
+def test_a_bundle_has_the_fidelity_it_was_exported_with(
+    bundle: Path, weights: Path, small_pack: Path, small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    def known(network: nn.Module, path: Path, *, multiple: int, side: int | None, fidelity: bool) -> None:
+        shutil.copyfile(bundle / "model.onnx", path)  # the same graph, without the seconds of the exporter
+
+    monkeypatch.setattr("adapt.exporting.bundle.export_onnx", known)
+    out = tmp_path / "out"
+    assert adapt(monkeypatch, "export", weights, "-o", out, "--fidelity", 0.25) == 0
+    about = json.loads((out / "bundle.json").read_text())
+    assert about["fidelity"]["default"] == 0.25
+    assert [item["fidelity"] for item in about["parity"]][:4] == [0.25, 0.0, 0.5, 1.0]
+    assert "The default is 0.25." in (out / "README.md").read_text()
+    photo = read_image(small_photos / "a.png")[None]
+    torch.testing.assert_close(load_bundle(out)(photo), by_network(photo, 0.25), rtol=0, atol=1e-5)
+    assert run_model(out / "run_model.py", small_photos, tmp_path / "run").returncode == 0
+    got = read_image(tmp_path / "run" / "a.png")[None]
+    torch.testing.assert_close(got, by_network(photo, 0.25), rtol=0, atol=0.51 / 255)
+
+    capsys.readouterr()
+    assert adapt(monkeypatch, "export", small_pack, "-o", tmp_path / "none", "--fidelity", 0.5) == 2
+    error = capsys.readouterr().err.strip()
+    assert error == "adapt: small/swinir: a swinir has no fidelity to choose; known with one: codeformer"
+    with pytest.raises(RangeError, match=r"fidelity: expected a number in \[0, 1\], got 1.5"):
+        export_bundle(small_restorer(), tmp_path / "none", source={}, fidelity=1.5)
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("fidelity", [None, 0.0, 0.3, 0.5, 1.0])
 def test_the_file_at_fidelities_and_batches_that_were_not_tried(bundle: Path, fidelity: float | None):
     photo = smooth_pictures((5, SIDE, SIDE), seed=7)

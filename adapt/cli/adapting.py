@@ -10,6 +10,7 @@ import typer
 
 from adapt.cli.options import (
     Device,
+    Fidelity,
     FinetuneRecipe,
     Limit,
     Method,
@@ -41,6 +42,7 @@ def run(
     truth: Annotated[Path | None, typer.Option("--truth", help="Clean originals, for the table alone.")] = None,
     real: Real = None,
     replay: Replay = None,
+    fidelity: Fidelity = None,
     limit: Limit = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -63,6 +65,7 @@ def run(
         truth=truth,
         real=real,
         replay=replay,
+        fidelity=fidelity,
         overrides=overrides or [],
         limit=limit,
         device=device,

@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from adapt.cli.options import AsJson, Device, HalfRaw, Limit, Out, Overwrite, PackName, Photos, Threads, use_threads
+from adapt.cli.options import (
+    AsJson,
+    Device,
+    Fidelity,
+    HalfRaw,
+    Limit,
+    Out,
+    Overwrite,
+    PackName,
+    Photos,
+    Threads,
+    use_threads,
+)
 from adapt.cli.printing import Lines, end, say_resized
 from adapt.errors import UsageError
 
@@ -18,17 +30,7 @@ def restore(
     model: Annotated[str, typer.Argument(help="Bundle, run, checkpoint file, PACK or PACK/RESTORER.")],
     photos: Photos,
     out: Out,
-    fidelity: Annotated[
-        float | None,
-        typer.Option(
-            "--fidelity",
-            min=0,
-            max=1,
-            help="Of networks that take one (codeformer): 0 quality, what faces look like; 1 fidelity, what the photo"
-            " shows.",
-            show_default="the network's",
-        ),
-    ] = None,
+    fidelity: Fidelity = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Photos at a time.")] = 8,
     limit: Limit = None,
     device: Device = "auto",
@@ -85,11 +87,15 @@ def export(
     model: Annotated[str, typer.Argument(help="Run, checkpoint file, PACK or PACK/RESTORER.")],
     out: Out,
     format: Annotated[str, typer.Option("--format", help="onnx (safetensors lies beside it).")] = "onnx",
+    fidelity: Fidelity = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Export a restorer as a bundle: ONNX and safetensors, checked against PyTorch, with card and runner."""
+    """Export a restorer as a bundle: ONNX and safetensors, checked against PyTorch, with card and runner.
+
+    The fidelity is what the bundle restores at where none is given; it takes every other one as well.
+    """
     if format != "onnx":
         raise UsageError(f"--format {format}: expected onnx")
     from adapt.tasks import export as export_model
 
-    print(f"Bundle: {export_model(model, out, overwrite=overwrite)}")
+    print(f"Bundle: {export_model(model, out, fidelity=fidelity, overwrite=overwrite)}")

@@ -36,6 +36,17 @@ Replay = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings over those of the recipe.")
 ]
+Fidelity = Annotated[
+    float | None,
+    typer.Option(
+        "--fidelity",
+        min=0,
+        max=1,
+        help="Of networks that take one (codeformer): 0 quality, what faces look like; 1 fidelity, what the photo"
+        " shows.",
+        show_default="the network's",
+    ),
+]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, show_default=FROM_RECIPE)]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many photos.")]
 HalfRaw = Annotated[bool, typer.Option("--half-raw", help="Develop RAW files at half size: four times as fast.")]

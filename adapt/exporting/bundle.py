@@ -38,6 +38,7 @@ def export_bundle(
     out: Path,
     *,
     source: dict[str, Any],
+    fidelity: float | None = None,
     evaluation: str | dict[str, Any] | None = None,
     photos: Sequence[Tensor] = (),
     tolerance: float | None = None,
@@ -49,6 +50,7 @@ def export_bundle(
         restorer: what to export; left as it is, on its device.
         out: the bundle's folder.
         source: where the weights come from, for card and bundle.json; values that JSON takes.
+        fidelity: what the bundle restores at where none is given; the restorer's own where None.
         evaluation: what was measured: Markdown, or figures by name.
         photos: photos of the user's, (3, H, W) in [0, 1], on which it is checked too.
         tolerance: largest absolute difference that is let through, on the scale of [0, 1]; the restorer's `parity`
@@ -59,16 +61,21 @@ def export_bundle(
         The bundle's folder.
 
     Raises:
-        UsageError: the folder holds something, and `overwrite` is off or it is not a bundle.
+        UsageError: the folder holds something, and `overwrite` is off or it is not a bundle; or a fidelity for a
+            restorer that takes none.
+        RangeError: a fidelity outside [0, 1].
         VerificationError: the network cannot be exported, or the file computes something else; nothing is written.
     """
+    own = restorer.chosen_fidelity(fidelity)
     _refuse_occupied(out, overwrite)
     part, old = (out.resolve().with_name(f".{out.resolve().name}.{kind}") for kind in ("part", "old"))
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         allowed = restorer.parity if tolerance is None else tolerance
-        _write_bundle(restorer, part, source=source, evaluation=evaluation, photos=photos, tolerance=allowed)
+        _write_bundle(
+            restorer, part, source=source, own=own, evaluation=evaluation, photos=photos, tolerance=allowed
+        )
         shutil.rmtree(old, ignore_errors=True)
         if out.exists():
             out.rename(old)
@@ -94,14 +101,14 @@ def _write_bundle(
     folder: Path,
     *,
     source: dict[str, Any],
+    own: float | None,
     evaluation: str | dict[str, Any] | None,
     photos: Sequence[Tensor],
     tolerance: float,
 ) -> None:
-    """Fill a folder with the files of a bundle, the checked model first."""
+    """Fill a folder with the files of a bundle, the checked model first; `own` is the fidelity it has by itself."""
     network = copy.deepcopy(restorer.network).cpu().float().eval()
     multiple = max(int(getattr(network, "multiple", 8)), 16)
-    own = restorer.chosen_fidelity()
     side = restorer.size if restorer.one_size else None
     export_onnx(network, folder / "model.onnx", multiple=multiple, side=side, fidelity=own is not None)
     inputs = check_inputs(restorer.size, multiple, photos, one_size=restorer.one_size)
