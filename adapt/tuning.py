@@ -195,12 +195,12 @@ def _teacher(settings: CodeFinetuneSettings, model: Restorer, pack: str | Path) 
     """What gives the codes of targets, frozen, and a digest that stands for it."""
     from copy import deepcopy
 
-    from adapt.restorers.codeformer import CodeFormer
+    from adapt.finetuning.objectives import network_with_codes
 
     if settings.teacher == "restorer":
-        if not isinstance(model.network, CodeFormer):
-            raise UsageError(f"{model.name}: `teacher: restorer` needs a codeformer, this is a {model.architecture}")
-        return deepcopy(model.network).requires_grad_(False), "restorer"
+        own = deepcopy(model)
+        own.network.requires_grad_(False)
+        return network_with_codes(own), "restorer"
     name = pack if settings.teacher == CODEBOOK else settings.teacher
     return load_codebook(name).requires_grad_(False), codebook_digest(name)
 

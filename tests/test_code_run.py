@@ -139,7 +139,7 @@ def test_what_is_missing_is_said_before_any_work(
     mistakes = [
         (["--pack", small_pack], "has no codeformer, which recipe codeformer starts from (it has prior, swinir,"),
         (["--pack", small_pack, "--restorer", f"{code_pack}/codeformer"], "has no codebook to give the codes of"),
-        (["--pack", code_pack, "--restorer", f"{code_pack}/swinir"], "a swinir predicts no codes; a recipe with"),
+        (["--pack", code_pack, "--restorer", f"{code_pack}/swinir"], "a swinir predicts no codes (it has no quantize"),
         (["--pack", code_pack, "finetune.tokn=1"], "did you mean 'token'?"),
         (["--pack", code_pack, "finetune.replay.share=0.5"], "name their folder with --replay FACES"),
     ]

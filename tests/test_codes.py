@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Collection
 
 import numpy as np
 import pytest
@@ -13,8 +14,19 @@ from pydantic import ValidationError
 from reference import Reference
 
 from adapt.errors import UsageError
-from adapt.finetuning.codes import Attempt, CodeObjective, code_feature, code_objective, code_token
+from adapt.finetuning.codes import (
+    CODE_NEEDS,
+    Attempt,
+    CodeObjective,
+    PredictsCodes,
+    Teacher,
+    code_feature,
+    code_objective,
+    code_token,
+)
 from adapt.finetuning.losses import l1
+from adapt.finetuning.objectives import network_with_codes
+from adapt.restorers.base import Restorer
 from adapt.restorers.codeformer import PARTS, CodeFormer, Reading
 from adapt.restorers.vqgan import Codebook
 from adapt.settings import CodeFinetuneSettings
@@ -186,3 +198,48 @@ def test_a_teacher_of_another_codebook_is_refused():
 def test_settings_that_would_train_nothing(change: dict[str, object], message: str):
     with pytest.raises(ValidationError, match=message):
         CodeFinetuneSettings.model_validate({"steps": 1, **change})
+
+
+class Another(torch.nn.Module):
+    """A network of no architecture that is known, which offers what the objective needs and nothing else."""
+
+    def __init__(self, inside: CodeFormer) -> None:
+        super().__init__()
+        self.inside = inside
+        self.quantize = inside.quantize
+
+    def codes(self, picture: torch.Tensor) -> torch.Tensor:
+        return self.inside.codes(picture)
+
+    def read(self, photo: torch.Tensor) -> Reading:
+        return self.inside.read(photo)
+
+    def generate(self, reading: Reading, fidelity: float) -> torch.Tensor:
+        return self.inside.generate(reading, fidelity)
+
+    def train_only(self, parts: Collection[str]) -> None:
+        self.inside.train_only(parts)
+
+
+def test_any_network_that_offers_what_the_objective_needs_can_learn_by_it(gen: torch.Generator):
+    network = lively_codeformer()
+    photo, target = torch.rand(2, 2, 3, 16, 16, generator=gen)
+    totals: list[torch.Tensor] = []
+    for each in (network, Another(network)):
+        offered = network_with_codes(Restorer("theirs", "another", SMALL_CODEFORMER, each))
+        objective = code_objective(CODES, offered, teacher=network, distance=l1)
+        total, _ = objective.losses(objective.module().train()(photo), target, None)
+        totals.append(total.detach())
+        weights = {id(weight) for weight in network.parameters()}
+        assert {id(weight) for weight in objective.module().parameters()} == weights, "what is trained is the network"
+    torch.testing.assert_close(totals[0], totals[1], rtol=0, atol=0)
+
+
+def test_what_a_network_without_codes_lacks_is_named():
+    with pytest.raises(UsageError, match=r"theirs: a vqgan predicts no codes \(it has no read, generate, train_only\)"):
+        network_with_codes(Restorer("theirs", "vqgan", SMALL_CODEFORMER, lively_vqgan()))
+
+
+def test_the_needs_are_the_members_of_the_protocol():
+    members = {name for each in (Teacher, PredictsCodes) for name in (*vars(each), *each.__annotations__)}
+    assert {name for name in members if not name.startswith("_")} == set(CODE_NEEDS)

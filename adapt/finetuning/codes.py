@@ -1,12 +1,13 @@
-"""The code-level objective: a CodeFormer learns which codes the target has (DT-BFR Sec. 4.1, App. C.2).
+"""The code-level objective: a restorer that predicts codes learns which the target has (DT-BFR Sec. 4.1, App. C.2).
 
 Its losses are those of CodeFormer's stage II (Zhou et al. 2022, arXiv:2206.11253), one value per photo.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from adapt.errors import UsageError
 from adapt.finetuning.losses import Distance, fools, l1, weighted
-from adapt.restorers.codeformer import DEFAULT_FIDELITY, CodeFormer, Reading
+from adapt.restorers.codeformer import DEFAULT_FIDELITY, Reading
 from adapt.restorers.vqgan import Codebook
 from adapt.settings import CodeFinetuneSettings
 
@@ -44,25 +45,44 @@ class Teacher(Protocol):
         ...
 
 
+class PredictsCodes(Teacher, Protocol):
+    """What the objective asks of a network, of whatever architecture; a CodeFormer has it all."""
+
+    def read(self, photo: Tensor) -> Reading:
+        """What it takes photos (B, 3, S, S) in [0, 1] to show: the codes' logits, and what the encoder says."""
+        ...
+
+    def generate(self, reading: Reading, fidelity: float) -> Tensor:
+        """The picture of a reading, (B, 3, S, S), about [0, 1]."""
+        ...
+
+    def train_only(self, parts: Collection[str]) -> None:
+        """Let gradients reach these of its parts, as `CodeFinetuneSettings.trains` names them, and no other."""
+        ...
+
+
+CODE_NEEDS: Final = ("quantize", "codes", "read", "generate", "train_only")  # the members of `PredictsCodes`
+
+
 class Attempt(NamedTuple):
-    """What a CodeFormer makes of photos: what it reads in them, and the picture where one was asked for."""
+    """What a network makes of photos: what it reads in them, and the picture where one was asked for."""
 
     reading: Reading
     picture: Tensor | None
 
 
 class Attempts(nn.Module):
-    """A CodeFormer as its training runs it: photos (B, 3, S, S) in [0, 1] to an `Attempt`.
+    """A network that predicts codes, as its training runs it: photos (B, 3, S, S) in [0, 1] to an `Attempt`.
 
     In training a picture is made only if a loss looks at it, and nothing of it reaches encoder or transformer: it
     trains the fusion. In evaluation it is the picture that the restorer gives.
 
     Args:
-        network: the CodeFormer; its weights are shared.
+        network: a module; its weights are shared.
         fidelity: w of the training's picture; None for no picture.
     """
 
-    def __init__(self, network: CodeFormer, fidelity: float | None) -> None:
+    def __init__(self, network: PredictsCodes, fidelity: float | None) -> None:
         super().__init__()
         self.network = network
         self.fidelity = fidelity
@@ -82,14 +102,14 @@ class CodeObjective:
 
     Attributes:
         settings: the weights; a part of weight 0 is not computed.
-        network: the CodeFormer that is trained; `code_objective` freezes the parts that `settings.trains` leaves out.
+        network: what is trained; `code_objective` freezes the parts that `settings.trains` leaves out.
         teacher: gives the target's codes, frozen. The paper takes the encoder of the codebook's own VQGAN; the public
             code takes the pre-trained CodeFormer's.
         distance: the perceptual distance.
     """
 
     settings: CodeFinetuneSettings
-    network: CodeFormer
+    network: PredictsCodes
     teacher: Teacher
     distance: Distance
 
@@ -143,7 +163,7 @@ class CodeObjective:
 
 
 def code_objective(
-    settings: CodeFinetuneSettings, network: CodeFormer, *, teacher: Teacher, distance: Distance
+    settings: CodeFinetuneSettings, network: PredictsCodes, *, teacher: Teacher, distance: Distance
 ) -> CodeObjective:
     """Freeze all that `settings.trains` does not name, and see that teacher and network mean the same by a code.
 

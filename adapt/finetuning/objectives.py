@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from torch import Tensor, nn
 
 from adapt.errors import UsageError
-from adapt.finetuning.codes import CodeObjective, Teacher, code_objective
+from adapt.finetuning.codes import CODE_NEEDS, CodeObjective, PredictsCodes, Teacher, code_objective
 from adapt.finetuning.losses import Distance, fools, l1, weighted
 from adapt.restorers.base import Restorer
-from adapt.restorers.codeformer import CodeFormer
 from adapt.settings import CodeFinetuneSettings, FinetuneSettings
 
 
@@ -87,18 +86,20 @@ class ImageObjective:
         return {**parts, "total": total}
 
 
-def network_with_codes(restorer: Restorer) -> CodeFormer:
-    """The network of a restorer that predicts codes.
+def network_with_codes(restorer: Restorer) -> PredictsCodes:
+    """The network of a restorer that predicts codes, of whatever architecture.
 
     Raises:
-        UsageError: it does not.
+        UsageError: it lacks something of that.
     """
-    if not isinstance(restorer.network, CodeFormer):
+    # Not by isinstance: from Python 3.12 on that does not see the submodules of a module.
+    if missing := [name for name in CODE_NEEDS if not hasattr(restorer.network, name)]:
         raise UsageError(
-            f"{restorer.name}: a {restorer.architecture} predicts no codes; a recipe with `objective: codes` needs a"
-            " codeformer, and one with `objective: image` takes any restorer"
+            f"{restorer.name}: a {restorer.architecture} predicts no codes (it has no {', '.join(missing)}); a recipe"
+            " with `objective: codes` needs a network that does, as a codeformer, and one with `objective: image` takes"
+            " any restorer"
         )
-    return restorer.network
+    return cast(PredictsCodes, restorer.network)
 
 
 def _image(settings: FinetuneSettings, restorer: Restorer, distance: Distance, _: Teacher | None) -> ImageObjective:
