@@ -311,7 +311,8 @@ def test_runner(bundle: Path, tmp_path: Path):
         "grey16.png": np.repeat(pixels[..., 1:2], 3, axis=2),
         "grey8.png": grey8,
     }
-    assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == set(expected)
+    written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert written == {*expected, "restored.json"}
     for name, photo in expected.items():
         restored = np.asarray(Image.open(out / name)).astype(float)
         own = tiny_restorer()(torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255)[0] * 255
@@ -341,7 +342,7 @@ def test_runner_names_what_it_leaves_out(bundle: Path, tmp_path: Path):
     for file in (photos / "b.DNG", photos / "c.heic"):
         reason = f"{file.suffix} is camera RAW or HEIC, which Pillow does not read; convert it to PNG first"
         assert f"{file}: cannot be read ({reason})" in done.stderr
-    assert [path.name for path in out.iterdir()] == ["a.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "restored.json"]
 
 
 def test_runner_knows_the_same_photos_by_their_names():
@@ -354,11 +355,39 @@ def test_runner_refuses(bundle: Path, tmp_path: Path):
     assert (inside.returncode, "lies inside the photos" in inside.stderr) == (1, True)
     empty = run_model(bundle, tmp_path / "none", tmp_path / "out")
     assert (empty.returncode, "no photos there" in empty.stderr) == (1, True)
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for folder in (photos, out):
+        folder.mkdir()
+        Image.new("RGB", (32, 32), (90, 80, 70)).save(folder / "a.png")
+    before = contents(out)
+    occupied = run_model(bundle, photos, out)
+    assert (occupied.returncode, occupied.stderr.strip()) == (
+        1, f"{out}: expected a new folder or one of an earlier run; it holds other files"
+    )
+    assert contents(out) == before
+
+
+def test_runner_and_restore_know_each_others_folders(bundle: Path, tmp_path: Path):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    Image.new("RGB", (32, 32), (90, 80, 70)).save(photos / "a.png")
+    assert run_model(bundle, photos, out).returncode == 0
+    assert adapt.restore(bundle, photos, out, device="cpu").done == 1
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    about = json.loads((other / "bundle.json").read_text())
+    about["sha256"]["model.onnx"] = "0" * 64
+    (other / "bundle.json").write_text(json.dumps(about))
+    before = contents(out)
+    done = run_model(other, photos, out)
+    assert (done.returncode, done.stderr.strip()) == (
+        1, f"{out}: holds pictures of another model; choose another folder"
+    )
+    assert contents(out) == before
 
 
 def test_runner_is_short_and_needs_three_libraries(bundle: Path):
     text = (bundle / "run_model.py").read_text()
-    assert len(text.splitlines()) < 110
+    assert len(text.splitlines()) < 130
     imported: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):

@@ -261,6 +261,13 @@ def test_runner(bundle: Path, small_photos: Path, tmp_path: Path):
     for name, fidelity in (("own", 0.5), ("w1", 1.0)):
         got = read_image(tmp_path / name / "a.png")[None]
         torch.testing.assert_close(got, by_network(photo, fidelity), rtol=0, atol=0.51 / 255)
+    # Each folder is of one fidelity, whether it was named or not.
+    again = run_model(runner, photos, tmp_path / "own", "--fidelity", "0.5")
+    assert (again.returncode, again.stderr.count("exists already, left alone")) == (3, 7)
+    for name, options, known, asked in (("own", ["--fidelity", "0"], "0.5", "0.0"), ("w1", [], "1.0", "0.5")):
+        other = run_model(runner, photos, tmp_path / name, *options)
+        expected = f"{tmp_path / name}: holds pictures of fidelity {known}, not {asked}; choose another folder"
+        assert (other.returncode, other.stderr.strip()) == (1, expected)
     # The same resizing as adapt restore's, up to rounding: PyTorch's and Pillow's are two programs.
     restore(str(bundle), photos / "large.png", tmp_path / "ours")
     ours, theirs = (read_image(tmp_path / name / "large.png") for name in ("ours", "own"))

@@ -64,6 +64,6 @@ def _on_fidelity(fidelity: dict[str, Any]) -> list[str]:
         f"Its second input `{fidelity['name']}`, float32 {fidelity['shape']}, is w in [0, 1]: how far the result keeps"
         " to the photo. At 0 it shows what faces look like (quality: the sharpest, and the furthest from the person);"
         " at 1 what the photo shows (fidelity: the nearest, with more of the damage). The default is"
-        f" {fidelity['default']:g}. Choose an output folder for each w.",
+        f" {fidelity['default']:g}. Choose an output folder for each w; the runner refuses one of another.",
         "",
     ]

@@ -1,8 +1,9 @@
 """Restores a folder of aligned face photos with model.onnx: python run_model.py PHOTOS OUT [--fidelity W]
 
 Needs numpy, Pillow and onnxruntime. Lies beside model.onnx and bundle.json. Photos of a size that the model does not
-take are resized, and named. Grey photos stay grey. Pictures that are there are left alone. What is not restored is
-named with the reason: camera RAW and HEIC, which Pillow does not read, photos that are damaged, files of other kinds.
+take are resized, and named. Grey photos stay grey. Pictures that are there are left alone; those of another model or
+another W are not mixed in: OUT/restored.json tells which they are of. What is not restored is named with the reason:
+camera RAW and HEIC, which Pillow does not read, photos that are damaged, files of other kinds.
 W is in [0, 1], for models that take it: 0 quality, 1 fidelity. Exit code 3: some photos could not be read.
 """
 
@@ -47,16 +48,35 @@ def fit(pixels: np.ndarray, side: int, path: Path) -> np.ndarray:
     return np.stack([np.asarray(plane) for plane in planes])[None].clip(0, 1)
 
 
-def open_model(fidelity: float | None) -> tuple[onnxruntime.InferenceSession, dict[str, np.ndarray]]:
-    """The model, and what it takes beside the photo."""
-    about = json.loads(Path(__file__).with_name("bundle.json").read_text(encoding="utf-8"))["fidelity"]
+def claim(out: Path, fidelity: float | None) -> dict[str, np.ndarray]:
+    """Take a folder that is new, or of an earlier run that made the same; what the model takes beside the photo."""
+    bundle = json.loads(Path(__file__).with_name("bundle.json").read_text(encoding="utf-8"))
+    about = bundle["fidelity"]
     if fidelity is not None and not (about and 0 <= fidelity <= 1):
         sys.exit(f"--fidelity {fidelity}: " + ("expected a number in [0, 1]" if about else "this model takes none"))
-    chosen = about and {about["name"]: np.array([about["default"] if fidelity is None else fidelity], np.float32)}
+    wanted = about and (about["default"] if fidelity is None else fidelity)
+    made = {"model": bundle["sha256"]["model.onnx"], **({"fidelity": wanted} if about else {})}
+    path, part = out / "restored.json", out / ".restored.json.part"
+    if not path.exists():
+        if out.exists() and any(not each.name.startswith(".") for each in out.iterdir()):
+            sys.exit(f"{out}: expected a new folder or one of an earlier run; it holds other files")
+        out.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+        os.replace(part, path)
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found["model"] != made["model"]:
+        sys.exit(f"{out}: holds pictures of another model; choose another folder")
+    if (known := found.get("fidelity")) != wanted:
+        sys.exit(f"{out}: holds pictures of fidelity {known}, not {wanted}; choose another folder")
+    return {about["name"]: np.array([wanted], np.float32)} if about else {}
+
+
+def open_model() -> onnxruntime.InferenceSession:
+    """The model, on CUDA where onnxruntime has it."""
     cuda = [("CUDAExecutionProvider", {"use_tf32": "0"})]
     available = cuda if cuda[0][0] in onnxruntime.get_available_providers() else []
     model = Path(__file__).with_name("model.onnx")
-    return onnxruntime.InferenceSession(str(model), providers=[*available, "CPUExecutionProvider"]), chosen or {}
+    return onnxruntime.InferenceSession(str(model), providers=[*available, "CPUExecutionProvider"])
 
 
 def main(photos: Path, out: Path, fidelity: float | None) -> int:
@@ -70,7 +90,7 @@ def main(photos: Path, out: Path, fidelity: float | None) -> int:
         sys.stderr.write(f"{path}: left out, no photo by its name\n")
     if not files:
         sys.exit(f"{photos}: no photos there")
-    session, chosen = open_model(fidelity)
+    chosen, session = claim(out, fidelity), open_model()
     name, (_, _, *sides) = session.get_inputs()[0].name, session.get_inputs()[0].shape
     shared = Counter(str(path.with_suffix("")).casefold() for path in files)
     failed = 0
