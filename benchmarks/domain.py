@@ -30,7 +30,7 @@ from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import PhotoFile, find_photos
 from adapt.photos.pairs import load_fitted
 from adapt.pipeline import sample_writer, split_overrides
-from adapt.targets.store import TargetStore, read_records
+from adapt.targets.store import TargetStore, accepted_targets, read_records
 
 SHOWN = 8  # rows of a contact sheet
 
@@ -148,12 +148,13 @@ def _tune_and_restore(
 
 
 def evaluate_targets(domain: Path, works: Mapping[str, Path], pack: Pack) -> dict[str, Evaluation]:
-    """The targets of each work (their first draw) against the originals."""
+    """The targets of each work against the originals: of each photo the first that was accepted."""
     truth, distance = domain / "adapt" / "hq", load_distance(pack)
-    return {
-        name: evaluate_folder(work / "targets" / "images", truth=truth, distance=distance)
-        for name, work in works.items()
-    }
+    evaluations: dict[str, Evaluation] = {}
+    for name, work in works.items():
+        first = {id: paths[0] for id, paths in accepted_targets(work / "targets").items()}
+        evaluations[name] = evaluate_folder(first, truth=truth, distance=distance)
+    return evaluations
 
 
 def evaluate_adapted(domain: Path, works: Mapping[str, Path], pack: Pack) -> dict[str, Evaluation]:

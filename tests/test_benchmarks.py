@@ -57,6 +57,24 @@ def test_subsets_of_a_store_are_nested_and_lose_no_target(codes: ModuleType, sto
         assert json.loads((part / "store.json").read_text())["identity"] == {"recipe": "any"}
 
 
+def test_the_targets_that_are_scored_were_accepted(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each photo's first accepted target: of `c` none, and of `a` the second, where the first was rejected."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    domain = importlib.import_module("domain")
+    name = picture_name("people/a", 0)
+    rejected = Record(id="people/a", draw=0, photo="a", photo_sha256="", status="rejected", target=name)
+    TargetStore(store, {"recipe": "any"}).add(rejected)
+    given: list[dict[str, Path]] = []
+    monkeypatch.setattr(domain, "load_distance", lambda _: None)
+    monkeypatch.setattr(domain, "evaluate_folder", lambda pictures, **_: given.append(pictures))
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "targets").symlink_to(store)
+    domain.evaluate_targets(tmp_path, {"work": tmp_path / "work"}, None)
+    (pictures,) = given
+    draws = {id.removeprefix("people/"): path.parent.parent.name for id, path in pictures.items()}
+    assert draws == {"a": "images-2", **dict.fromkeys("bdefgh", "images")}
+
+
 @pytest.mark.parametrize("pack", ["tiny", None])
 def test_the_rows_of_table_5_are_set_ups_that_the_recipe_knows(codes: ModuleType, pack: str | None):
     pictures = load_recipe("swinir", FinetuneSettings, pack=pack)
