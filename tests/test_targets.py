@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -81,14 +82,59 @@ def test_a_target_alone_is_that_of_a_folder(whole: Path, small_photos: Path, sma
     assert list(contents(tmp_path / "store").values()) == [contents(whole)["images/f.png"]]
 
 
-def test_batches_of_a_gpu_stay_within_a_level(
-    whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device: its batches differ in the last bits, as no CPU's do"
+))]
+
+
+@pytest.mark.parametrize("method", ["low-frequency", "adaptive"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_batches_stay_within_a_level(
+    device: str, method: str, small_photos: Path, dynamic_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("adapt.targets.generate.at_a_time", lambda settings, device: 4)
-    make(small_photos, tmp_path / "store", small_pack)
-    for name in contents(whole):
-        got, truth = read_image(tmp_path / "store" / name), read_image(whole / name)
-        assert float((got - truth).abs().max()) <= 1.01 / 255, "within one 8-bit level for any batch"
+    """Of each target made alone on the same device; and a photo's way is the same."""
+    settings = ["guidance.0.factor=4"] if method == "low-frequency" else []
+    settings += ["steps=6", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]
+    ways: dict[int, list[tuple[object, ...]]] = {}
+    for batch in (1, 2, 4, 6):
+        monkeypatch.setattr("adapt.targets.generate.at_a_time", lambda settings, device, size=batch: size)
+        records = generate_targets(
+            small_photos, tmp_path / str(batch), pack=dynamic_pack, method=method, overrides=settings, device=device
+        ).records
+        assert [record.status for record in records] == ["done"] * 6
+        ways[batch] = [(r.id, r.start_t, r.evaluations, r.factor, r.direct) for r in records]
+        assert ways[batch] == ways[1]
+        for name in contents(tmp_path / "1"):
+            got, alone = (read_image(tmp_path / each / name) for each in (str(batch), "1"))
+            assert float((got - alone).abs().max()) <= 1.01 / 255, f"within one 8-bit level in a batch of {batch}"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_networks_run_in_full_precision_and_settings_come_back(
+    fails: bool, small_photos: Path, dynamic_pack: Path, tmp_path: Path
+):
+    """Of all of them, the restorer's among them; also where something goes wrong on the way."""
+    convolutions = torch.backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue]
+    products = torch.backends.cuda.matmul
+    before = convolutions.fp32_precision, products.fp32_precision
+    seen: list[tuple[object, object]] = []
+
+    def watched(module: torch.nn.Module, inputs: object) -> None:
+        seen.append((convolutions.fp32_precision, products.fp32_precision))
+        if fails and len(seen) == 30:
+            raise RuntimeError("in the middle")
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(watched)
+    try:
+        convolutions.fp32_precision = products.fp32_precision = "tf32"
+        with pytest.raises(RuntimeError, match="in the middle") if fails else nullcontext():
+            make_adaptive(small_photos, tmp_path / "store", dynamic_pack, limit=1)
+        assert (convolutions.fp32_precision, products.fp32_precision) == ("tf32", "tf32")
+    finally:
+        hook.remove()
+        convolutions.fp32_precision, products.fp32_precision = before
+    assert len(seen) >= 30
+    assert set(seen) == {("ieee", "ieee")}
 
 
 def test_a_stop_between_photos_changes_nothing(whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):

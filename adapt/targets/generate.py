@@ -19,6 +19,7 @@ from adapt.guidance.maps import MapWatch
 from adapt.photos.files import encode_png
 from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
 from adapt.photos.pairs import Fitted, read_fitted
+from adapt.precision import full_precision
 from adapt.restorers.base import Restorer
 from adapt.settings import TargetSettings
 from adapt.targets.gate import judge
@@ -129,7 +130,9 @@ def generate_targets(
         group = items[first : first + batch]
         if not any(item.key in waiting for item in group):
             continue
-        for result in _make_group(group, settings, maker, restorer, device):
+        with full_precision():
+            results = _make_group(group, settings, maker, restorer, device)
+        for result in results:
             record, picture = result.record, result.picture
             if (record.id, record.draw) not in waiting:
                 continue
