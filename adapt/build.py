@@ -118,15 +118,26 @@ def load_blur_parts(name: str | Path, settings: TargetSettings, device: torch.de
     return parts, settings_digest({part: pack.network_digest(part) for part in sorted(found)})
 
 
-def load_restorer(name: str | Path) -> Restorer:
+def load_restorer(name: str | Path, *, adain: bool | None = None) -> Restorer:
     """A restorer by checkpoint file, run folder, pack (its default restorer), or PACK/RESTORER.
 
     One of a pack that takes any size works at the pack's.
 
+    Args:
+        name: what to load.
+        adain: only for a CodeFormer: whether its codes get the mean and spread of the photo's features. Where None as
+            the file says; a public one says nothing, and has it on, as public inference does.
+
     Raises:
-        UsageError: nothing of that name, or a pack's restorer that takes no faces of the pack's size.
+        UsageError: nothing of that name, a pack's restorer that takes no faces of the pack's size, or `adain` for
+            another restorer than a CodeFormer.
         WeightsError: weights that cannot be read or do not fit.
     """
+    restorer = _find_restorer(name)
+    return restorer if adain is None else restorer.with_adain(adain)
+
+
+def _find_restorer(name: str | Path) -> Restorer:
     from adapt.restorers.base import build_restorer, load_restorer_file
 
     path = Path(name)

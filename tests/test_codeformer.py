@@ -16,7 +16,7 @@ from reference import Reference
 from adapt.build import load_restorer
 from adapt.errors import RangeError, ShapeError, UsageError, WeightsError
 from adapt.images import to_signed
-from adapt.restorers.base import build_restorer, load_restorer_file
+from adapt.restorers.base import Restorer, build_restorer, load_restorer_file
 from adapt.restorers.codeformer import PARTS, CodeFormer, Reading, codeformer_settings, with_statistics_of
 from adapt.restorers.vqgan import VQGAN, vqgan_settings
 from adapt.settings import CodeFormerSettings, VQGANSettings
@@ -199,6 +199,23 @@ def test_adain_turns_with_the_settings(gen: torch.Generator):
     plain = lively_codeformer(SMALL_CODEFORMER.model_copy(update={"adain": False}))
     with torch.no_grad():
         assert (lively_codeformer()(photo) - plain(photo)).abs().max() > 1e-3
+
+
+def test_adain_is_chosen_on_loading_and_remembered(tmp_path: Path, gen: torch.Generator):
+    photo = torch.rand(1, 3, 16, 16, generator=gen)
+    layouts = [SMALL_CODEFORMER.model_copy(update={"adain": adain}) for adain in (True, False)]
+    built = [Restorer("x", "codeformer", layout, lively_codeformer(layout)) for layout in layouts]
+    on, off = (restorer(photo) for restorer in built)
+    built[0].save(tmp_path / "on.safetensors")
+    load_restorer(tmp_path / "on.safetensors", adain=False).save(tmp_path / "off.safetensors")
+    for name, own, other in (("on", on, off), ("off", off, on)):
+        path = tmp_path / f"{name}.safetensors"
+        assert torch.equal(load_restorer(path)(photo), own), "as the file says"
+        assert torch.equal(load_restorer(path, adain=name == "off")(photo), other)
+        assert load_restorer(path, adain=name == "off").settings.model_dump()["adain"] is (name == "off")
+    for adain in (True, False):
+        with pytest.raises(UsageError, match="tiny/swinir: adain is a choice that a codeformer has; this is a swinir"):
+            load_restorer("tiny", adain=adain)
 
 
 def test_the_choice_of_codes_has_the_gradient_of_its_expectation(gen: torch.Generator):

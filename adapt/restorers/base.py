@@ -129,6 +129,19 @@ class Restorer:
             self.network.refuse_size(self.name, size)
         return replace(self, face_size=size)
 
+    def with_adain(self, adain: bool) -> Restorer:
+        """A CodeFormer that gives its codes the mean and spread of the photo's features, or leaves them as they are.
+
+        The network itself is changed, and what is saved of it remembers it.
+
+        Raises:
+            UsageError: no CodeFormer.
+        """
+        if not isinstance(self.network, CodeFormer):
+            raise UsageError(f"{self.name}: adain is a choice that a codeformer has; this is a {self.architecture}")
+        self.network.settings = self.network.settings.model_copy(update={"adain": adain})
+        return replace(self, settings=self.network.settings)
+
     @property
     def parity(self) -> float:
         """How far an exported file of it may be from the network, on the scale of [0, 1]."""
