@@ -65,7 +65,7 @@ class GaussianBlur:
         scale: s of Eq. (5), 1 in Algorithm 1; the adjuster's map multiplies it.
         std_rate: s of Eq. (7), 1 in Algorithm 1; 0 leaves the blur levels as they were estimated.
         through_network: whether the gradient is taken with respect to x_t, through the network (Eq. 5), or stays at
-            x0: no backward pass, 70 % of the time, a looser hold.
+            x0: no backward pass, half to two thirds of the time, a looser hold.
         limit: whether no step goes further than where the misfit, were it linear, would vanish.
         regions: windows along a side that have a blur level of their own; 1 is the paper.
         start_t: blur level in pixels to the timestep at which its guidance joins; None: all act from the start.
