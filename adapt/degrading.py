@@ -51,8 +51,9 @@ def degrade(
     """Damage pictures into PNG files of the same names and sizes; RAW files count as large as they are developed.
 
     A picture's damage follows from the recipe's seed and the picture's id, whatever else is in the folder and in
-    whatever order; `degradations.chain.repeat` makes it again from the picture's line in the manifest. What an earlier
-    run of the same recipe finished is left alone.
+    whatever order, but for a file of the same stem, beside which the id gets its suffix; `degradations.chain.repeat`
+    makes it again from the picture's line in the manifest. What an earlier run of the same recipe finished is left
+    alone.
 
     Args:
         originals: a folder of good pictures, or one file.

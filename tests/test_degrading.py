@@ -57,6 +57,11 @@ def test_a_pictures_damage_depends_on_no_other_picture(originals: Path, tmp_path
     for id, line in lines(tmp_path / "fewer").items():
         assert line == lines(tmp_path / "all")[id]
     assert len({line["seed"] for line in lines(tmp_path / "all").values()}) == 3
+    # But for a file of the same stem: then the id, from which the seed is, has to tell the two apart.
+    write_image(originals / "b.jpg", torch.zeros(3, 24, 24))
+    degrade(originals, tmp_path / "beside", recipe="web")
+    assert set(lines(tmp_path / "beside")) == {"b_jpg", "b_png", "deep/c é"}
+    assert lines(tmp_path / "beside")["b_png"]["seed"] != lines(tmp_path / "all")["b"]["seed"]
 
 
 def test_the_seed_decides(originals: Path, tmp_path: Path) -> None:
