@@ -118,7 +118,8 @@ def finetune(
         restorer: what to start from; the pack's own where None, or its CodeFormer where the objective is codes.
         real: a folder of sharp faces for the discriminator; the accepted targets, unpaired, where None.
         replay: a folder of clean faces: pairs of them, damaged by the recipe's `replay.degradation`, are mixed into the
-            batches against forgetting what the restorer could.
+            batches against forgetting what the restorer could. Sharp and clean faces are brought to the restorer's size
+            as they are read, and not counted: there may be 70,000.
         overrides: `key=value` for the recipe.
         overwrite: start the run anew.
         device: auto, cpu, cuda, cuda:1, ...; several processes that train together each have their own, by auto.

@@ -22,6 +22,7 @@ from adapt.packs.pack import add_network
 from adapt.photos.files import read_image, write_image
 from adapt.restorers.base import EXTERNAL, Restorer, load_restorer_file
 from adapt.restorers.external import ExternalNetwork, ExternalSettings
+from adapt.tasks import restore
 from adapt.tuning import begin_finetune
 
 
@@ -183,6 +184,10 @@ def test_run_fine_tunes_a_network_of_the_community_at_the_size_of_the_pack(
     photo = read_image(small_photos / "a.png")[None]
     for model, folder in ((load_restorer(tmp_path / "naf.pth"), "base"), (adapted, "restored")):
         torch.testing.assert_close(read_image(out / folder / "a.png")[None], model(photo), rtol=0, atol=0.51 / 255)
+    restore(tmp_path / "naf.pth", small_photos, tmp_path / "24", size=24, device="cpu")
+    assert read_image(tmp_path / "24" / "a.png").shape == (3, 24, 24)
+    with pytest.raises(UsageError, match=r"bundle: a bundle works at the size it was exported for, 16 px, not 24"):
+        restore(out / "bundle", small_photos, tmp_path / "b", size=24, device="cpu")
 
 
 def test_a_swinir_made_for_larger_faces_works_at_the_size_of_the_pack(
