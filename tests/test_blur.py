@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from command_line import adapt
+from conftest import ROOT
 from networks import SMALL_SWINIR, lively_codeformer, lively_swinir
 from torch import Tensor, nn
 
 from adapt.blur.estimator import BlurEstimator, BlurNetwork, StdEstimator, build_blur_estimator
-from adapt.blur.labels import blur_errors, std_labels, std_levels, std_limits, survey, widest_xi
+from adapt.blur.labels import Survey, blur_errors, std_labels, std_levels, std_limits, survey, widest_xi
 from adapt.blur.mapping import blurred_guides, guide_stds, map_to_blur
 from adapt.blur.start_steps import (
     StartSteps,
@@ -29,6 +30,7 @@ from adapt.errors import RangeError, ShapeError, UsageError, WeightsError
 from adapt.exporting.verify import smooth_pictures
 from adapt.photos.files import read_photo
 from adapt.pretrain.blur import train_blur_estimator, untrained
+from adapt.recipe import load_recipe
 from adapt.restorers.base import Restorer
 from adapt.runs import Run
 from adapt.settings import BlindSettings, BlurEstimatorSettings, BlurNetworkSettings, StartStepsSettings
@@ -505,6 +507,23 @@ def test_xi_is_the_recipes_or_the_one_that_spreads_the_labels(tmp_path: Path) ->
     assert (fixed["xi"], fixed["photos"], chosen["photos"]) == (0.5, 5, 3)
     assert sum(fixed["counts"]) == 5
     assert chosen["evenness"] > 0
+
+
+def test_the_labels_that_are_written_down_are_of_as_many_faces_as_they_say() -> None:
+    """docs/measurements.md, Blur labels: columns add up, evenness follows from them, and the recipe is among them."""
+    settings = load_recipe("tiny/pretrain/blur-estimator", BlurEstimatorSettings)
+    text = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
+    section = text.split("## Blur labels\n")[1].split("\n## ")[0]
+    head, *rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[1:]] == [f"{part}.1 to {part + 1}.0" for part in range(15)]
+    evenness: list[str] = []
+    for column, title in list(enumerate(head))[1:4]:
+        counts = tuple(int(row[column]) for row in rows[1:])
+        assert sum(counts) == int(title.removesuffix(" faces"))
+        evenness.append(f"{Survey(0.024, 128, counts, least=0, never=0).evenness:.3f}")
+    assert f"Evenness (entropy over that of equal counts) is {evenness[0]}, {evenness[1]} and {evenness[2]}." in section
+    assert f"{settings.survey} faces" in head
+    assert f"All three columns are at {settings.xi}" in section
 
 
 def test_a_transfer_model_copies_nothing_but_a_swinir() -> None:
