@@ -1,7 +1,7 @@
 """What a CodeFormer learns from its codes (DT-BFR, Tables 5 and 9, Fig. 9), and what it and SwinIR forget.
 
-    python benchmarks/codes.py TABLE FACES [--degradation RECIPE] [--limit N] [--adapt-on FOLDER] [--pack PACK]
-                                           [--method METHOD] [--out DIR] [--json FILE] [KEY=VALUE ...]
+    python benchmarks/codes.py TABLE FACES [--degradation RECIPE] [--limit N] [--adapt-on FOLDER] [--adapt-share SHARE]
+                                           [--pack PACK] [--method METHOD] [--out DIR] [--json FILE] [KEY=VALUE ...]
 
     table5   what learns: the encoder, the transformer too, the fusion by losses on pictures; and which teacher
     table9   20, 100 and all photos, SwinIR and CodeFormer
@@ -158,13 +158,13 @@ def open_bench(arguments: argparse.Namespace) -> Bench:
     contents = [{photo.id: file_digest(photo.path) for photo in photos} for photos in (faces, others)]
     if both := sorted(id for id, digest in contents[1].items() if digest in contents[0].values()):
         raise UsageError(f"{arguments.adapt_on}: {len(both)} faces are among {arguments.faces} too, first: {both[0]}")
-    key = settings_digest([pack.card.size, *contents])[:8]
+    key = settings_digest([pack.card.size, arguments.adapt_share, *contents])[:8]
     domain = arguments.out / f"{Path(arguments.degradation).stem}-{key}"
     if others:
         for part, photos in (("test", faces), ("adapt", others)):
             degrade_faces(photos, domain / part, arguments.degradation, pack.card.size)
     else:
-        make_domain(faces, domain, arguments.degradation, pack.card.size)
+        make_domain(faces, domain, arguments.degradation, pack.card.size, adapt_share=arguments.adapt_share)
     overrides = split_overrides(arguments.overrides)
     return Bench(domain, pack, load_distance(pack), arguments.pack, arguments.method, overrides)
 
@@ -353,6 +353,7 @@ def parsed() -> argparse.Namespace:
         table.add_argument("--degradation", default="dtbfr-4x-severe", help="recipe of the target domain")
         table.add_argument("--limit", type=int, help="faces of each folder, spread evenly")
         table.add_argument("--adapt-on", type=Path, help="clean faces to adapt on; then all of FACES are tested on")
+        table.add_argument("--adapt-share", type=float, default=0.5, help="of FACES, from 0.5; the rest are tested on")
         table.add_argument("--pack", default="tiny")
         table.add_argument("--method", default="adaptive", help="targets recipe")
         table.add_argument("--out", type=Path, default=Path("runs/codes"))

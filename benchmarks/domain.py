@@ -62,13 +62,16 @@ def degrade_faces(faces: Sequence[PhotoFile], out: Path, recipe: str, size: int)
     return names
 
 
-def make_domain(faces: Sequence[PhotoFile], out: Path, recipe: str, size: int) -> None:
-    """Both halves, by a hash of the name: the same split for every recipe."""
-    halves: dict[str, list[PhotoFile]] = {"test": [], "adapt": []}
+def make_domain(
+    faces: Sequence[PhotoFile], out: Path, recipe: str, size: int, *, adapt_share: float = 0.5
+) -> None:
+    """Both parts, by a hash of the name: the same split for every recipe; a larger share has the smaller in it."""
+    parts: dict[str, list[PhotoFile]] = {"test": [], "adapt": []}
     for photo in faces:
-        halves["adapt" if hashlib.sha256(photo.id.encode()).digest()[0] % 2 else "test"].append(photo)
-    for half, photos in halves.items():
-        degrade_faces(photos, out / half, recipe, size)
+        place = hashlib.sha256(photo.id.encode()).digest()
+        parts["adapt" if place[0] % 2 or place[1] < 512 * (adapt_share - 0.5) else "test"].append(photo)
+    for part, photos in parts.items():
+        degrade_faces(photos, out / part, recipe, size)
 
 
 def make_targets(
