@@ -2,9 +2,9 @@
 
 Two photographs of test charts, released under CC0, are measured by `adapt calibrate`: a Canon PowerShot G2's and a
 PowerShot S40's, compact cameras with a sensor of the same kind. What they measure is averaged at their ISO, 50.
-`generic-compact` is that, with higher ISOs and daylight by a rule. `generic-phone` is that noise carried over to the
-smaller photosites of a phone: no RAW file of a phone could be had under a free licence. The `source` of each profile
-says which number is which.
+`generic-compact` is that, with higher ISOs and daylight by a rule. `generic-phone` is made up by rules and not
+measured, for no RAW file of a phone could be had under a free licence; its source compares it with the compact
+cameras. The `source` of each profile says which number is which.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ COMPACT = (
 PHONE_ISOS = (100.0, 800.0, 1600.0, 3200.0)
 PHONE_BLACK, PHONE_WHITE = 64.0, 1023.0  # the usual levels of 10 bits
 COMPACT_PITCH, PHONE_PITCH = 3.16, 1.4  # micrometres: 7.18 mm for 2272 photosites; main cameras of about 2013 to 2018
-EFFICIENCY = 2.7  # backside illumination, against the CCD of a compact camera
+PHONE_SLOPE = 0.004  # DN of ISO 1: 12 at ISO 3000, as published for the phone sensor of DT-BFR
 READ_NOISE = 250 / 150  # electrons
 AFTER_AMPLIFIER = 0.56  # DN^2, rounding to whole DN among it
 PHONE = (
-    "Noise of light: what adapt calibrate measures of generic-compact's two files (CC0), {measured:.3g} x signal at ISO"
-    " {iso:g}, on photosites of 1.4 instead of 3.16 micrometres, {area:.2g} times as small, that use light"
-    " {efficiency:g} times as well: beta1 = {slope:g} DN x ISO, to one digit. The {efficiency:g} is not measured: with"
-    " it beta1 is 12 DN at ISO 3000, as published for the phone sensor of DT-BFR, whose table is not in here. Noise in"
-    " the dark is a rule: {electrons:.3g} electrons before the amplifier and {rest:g} DN^2 after it, rounded to whole"
-    " DN^2. docs/calibration.md compares both with three phones that others have measured. Lights are made up: six"
-    " steps from tungsten to shade, with the colour matrices of no real camera. Made by benchmarks/shipped_profiles.py."
+    "Made up, nothing is measured: there was no RAW file of a phone whose licence allows it. Noise of light is a"
+    " rule, beta1 = {slope:g} DN x ISO: 12 DN at ISO 3000, as published for the phone sensor of DT-BFR, whose"
+    " table is not in here. What adapt calibrate measures of generic-compact's files would be {carried:.2g} DN x"
+    " ISO on photosites of 1.4 instead of 3.16 micrometres that use light no better. Noise in the dark is a rule:"
+    " {electrons:.3g} electrons before the amplifier and {rest:g} DN^2 after it, rounded to whole DN^2."
+    " docs/calibration.md compares both with three phones that others have measured. Levels are the usual ones of"
+    " 10 bits. Lights are made up: six steps from tungsten to shade, with the colour matrices of no real camera."
+    " Made by benchmarks/shipped_profiles.py."
 )
 
 
@@ -89,30 +90,29 @@ def compact(folder: Path) -> CameraProfile:
 
 
 def phone(compact: CameraProfile) -> CameraProfile:
-    """The profile of a phone, from the measured noise of a compact camera; its lights stay what they are."""
+    """The profile of a phone, by rules, beside the measured noise of a compact camera; its lights stay as they are."""
     lowest = compact.levels[0]
     span = (PHONE_WHITE - PHONE_BLACK) / (compact.white - compact.black)
     area = (COMPACT_PITCH / PHONE_PITCH) ** 2
-    slope = float(f"{sum(lowest.beta1) / 4 / lowest.iso * span * area / EFFICIENCY:.1g}")  # DN of ISO 1
+    carried = sum(lowest.beta1) / 4 / lowest.iso * span * area
     return CameraProfile(
         name="generic-phone",
         description="A phone's main camera, 10 bits, GRBG. Row noise is taken out by the sensor itself.",
         source=PHONE.format(
-            measured=sum(lowest.beta1) / 4, iso=lowest.iso, area=area, efficiency=EFFICIENCY, slope=slope,
-            electrons=READ_NOISE, rest=AFTER_AMPLIFIER,
+            slope=PHONE_SLOPE, carried=carried, electrons=READ_NOISE, rest=AFTER_AMPLIFIER,
         ),
         licence="Apache-2.0",
         cfa="GRBG",
         black=PHONE_BLACK,
         white=PHONE_WHITE,
-        levels=tuple(phone_level(iso, slope) for iso in PHONE_ISOS),
+        levels=tuple(phone_level(iso) for iso in PHONE_ISOS),
         lights=read_profile("generic-phone").lights,
     )
 
 
-def phone_level(iso: float, slope: float) -> NoiseLevel:
+def phone_level(iso: float) -> NoiseLevel:
     """Noise of a phone: photons, and the read noise before and after the amplifier."""
-    gain = _short(slope * iso)  # DN of one electron
+    gain = _short(PHONE_SLOPE * iso)  # DN of one electron
     dark = float(round((READ_NOISE * gain) ** 2 + AFTER_AMPLIFIER))
     return NoiseLevel(iso=iso, beta1=(gain, gain, gain, gain), beta2=(dark, dark, dark, dark))
 

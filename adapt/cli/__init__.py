@@ -41,7 +41,7 @@ app = typer.Typer(
     add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Unsupervised domain adaptation for blind face restoration: a folder of damaged face photographs in, a fast"
-    " restorer for exactly this damage out. Faces only, aligned crops for now.",
+    " restorer for exactly this damage out. It takes aligned crops of faces.",
 )
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
