@@ -21,6 +21,7 @@ from domain import (
     evaluate_targets,
     joint_table,
     make_domain,
+    print_gains,
     spread,
     with_overrides,
 )
@@ -63,6 +64,7 @@ def main() -> None:
         domains[recipe] = evaluate_adapted(out, works, pack)
         named = f"perceptual network: {load_distance(pack).name}"
         print(f"\n{recipe}, held-out half; {named}\n\n{markdown_table(domains[recipe])}")
+        print_gains(domains[recipe], "pre-trained")
         targets = evaluate_targets(out, {"targets": out}, pack)
         print(f"\nTargets of the other half, against their originals:\n\n{markdown_table(targets)}")
     if len(domains) > 1:

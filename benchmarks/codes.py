@@ -28,7 +28,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from domain import SHOWN, degrade_faces, fine_tune, make_domain, make_targets, spread, with_overrides
+from domain import (
+    SHOWN,
+    degrade_faces,
+    fine_tune,
+    gained,
+    make_domain,
+    make_targets,
+    print_gains,
+    spread,
+    with_overrides,
+)
 from panels import draw_panel, side_by_side
 
 from adapt import tasks, tuning
@@ -37,7 +47,7 @@ from adapt.digests import file_digest, settings_digest
 from adapt.disk import write_atomic, write_json
 from adapt.errors import UsageError
 from adapt.evaluation.compare import Pictures, evaluate_folder
-from adapt.evaluation.scores import Evaluation, difference
+from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.sheets import write_sheet
 from adapt.evaluation.tables import COLUMNS, markdown_table
 from adapt.finetuning.outcome import Outcome
@@ -127,9 +137,7 @@ class Bench:
         print(f"perceptual network: {self.distance.name}\n\n{markdown_table(evaluations)}")
         if against is None:
             return
-        print(f"\nLess {against}, photo by photo:\n")
-        for name in names[names.index(against) + 1 :]:
-            print(f"- {name}: {gained(evaluations[against], evaluations[name])}")
+        print_gains(evaluations, against)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +146,6 @@ class Tuned:
 
     run: str
     outcome: Outcome
-
-
-def gained(base: Evaluation, other: Evaluation) -> str:
-    """By how much the numbers of a photo differ, mean and interval."""
-    gains = {key: difference(base, other, key) for key in ("psnr", "ssim", "perceptual")}
-    return ", ".join(f"{key} {gain.mean:+.4f} ({gain.shown('+.4f')})" for key, gain in gains.items())
 
 
 def open_bench(arguments: argparse.Namespace) -> Bench:
@@ -260,6 +262,9 @@ def fig9(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
     for name, evaluations in swept.items():
         rows = {f"w = {w:g}": each for w, each in evaluations.items()}
         bench.report(f"{name} over the fidelity w, held-out half", rows, against=None)
+    print(f"\nAdapted less {BEFORE}, over the same photos:\n")
+    for w in fidelities:
+        print(f"- w = {w:g}: {gained(swept[BEFORE][w], swept['adapted'][w])}")
     plot = bench.domain / "fig9.png"
     draw_sweep(plot, swept)
     print(f"\ncurves in {plot}")

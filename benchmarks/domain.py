@@ -21,9 +21,9 @@ from adapt.build import load_distance
 from adapt.cli.printing import Lines, say_warning
 from adapt.degrading import degrade
 from adapt.evaluation.compare import evaluate_folder
-from adapt.evaluation.scores import Evaluation
+from adapt.evaluation.scores import Evaluation, difference
 from adapt.evaluation.sheets import write_sheet
-from adapt.evaluation.tables import tabulate
+from adapt.evaluation.tables import COLUMNS, tabulate
 from adapt.finetuning.outcome import Outcome
 from adapt.packs.pack import Pack
 from adapt.photos.files import read_image, write_image
@@ -171,6 +171,25 @@ def evaluate_adapted(domain: Path, works: Mapping[str, Path], pack: Pack) -> dic
     rows = [[read_image(folder / f"{photo.id}.png") for folder in folders.values()] for photo in shown]
     write_sheet(domain / "sheet.png", list(folders), rows)
     return evaluations
+
+
+def gained(base: Evaluation, other: Evaluation) -> str:
+    """By how much the numbers of the same photos differ, each mean with its interval: what is beyond chance."""
+    texts: list[str] = []
+    for key in ("psnr", "ssim", "perceptual", "kid"):
+        if key in base.scores and key in other.scores:
+            heading, digits, factor = COLUMNS[key]
+            gain, form = difference(base, other, key), f"+.{max(digits, 3)}f"
+            texts.append(f"{heading or key} {gain.mean * factor:{form}} ({gain.shown(form, factor)})")
+    return ", ".join(texts)
+
+
+def print_gains(evaluations: Mapping[str, Evaluation], against: str) -> None:
+    """What each row below another gains over it, over the same photos."""
+    names = list(evaluations)
+    print(f"\nLess {against}, over the same photos:\n")
+    for name in names[names.index(against) + 1 :]:
+        print(f"- {name}: {gained(evaluations[against], evaluations[name])}")
 
 
 def joint_table(domains: Mapping[str, Mapping[str, Evaluation]]) -> str:

@@ -36,6 +36,7 @@ from domain import (
     evaluate_targets,
     joint_table,
     make_domain,
+    print_gains,
     spread,
     with_overrides,
 )
@@ -350,6 +351,7 @@ def run_makers(arguments: argparse.Namespace) -> dict[str, Any]:
         domains[recipe] = evaluate_adapted(domain, works, pack)
         print(f"\n{recipe}; perceptual network: {name}\n\nTargets against the originals\n")
         print(f"{markdown_table(targets[recipe])}\n\nHeld-out half\n\n{markdown_table(domains[recipe])}")
+        print_gains(domains[recipe], "pre-trained")
     if len(domains) > 1:
         print(f"\nTargets of all domains\n\n{joint_table(targets)}")
         print(f"\nHeld-out halves of all domains\n\n{joint_table(domains)}")

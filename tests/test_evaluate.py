@@ -16,7 +16,7 @@ from adapt import pipeline
 from adapt.errors import AdaptError, RangeError, ShapeError, UsageError
 from adapt.evaluation.compare import evaluate_folder, evaluate_images
 from adapt.evaluation.curves import loss_curves
-from adapt.evaluation.metrics import colour_shift, kid, low_frequency_difference, psnr, ssim
+from adapt.evaluation.metrics import colour_shift, kid, kid_estimates, low_frequency_difference, psnr, ssim
 from adapt.evaluation.report import Example, Report, write_report
 from adapt.evaluation.scores import difference
 from adapt.evaluation.sheets import GAP, LABEL, contact_sheet, write_sheet
@@ -197,6 +197,27 @@ def test_the_interval_of_kid_is_that_of_repeated_experiments():
     ]
     means, errors = torch.tensor(estimates, dtype=torch.float64).T
     assert 1 / 1.5 < float(errors.mean() / means.std()) < 1.5
+
+
+def test_two_models_over_the_same_photos_are_told_apart_better_than_each_is_known():
+    """The interval of the difference of two KIDs against the spread of 200 experiments, and narrower than those of two
+    models that know nothing of each other."""
+    draw = torch.Generator().manual_seed(6)
+    found, spreads, strangers = [], [], []
+    for _ in range(200):
+        truth = torch.randn(40, 5, generator=draw, dtype=torch.float64)
+        first = truth + 0.7 + 0.1 * torch.randn(40, 5, generator=draw, dtype=torch.float64)
+        second = first + 0.1 * torch.randn(40, 5, generator=draw, dtype=torch.float64) - 0.1
+        before, after = (
+            kid_estimates(x, truth, paired=True, subsets=60, generator=torch.Generator().manual_seed(0))
+            for x in (first, second)
+        )
+        found.append(float((after - before).mean()))
+        spreads.append(float((after - before).std()))
+        strangers.append(float((before.std() ** 2 + after.std() ** 2) ** 0.5))
+    spread = float(np.std(found))
+    assert 1 / 1.5 < np.mean(spreads) / spread < 1.5
+    assert np.mean(spreads) < np.mean(strangers) / 2
 
 
 def test_kid_refuses_what_has_no_answer():
@@ -395,6 +416,18 @@ def test_a_difference_is_that_of_the_same_photos():
     assert found.high - found.low < 1e-3
     with pytest.raises(UsageError, match="colour_shift: expected photos that both evaluations measured"):
         difference(base, other, "colour_shift")
+
+
+def test_a_difference_of_kid_is_over_the_same_subsets():
+    truth = pictures(12)
+    base, other = (evaluate_images(truth * strength, truth, distance=Distance()) for strength in (0.8, 0.9))
+    found = difference(base, other, "kid")
+    assert found.mean == pytest.approx(other.scores["kid"].mean - base.scores["kid"].mean)
+    assert found.low < found.mean < found.high < 0, "nearer to the truth, and surely so"
+    assert found.n == 12
+    fewer = evaluate_images(truth[1:] * 0.9, truth[1:], distance=Distance())
+    with pytest.raises(UsageError, match="kid: expected it of the same photos in both evaluations"):
+        difference(base, fewer, "kid")
 
 
 def test_tables():

@@ -202,11 +202,32 @@ def kid(
     subsets: int = 100,
     subset_size: int | None = None,
 ) -> tuple[float, float]:
-    """Kernel distance of two sets of pictures: the squared maximum mean discrepancy of their features, unbiased.
+    """Kernel distance of two sets of pictures, and its error: mean and deviation of `kid_estimates`, which see.
+
+    Subsets of half the pictures deviate as much as the estimate from all of them errs (the delete-half jackknife, Shao
+    and Wu 1989), hence the default size. The deviation is nan where there is only one possible subset.
+    """
+    estimates = kid_estimates(
+        features_a, features_b, generator=generator, paired=paired, subsets=subsets, subset_size=subset_size
+    )
+    alone = subsets == 1 or subset_size == len(features_a) == len(features_b)
+    return float(estimates.mean()), float("nan") if alone else float(estimates.std())
+
+
+def kid_estimates(
+    features_a: Tensor,
+    features_b: Tensor,
+    *,
+    generator: torch.Generator,
+    paired: bool = False,
+    subsets: int = 100,
+    subset_size: int | None = None,
+) -> Tensor:
+    """Kernel distance from each of many subsets: the squared maximum mean discrepancy of their features, unbiased.
 
     Kernel (x . y / D + 1)**3. The expectation is 0 where both sets are of one distribution, so single values may be
-    negative. Subsets are drawn without replacement; the standard deviation of estimates from halves of the pictures
-    is that of the estimate from all of them (the delete-half jackknife, Shao and Wu 1989), hence the default size.
+    negative. Subsets are drawn without replacement. Of two models over the same photos, drawn with generators of one
+    seed, estimate k is of the same photos: their differences err less than each of the two.
 
     Args:
         features_a: (N, D), N at least `KID_FLOOR`.
@@ -216,11 +237,11 @@ def kid(
             its own partner would count as closeness of the distributions (by 2/n of it, below 0 for good restorers
             and few photos). Pairs are then drawn together and left out of the cross term, which makes the estimate
             unbiased again: Gretton et al. 2012, Eq. (4).
-        subsets: how many subsets are averaged.
+        subsets: how many are drawn.
         subset_size: pictures of each side per subset; half of the smaller side, at most 1000, if None.
 
     Returns:
-        Mean and standard deviation over the subsets; the latter is nan where there is only one possible subset.
+        (subsets,) float64.
 
     Raises:
         ShapeError: not two matrices of one width, or of different lengths where paired.
@@ -243,8 +264,7 @@ def kid(
         left = torch.randperm(n, generator=generator)[:size]
         right = left if paired else torch.randperm(m, generator=generator)[:size]
         estimates[k] = _mmd2(a[left.to(a.device)], b[right.to(b.device)], paired)
-    alone = subsets == 1 or size == n == m
-    return float(estimates.mean()), float("nan") if alone else float(estimates.std())
+    return estimates
 
 
 def _mmd2(x: Tensor, y: Tensor, paired: bool) -> Tensor:

@@ -21,12 +21,12 @@ from adapt.evaluation.metrics import (
     MetricProtocol,
     Perceptual,
     colour_shift,
-    kid,
+    kid_estimates,
     low_frequency_difference,
     psnr,
     ssim,
 )
-from adapt.intervals import Interval, mean_interval
+from adapt.intervals import LEVEL, Interval, mean_interval
 
 Row = dict[str, str | float]
 
@@ -51,6 +51,7 @@ _METHODS: Final[dict[str, tuple[str, str, Better, str]]] = {
     "colour_shift": ("colour shift", "", "lower", "mean over channels of the difference of mean colour to the photo"),
 }
 _BY_NETWORK: Final = ("perceptual", "kid", "kid_reference")
+_OVER_SUBSETS: Final = ("kid", "kid_reference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,13 @@ class Score:
         mean: over the photos; for KID over its subsets.
         error: standard error of `mean`; nan where there is one photo only.
         protocol: how the number was obtained.
+        estimates: of KID, those from its subsets, which are the same photos' for every model over these photos.
     """
 
     mean: float
     error: float
     protocol: MetricProtocol
+    estimates: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,14 +115,30 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 def difference(base: Evaluation, other: Evaluation, key: str) -> Interval:
     """By how much a metric of `other` lies above that of `base`, over the photos of both, each with itself.
 
+    KID is of all photos together: its differences are those over the same subsets, and the interval is normal, from
+    their deviation (see `kid`).
+
     Raises:
-        UsageError: the metric is in no photo of both.
+        UsageError: the metric is in no photo of both; KID of other photos on one side.
     """
+    if key in _OVER_SUBSETS:
+        return _kid_difference(base, other, key)
     before = {row["id"]: float(row[key]) for row in base.rows if key in row}
     gains = [float(row[key]) - before[row["id"]] for row in other.rows if key in row and row["id"] in before]
     if not gains:
         raise UsageError(f"{key}: expected photos that both evaluations measured it on, got none")
     return mean_interval(gains)
+
+
+def _kid_difference(base: Evaluation, other: Evaluation, key: str) -> Interval:
+    ids = [[row["id"] for row in evaluation.rows] for evaluation in (base, other)]
+    if ids[0] != ids[1] or not (key in base.scores and key in other.scores):
+        raise UsageError(f"{key}: expected it of the same photos in both evaluations, as it compares sets of pictures")
+    pairs = zip(base.scores[key].estimates, other.scores[key].estimates, strict=True)
+    gains = [after - before for before, after in pairs]
+    reach = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2) * statistics.stdev(gains)
+    mean = math.fsum(gains) / len(gains)
+    return Interval(mean, mean - reach, mean + reach, len(ids[0]))
 
 
 class Tally:
@@ -203,9 +222,10 @@ class Tally:
         ours, others = torch.cat(self._features), torch.cat(features)
         # The same subsets for every model, so that differences between models are not differences of the draw.
         generator = torch.Generator().manual_seed(_KID_SEED)
-        mean, error = kid(ours, others, paired=side == "truth", generator=generator)
+        estimates = kid_estimates(ours, others, paired=side == "truth", generator=generator)
         key = "kid" if side == "truth" else "kid_reference"
-        return Score(mean, error, self._protocol(key, len(ours), self._files(side)))
+        protocol = self._protocol(key, len(ours), self._files(side))
+        return Score(float(estimates.mean()), float(estimates.std()), protocol, estimates.tolist())
 
     def _files(self, side: str) -> str:
         lines = [[str(row["id"]), ""] for row in self.rows] if side == "reference" else []
