@@ -9,6 +9,7 @@ import pytest
 import rawpy
 import torch
 from command_line import adapt
+from pictures import seeded
 from PIL import Image
 from raw_files import COLOUR_MATRIX, scene, sensor, write_dng
 
@@ -20,10 +21,6 @@ from degradations.profiles import CameraProfile, read_profile
 
 SLOPE = (0.9, 1.2, 1.25, 0.95)
 DARK = (14.0, 20.0, 21.0, 15.0)
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def alike(value: float) -> tuple[float, float, float, float]:
