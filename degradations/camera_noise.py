@@ -15,7 +15,7 @@ noise should. Mean PSNR to the clean picture on the 186 test portraits, and its 
     camera-noise-severe       22.0 dB (20.0 to 23.6)
     camera-noise-starlight    15.4 dB (14.5 to 16.6)
 
-`pytest tests/test_degradations.py -k decibels` measures them again. For pictures of 512 pixels take scale 4 or 8, as
+`pytest tests/test_camera_noise.py -k decibels` measures them again. For pictures of 512 pixels take scale 4 or 8, as
 the paper does.
 """
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from degradations.camera import quantise, to_linear
 from degradations.camera_piece import CameraPiece
-from degradations.filters import enlarge_linear, resize_linear
 from degradations.photograph import (
     Camera,
     Shot,
@@ -123,17 +122,6 @@ def test_a_camera_shrinks_light_not_values() -> None:
     camera = Camera(scale=2, quantise=False, rounding="round")
     found = photograph(grid, [quiet(PHONE)], [seeded(0)], camera=camera).images
     assert (found * 255).round().unique().tolist() == [186]
-
-
-@pytest.mark.parametrize("factor", [1, 2, 3, 4, 8])
-def test_enlarging_by_a_whole_factor_is_bilinear(factor: int, gen: torch.Generator) -> None:
-    images = torch.rand(2, 3, 5, 7, generator=gen, dtype=torch.float64)
-    expected = resize_linear(images, (5 * factor, 7 * factor))
-    torch.testing.assert_close(enlarge_linear(images, factor), expected, rtol=0, atol=1e-14)
-    dot = images[:, :, :1, :1]
-    torch.testing.assert_close(enlarge_linear(dot, factor), dot.expand(2, 3, factor, factor), rtol=0, atol=0)
-    with pytest.raises(ValueError, match=r"enlarge_linear: expected a factor of 1 or more, got 0"):
-        enlarge_linear(images, 0)
 
 
 def test_shadows_are_less_biased_where_black_is_not_clipped() -> None:
