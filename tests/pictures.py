@@ -1,10 +1,11 @@
-"""Generators and pictures for tests: white noise, enlarged, so that they have edges and shades."""
+"""Generators and pictures for tests."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from adapt.pretrain.distortions import gaussian
 from degradations.filters import resize_linear
 
 
@@ -13,7 +14,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def smooth_pictures(count: int, height: int, width: int, seed: int = 0) -> Tensor:
-    """Edges and shades, (count, 3, H, W) in [0, 1]."""
+    """White noise, enlarged: edges and shades, (count, 3, H, W) in [0, 1]."""
     coarse = torch.rand(count, 3, max(2, height // 6), max(2, width // 6), generator=seeded(seed))
     return resize_linear(coarse, (height, width))
 
@@ -21,3 +22,10 @@ def smooth_pictures(count: int, height: int, width: int, seed: int = 0) -> Tenso
 def smooth_picture(height: int, width: int, seed: int = 0) -> Tensor:
     """One of them, (3, H, W)."""
     return smooth_pictures(1, height, width, seed)[0]
+
+
+def edged_pictures(gen: torch.Generator, count: int = 3, height: int = 37, width: int = 31) -> Tensor:
+    """Smooth random pictures with edges, (count, 3, height, width) in [0, 1]."""
+    waves = gaussian(torch.randn(count, 3, height, width, generator=gen), torch.full((count,), 2.0))
+    edges = (gaussian(torch.randn(count, 1, height, width, generator=gen), torch.full((count,), 4.0)) > 0).float()
+    return (0.35 + 0.5 * waves + 0.3 * edges).clamp(0, 1)

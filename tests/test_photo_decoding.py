@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import struct
 import sys
-import unicodedata
 import warnings
 import zlib
 from collections.abc import Callable
@@ -25,7 +23,6 @@ from torch.nn import functional
 from adapt.errors import PhotoError, ShapeError, UsageError
 from adapt.photos.decode import decode
 from adapt.photos.files import encode_png, read_photo, write_image
-from adapt.photos.folder import find_photos, refuse_overlap, scan
 
 HEIGHT, WIDTH = 19, 23
 
@@ -443,7 +440,7 @@ def test_pngs_of_all_kinds_agree_with_the_specification(shared: Path):
             np.testing.assert_array_equal((photo.alpha[0].double() * peak).round(), stored[..., -1], path.name)
 
 
-# ---------------------------------------------------------------- writing and naming
+# ---------------------------------------------------------------- writing
 
 
 @pytest.mark.parametrize(("name", "shape", "error"), [
@@ -465,71 +462,3 @@ def test_what_cannot_be_written_is_named_and_leaves_nothing(
 def test_bits_that_a_format_cannot_hold(tmp_path: Path):
     with pytest.raises(UsageError, match=r"x\.jpg: \.jpg holds 8 bits, not 16"):
         write_image(tmp_path / "x.jpg", torch.zeros(3, 2, 2), bits=16)
-
-
-def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-
-
-NAME = st.text(st.sampled_from("aAbé" + unicodedata.normalize("NFD", "é")[1] + "_."), min_size=1, max_size=5)
-
-
-@given(st.lists(st.tuples(NAME, st.sampled_from([".png", ".PNG", ".jpg", ".jpeg"])), min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None)
-def test_no_two_photos_share_an_id(tmp_path_factory: pytest.TempPathFactory, names: list[tuple[str, str]]):
-    """As names of outputs on a disc that knows neither case nor the spelling of accents."""
-    folder = tmp_path_factory.mktemp("ids")
-    touch(folder, "first.png", *(f"x{stem}{suffix}" for stem, suffix in names))
-    photos = scan(folder).photos
-    assert len(photos) == len(list(folder.iterdir()))
-    assert len({unicodedata.normalize("NFC", photo.id.casefold()) for photo in photos}) == len(photos)
-    assert list(photos[:2]) == find_photos(folder, 2)
-
-
-def test_an_id_that_is_another_files_name(tmp_path: Path):
-    touch(tmp_path, "a.jpg", "a.png", "a_jpg.png")
-    ids = [photo.id for photo in find_photos(tmp_path)]
-    assert ids[1:] == ["a_png", "a_jpg_png"]
-    assert ids[0].startswith("a_jpg_")
-
-
-def test_other_entries_are_counted(tmp_path: Path):
-    touch(tmp_path, "a.png", "note.txt", ".hidden.png", ".cache/x.png", ".cache/y.png", "deep/Thumbs.db")
-    assert scan(tmp_path).ignored == 4
-    with pytest.raises(UsageError, match="entries of other kinds: 1"):
-        scan(tmp_path / "deep")
-
-
-def test_links_are_followed_once(tmp_path: Path):
-    touch(tmp_path / "photos", "a.png")
-    touch(tmp_path / "elsewhere", "b.png")
-    (tmp_path / "photos" / "more").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "photos")
-    (tmp_path / "photos" / "lost.png").symlink_to(tmp_path / "nothing.png")
-    photos = {photo.id: photo.path for photo in find_photos(tmp_path / "photos")}
-    assert list(photos) == ["a", "lost", "more/b"]
-    with pytest.raises(PhotoError, match=r"lost\.png: no such file"):
-        read_photo(photos["lost"])
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux stores names that are not Unicode")
-def test_names_that_are_not_unicode_can_be_stored(tmp_path: Path):
-    (tmp_path / os.fsdecode(b"\xff.png")).touch()
-    (tmp_path / os.fsdecode(b"\xfe.png")).touch()
-    photos = find_photos(tmp_path)
-    assert len({photo.id.encode() for photo in photos}) == 2
-    with pytest.raises(PhotoError) as error:
-        read_photo(photos[0].path)
-    assert str(error.value).encode()
-
-
-def test_outputs_among_the_photos_are_seen_through_links(tmp_path: Path):
-    touch(tmp_path / "photos", "a.png")
-    (tmp_path / "link").symlink_to(tmp_path / "photos")
-    for photos, out in (("photos", "link/out"), ("link", "photos/out/deep"), ("photos", "link")):
-        with pytest.raises(UsageError, match="lies inside the photos"):
-            refuse_overlap(tmp_path / photos, tmp_path / out)
-    refuse_overlap(tmp_path / "photos", tmp_path / "photos-out")
-    refuse_overlap(tmp_path / "photos" / "a.png", tmp_path / "photos" / "out")

@@ -1,9 +1,8 @@
-"""Reading and writing: every format made here, every awkward file of ../shared, folders and pairs."""
+"""Reading and writing: every format made here, every awkward file of ../shared, the size the networks take."""
 
 from __future__ import annotations
 
 import io
-import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,7 @@ from PIL import Image, ImageCms
 
 from adapt.errors import PhotoError, RangeError, UsageError
 from adapt.photos.files import encode_png, read_image, read_photo, write_image
-from adapt.photos.folder import find_photos, refuse_overlap
-from adapt.photos.pairs import fit, load_fitted, match
+from adapt.photos.pairs import fit, load_fitted
 
 
 def ramp(height: int = 5, width: int = 7) -> np.ndarray:
@@ -191,48 +189,7 @@ def test_png_bytes_depend_on_pixels_alone():
     assert encode_png(image) == encode_png(image.clone())
 
 
-# ---------------------------------------------------------------- folders and pairs
-
-
-def make(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(encode_png(torch.zeros(3, 4, 4)))
-
-
-def test_ids(tmp_path: Path):
-    make(tmp_path, "b.png", "a.jpg", "a.png", "deep/ü 测.JPEG", ".hidden.png", ".cache/x.png", "note.txt", "Thumbs.db")
-    found = {photo.id: photo.path.name for photo in find_photos(tmp_path)}
-    assert found == {"a_jpg": "a.jpg", "a_png": "a.png", "b": "b.png", "deep/ü 测": "ü 测.JPEG"}
-    assert [photo.id for photo in find_photos(tmp_path, limit=2)] == ["a_jpg", "a_png"]
-    assert [photo.id for photo in find_photos(tmp_path / "b.png")] == ["b"]
-
-
-def test_names_are_the_same_however_accents_are_spelled(tmp_path: Path):
-    make(tmp_path, unicodedata.normalize("NFD", "é.png"))
-    assert find_photos(tmp_path)[0].id == unicodedata.normalize("NFC", "é")
-
-
-def test_folder_refusals(tmp_path: Path):
-    with pytest.raises(UsageError, match="no such folder or file"):
-        find_photos(tmp_path / "nowhere")
-    (tmp_path / "note.txt").write_text("x")
-    with pytest.raises(UsageError, match=r"no photos in this folder \(looked for avif,"):
-        find_photos(tmp_path)
-    for out in (tmp_path, tmp_path / "out"):
-        with pytest.raises(UsageError, match="lies inside the photos"):
-            refuse_overlap(tmp_path, out)
-    refuse_overlap(tmp_path, tmp_path.parent / "elsewhere")
-
-
-def test_pairs(tmp_path: Path):
-    make(tmp_path / "l", "a.png", "b.png", "c/d.png")
-    make(tmp_path / "r", "a.jpg", "c/d.png", "e.png")
-    matches = match(tmp_path / "l", tmp_path / "r")
-    assert [pair.id for pair in matches.pairs] == ["a", "c/d"]
-    assert (matches.left_only, matches.right_only) == (["b"], ["e"])
-    with pytest.raises(UsageError, match=r"right: 1 pictures of left have no partner of the same name there \(b\)"):
-        matches.complete("left", "right")
+# ---------------------------------------------------------------- fitting
 
 
 def test_fit(tmp_path: Path):
