@@ -30,7 +30,7 @@ from adapt.evaluation.tables import markdown_table, text_table
 from adapt.finetuning.outcome import Outcome
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
-from adapt.photos.folder import find_photos, refuse_overlap
+from adapt.photos.folder import PhotoFile, find_photos, photos_of, refuse_overlap
 from adapt.restoring import restore_folder
 from adapt.runs import versions
 from adapt.targets.store import accepted_targets, read_records
@@ -140,20 +140,23 @@ def run(
         title, notes: for the page.
 
     Raises:
-        UsageError: no photos, an `out` with other files, a pack without what the finetune recipe starts from, or a
-            restorer that takes no faces of the pack's size.
+        UsageError: no photos, a folder that is not there or lacks an original, an `out` with other files, a pack
+            without what the finetune recipe starts from, or a restorer that takes no faces of the pack's size.
     """
     photos, out, truth = Path(photos), Path(out), optional_path(truth)
     refuse_overlap(photos, out)
-    if overwrite and (out / "targets" / "store.json").exists():
-        shutil.rmtree(out)
     split = split_overrides(overrides)
-    find_photos(photos, limit)
+    found = find_photos(photos, limit)
+    if truth is not None:
+        _refuse_incomplete(truth, found)
+    load_distance(load_pack(pack))  # of a pack that lacks it, now and not after the targets
     beginning = tuning.begin_finetune(
         recipe, pack=pack, restorer=restorer, real=real, replay=replay, overrides=split["finetune"]
     )
     base, size = beginning.name, beginning.restorer.size
     own = beginning.restorer.chosen_fidelity(fidelity)
+    if overwrite and (out / "targets" / "store.json").exists():
+        shutil.rmtree(out)  # only now: a mistake costs no earlier run
 
     line = progress("1/5 targets")
     summary = tasks.generate_targets(
@@ -253,6 +256,16 @@ def split_overrides(overrides: Sequence[str]) -> dict[str, list[str]]:
             raise UsageError(f"{override}: expected targets.KEY=VALUE or finetune.KEY=VALUE")
         split[kind].append(rest)
     return split
+
+
+def _refuse_incomplete(truth: Path, photos: Sequence[PhotoFile]) -> None:
+    """Raise UsageError where the table could not be made: a photo without its original."""
+    known = {file.id for file in photos_of("truth", truth, "clean originals, named like the photos")}
+    if lost := [file.id for file in photos if file.id not in known]:
+        raise UsageError(
+            f"--truth {truth}: has no picture named like {len(lost)} of {len(photos)} photos, first: {lost[0]}; name a"
+            " folder with an original for each, or leave this out"
+        )
 
 
 def _on_fidelity(fidelity: float) -> str:

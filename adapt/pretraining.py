@@ -24,6 +24,7 @@ from adapt.digests import settings_digest
 from adapt.errors import UsageError
 from adapt.packs.pack import Pack, add_network, add_table, load_pack
 from adapt.photos.faces import load_faces
+from adapt.photos.folder import photos_of
 from adapt.recipe import KINDS, dump, find_recipe, kind_of, load_recipe, recipe_digest
 from adapt.runs import Run, open_run, processes
 from adapt.settings import (
@@ -134,12 +135,13 @@ def pretrain(
         on_step: progress.
 
     Raises:
-        UsageError: no pretrain recipe, a run or a pack that does not fit it, other entries of the pack that share no
-            licence where none is given, words for a card without a pack, `max_steps` for a table, which has no steps,
-            or several processes for what one does.
+        UsageError: no faces, no pretrain recipe, a run or a pack that does not fit it, other entries of the pack that
+            share no licence where none is given, words for a card without a pack, `max_steps` for a table, which has no
+            steps, or several processes for what one does.
     """
     if add_to is None:
         _refuse_words_for_no_card({"licence": licence, "trained": trained})
+    photos_of("faces", faces, "clean aligned faces")
     path = find_recipe(recipe, "pretrain", pack)
     settings = load_recipe(path, KINDS[kind_of(path)], overrides, pack=pack)
     if not isinstance(settings, StartStepsSettings) and type(settings) not in TRAININGS:

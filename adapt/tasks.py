@@ -202,8 +202,18 @@ def evaluate(
     """Metrics of a folder of restored photos, and a table of them; see `adapt.evaluation.compare.evaluate_folder`."""
     from adapt.evaluation.compare import evaluate_folder
     from adapt.evaluation.tables import text_table
+    from adapt.photos.folder import find_photos, photos_of
 
-    restored, distance = Path(restored), load_distance(load_pack(pack))
+    restored = Path(restored)
+    find_photos(restored)
+    for option, folder, what in (
+        ("truth", truth, "clean originals, named like the restored photos"),
+        ("photos", photos, "the photos they were restored from, named alike"),
+        ("reference", reference, "clean faces of other people"),
+    ):
+        if folder is not None:
+            photos_of(option, Path(folder), what)
+    distance = load_distance(load_pack(pack))
     evaluation = evaluate_folder(
         restored,
         truth=optional_path(truth),

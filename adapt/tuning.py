@@ -52,9 +52,11 @@ def begin_finetune(
 
     Raises:
         UsageError: a pack without what the recipe needs, a restorer that cannot learn by it or takes no faces of the
-            pack's size, settings for replay without a folder, or sharp faces for a recipe without a discriminator.
+            pack's size, settings for replay without a folder, sharp faces for a recipe without a discriminator, or a
+            folder, a recipe of damage or a teacher that is not there.
     """
     from adapt.finetuning.objectives import network_with_codes
+    from adapt.photos.folder import photos_of
     from adapt.recipe import find_recipe, kind_of
 
     pack = str(pack)
@@ -70,6 +72,12 @@ def begin_finetune(
             f"--real {real}: sharp faces are shown to a discriminator, and {recipe} has none; leave this out, or give"
             " `adversarial` a weight"
         )
+    if real is not None:
+        photos_of("real", Path(real), "sharp aligned faces")
+    if replay is not None:
+        photos_of("replay", Path(replay), "clean aligned faces")
+    if settings.replay is not None:
+        load_recipe(settings.replay.degradation, DegradeSettings)
     card = load_pack(pack).card
     networks = card.networks
     if by_codes and restorer is None and CODEFORMER not in networks:
@@ -82,6 +90,8 @@ def begin_finetune(
             f"pack {pack}: has no codebook to give the codes of targets; name a VQGAN's file (teacher=FILE), or take"
             " the restorer's own encoder (teacher=restorer)"
         )
+    if isinstance(settings, CodeFinetuneSettings) and settings.teacher not in (CODEBOOK, "restorer"):
+        load_codebook(settings.teacher)
     name = str(restorer or (f"{pack}/{CODEFORMER}" if by_codes else pack))
     model = load_restorer(name)
     if by_codes:
@@ -133,7 +143,7 @@ def finetune(
     from adapt.finetuning.data import Pictures, split_pairs
     from adapt.finetuning.loop import finetune as run_finetune
     from adapt.finetuning.outcome import few_photos
-    from adapt.photos.folder import find_photos
+    from adapt.photos.folder import find_photos, photos_of
     from adapt.runs import open_run, processes
     from adapt.targets.store import accepted_targets
 
@@ -146,6 +156,9 @@ def finetune(
             f"--device {device}: {together.num_processes} processes train together, each on its own device; leave this"
             " out"
         )
+    photos_of("photos", photos, "aligned face photos")
+    if not (targets / "store.json").is_file():
+        photos_of("targets", targets, "target pictures, or a target store")
     beginning = begin_finetune(
         recipe, pack=pack, restorer=restorer, real=real, replay=replay, overrides=overrides
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +180,71 @@ def test_mistakes_get_one_line(
     assert adapt(monkeypatch, *arguments) == code
     assert message in capsys.readouterr().err
     assert not Path("out").exists(), "refused before any work"
+
+
+FINETUNE = ["finetune", "--photos", "{photos}", "--targets", "{photos}", "-o", "out"]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["run", "{photos}", "-o", "out", "--truth", "{wrong}"], "--truth {wrong}: {what}; name a folder of clean orig"),
+    (["run", "{photos}", "-o", "out", "--real", "{wrong}"], "--real {wrong}: {what}; name a folder of sharp aligned"),
+    (["run", "{photos}", "-o", "out", "--replay", "{wrong}"], "--replay {wrong}: {what}; name a folder of clean al"),
+    ([*FINETUNE, "--real", "{wrong}"], "--real {wrong}: {what}; name a folder of sharp aligned faces"),
+    ([*FINETUNE, "--replay", "{wrong}"], "--replay {wrong}: {what}; name a folder of clean aligned faces"),
+    ([*FINETUNE, "--photos", "{wrong}"], "--photos {wrong}: {what}; name a folder of aligned face photos"),
+    ([*FINETUNE, "--targets", "{wrong}"], "--targets {wrong}: {what}; name a folder of target pictures, or a target"),
+    (["evaluate", "{photos}", "--truth", "{wrong}"], "--truth {wrong}: {what}; name a folder of clean originals"),
+    (["evaluate", "{photos}", "--photos", "{wrong}"], "--photos {wrong}: {what}; name a folder of the photos they w"),
+    (["evaluate", "{photos}", "--reference", "{wrong}"], "--reference {wrong}: {what}; name a folder of clean faces"),
+    (["pretrain", "--recipe", "prior", "--faces", "{wrong}", "-o", "out"], "--faces {wrong}: {what}; name a folder"),
+])
+@pytest.mark.parametrize(("wrong", "what"), [
+    ("nowhere", "no such folder or file of photos"),
+    ("empty", "no photos in this folder"),
+    ("notes.txt", "a file that is no picture"),
+])
+def test_a_wrong_folder_is_named_with_its_option_before_any_work(
+    arguments: list[str], message: str, wrong: str, what: str, small_photos: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+):
+    """Whichever step would be the first to look; no network is loaded before."""
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    for place in (Path("notes.txt"), Path("empty", "notes.txt")):
+        place.write_text("no picture")
+    for loader in ("adapt.tuning.load_restorer", "adapt.tasks.load_distance", "adapt.tasks.load_prior"):
+        monkeypatch.setattr(loader, lambda *_: pytest.fail("loaded before the folders were looked at"))
+    assert adapt(monkeypatch, *(each.format(photos=small_photos, wrong=wrong) for each in arguments)) == 2
+    error = capsys.readouterr().err
+    for part in message.format(wrong=wrong, what=f"{what}#").split("#"):
+        assert part in error
+    assert error.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_what_a_later_step_of_run_lacks_is_said_before_any_work(
+    small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """And before --overwrite has removed what an earlier run left."""
+    out, truth, pack = tmp_path / "out", tmp_path / "truth", tmp_path / "pack"
+    (out / "targets").mkdir(parents=True)
+    (out / "targets" / "store.json").write_text("{}")
+    shutil.copytree(small_photos, truth)
+    (truth / "b.png").unlink()
+    shutil.copytree(small_pack, pack)
+    card = (pack / "pack.yaml").read_text()
+    (pack / "pack.yaml").write_text(card.replace("  perceptual:", "  perceptible:"))
+    monkeypatch.setattr("adapt.perceptual.distance.find_lpips", lambda: None)
+    command = ["run", small_photos, "-o", out, "--overwrite", "--pack"]
+    for options, code, message in (
+        ([small_pack, "--truth", truth], 2, f"--truth {truth}: has no picture named like 1 of 6 photos, first: b; nam"),
+        ([small_pack, "--replay", truth, "finetune.replay.degradation=blid"], 2, "no degradations recipe 'blid'"),
+        ([pack], 4, "no 'perceptual'"),
+    ):
+        assert adapt(monkeypatch, *command, *options) == code
+        assert message in capsys.readouterr().err
+        assert [path.name for path in out.rglob("*")] == ["targets", "store.json"]
 
 
 def test_an_unknown_recipe_key_is_named_with_its_line(

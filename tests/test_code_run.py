@@ -142,6 +142,7 @@ def test_what_is_missing_is_said_before_any_work(
         (["--pack", code_pack, "--restorer", f"{code_pack}/swinir"], "a swinir predicts no codes (it has no quantize"),
         (["--pack", code_pack, "finetune.tokn=1"], "did you mean 'token'?"),
         (["--pack", code_pack, "finetune.replay.share=0.5"], "name their folder with --replay FACES"),
+        (["--pack", code_pack, "finetune.teacher=no-such-pack"], "no pack 'no-such-pack'"),
     ]
     for options, message in mistakes:
         assert adapt(monkeypatch, *command, *options) == 2

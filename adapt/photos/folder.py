@@ -84,6 +84,25 @@ def find_photos(source: Path, limit: int | None = None) -> list[PhotoFile]:
     return list(scan(source).photos[:limit])
 
 
+def photos_of(option: str, source: Path, what: str) -> list[PhotoFile]:
+    """The photos of a folder that an option names; asked before any work, so that no later step is the first to look.
+
+    Args:
+        option: its name, without dashes.
+        source: the folder, or one picture.
+        what: what the folder should hold, for the message.
+
+    Raises:
+        UsageError: as `find_photos`, or a file that is no picture by its suffix; names the option.
+    """
+    if source.is_file() and source.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--{option} {source}: a file that is no picture; name a folder of {what}")
+    try:
+        return find_photos(source)
+    except UsageError as error:
+        raise UsageError(f"--{option} {error}; name a folder of {what}") from error
+
+
 def refuse_overlap(photos: Path, out: Path) -> None:
     """Outputs must not lie among the photos: the next run would take them for photos.
 
