@@ -29,7 +29,7 @@ from adapt.pretrain.loop import Network, Progress, Turn, train
 from adapt.pretrain.restorer import blind_pairs, blind_ranges, clean_pictures
 from adapt.runs import Run
 from adapt.settings import AdjusterNetworkSettings, AdjusterSettings
-from adapt.training import batch_indices, step_generator
+from adapt.training import step_generator
 from degradations.blind import PUBLISHED_SIZE
 
 SHOWN_AT: Final = (900, 700, 500, 300, 100)  # timesteps at which maps are drawn
@@ -155,18 +155,17 @@ def draw_moment(settings: AdjusterSettings, faces: Tensor, around: Surroundings,
     paper's Uniform(0, t_start) includes a t at which nothing is left to do. `stride` is ours: the step ends that many
     timesteps lower (at 0 at the lowest), as in a sampler that takes fewer steps; the paper's is 1.
     """
-    position = turn.step * turn.world + turn.rank
-    chosen = batch_indices(settings.seed, position, batch=settings.batch, count=len(faces))
+    chosen = turn.batch(faces, settings)
     draw = turn.generator
     first = turn.step < settings.first_stage
     if first or around.mapping is None:
-        clean = clean_pictures(faces[chosen], draw).to(turn.device)
+        clean = clean_pictures(chosen, draw).to(turn.device)
         low, high = (value * settings.size / PUBLISHED_SIZE for value in settings.blur_std)
         std = (low + (high - low) * torch.rand(len(clean), generator=draw)).to(turn.device)
         measured = around.blur(clean, std)
     else:
         ranges = blind_ranges(settings.degradation, settings.size)
-        damaged, clean = (part.to(turn.device) for part in blind_pairs(faces[chosen], ranges, draw))
+        damaged, clean = (part.to(turn.device) for part in blind_pairs(chosen, ranges, draw))
         with torch.no_grad():
             measured, std = around.mapping(damaged)
     shares = torch.rand(len(clean), generator=draw).tolist()

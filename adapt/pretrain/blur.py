@@ -25,7 +25,7 @@ from adapt.restorers.base import Restorer
 from adapt.restorers.swinir import SwinIR
 from adapt.runs import Run
 from adapt.settings import BlurEstimatorSettings, BlurNetworkSettings
-from adapt.training import batch_indices, step_generator
+from adapt.training import step_generator
 from degradations.blind import PUBLISHED_SIZE
 from degradations.cosines import gaussian_blur
 
@@ -68,8 +68,7 @@ def train_blur_estimator(
     xi = survey_labels(settings, faces, run, restorer=restorer).xi
 
     def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
-        position = turn.step * turn.world + turn.rank
-        chosen = faces[batch_indices(settings.seed, position, batch=settings.batch, count=len(faces))]
+        chosen = turn.batch(faces, settings)
         if turn.step < settings.first_stage:
             clean = clean_pictures(chosen, turn.generator).to(turn.device)
             std = low + (high - low) * torch.rand(len(clean), generator=turn.generator, dtype=torch.float64)

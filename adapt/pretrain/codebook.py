@@ -20,7 +20,7 @@ from adapt.pretrain.restorer import clean_pictures
 from adapt.restorers.vqgan import VQGAN, Reconstruction
 from adapt.runs import Run
 from adapt.settings import CodebookSettings
-from adapt.training import batch_indices, step_generator
+from adapt.training import step_generator
 
 PLACED_UNTIL: Final = 0.8  # of the steps: then the learning rate falls, and what is placed anew would not be learnt
 
@@ -77,8 +77,7 @@ def train_codebook(
     placed_until = PLACED_UNTIL * settings.steps
 
     def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
-        position = turn.step * turn.world + turn.rank
-        chosen = faces[batch_indices(settings.seed, position, batch=settings.batch, count=len(faces))]
+        chosen = turn.batch(faces, settings)
         picture = clean_pictures(chosen, turn.generator)
         if settings.crop is not None and turn.step < settings.whole_from:
             picture = random_crops(picture, settings.crop, turn.generator)

@@ -21,7 +21,7 @@ from adapt.restorers.codeformer import CodeFormer, Reading
 from adapt.restorers.vqgan import VQGAN
 from adapt.runs import Run
 from adapt.settings import CodeFormerSettings, CodePredictorSettings, FusionSettings
-from adapt.training import batch_indices, step_generator
+from adapt.training import step_generator
 
 
 def train_code_predictor(
@@ -58,8 +58,7 @@ def train_code_predictor(
     ranges = blind_ranges(settings.degradation, settings.size)
 
     def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
-        position = turn.step * turn.world + turn.rank
-        chosen = faces[batch_indices(settings.seed, position, batch=settings.batch, count=len(faces))]
+        chosen = turn.batch(faces, settings)
         damaged, clean = (part.to(turn.device) for part in blind_pairs(chosen, ranges, turn.generator))
         attempt: Attempt = forward(damaged)
         parts = code_parts(attempt.reading, clean, codebook.to(turn.device))
@@ -131,8 +130,7 @@ def train_fusion(
     ranges = blind_ranges(settings.degradation, settings.size)
 
     def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
-        position = turn.step * turn.world + turn.rank
-        chosen = faces[batch_indices(settings.seed, position, batch=settings.batch, count=len(faces))]
+        chosen = turn.batch(faces, settings)
         damaged, clean = (part.to(turn.device) for part in blind_pairs(chosen, ranges, turn.generator))
         attempt: Attempt
         attempt, verdict = forward(damaged, clean, turn.step >= settings.adversarial_from)

@@ -1,4 +1,4 @@
-"""The training loop of the prior, the restorer and the guidance adjuster; what differs is the loss of a step.
+"""The training loop of the pack's networks but one; what differs is the loss of a step.
 
 The perceptual network has a loop of its own: it changes what it trains on the way.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from adapt.runs import Run
 from adapt.settings import PriorSettings, TrainingSettings
-from adapt.training import Ema, check_finite, load_state, save_state, step_generator, trapezoid
+from adapt.training import Ema, batch_indices, check_finite, load_state, save_state, step_generator, trapezoid
 
 LOG_EVERY: Final = 10  # steps
 GRADIENT_NORM: Final = 1.0  # gradients are clipped to it
@@ -39,6 +39,11 @@ class Turn:
     world: int
     device: torch.device
     generator: torch.Generator
+
+    def batch(self, faces: Tensor, settings: TrainingSettings) -> Tensor:
+        """Its faces of (N, 3, S, S): epochs in shuffled order, laid end to end over steps and processes."""
+        position = self.step * self.world + self.rank
+        return faces[batch_indices(settings.seed, position, batch=settings.batch, count=len(faces))]
 
 
 Losses = Callable[[Network, Turn], tuple[Tensor, dict[str, Tensor]]]

@@ -12,7 +12,7 @@ from adapt.pretrain.loop import Network, Progress, Turn, train
 from adapt.restorers.swinir import SwinIR
 from adapt.runs import Run
 from adapt.settings import BlindSettings, RestorerSettings
-from adapt.training import batch_indices, step_generator
+from adapt.training import step_generator
 from degradations.blind import BlindRanges, degrade_blind, draw_blind, to_grey
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -72,9 +72,8 @@ def train_restorer(
     ranges = blind_ranges(settings.degradation, settings.size)
 
     def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
-        position = turn.step * turn.world + turn.rank
-        chosen = batch_indices(settings.seed, position, batch=settings.batch, count=len(faces))
-        damaged, clean = (part.to(turn.device) for part in blind_pairs(faces[chosen], ranges, turn.generator))
+        chosen = turn.batch(faces, settings)
+        damaged, clean = (part.to(turn.device) for part in blind_pairs(chosen, ranges, turn.generator))
         restored = forward(damaged).float()
         parts = {"l1": (restored - clean).abs().mean()}
         total = settings.l1 * parts["l1"]
