@@ -1,8 +1,13 @@
-"""The command line in the test's own process."""
+"""The command line, in the test's own process or one that is killed."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -17,3 +22,16 @@ def adapt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     except SystemExit as ended:
         return int(ended.code or 0)
     return 0
+
+
+def kill_and_repeat(once: Path, *arguments: object) -> None:
+    """kill -9 of `adapt ARGUMENTS` as soon as a file is there; then the same command again, to its end."""
+    command = [sys.executable, "-m", "adapt", *map(str, arguments)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not once.exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run(command, check=True, capture_output=True)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from command_line import kill_and_repeat
 
 from adapt.build import load_restorer
 from adapt.errors import PhotoError, TrainingError, UsageError
@@ -111,16 +107,10 @@ def test_stop_and_resume_is_exact(whole: Path, small_photos: Path, targets: Path
 def test_kill_and_resume(whole: Path, small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path):
     """kill -9 after the first checkpoint; the same command again ends in the same weights."""
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "adapt", "finetune", "--photos", str(small_photos), "--targets", str(targets),
-               "-o", str(out), "--pack", str(small_pack), "--threads", "1", *QUICK]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while process.poll() is None and not (out / "last" / "state.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    if process.poll() is None:
-        os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    subprocess.run(command, check=True, capture_output=True)
+    kill_and_repeat(
+        out / "last" / "state.pt", "finetune", "--photos", small_photos, "--targets", targets, "-o", out,
+        "--pack", small_pack, "--threads", 1, *QUICK,
+    )
     assert_same(whole, out)
 
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_line import kill_and_repeat
 from PIL import Image
 from torch import Tensor
 
@@ -158,16 +154,10 @@ def test_a_stop_between_photos_changes_nothing(whole: Path, small_photos: Path, 
 def test_kill_and_resume(whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):
     """kill -9 in the middle; the same command again ends in the same manifest and pictures."""
     out = tmp_path / "store"
-    command = [sys.executable, "-m", "adapt", "generate-targets", str(small_photos), "-o", str(out), "--pack",
-               str(small_pack), "--method", "low-frequency", "--device", "cpu", "--threads", "1", *QUICK]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while process.poll() is None and not (out / "manifest.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    if process.poll() is None:
-        os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    subprocess.run(command, check=True, capture_output=True)
+    kill_and_repeat(
+        out / "manifest.jsonl", "generate-targets", small_photos, "-o", out, "--pack", small_pack,
+        "--method", "low-frequency", "--device", "cpu", "--threads", 1, *QUICK,
+    )
     assert contents(out) == contents(whole)
     assert (out / "manifest.jsonl").read_bytes() == (whole / "manifest.jsonl").read_bytes()
 
