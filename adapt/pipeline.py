@@ -21,10 +21,7 @@ from adapt import tasks, tuning
 from adapt.build import load_distance
 from adapt.disk import optional_path, write_json
 from adapt.errors import UsageError, VerificationError
-from adapt.evaluation.compare import evaluate_folder
-from adapt.evaluation.metrics import KID_FLOOR
-from adapt.evaluation.report import Example, Report, write_report
-from adapt.evaluation.scores import Evaluation, difference
+from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.sheets import write_sheet
 from adapt.evaluation.tables import markdown_table, text_table
 from adapt.finetuning.outcome import Outcome
@@ -32,12 +29,9 @@ from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import PhotoFile, find_photos, photos_of, refuse_overlap
 from adapt.restoring import restore_folder
-from adapt.runs import versions
-from adapt.targets.store import accepted_targets, read_records
+from adapt.showing import Identity, evaluate_run, show_run, verdict_of
 
-EXAMPLES = 12
 CHECKED_PHOTOS = 4
-COLUMNS = ("photo", "pre-trained", "target", "adapted")
 
 
 class ProgressLine(Protocol):
@@ -75,16 +69,6 @@ class Result:
     resized: int
     problems: list[str]
     evaluations: dict[str, Evaluation]
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Leaves photos as they are: what the networks saw, for table and page."""
-
-    size: int
-
-    def __call__(self, photo: Tensor, fidelity: float | None = None) -> Tensor:
-        return photo
 
 
 def sample_writer(out: Path) -> Callable[[int, list[str], list[Tensor]], None]:
@@ -197,47 +181,31 @@ def run(
         )
 
     line4 = progress("4/5 evaluating")
-    evaluations = _evaluate(out, pack, truth, size, line4)
+    evaluations = evaluate_run(out, pack, truth, size, line4)
     write_json(out / "evaluation.json", {name: item.as_json() for name, item in evaluations.items()})
 
-    problems = [f"{r.status}: {r.id}: {r.reason}" for r in read_records(out / "targets") if r.reason]
     failed = list(result.failed)
-    verdict = _verdict(outcome, evaluations)
-    resized = f"{summary.resized} of the photographs are of another size; they were resized to {size} px first."
-    examples = _examples(out, truth is not None)
-    rows = [[example.pictures[name] for name in example.pictures] for example in examples]
-    names = [example.id for example in examples]
-    write_sheet(out / "sheet.jpg", list(examples[0].pictures), rows, row_names=names)
-    report = Report(
+    show_run(
+        out,
+        outcome,
+        evaluations,
+        base=base,
+        method=method,
+        with_truth=truth is not None,
+        resized=summary.resized,
+        size=size,
+        fidelity=own,
+        failed=failed,
         title=title,
-        summary=(
-            f"{outcome.trained + outcome.held_back} photographs were restored by {base}, cleaned by a diffusion prior"
-            f" (method {method}), and the restorer was fine-tuned on the {outcome.trained} pairs;"
-            f" {outcome.held_back} were held back to choose the best weights. The exported network needs no diffusion."
-        ),
-        verdict=verdict,
-        improved=outcome.improved,
-        evaluations=evaluations,
-        examples=examples,
-        log=_log(out / "finetune"),
-        problems=problems + failed,
-        settings=(out / "finetune" / "recipe.yaml").read_text(encoding="utf-8"),
-        versions=versions(),
-        notes=[
-            *notes,
-            *([resized] if summary.resized else []),
-            *([_on_fidelity(own)] if own is not None else []),
-            *([outcome.warning] if outcome.warning else []),
-        ],
+        notes=notes,
     )
-    write_report(out / "report.html", report)
 
     line5 = progress("5/5 exporting")
     model = _export(out, base, outcome, evaluations, fidelity=own)
     line5(1, 1)
     return Result(
         table=text_table(evaluations),
-        verdict=verdict,
+        verdict=verdict_of(outcome, evaluations),
         warning=outcome.warning,
         page=out / "report.html",
         model=model,
@@ -268,13 +236,6 @@ def _refuse_incomplete(truth: Path, photos: Sequence[PhotoFile]) -> None:
         )
 
 
-def _on_fidelity(fidelity: float) -> str:
-    return (
-        f"Before and after, photographs were restored at fidelity {fidelity:g} (0: what faces look like; 1: what the"
-        " photo shows); it is the exported model's default, and can be chosen anew for every photo."
-    )
-
-
 def _stale(folder: Path, digest: str, fidelity: float | None) -> bool:
     """Whether a folder holds pictures of other weights, as where a resumed run found better ones, or fidelity."""
     import json
@@ -283,36 +244,6 @@ def _stale(folder: Path, digest: str, fidelity: float | None) -> bool:
         return False
     about = json.loads((folder / "restored.json").read_text(encoding="utf-8"))
     return (about["model"], about.get("fidelity")) != (digest, fidelity)
-
-
-def _evaluate(
-    out: Path, pack: str | Path, truth: Path | None, size: int, line: ProgressLine
-) -> dict[str, Evaluation]:
-    """The table's rows. With the truth: how near; without: how much changed, and how near the targets' features.
-
-    A target is the first of a photo's draws that was accepted. KID takes no second one: draws of one photo resemble
-    each other, which would count as spread of the targets. Its reference shows the same people as the pictures that
-    are judged, so it compares rows of one table and nothing else.
-    """
-    distance = load_distance(load_pack(pack))
-    folders = {"photo": out / "photos", "pre-trained": out / "base", "adapted": out / "restored"}
-    targets = {id: paths[0] for id, paths in accepted_targets(out / "targets").items()}
-    against: dict[str, Any] = {"photos": out / "photos"}
-    if truth is not None:
-        restore_folder(Identity(size), truth, out / "truth", digest=f"identity {size}")
-        against["truth"] = out / "truth"
-    elif len(targets) >= KID_FLOOR:
-        against["reference"] = targets
-    evaluations: dict[str, Evaluation] = {}
-    for index, (name, folder) in enumerate(folders.items()):
-        chosen = {key: value for key, value in against.items() if not (name == "photo" and key == "photos")}
-        if chosen:
-            evaluations[name] = evaluate_folder(folder, distance=distance, **chosen)
-        line(index + 1, len(folders) + 1)
-    chosen = {key: value for key, value in against.items() if key != "reference"}
-    evaluations["target"] = evaluate_folder(targets, distance=distance, **chosen)
-    line(len(folders) + 1, len(folders) + 1)
-    return {name: evaluations[name] for name in COLUMNS if name in evaluations}
 
 
 def _export(
@@ -385,36 +316,3 @@ def _place(file: Path, where: Path) -> None:
         shutil.copyfile(file, part)
     os.replace(part, where)
     part.unlink(missing_ok=True)  # a link onto itself is left by os.replace
-
-
-def _verdict(outcome: Outcome, evaluations: dict[str, Evaluation]) -> str:
-    """The outcome in words; where the truth is known, what it says."""
-    base, adapted = evaluations["pre-trained"], evaluations["adapted"]
-    if "psnr" not in adapted.scores:
-        return outcome.verdict
-    psnr, perceptual = (difference(base, adapted, key) for key in ("psnr", "perceptual"))
-    percent = 100 / base.scores["perceptual"].mean
-    return (
-        f"{outcome.verdict} Against the originals of {psnr.n} photos: PSNR {psnr.mean:+.2f} dB ({psnr.shown('+.2f')}),"
-        f" perceptual distance {perceptual.mean * percent:+.0f} % ({perceptual.shown('+.0f', percent)})."
-    )
-
-
-def _examples(out: Path, with_truth: bool) -> list[Example]:
-    """The first accepted photos with all their pictures."""
-    folders = {"photo": "photos", "pre-trained": "base", "adapted": "restored"}
-    examples: list[Example] = []
-    for id, targets in list(accepted_targets(out / "targets").items())[:EXAMPLES]:
-        pictures = {name: read_image(out / folder / f"{id}.png") for name, folder in folders.items()}
-        ordered = {"photo": pictures["photo"], "pre-trained": pictures["pre-trained"], "target": read_image(targets[0])}
-        ordered["adapted"] = pictures["adapted"]
-        if with_truth:
-            ordered["truth"] = read_image(out / "truth" / f"{id}.png")
-        examples.append(Example(id, ordered))
-    return examples
-
-
-def _log(folder: Path) -> list[dict[str, Any]]:
-    from adapt.disk import read_json_lines
-
-    return read_json_lines(folder / "log.jsonl")

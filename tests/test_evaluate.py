@@ -12,7 +12,7 @@ import torch
 from reference import Reference
 from torch import Tensor
 
-from adapt import pipeline
+from adapt import showing
 from adapt.errors import AdaptError, RangeError, ShapeError, UsageError
 from adapt.evaluation.compare import evaluate_folder, evaluate_images
 from adapt.evaluation.curves import loss_curves
@@ -317,7 +317,7 @@ def test_a_run_is_compared_with_the_first_accepted_target_of_each_photo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The gate refused the first draw of one photo and both of another; what it refused is still in the store."""
-    monkeypatch.setattr(pipeline, "load_distance", lambda pack: Distance())
+    monkeypatch.setattr(showing, "load_distance", lambda pack: Distance())
     draws = pictures(24, seed=1)
     store = TargetStore(tmp_path / "targets", {})
     for index, picture in enumerate(pictures(12)):
@@ -331,7 +331,7 @@ def test_a_run_is_compared_with_the_first_accepted_target_of_each_photo(
                 id=f"{index:02}", draw=draw, photo="", photo_sha256="", target=target, target_sha256="",
                 status="rejected" if refused else "done", reason="flat" if refused else None,
             ))
-    found = pipeline._evaluate(tmp_path, "tiny", None, 24, pipeline.Silent(""))
+    found = showing.evaluate_run(tmp_path, "tiny", None, 24, lambda done, total: None)
     assert [row["id"] for row in found["target"].rows] == [f"{index:02}" for index in range(12) if index != 5]
     by_hand = {f"{i:02}": tmp_path / "targets" / picture_name(f"{i:02}", int(i == 3)) for i in range(12) if i != 5}
     for name in ("pre-trained", "adapted"):

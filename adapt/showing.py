@@ -1,0 +1,158 @@
+"""What `adapt run` shows of its work: the table's rows, the verdict, the contact sheet and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from adapt.build import load_distance
+from adapt.disk import read_json_lines
+from adapt.evaluation.compare import evaluate_folder
+from adapt.evaluation.metrics import KID_FLOOR
+from adapt.evaluation.report import Example, Report, write_report
+from adapt.evaluation.scores import Evaluation, difference
+from adapt.evaluation.sheets import write_sheet
+from adapt.finetuning.outcome import Outcome
+from adapt.packs.pack import load_pack
+from adapt.photos.files import read_image
+from adapt.restoring import restore_folder
+from adapt.runs import versions
+from adapt.targets.store import accepted_targets, read_records
+
+EXAMPLES = 12
+COLUMNS = ("photo", "pre-trained", "target", "adapted")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Leaves photos as they are: what the networks saw, for table and page."""
+
+    size: int
+
+    def __call__(self, photo: Tensor, fidelity: float | None = None) -> Tensor:
+        return photo
+
+
+def evaluate_run(
+    out: Path, pack: str | Path, truth: Path | None, size: int, on_row: Callable[[int, int], object]
+) -> dict[str, Evaluation]:
+    """The table's rows. With the truth: how near; without: how much changed, and how near the targets' features.
+
+    A target is the first of a photo's draws that was accepted. KID takes no second one: draws of one photo resemble
+    each other, which would count as spread of the targets. Its reference shows the same people as the pictures that
+    are judged, so it compares rows of one table and nothing else.
+    """
+    distance = load_distance(load_pack(pack))
+    folders = {"photo": out / "photos", "pre-trained": out / "base", "adapted": out / "restored"}
+    targets = {id: paths[0] for id, paths in accepted_targets(out / "targets").items()}
+    against: dict[str, Any] = {"photos": out / "photos"}
+    if truth is not None:
+        restore_folder(Identity(size), truth, out / "truth", digest=f"identity {size}")
+        against["truth"] = out / "truth"
+    elif len(targets) >= KID_FLOOR:
+        against["reference"] = targets
+    evaluations: dict[str, Evaluation] = {}
+    for index, (name, folder) in enumerate(folders.items()):
+        chosen = {key: value for key, value in against.items() if not (name == "photo" and key == "photos")}
+        if chosen:
+            evaluations[name] = evaluate_folder(folder, distance=distance, **chosen)
+        on_row(index + 1, len(folders) + 1)
+    chosen = {key: value for key, value in against.items() if key != "reference"}
+    evaluations["target"] = evaluate_folder(targets, distance=distance, **chosen)
+    on_row(len(folders) + 1, len(folders) + 1)
+    return {name: evaluations[name] for name in COLUMNS if name in evaluations}
+
+
+def verdict_of(outcome: Outcome, evaluations: dict[str, Evaluation]) -> str:
+    """The outcome in words; where the truth is known, what it says."""
+    base, adapted = evaluations["pre-trained"], evaluations["adapted"]
+    if "psnr" not in adapted.scores:
+        return outcome.verdict
+    psnr, perceptual = (difference(base, adapted, key) for key in ("psnr", "perceptual"))
+    percent = 100 / base.scores["perceptual"].mean
+    return (
+        f"{outcome.verdict} Against the originals of {psnr.n} photos: PSNR {psnr.mean:+.2f} dB ({psnr.shown('+.2f')}),"
+        f" perceptual distance {perceptual.mean * percent:+.0f} % ({perceptual.shown('+.0f', percent)})."
+    )
+
+
+def show_run(
+    out: Path,
+    outcome: Outcome,
+    evaluations: dict[str, Evaluation],
+    *,
+    base: str,
+    method: str | Path,
+    with_truth: bool,
+    resized: int,
+    size: int,
+    fidelity: float | None,
+    failed: Sequence[str],
+    title: str,
+    notes: Sequence[str],
+) -> None:
+    """Write sheet.jpg and report.html of a run whose photos are restored.
+
+    Args:
+        out: of `adapt.pipeline.run`.
+        outcome: of the fine-tuning.
+        evaluations: as `evaluate_run` gives them.
+        base, method: what the run started from, for the summary.
+        with_truth: the originals are shown beside.
+        resized: how many photos were brought to `size` first.
+        fidelity: what photos were restored at.
+        failed: photos that could not be restored, with reasons.
+        title, notes: for the page.
+    """
+    examples = _examples(out, with_truth)
+    rows = [list(example.pictures.values()) for example in examples]
+    write_sheet(out / "sheet.jpg", list(examples[0].pictures), rows, row_names=[example.id for example in examples])
+    of_another_size = f"{resized} of the photographs are of another size; they were resized to {size} px first."
+    report = Report(
+        title=title,
+        summary=(
+            f"{outcome.trained + outcome.held_back} photographs were restored by {base}, cleaned by a diffusion prior"
+            f" (method {method}), and the restorer was fine-tuned on the {outcome.trained} pairs;"
+            f" {outcome.held_back} were held back to choose the best weights. The exported network needs no diffusion."
+        ),
+        verdict=verdict_of(outcome, evaluations),
+        improved=outcome.improved,
+        evaluations=evaluations,
+        examples=examples,
+        log=read_json_lines(out / "finetune" / "log.jsonl"),
+        problems=[f"{r.status}: {r.id}: {r.reason}" for r in read_records(out / "targets") if r.reason] + list(failed),
+        settings=(out / "finetune" / "recipe.yaml").read_text(encoding="utf-8"),
+        versions=versions(),
+        notes=[
+            *notes,
+            *([of_another_size] if resized else []),
+            *([_on_fidelity(fidelity)] if fidelity is not None else []),
+            *([outcome.warning] if outcome.warning else []),
+        ],
+    )
+    write_report(out / "report.html", report)
+
+
+def _examples(out: Path, with_truth: bool) -> list[Example]:
+    """The first accepted photos with all their pictures."""
+    folders = {"photo": "photos", "pre-trained": "base", "adapted": "restored"}
+    examples: list[Example] = []
+    for id, targets in list(accepted_targets(out / "targets").items())[:EXAMPLES]:
+        pictures = {name: read_image(out / folder / f"{id}.png") for name, folder in folders.items()}
+        ordered = {"photo": pictures["photo"], "pre-trained": pictures["pre-trained"], "target": read_image(targets[0])}
+        ordered["adapted"] = pictures["adapted"]
+        if with_truth:
+            ordered["truth"] = read_image(out / "truth" / f"{id}.png")
+        examples.append(Example(id, ordered))
+    return examples
+
+
+def _on_fidelity(fidelity: float) -> str:
+    return (
+        f"Before and after, photographs were restored at fidelity {fidelity:g} (0: what faces look like; 1: what the"
+        " photo shows); it is the exported model's default, and can be chosen anew for every photo."
+    )
