@@ -124,6 +124,9 @@ def load_prior_file(path: Path, size: int | None = None) -> Prior:
         path: safetensors or torch file.
         size: side of the pictures it was trained on, where the file does not tell and it is not 8 px at the lowest
             level of the network.
+
+    Raises:
+        WeightsError: the file cannot be read, or holds no U-Net in the public layout.
     """
     state, metadata = read_state(path)
     return build_prior(str(path), state, metadata, size=size)

@@ -151,7 +151,8 @@ class Walk:
         x: samples at the level of the first step, (B, 3, H, W).
         steps: from noisy to clean; the last one ends at alpha-bar 1.
         solver: how predictions become samples.
-        terms: guidance, applied in this order.
+        terms: guidance; those that act on the prediction come before the step, then those that descend, then those on
+            the sample, each kind in this order.
         job: what the terms work towards.
         draw: standard normal noise of x's shape.
     """

@@ -83,8 +83,10 @@ def steps_through(timesteps: list[int], schedule: Schedule | None = None) -> tup
 def plan_from(start_t: int, count: int) -> Plan:
     """`count` steps, evenly spread, from `start_t` to the clean image; the start has the level the network is told.
 
+    A `start_t` of 1000 is the highest timestep, 999.
+
     Raises:
-        UsageError: more steps than timesteps.
+        UsageError: no step, or more than there are timesteps.
     """
     start = min(start_t, TIMESTEPS - 1)
     if not 1 <= count <= start + 1:
@@ -101,7 +103,7 @@ def plan_dt_bfr(start_t: int, count: int) -> Plan:
     picture is noised to that index, and the first network call is at the index below (FACTS: 602 and 598).
 
     Raises:
-        UsageError: the chain would have more than 1000 steps, or not a whole number of them.
+        UsageError: the chain would have more than 1000 steps, none above the start, or not a whole number of them.
     """
     total = count * TIMESTEPS / start_t
     if total != int(total) or not count < total <= TIMESTEPS:

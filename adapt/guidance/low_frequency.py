@@ -77,7 +77,7 @@ def factor_for(std: float, size: tuple[int, int]) -> int:
     2.07 std: at 512 pixels 8 for a std of 2 to 3.8, 16 up to 7.7, 32 up to 15. DT-BFR sets 8 and 16 by hand.
 
     Args:
-        std: in pixels, as `adapt.blur` estimates it.
+        std: in pixels of these pictures.
         size: height and width of the pictures.
 
     Raises:

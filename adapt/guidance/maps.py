@@ -16,7 +16,7 @@ SHOWN_STEPS: Final = 5
 
 
 class MapWatch:
-    """Sees every step of walks of one photo each, and keeps few: the first, the last, and the same number between.
+    """Sees every step of walks of one photo each, and keeps few: the first, the last, and some evenly between.
 
     Args:
         photos: how many walks there are.

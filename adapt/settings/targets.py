@@ -66,7 +66,7 @@ class GateSettings(Settings):
 
     max_low_frequency_change: PositiveFloat = Field(
         default=0.08,
-        description="largest mean absolute difference of target and restored photo below the cut, in [0, 1]",
+        description="largest mean absolute difference of target and restored photo at 16 x 16, in [0, 1]",
     )
     min_contrast: Annotated[float, Field(ge=0)] = Field(
         default=0.02, description="smallest standard deviation of a target: below it the picture is flat"

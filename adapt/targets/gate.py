@@ -16,10 +16,11 @@ def low_frequency_change(target: Tensor, restored: Tensor, side: int = 16) -> fl
 
 
 def judge(target: Tensor, restored: Tensor, settings: GateSettings) -> tuple[str | None, dict[str, float]]:
-    """Why a target is refused (None if it is accepted), and the scores it was judged by.
+    """Why a target is refused (None if it is accepted), and the scores it was judged by; none of one that is not finite.
 
     Args:
-        target, restored: (3, H, W) in [0, 1].
+        target: (3, H, W) in [0, 1].
+        restored: what it was sampled towards, the same: the restored photo, or a photo that is fed directly.
         settings: the limits.
     """
     if not bool(torch.isfinite(target).all()):

@@ -99,7 +99,7 @@ def generate_targets(
     Args:
         photos: folder of aligned faces (or one file).
         out: the store.
-        settings: the recipe; batch, seed, draws, match_light and gate are read here.
+        settings: the recipe; batch, seed, draws, match_light, compat and gate are read here.
         maker: the method with its prior.
         restorer: R of the papers.
         identity: what decides the result, for the store.
@@ -112,7 +112,7 @@ def generate_targets(
             are there already keep the picture they have, or none. The targets are the same with and without.
 
     Raises:
-        UsageError: no photos, an output folder inside the photos, or a store made otherwise.
+        UsageError: no photos, an output folder inside the photos or with other files, or a store made otherwise.
     """
     refuse_overlap(photos, out)
     chosen = find_photos(photos, limit)[shard[0] :: shard[1]]

@@ -60,7 +60,8 @@ class Way:
     Attributes:
         start_t: timestep it was started from.
         evaluations: of the network, on the way from there.
-        std: the photo's blur level in pixels, its blurriest region's where it has several; None if nobody asked.
+        std: the blur level it was drawn for, in pixels: as estimated, or wider where the prior doubts the restored
+            photo; the blurriest region's where there are several; None if nobody asked.
         factor: N of its first low-frequency constraint; None without one.
         direct: sampled towards the photo itself, not towards the restored one.
     """
@@ -107,7 +108,8 @@ class TargetMaker:
         """Targets of photos.
 
         Args:
-            photos: (B, 3, H, W) in [0, 1]; only their blur is looked at, unless they are fed directly.
+            photos: (B, 3, H, W) in [0, 1]; their blur is looked at, and where the recipe feeds photos directly, what
+                the prior thinks of them.
             restored: R(y), the same shape and range.
             seeds: one per photo.
             on_step: sees every step of every photo, maps and refined stds among it.
@@ -252,7 +254,8 @@ def target_maker(settings: TargetSettings, prior: Prior, parts: BlurParts | None
         parts: what its pack knows of blur; only what the recipe asks for is used.
 
     Raises:
-        UsageError: settings that contradict each other, or a blur estimator or table of another size than the prior.
+        UsageError: settings that contradict each other, steps that cannot be walked, or a blur estimator or table of
+            another size than the prior.
         WeightsError: the recipe asks for a part that is not there; the message says which recipe makes it.
     """
     parts = parts or BlurParts()

@@ -37,8 +37,8 @@ class Record:
         seed: the seed of its noise.
         start_t: timestep the sampler started from.
         evaluations: network evaluations.
-        blur_std: the photo's estimated blur level, in pixels.
-        factor: of its low-frequency constraint.
+        blur_std: the blur level it was drawn for, in pixels, as in `adapt.targets.methods.Way`.
+        factor: N of its first low-frequency constraint.
         direct: sampled towards the photo itself, which the restorer had made worse.
         scores: what the gate saw.
         resized: the photo was brought to the network's size first.
