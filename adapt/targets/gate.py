@@ -16,7 +16,7 @@ def low_frequency_change(target: Tensor, restored: Tensor, side: int = 16) -> fl
 
 
 def judge(target: Tensor, restored: Tensor, settings: GateSettings) -> tuple[str | None, dict[str, float]]:
-    """Why a target is refused (None if it is accepted), and the scores it was judged by; none of one that is not finite.
+    """Why a target is refused (None if it is accepted), and the scores it was judged by: none if it is not finite.
 
     Args:
         target: (3, H, W) in [0, 1].
