@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from adapt.errors import UsageError
 from adapt.packs.pack import Pack, embedded_packs, load_pack
+from adapt.settings.paths import WEIGHT_FILES, WEIGHT_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from adapt.settings import AdjusterSettings, TargetSettings
     from adapt.targets.methods import BlurParts
 
-WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 CODEBOOK, CODEFORMER = "codebook", "codeformer"  # what a pack calls them
 
 
@@ -143,7 +143,7 @@ def _find_restorer(name: str | Path) -> Restorer:
     path = Path(name)
     if path.suffix in WEIGHT_SUFFIXES:
         return load_restorer_file(path)
-    for inside in ("best.safetensors", "model.safetensors", "weights.safetensors"):
+    for inside in WEIGHT_FILES:
         if (path / inside).is_file():
             return load_restorer_file(path / inside)
     pack, chosen = pack_restorer(name)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -105,6 +107,12 @@ class Draft:
             del self.places[old]
         self.places[keys] = place
         holder[keys[-1]] = None if node is None else self._value(node, keys, place, ())
+
+    def given(self) -> frozenset[str]:
+        """The words that overrides hold, wherever they stand in them."""
+        overridden = [keys for keys, place in self.places.items() if place.override]
+        values = [reduce(getitem, keys, cast(Any, self.values)) for keys in overridden]
+        return frozenset(value for value in values if isinstance(value, str))
 
     def _holder(self, names: list[str], place: Place) -> tuple[Any, Keys]:
         """The mapping or list that holds the last of the names, and the keys to it; mappings on the way are made."""

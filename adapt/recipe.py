@@ -215,7 +215,8 @@ def load_recipe(
         name_or_path: see `find_recipe`; the folder follows from the schema's `kind`.
         schema: the settings that the recipe describes.
         overrides: `key=value`, with dots for what is nested and numbers for list items
-            (`guidance.0.factor=8`); the value is YAML. Later ones win.
+            (`guidance.0.factor=8`); the value is YAML. Later ones win. A relative path is looked up beside the recipe's
+            file, then in the working directory; one of an override, the other way round.
         pack: name or folder of the pack whose recipes go first.
 
     Raises:
@@ -231,7 +232,7 @@ def load_recipe(
     if kind != wanted and kind in KINDS:
         raise RecipeError(f"{draft.place(('kind',)).text}: kind: expected a {wanted} recipe (got a {kind} recipe)")
     try:
-        settings = schema.model_validate(draft.values, context={"folder": path.parent})
+        settings = schema.model_validate(draft.values, context={"folder": path.parent, "given": draft.given()})
     except ValidationError as error:
         draft.problems += _explain(error, schema, draft)
     else:

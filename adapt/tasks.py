@@ -10,7 +10,6 @@ import torch
 
 from adapt.build import (
     CODEBOOK,
-    WEIGHT_SUFFIXES,
     load_blur_parts,
     load_distance,
     load_model,
@@ -24,6 +23,7 @@ from adapt.errors import UsageError, WeightsError
 from adapt.packs.pack import load_pack
 from adapt.recipe import load_recipe
 from adapt.settings import TargetSettings
+from adapt.settings.paths import WEIGHT_SUFFIXES
 
 if TYPE_CHECKING:
     from adapt.evaluation.scores import Evaluation

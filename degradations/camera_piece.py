@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from degradations.piece import Parameters, Piece, Positive, fractions, new_seed, seeded, within
+from degradations.places import places
 from degradations.profiles import find_profile, read_profile
 
 if TYPE_CHECKING:
@@ -18,8 +19,7 @@ class CameraPiece(Piece):
     """Shrunk, taken by a camera at an ISO in some light, rendered, and enlarged again: see `degradations.photograph`.
 
     A photograph draws its ISO and its light, both uniform; "seed" is that of its noise. A relative path of a profile is
-    looked up from the folder that the validation's context calls "folder", then from the working directory; it is kept
-    whole.
+    looked up in `degradations.places`; it is kept whole.
 
     Source: DT-BFR Eq. (10)/(12); its moderate and severe domains are ISO 1600 and 3200 at scales of 4 and 8. Differs
     from its public code: the camera is the profile's, the demosaicing no network, white balance comes before it, and
@@ -46,7 +46,7 @@ class CameraPiece(Piece):
     @field_validator("profile")
     @classmethod
     def _readable(cls, profile: str, info: ValidationInfo) -> str:
-        found = find_profile(profile, (info.context or {}).get("folder"))
+        found = find_profile(profile, places(profile, info.context))
         read_profile(found)
         return found
 

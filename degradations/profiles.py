@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from degradations.places import HERE, told, whole_path
+
 Phase = Literal["RGGB", "GRBG", "GBRG", "BGGR"]
 PerSite = tuple[float, float, float, float]
 Row = tuple[float, float, float]
@@ -177,24 +179,22 @@ def profile_names() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.json"))
 
 
-def find_profile(path_or_name: str, folder: Path | None = None) -> str:
+def find_profile(path_or_name: str, folders: Sequence[Path] = (HERE,)) -> str:
     """The whole path of a user's own profile, or the name of one that ships.
 
     Args:
         path_or_name: as `read_profile` takes it.
-        folder: where a relative path starts, such as a recipe's own folder; what is not there is looked for in the
-            working directory.
+        folders: where a relative path is looked up, in order.
 
     Raises:
         ValueError: as `read_profile`, of a name that is none.
     """
-    given = Path(path_or_name)
-    for path in ([] if folder is None else [folder / given]) + [given]:
-        if path.is_file() or (path / PUBLIC_TABLE).is_file():
-            return str(path.resolve())
+    found = whole_path(path_or_name, folders, lambda path: path.is_file() or (path / PUBLIC_TABLE).is_file())
+    if found is not None:
+        return found
     if path_or_name in profile_names():
         return path_or_name
-    raise _no_profile(path_or_name, "" if folder is None else f" in {folder.resolve()}, nor in the working directory")
+    raise _no_profile(path_or_name, told(path_or_name, folders))
 
 
 def read_profile(path_or_name: str | Path) -> CameraProfile:
@@ -224,7 +224,7 @@ def _no_profile(name: str, where: str = "") -> ValueError:
     """What to say of a name or path that is no profile; `where` it was looked for, if a path."""
     path = Path(name)
     if path.suffix or len(path.parts) > 1:
-        return ValueError(f"{path}: there is no such profile file{'' if path.is_absolute() else where}")
+        return ValueError(f"{path}: there is no such profile file{where}")
     known = profile_names()
     near = get_close_matches(name, known, 1)
     hint = f"; did you mean {near[0]!r}?" if near else "."

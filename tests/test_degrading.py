@@ -169,7 +169,10 @@ def test_a_profile_is_looked_up_beside_the_recipe_then_from_here(
     assert found() == str(slides.with_name("cam.json").resolve()), "beside the recipe, though one is here"
     assert found("pieces.0.profile=other.json") == str((here / "other.json").resolve())
     assert found("pieces.0.profile=generic-phone") == "generic-phone"
-    with pytest.raises(RecipeError, match=r"gone\.json: there is no such profile file in .*mine, nor in the"):
+    assert found("pieces.0.profile=cam.json") == str((here / "cam.json").resolve()), "typed here"
+    (here / "cam.json").unlink()
+    assert found("pieces.0.profile=cam.json") == str(slides.with_name("cam.json").resolve()), "none is here"
+    with pytest.raises(RecipeError, match=r"gone\.json: there is no such profile file in the working .*, nor .*mine$"):
         found("pieces.0.profile=gone.json")
     (here / "resolved.yaml").write_text(dump(load_recipe(slides, DegradeSettings)), encoding="utf-8")
     assert load_recipe(here / "resolved.yaml", DegradeSettings) == load_recipe(slides, DegradeSettings)

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,7 +36,10 @@ from adapt.recipe import (
     recipes_folder,
 )
 from adapt.settings import (
+    CodeFinetuneSettings,
+    CodePredictorSettings,
     FinetuneSettings,
+    FusionSettings,
     LowFrequencySettings,
     PriorSettings,
     RestorerSettings,
@@ -50,6 +55,8 @@ steps: 20
 guidance:
   - {name: low_frequency, factor: 8, last_t: 100}
 """
+
+TRAINING = "steps: 2\nbatch: 1\nsize: 64\nlearning_rate: 1e-4\n"
 
 Write = Callable[[str], Path]
 
@@ -358,6 +365,68 @@ def test_a_list_can_be_emptied_and_then_has_no_items(write: Write) -> None:
     assert problems(write(GOOD), TargetSettings, "guidance=[]", "guidance.0.factor=4") == [
         "guidance.0.factor=4: guidance: has no items (got '0')"
     ]
+
+
+# ---------------------------------------------------------------- files that a recipe names
+
+NAMING_FILES = [
+    (FinetuneSettings, "kind: finetune\nsteps: 2\nreplay: {degradation: WORD}\n", "replay.degradation", "recipe"),
+    (CodeFinetuneSettings, "kind: finetune-codes\nsteps: 2\nteacher: WORD\n", "teacher", "weights"),
+    (CodePredictorSettings, f"kind: pretrain-code-predictor\n{TRAINING}codebook: WORD\n", "codebook", "weights"),
+    (FusionSettings, f"kind: pretrain-fusion\n{TRAINING}start: WORD\n", "start", "weights"),
+]
+
+
+@pytest.mark.parametrize(("schema", "text", "key", "what"), NAMING_FILES)
+def test_a_relative_path_is_looked_up_beside_its_recipe_or_where_it_was_typed(
+    schema: type[Settings], text: str, key: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(*overrides: str) -> str:
+        values: Any = load_recipe(Path("..", "mine", "r.yaml"), schema, overrides).model_dump()
+        return reduce(getitem, key.split("."), values)
+
+    word = "sub/x.yaml" if what == "recipe" else "sub/x.pth"
+    mine, here = tmp_path / "mine", tmp_path / "here"
+    for folder in (mine, here):
+        (folder / "sub").mkdir(parents=True)
+    (mine / "r.yaml").write_text(text.replace("WORD", word), encoding="utf-8")
+    monkeypatch.chdir(here)
+    with pytest.raises(RecipeError, match=rf"r.yaml:.*: {key}: {word}: no such {what} file in .*mine, nor in the work"):
+        found()
+    with pytest.raises(RecipeError, match=rf"^{key}=no{word}: .* no such {what} file in the working .*, nor in .*mine"):
+        found(f"{key}=no{word}")
+    (here / word).touch()
+    assert found() == str(here / word), "none beside the recipe"
+    (mine / word).touch()
+    assert found() == str(mine / word)
+    assert found(f"{key}={word}") == str(here / word), "typed here"
+    (here / word).unlink()
+    assert found(f"{key}={word}") == str(mine / word)
+    assert found(f"{key}={mine / word}") == str(mine / word)
+    with pytest.raises(RecipeError, match=rf"/gone/{Path(word).name}: no such {what} file($|;)"):
+        found(f"{key}=/gone/{Path(word).name}")
+    (mine / "r.yaml").write_text(dump(load_recipe(mine / "r.yaml", schema)), encoding="utf-8")
+    assert found() == str(mine / word), "what a run writes down names the same file from anywhere"
+
+
+def test_names_stay_names_whatever_lies_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe that ships, a pack, the two words of a teacher; but a run's folder is a path."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("blind", "tiny", "codebook", "restorer"):
+        Path(name).touch()
+    recipe = Path("r.yaml")
+    recipe.write_text("kind: finetune-codes\nsteps: 2\nreplay: {degradation: blind}\nteacher: tiny\n", encoding="utf-8")
+    settings = load_recipe(recipe, CodeFinetuneSettings)
+    assert settings.replay is not None
+    assert (settings.replay.degradation, settings.teacher) == ("blind", "tiny")
+    for word in ("codebook", "restorer"):
+        Path(word).unlink()
+        Path(word).mkdir()
+        Path(word, "weights.safetensors").touch()
+        assert load_recipe(recipe, CodeFinetuneSettings, [f"teacher={word}"]).teacher == word
+    stage = Path("s.yaml")
+    stage.write_text(f"kind: pretrain-code-predictor\n{TRAINING}codebook: codebook\n", encoding="utf-8")
+    assert load_recipe(stage, CodePredictorSettings).codebook == str(tmp_path / "codebook")
 
 
 # ---------------------------------------------------------------- writing

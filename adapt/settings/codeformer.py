@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from adapt.settings.base import Weight
 from adapt.settings.damage import BlindSettings
 from adapt.settings.networks import PatchDiscriminatorSettings, VQGANSettings
+from adapt.settings.paths import WeightsName
 from adapt.settings.pretraining import TrainingSettings
 
 
@@ -44,7 +45,7 @@ class CodePredictorSettings(TrainingSettings):
     """Pre-training of CodeFormer's encoder and transformer: stage II."""
 
     kind: Literal["pretrain-code-predictor"] = "pretrain-code-predictor"
-    codebook: str | None = Field(
+    codebook: WeightsName | None = Field(
         default=None, description="weights of stage I: a run or a file; left out, the pack's codebook"
     )
     dim_embd: PositiveInt = Field(default=512, description="width of the transformer; its MLP is twice as wide")
@@ -63,10 +64,10 @@ class FusionSettings(TrainingSettings):
     """Pre-training of CodeFormer's controllable feature transformation: stage III."""
 
     kind: Literal["pretrain-fusion"] = "pretrain-fusion"
-    codebook: str | None = Field(
+    codebook: WeightsName | None = Field(
         default=None, description="weights of stage I: a run or a file; left out, the pack's codebook"
     )
-    start: str | None = Field(
+    start: WeightsName | None = Field(
         default=None, description="weights of stage II: a run or a file; left out, the pack's codeformer"
     )
     fidelity: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="w of the pictures trained on")

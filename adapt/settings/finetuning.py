@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from adapt.settings.base import Settings, Weight
+from adapt.settings.paths import RecipeName, weights_path
 
 
 class DiscriminatorSettings(Settings):
@@ -20,7 +21,7 @@ class ReplaySettings(Settings):
     """Source replay: pairs of clean faces, damaged as the restorer's first training did, among those of the batches."""
 
     share: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.25, description="of the pairs of a batch, on average")
-    degradation: str = Field(default="blind", description="name or file of the recipe of damage")
+    degradation: RecipeName = Field(default="blind", description="name or file of the recipe of damage")
 
 
 class TuningSettings(Settings):
@@ -94,6 +95,11 @@ class CodeFinetuneSettings(TuningSettings):
     def learns_codes(self) -> bool:
         """Whether what is learnt is the choice of codes, and not what a picture looks like."""
         return True
+
+    @field_validator("teacher")
+    @classmethod
+    def _there(cls, teacher: str, info: ValidationInfo) -> str:
+        return teacher if teacher in ("codebook", "restorer") else weights_path(teacher, info)
 
     @model_validator(mode="after")
     def _losses_have_what_they_train(self) -> CodeFinetuneSettings:
