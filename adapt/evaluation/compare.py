@@ -16,6 +16,7 @@ from adapt.evaluation.scores import Evaluation, Tally
 from adapt.images import check_image
 from adapt.photos.files import read_photo
 from adapt.photos.folder import find_photos
+from adapt.precision import full_precision
 
 Pictures = Path | Mapping[str, Path]
 """A folder, whose pictures are called by their paths in it without suffix, or files by what they are called."""
@@ -24,11 +25,12 @@ _BATCH: Final = 8
 _NAMED: Final = 5  # file names in a message
 
 
+@full_precision()
 def evaluate_folder(
     restored: Pictures,
     *,
-    truth: Path | None = None,
-    photos: Path | None = None,
+    truth: Pictures | None = None,
+    photos: Pictures | None = None,
     reference: Pictures | None = None,
     distance: Perceptual | None,
     match_statistics: bool = False,
@@ -97,6 +99,7 @@ def evaluate_folder(
     return tally.evaluation()
 
 
+@full_precision()
 def evaluate_images(
     restored: Tensor,
     truth: Tensor,
@@ -176,14 +179,15 @@ def _called(source: Pictures) -> str:
     return str(source) if isinstance(source, Path) else f"{len(source)} files"
 
 
-def _partners(found: dict[str, Path], folder: Path, restored: str, tally: Tally) -> dict[str, Path]:
-    others = _pictures(folder)
+def _partners(found: dict[str, Path], source: Pictures, restored: str, tally: Tally) -> dict[str, Path]:
+    others = _pictures(source)
     if missing := [name for name in found if name not in others]:
         raise UsageError(
-            f"{folder}: no partner for {len(missing)} of {len(found)} pictures of {restored}: {_listed(missing)}"
+            f"{_called(source)}: no partner for {len(missing)} of {len(found)} pictures of {restored}: {_listed(missing)}"
         )
     if unused := [name for name in others if name not in found]:
-        tally.notes.append(f"{len(unused)} of {len(others)} pictures of {folder.name} not restored: {_listed(unused)}")
+        named = source.name if isinstance(source, Path) else _called(source)
+        tally.notes.append(f"{len(unused)} of {len(others)} pictures of {named} not restored: {_listed(unused)}")
     return others
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from adapt.errors import VerificationError
 from adapt.exporting.onnx import FIDELITY, INPUT, open_session
 from adapt.images import check_image
+from adapt.precision import full_precision
 from adapt.restorers.codeformer import CodeFormer
 
 LEAD: Final = 1e-3  # of logits of about 1: how near two codes may be for rounding, 1e-5, to choose between them
@@ -80,6 +81,7 @@ def check_inputs(
 
 
 @torch.inference_mode()
+@full_precision()
 def verify(
     path: Path, network: nn.Module, inputs: Sequence[Tensor], *, tolerance: float, fidelities: Sequence[float] = ()
 ) -> list[Parity]:

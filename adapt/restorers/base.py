@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from adapt.errors import RangeError, UsageError, WeightsError
 from adapt.images import check_image
+from adapt.precision import full_precision
 from adapt.restorers.codeformer import DEFAULT_FIDELITY, CodeFormer, codeformer_settings
 from adapt.restorers.external import ALIGNED_FACE, ExternalNetwork, load_external
 from adapt.restorers.swinir import SwinIR, swinir_settings
@@ -173,7 +174,7 @@ class Restorer:
     def __call__(self, photo: Tensor, fidelity: float | None = None) -> Tensor:
         """Restore (B, 3, H, W) RGB in [0, 1] to the same shape, clamped to [0, 1], on the photo's device.
 
-        The network is in evaluation mode from here on.
+        The network is in evaluation mode from here on, and computes in full float32: a batch does not show.
 
         Args:
             photo: the batch.
@@ -188,7 +189,9 @@ class Restorer:
         self.network.eval()
         device = next(self.network.parameters()).device
         second = () if chosen is None else (chosen,)
-        return self.network(photo.to(device), *second).float().clamp(0, 1).to(photo.device)
+        with full_precision():
+            restored = self.network(photo.to(device), *second)
+        return restored.float().clamp(0, 1).to(photo.device)
 
     def to(self, device: torch.device | str) -> Restorer:
         """Move the network; returns itself."""

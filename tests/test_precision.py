@@ -1,0 +1,110 @@
+"""Full float32 where results are compared or must not show their batch; what was allowed before comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from networks import lively_codeformer
+from torch import Tensor, nn
+
+from adapt.build import load_distance, load_restorer
+from adapt.evaluation.compare import evaluate_folder, evaluate_images
+from adapt.exporting import verify as verifying
+from adapt.packs.pack import load_pack
+from adapt.precision import full_precision
+from adapt.restorers.base import Restorer, build_restorer
+from adapt.tasks import restore
+
+CONVOLUTIONS = torch.backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue]
+PRODUCTS = torch.backends.cuda.matmul
+
+
+def allowed() -> tuple[Any, Any]:
+    return CONVOLUTIONS.fp32_precision, PRODUCTS.fp32_precision
+
+
+@pytest.fixture
+def seen() -> Generator[list[tuple[Any, Any]]]:
+    """What is allowed as each network begins, where a user allows TF32."""
+    found: list[tuple[Any, Any]] = []
+    before = allowed()
+    hook = nn.modules.module.register_module_forward_pre_hook(lambda *_: found.append(allowed()))
+    try:
+        CONVOLUTIONS.fp32_precision = PRODUCTS.fp32_precision = "tf32"
+        yield found
+    finally:
+        hook.remove()
+        CONVOLUTIONS.fp32_precision, PRODUCTS.fp32_precision = before
+
+
+class Session:
+    """Runs the network that the file was made from."""
+
+    def run(self, outputs: None, given: dict[str, Any]) -> list[Any]:
+        return list(given.values())
+
+
+Work = Callable[[Path, Path, Path], object]
+
+
+def restore_photo(photos: Path, pack: Path, out: Path) -> object:
+    return load_restorer(pack)(torch.full((1, 3, 16, 16), 0.5))
+
+
+def restore_by_codes(photos: Path, pack: Path, out: Path) -> object:
+    return build_restorer("x", lively_codeformer().state_dict(), {})(torch.full((1, 3, 16, 16), 0.5), 0.3)
+
+
+def restore_folder(photos: Path, pack: Path, out: Path) -> object:
+    return restore(pack, photos, out, device="cpu")
+
+
+def evaluate_files(photos: Path, pack: Path, out: Path) -> object:
+    return evaluate_folder(photos, truth=photos, distance=load_distance(load_pack(pack)))
+
+
+def evaluate_pictures(photos: Path, pack: Path, out: Path) -> object:
+    picture = torch.full((2, 3, 16, 16), 0.5)
+    return evaluate_images(picture, picture, distance=load_distance(load_pack(pack)))
+
+
+def compare_with_the_file(photos: Path, pack: Path, out: Path) -> object:
+    return verifying.verify(out, nn.Identity(), [torch.full((1, 3, 16, 16), 0.5)], tolerance=0)
+
+
+@pytest.mark.parametrize("work", [
+    restore_photo, restore_by_codes, restore_folder, evaluate_files, evaluate_pictures, compare_with_the_file,
+])
+def test_networks_run_in_full_precision(
+    work: Work, small_photos: Path, small_pack: Path, tmp_path: Path, seen: list[tuple[Any, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(verifying, "open_session", lambda *_: Session())
+    work(small_photos, small_pack, tmp_path / "out")
+    assert seen
+    assert set(seen) == {("ieee", "ieee")}
+    assert allowed() == ("tf32", "tf32"), "as before"
+
+
+@pytest.mark.usefixtures("seen")
+def test_what_was_allowed_comes_back_after_a_failure_too(small_pack: Path):
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(1))
+
+        def forward(self, photo: Tensor) -> Tensor:
+            raise RuntimeError(f"with {allowed()}")
+
+    whole = load_restorer(small_pack)
+    broken = Restorer(whole.name, whole.architecture, whole.settings, Broken())
+    with pytest.raises(RuntimeError, match=r"with \('ieee', 'ieee'\)"):
+        broken(torch.full((1, 3, 16, 16), 0.5))
+    assert allowed() == ("tf32", "tf32")
+    with full_precision(), full_precision():
+        assert allowed() == ("ieee", "ieee")
+    assert allowed() == ("tf32", "tf32")
