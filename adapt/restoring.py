@@ -64,7 +64,8 @@ def restore_folder(
         photos: a folder of aligned faces, or one file.
         out: where the pictures go.
         digest: stands for the model: pictures of another one are not mixed in.
-        fidelity: what the model restores at, as its `chosen_fidelity` tells; pictures of another are not mixed in.
+        fidelity: what the model restores at, as its `chosen_fidelity` tells; pictures of another are not mixed in, nor
+            such of another size than the model's.
         limit: only the first so many photos.
         batch: photos at a time.
         overwrite: empty the folder first.
@@ -72,11 +73,11 @@ def restore_folder(
         on_photo: called with id, status, photos finished, photos in all.
 
     Raises:
-        UsageError: no photos, or an output folder with other files, of another model or of another fidelity.
+        UsageError: no photos, or an output folder with other files, of another model, size or fidelity.
     """
     refuse_overlap(photos, out)
     files = find_photos(photos, limit)
-    log = _open(out, digest, fidelity, overwrite)
+    log = _open(out, digest, model.size, fidelity, overwrite)
     known = {line["id"]: line for line in read_json_lines(log)}
     counts = {"done": 0, "skipped": 0, "resized": 0}
     failed: list[str] = []
@@ -124,12 +125,14 @@ def restore_folder(
     return Restored(counts["done"], counts["skipped"], counts["resized"], failed)
 
 
-def _open(out: Path, digest: str, fidelity: float | None, overwrite: bool) -> Path:
-    """The folder's log; the folder must be new, or ours and of the same model and fidelity."""
-    about = {"model": digest} if fidelity is None else {"model": digest, "fidelity": fidelity}
+def _open(out: Path, digest: str, size: int, fidelity: float | None, overwrite: bool) -> Path:
+    """The folder's log; the folder must be new, or ours and of the same model, size and fidelity."""
+    about = {"model": digest, "size": size, **({} if fidelity is None else {"fidelity": fidelity})}
     found = claim_folder(out, "restored.json", about, ours="one of ours", overwrite=overwrite)
     if found["model"] != digest:
         raise UsageError(f"{out}: holds pictures of another model; choose another folder, or --overwrite")
+    if (known := found.get("size", size)) != size:  # folders of a bundle's runner, and earlier ones, do not name it
+        raise UsageError(f"{out}: holds pictures of {known} px, not {size}; choose another folder, or --overwrite")
     if found.get("fidelity") != fidelity:
         raise UsageError(
             f"{out}: holds pictures of fidelity {found.get('fidelity')}, not {fidelity}; choose another folder, or"

@@ -28,6 +28,7 @@ from adapt.settings.paths import WEIGHT_SUFFIXES
 if TYPE_CHECKING:
     from adapt.evaluation.scores import Evaluation
     from adapt.restoring import OnPhoto as RestoreProgress
+    from adapt.restorers.base import Restorer
     from adapt.restoring import Restored
     from adapt.targets.generate import OnPhoto, Summary
 
@@ -160,7 +161,8 @@ def restore(
         photos, out, limit, batch, overwrite, on_photo: as there.
         fidelity: from 0, what faces look like, to 1, what the photo shows; the network's own where None. Only for
             networks that take one.
-        size: side of the faces in pixels, for a network that takes any; its own where None.
+        size: side of the faces in pixels, for a network that takes any; where None what it was made for, or 512 where
+            its file does not say.
         device: auto, cpu, cuda, cuda:1, ...; for a bundle auto is CUDA where onnxruntime has it.
 
     Raises:
@@ -173,9 +175,12 @@ def restore(
     loaded = load_model(model, None if device == "auto" else chosen)
     chosen_fidelity = loaded.chosen_fidelity(fidelity)
     if isinstance(loaded, Restorer):
-        loaded = (loaded if size is None else loaded.at(size, str(photos))).to(chosen)
+        loaded = (loaded if size is None else _at(loaded, size)).to(chosen)
     elif size not in (None, loaded.size):
-        raise UsageError(f"{model}: a bundle works at the size it was exported for, {loaded.size} px, not {size}")
+        raise UsageError(
+            f"--size {size}: {model} is a bundle, which works at the size it was exported for, {loaded.size} px; leave"
+            " this out, or name the weights it was exported from"
+        )
     return restore_folder(
         loaded,
         Path(photos),
@@ -188,6 +193,18 @@ def restore(
         device=chosen,
         on_photo=on_photo,
     )
+
+
+def _at(restorer: Restorer, size: int) -> Restorer:
+    """The restorer at the size that a user asks for; raises UsageError where it does not work at that."""
+    if size < 1:
+        raise UsageError(f"--size {size}: expected a number of pixels, 1 or more")
+    if restorer.one_size and size != restorer.size:
+        raise UsageError(f"--size {size}: {restorer.name} takes faces of {restorer.size} px only; leave this out")
+    try:
+        return restorer.at(size, "--size")
+    except UsageError as error:
+        raise UsageError(f"--size {size}: {error}") from error
 
 
 def evaluate(

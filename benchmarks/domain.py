@@ -63,13 +63,17 @@ def degrade_faces(faces: Sequence[PhotoFile], out: Path, recipe: str, size: int)
 
 
 def make_domain(
-    faces: Sequence[PhotoFile], out: Path, recipe: str, size: int, *, adapt_share: float = 0.5
+    faces: Sequence[PhotoFile], out: Path, recipe: str, size: int, *, adapt_share: float = 0.5, turned: bool = False
 ) -> None:
-    """Both parts, by a hash of the name: the same split for every recipe; a larger share has the smaller in it."""
+    """Both parts, by a hash of the name: the same split for every recipe; a larger share has the smaller in it.
+
+    `turned`: what else would be tested on is adapted on, and the other way round.
+    """
     parts: dict[str, list[PhotoFile]] = {"test": [], "adapt": []}
     for photo in faces:
         place = hashlib.sha256(photo.id.encode()).digest()
-        parts["adapt" if place[0] % 2 or place[1] < 512 * (adapt_share - 0.5) else "test"].append(photo)
+        adapted_on = place[0] % 2 or place[1] < 512 * (adapt_share - 0.5)
+        parts["adapt" if bool(adapted_on) != turned else "test"].append(photo)
     for part, photos in parts.items():
         degrade_faces(photos, out / part, recipe, size)
 
@@ -150,27 +154,42 @@ def _tune_and_restore(
     tasks.restore(base, domain / "test" / "lq", domain / "base", overwrite=True)
 
 
-def evaluate_targets(domain: Path, works: Mapping[str, Path], pack: Pack) -> dict[str, Evaluation]:
-    """The targets of each work against the originals: of each photo the first that was accepted."""
-    truth, distance = domain / "adapt" / "hq", load_distance(pack)
+def evaluate_targets(domains: Sequence[Path], works: Mapping[str, str], pack: Pack) -> dict[str, Evaluation]:
+    """The targets of each work against the originals: of each photo the first that was accepted.
+
+    Args:
+        domains: those of one table; their photos count together.
+        works: folders by the names of their rows, as seen from each domain.
+        pack: its perceptual network.
+    """
+    truth, distance = _gathered([domain / "adapt" / "hq" for domain in domains]), load_distance(pack)
     evaluations: dict[str, Evaluation] = {}
     for name, work in works.items():
-        first = {id: paths[0] for id, paths in accepted_targets(work / "targets").items()}
+        stores = [accepted_targets(domain / work / "targets") for domain in domains]
+        first = {id: paths[0] for store in stores for id, paths in store.items()}
         evaluations[name] = evaluate_folder(first, truth=truth, distance=distance)
     return evaluations
 
 
-def evaluate_adapted(domain: Path, works: Mapping[str, Path], pack: Pack) -> dict[str, Evaluation]:
-    """The held-out half as it is, by the pre-trained model and by each work's; their contact sheet in the domain."""
-    truth, distance = domain / "test" / "hq", load_distance(pack)
-    folders = {"photo": domain / "test" / "lq", "pre-trained": domain / "base"}
-    folders |= {name: work / "adapted" for name, work in works.items()}
-    evaluations = {name: evaluate_folder(folder, truth=truth, distance=distance) for name, folder in folders.items()}
-    folders["truth"] = truth
-    shown = spread(find_photos(truth), SHOWN)
-    rows = [[read_image(folder / f"{photo.id}.png") for folder in folders.values()] for photo in shown]
-    write_sheet(domain / "sheet.png", list(folders), rows)
+def evaluate_adapted(domains: Sequence[Path], works: Mapping[str, str], pack: Pack) -> dict[str, Evaluation]:
+    """The held-out photos as they are, by the pre-trained model and by each work's; arguments as `evaluate_targets`.
+
+    Their contact sheet is in the first domain.
+    """
+    folders = {"photo": "test/lq", "pre-trained": "base"} | {name: f"{work}/adapted" for name, work in works.items()}
+    columns = {name: _gathered([domain / folder for domain in domains]) for name, folder in folders.items()}
+    truth, distance = _gathered([domain / "test" / "hq" for domain in domains]), load_distance(pack)
+    evaluations = {name: evaluate_folder(each, truth=truth, distance=distance) for name, each in columns.items()}
+    columns["truth"] = truth
+    shown = spread([PhotoFile(id, path) for id, path in truth.items()], SHOWN)
+    rows = [[read_image(column[photo.id]) for column in columns.values()] for photo in shown]
+    write_sheet(domains[0] / "sheet.png", list(columns), rows)
     return evaluations
+
+
+def _gathered(folders: Sequence[Path]) -> dict[str, Path]:
+    """The pictures of all folders by what they are called, in order."""
+    return dict(sorted((photo.id, photo.path) for folder in folders for photo in find_photos(folder)))
 
 
 def gained(base: Evaluation, other: Evaluation) -> str:

@@ -341,14 +341,14 @@ def run_makers(arguments: argparse.Namespace) -> dict[str, Any]:
     for recipe in arguments.degradation.split(","):
         domain = arguments.out / recipe
         make_domain(faces, domain, recipe, pack.card.size)
-        works = {method: domain / method for method in arguments.methods.split(",")}
-        for method, work in works.items():
+        works = {method: method for method in arguments.methods.split(",")}
+        for method in works:
             adapt_to(
-                domain, work, pack=arguments.pack, method=method, recipe=arguments.recipe,
+                domain, domain / method, pack=arguments.pack, method=method, recipe=arguments.recipe,
                 overrides=arguments.overrides,
             )
-        targets[recipe] = evaluate_targets(domain, works, pack)
-        domains[recipe] = evaluate_adapted(domain, works, pack)
+        targets[recipe] = evaluate_targets([domain], works, pack)
+        domains[recipe] = evaluate_adapted([domain], works, pack)
         print(f"\n{recipe}; perceptual network: {name}\n\nTargets against the originals\n")
         print(f"{markdown_table(targets[recipe])}\n\nHeld-out half\n\n{markdown_table(domains[recipe])}")
         print_gains(domains[recipe], "pre-trained")

@@ -51,6 +51,8 @@ def disk_kernel(radius: float) -> Tensor:
     """
     if not 0 < radius < math.inf:
         raise ValueError(f"disk kernel: expected a positive radius, got {radius}")
+    if radius <= 0.5:  # inside the pixel in the middle, and perhaps between its sampling points
+        return torch.ones(1, 1, dtype=torch.float64)
     reach = math.ceil(radius)
     side = (2 * reach + 1) * _SUBPIXELS
     at = (torch.arange(side, dtype=torch.float64) + 0.5) / _SUBPIXELS - reach - 0.5

@@ -15,6 +15,7 @@ from PIL import Image
 
 from adapt.errors import UsageError
 from adapt.photos.files import write_image
+from adapt.photos.folder import find_photos
 from adapt.recipe import load_recipe
 from adapt.settings import CodeFinetuneSettings, FinetuneSettings
 from adapt.targets.store import Record, TargetStore, accepted_targets, picture_name
@@ -69,10 +70,28 @@ def test_the_targets_that_are_scored_were_accepted(store: Path, tmp_path: Path, 
     monkeypatch.setattr(domain, "evaluate_folder", lambda pictures, **_: given.append(pictures))
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "targets").symlink_to(store)
-    domain.evaluate_targets(tmp_path, {"work": tmp_path / "work"}, None)
+    monkeypatch.setattr(domain, "find_photos", lambda _: [])
+    domain.evaluate_targets([tmp_path], {"work": "work"}, None)
     (pictures,) = given
     draws = {id.removeprefix("people/"): path.parent.parent.name for id, path in pictures.items()}
     assert draws == {"a": "images-2", **dict.fromkeys("bdefgh", "images")}
+
+
+def test_a_turned_domain_adapts_on_what_the_other_tests_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    domain = importlib.import_module("domain")
+    for index in range(12):
+        write_image(tmp_path / "faces" / f"{index}.png", torch.full((3, 16, 16), index / 12))
+    faces = find_photos(tmp_path / "faces")
+    names: list[dict[str, set[str]]] = []
+    for turned in (False, True):
+        out = tmp_path / f"{turned}"
+        domain.make_domain(faces, out, "web", 16, turned=turned)
+        names.append({part: {photo.id for photo in find_photos(out / part / "lq")} for part in ("adapt", "test")})
+    assert names[0]["adapt"] == names[1]["test"]
+    assert names[0]["test"] == names[1]["adapt"]
+    every = {photo.id for photo in faces}
+    assert all(parts["adapt"] | parts["test"] == every and parts["adapt"] and parts["test"] for parts in names)
 
 
 @pytest.mark.parametrize("pack", ["tiny", None])

@@ -335,7 +335,8 @@ def test_threads_that_are_not_given_never_grow(monkeypatch: pytest.MonkeyPatch):
     ("run", ["this process may use)", "(the pack's own)", "[default: auto]"]),
     ("generate-targets", ["this process may use)", "(the pack's own)", "(the recipe's)", "[default: auto]"]),
     ("finetune", ["this process may use)", "(the pack's own)", "(the recipe's)", "(the targets, unpaired)"]),
-    ("restore", ["this process may use)", "auto is CUDA where there is one", "[default: auto]"]),
+    ("restore", ["this process may use)", "auto is CUDA where there is one", "[default: auto]", "(what the model was",
+                 "or 512 where its file does not say)"]),
 ])
 def test_help_names_every_default(command: str, defaults: list[str]):
     """Square brackets of a help text are markup, and vanish: a default has to be given as one."""

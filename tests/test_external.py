@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from adapt.errors import UsageError, WeightsError
 from adapt.exporting.verify import smooth_pictures
 from adapt.packs.pack import add_network
 from adapt.photos.files import read_image, write_image
+from adapt.photos.pairs import load_fitted
 from adapt.restorers.base import EXTERNAL, Restorer, load_restorer_file
 from adapt.restorers.external import ExternalNetwork, ExternalSettings
 from adapt.tasks import restore
@@ -146,7 +148,7 @@ class Halving(nn.Module):
 
 @pytest.mark.parametrize(("network", "minimum", "size", "message"), [
     (Fixed(), 0, 16, r"theirs: a layout does not restore faces of 16 px \(The size of tensor a \(16\) must match"),
-    (Halving(), 0, 32, r"theirs: a layout does not restore faces of 32 px \(\(1, 3, 24, 24\)\); take a pack of the"),
+    (Halving(), 0, 32, r"theirs: a layout does not restore faces of 32 px \(\(1, 3, 24, 24\)\); take faces of the"),
     (Halving(), 40, 16, r"theirs: a layout takes pictures of 40 px or more, and these faces have 16 px; take a"),
 ])
 def test_a_network_that_takes_no_faces_of_a_size_says_so(network: nn.Module, minimum: int, size: int, message: str):
@@ -186,8 +188,50 @@ def test_run_fine_tunes_a_network_of_the_community_at_the_size_of_the_pack(
         torch.testing.assert_close(read_image(out / folder / "a.png")[None], model(photo), rtol=0, atol=0.51 / 255)
     restore(tmp_path / "naf.pth", small_photos, tmp_path / "24", size=24, device="cpu")
     assert read_image(tmp_path / "24" / "a.png").shape == (3, 24, 24)
-    with pytest.raises(UsageError, match=r"bundle: a bundle works at the size it was exported for, 16 px, not 24"):
+    with pytest.raises(UsageError, match=r"--size 24: .*bundle is a bundle, which works at .* exported for, 16 px; lea"):
         restore(out / "bundle", small_photos, tmp_path / "b", size=24, device="cpu")
+
+
+def test_restore_at_a_size(
+    small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Of a network that takes any: what it was made for is a convention, and the folder remembers what was taken."""
+    Restorer("", "swinir", SMALL_SWINIR, lively_swinir()).save(tmp_path / "any.safetensors")
+    command = ["restore", tmp_path / "any.safetensors", small_photos, "--device", "cpu"]
+    network = lively_swinir()
+    for name, options, side in (("own", [], 32), ("16", ["--size", 16], 16), ("24", ["--size", 24], 24)):
+        assert adapt(monkeypatch, *command, "-o", tmp_path / name, *options) == 0
+        with torch.no_grad():
+            expected = network(load_fitted(small_photos / "a.png", side)[None]).clamp(0, 1)
+        got = read_image(tmp_path / name / "a.png")[None]
+        torch.testing.assert_close(got, expected, rtol=0, atol=0.51 / 255)
+        assert json.loads((tmp_path / name / "restored.json").read_text())["size"] == side
+        assert ("6 photos were resized" in capsys.readouterr().out) == (side != 16)
+    assert adapt(monkeypatch, *command, "-o", tmp_path / "own", "--size", 32) == 0
+    assert "0 restored, 6 already there" in capsys.readouterr().out, "its own size, said aloud, is the same"
+    for options, other in ((["--size", 24], 32), (["--size", 16, "--limit", 1], 32)):
+        assert adapt(monkeypatch, *command, "-o", tmp_path / "own", *options) == 2
+        assert f"own: holds pictures of {other} px, not {options[1]}; choose another" in capsys.readouterr().err
+    assert adapt(monkeypatch, *command, "-o", tmp_path / "own", "--size", 24, "--overwrite") == 0
+    assert read_image(tmp_path / "own" / "a.png").shape == (3, 24, 24)
+
+
+@pytest.mark.parametrize(("model", "size", "message"), [
+    ("codeformer", 24, "--size 24: {file} takes faces of 16 px only; leave this out"),
+    ("fixed", 16, "--size 16: {file}: a layout does not restore faces of 16 px (The size of tensor"),
+    ("codeformer", 0, "--size 0: expected a number of pixels, 1 or more"),
+])
+def test_a_size_that_a_network_does_not_take_is_refused_before_anything_is_written(
+    model: str, size: int, message: str, small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = tmp_path / "file.safetensors"
+    codeformer = Restorer(str(file), "codeformer", SMALL_CODEFORMER, lively_codeformer())
+    fixed = ExternalNetwork(Fixed(), ExternalSettings(layout="layout")).eval()
+    loaded = codeformer if model == "codeformer" else Restorer(str(file), EXTERNAL, fixed.settings, fixed)
+    monkeypatch.setattr("adapt.tasks.load_model", lambda *_: loaded)
+    with pytest.raises(UsageError, match=re.escape(message.format(file=file))):
+        restore(file, small_photos, tmp_path / "out", size=size, device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_swinir_made_for_larger_faces_works_at_the_size_of_the_pack(

@@ -31,6 +31,15 @@ def restore(
     photos: Photos,
     out: Out,
     fidelity: Fidelity = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size",
+            min=1,
+            help="Side to restore faces at, in pixels; of networks that take any.",
+            show_default="what the model was made for, or 512 where its file does not say",
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Photos at a time.")] = 8,
     limit: Limit = None,
     device: Device = "auto",
@@ -47,6 +56,7 @@ def restore(
         photos,
         out,
         fidelity=fidelity,
+        size=size,
         batch=batch,
         limit=limit,
         device=device,

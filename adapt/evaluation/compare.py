@@ -183,7 +183,8 @@ def _partners(found: dict[str, Path], source: Pictures, restored: str, tally: Ta
     others = _pictures(source)
     if missing := [name for name in found if name not in others]:
         raise UsageError(
-            f"{_called(source)}: no partner for {len(missing)} of {len(found)} pictures of {restored}: {_listed(missing)}"
+            f"{_called(source)}: no partner for {len(missing)} of {len(found)} pictures of {restored}:"
+            f" {_listed(missing)}"
         )
     if unused := [name for name in others if name not in found]:
         named = source.name if isinstance(source, Path) else _called(source)

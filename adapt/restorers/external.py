@@ -70,7 +70,7 @@ class ExternalNetwork(nn.Module):
         if size < self.settings.minimum:
             raise UsageError(
                 f"{name}: a {self.settings.layout} takes pictures of {self.settings.minimum} px or more, and these"
-                f" faces have {size} px; take a pack of larger faces, or another restorer"
+                f" faces have {size} px; take larger faces, or another restorer"
             )
         face = torch.full((1, 3, size, size), 0.5, device=next(self.parameters()).device)
         try:
@@ -80,7 +80,7 @@ class ExternalNetwork(nn.Module):
             found = (str(error).splitlines() or [type(error).__name__])[0]
         if found != str(tuple(face.shape)):
             raise UsageError(
-                f"{name}: a {self.settings.layout} does not restore faces of {size} px ({found}); take a pack of the"
+                f"{name}: a {self.settings.layout} does not restore faces of {size} px ({found}); take faces of the"
                 " size it was made for, or another restorer"
             )
 
