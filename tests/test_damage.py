@@ -98,7 +98,7 @@ def test_a_disk_has_the_area_and_the_spread_of_a_disk(radius: float) -> None:
     assert across == pytest.approx(down, abs=1e-12)
     assert across == pytest.approx(radius**2 / 4 + 1 / 12, rel=0.03)
     assert float((kernel > 0.5 * kernel.max()).sum()) == pytest.approx(math.pi * radius**2, rel=0.1)
-    assert all(disk_kernel(small).sum() == disk_kernel(small).max() == 1 for small in (0.5, 0.3, 0.01)), "inside a pixel"
+    assert all(disk_kernel(radius).max() == disk_kernel(radius).sum() == 1 for radius in (0.5, 0.3, 0.01))  # one pixel
 
 
 def test_blur_in_linear_light_keeps_the_light() -> None:
