@@ -216,9 +216,11 @@ def test_an_unreadable_photo_fails_once(small_photos: Path, small_pack: Path, tm
     photos.mkdir()
     (photos / "a.png").write_bytes((small_photos / "a.png").read_bytes())
     (photos / "aa.png").write_bytes(b"not a picture")
+    (photos / "ab.png").symlink_to("gone.png")
     summary = make(photos, tmp_path / "store", small_pack, "draws=2")
     became = [(r.id, r.draw, r.status) for r in summary.records]
-    assert became == [("a", 0, "done"), ("a", 1, "done"), ("aa", 0, "failed")]
+    assert became == [("a", 0, "done"), ("a", 1, "done"), ("aa", 0, "failed"), ("ab", 0, "failed")]
+    assert "ab.png" in (summary.records[-1].reason or "")
 
 
 ADAPTIVE = ["steps=6", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]

@@ -117,7 +117,7 @@ def generate_targets(
     refuse_overlap(photos, out)
     chosen = find_photos(photos, limit)[shard[0] :: shard[1]]
     store = TargetStore(out, identity, shard=shard, overwrite=overwrite)
-    digests = [file_digest(photo.path) for photo in chosen]
+    digests = [_digest(photo) for photo in chosen]
     items = [
         _Item(photo, digest, draw)
         for photo, digest in zip(chosen, digests, strict=True)
@@ -150,6 +150,14 @@ def generate_targets(
     chosen_records = [records[item.key] for item in items if item.key in records]
     drawn = [r.target is None or (out / maps_name(r.id, r.draw)).is_file() for r in chosen_records]
     return Summary(chosen_records, 0 if draw_maps is None else drawn.count(False))
+
+
+def _digest(photo: PhotoFile) -> str:
+    """Of its content; nothing for a file that cannot be opened: reading it, in its turn, says why."""
+    try:
+        return file_digest(photo.path)
+    except OSError:
+        return ""
 
 
 def at_a_time(settings: TargetSettings, device: torch.device | str) -> int:
