@@ -27,8 +27,8 @@ from adapt.settings.paths import WEIGHT_SUFFIXES
 
 if TYPE_CHECKING:
     from adapt.evaluation.scores import Evaluation
-    from adapt.restoring import OnPhoto as RestoreProgress
     from adapt.restorers.base import Restorer
+    from adapt.restoring import OnPhoto as RestoreProgress
     from adapt.restoring import Restored
     from adapt.targets.generate import OnPhoto, Summary
 

@@ -149,7 +149,7 @@ class Halving(nn.Module):
 @pytest.mark.parametrize(("network", "minimum", "size", "message"), [
     (Fixed(), 0, 16, r"theirs: a layout does not restore faces of 16 px \(The size of tensor a \(16\) must match"),
     (Halving(), 0, 32, r"theirs: a layout does not restore faces of 32 px \(\(1, 3, 24, 24\)\); take faces of the"),
-    (Halving(), 40, 16, r"theirs: a layout takes pictures of 40 px or more, and these faces have 16 px; take a"),
+    (Halving(), 40, 16, r"theirs: a layout takes pictures of 40 px or more, and these faces have 16 px; take larger"),
 ])
 def test_a_network_that_takes_no_faces_of_a_size_says_so(network: nn.Module, minimum: int, size: int, message: str):
     settings = ExternalSettings(layout="layout", minimum=minimum)
@@ -188,7 +188,7 @@ def test_run_fine_tunes_a_network_of_the_community_at_the_size_of_the_pack(
         torch.testing.assert_close(read_image(out / folder / "a.png")[None], model(photo), rtol=0, atol=0.51 / 255)
     restore(tmp_path / "naf.pth", small_photos, tmp_path / "24", size=24, device="cpu")
     assert read_image(tmp_path / "24" / "a.png").shape == (3, 24, 24)
-    with pytest.raises(UsageError, match=r"--size 24: .*bundle is a bundle, which works at .* exported for, 16 px; lea"):
+    with pytest.raises(UsageError, match=r"--size 24: .*bundle is a bundle, which .* was exported for, 16 px; leave"):
         restore(out / "bundle", small_photos, tmp_path / "b", size=24, device="cpu")
 
 
@@ -209,9 +209,9 @@ def test_restore_at_a_size(
         assert ("6 photos were resized" in capsys.readouterr().out) == (side != 16)
     assert adapt(monkeypatch, *command, "-o", tmp_path / "own", "--size", 32) == 0
     assert "0 restored, 6 already there" in capsys.readouterr().out, "its own size, said aloud, is the same"
-    for options, other in ((["--size", 24], 32), (["--size", 16, "--limit", 1], 32)):
-        assert adapt(monkeypatch, *command, "-o", tmp_path / "own", *options) == 2
-        assert f"own: holds pictures of {other} px, not {options[1]}; choose another" in capsys.readouterr().err
+    for name, options, held, asked in (("own", ["--size", 24], 32, 24), ("24", [], 24, 32)):
+        assert adapt(monkeypatch, *command, "-o", tmp_path / name, *options) == 2
+        assert f"{name}: holds pictures of {held} px, not {asked}; choose another folder" in capsys.readouterr().err
     assert adapt(monkeypatch, *command, "-o", tmp_path / "own", "--size", 24, "--overwrite") == 0
     assert read_image(tmp_path / "own" / "a.png").shape == (3, 24, 24)
 
