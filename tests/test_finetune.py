@@ -191,6 +191,17 @@ def test_it_trains_on_the_device_that_is_named(
         tune(small_photos, targets, tmp_path / "other", small_pack, device="cpu")
 
 
+def test_scores_are_of_the_network_in_float32_whatever_it_trains_in(
+    small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path, half_precision: None
+):
+    """Weights that do not move score as they did at the start, to the last bit."""
+    still = ("learning_rate=1e-30", "final_learning_rate=1e-30", "ema=0")
+    outcome = tune(small_photos, targets, tmp_path / "run", small_pack, *still)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    scored = [line["held_back/l1"] for line in lines if "held_back/l1" in line]
+    assert scored == [outcome.base["l1"]] * len(scored) != []
+
+
 def test_each_step_sees_one_of_a_photos_targets(small_photos: Path, targets: Path, gen: torch.Generator):
     """Every one of them in time, those of other photos never; without a generator the first."""
     paths = [path for found in accepted_targets(targets).values() for path in found]

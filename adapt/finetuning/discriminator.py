@@ -34,14 +34,15 @@ class SpectralConv(nn.Module):
         self.register_buffer("weight_v", F.normalize(torch.ones(columns), dim=0))
 
     def normalised(self) -> Tensor:
-        """The weight divided by its spectral norm."""
-        matrix = self.weight_orig.flatten(1)
-        if self.training:
-            with torch.no_grad():
-                self.weight_v.copy_(F.normalize(matrix.t() @ self.weight_u, dim=0, eps=EPS))
-                self.weight_u.copy_(F.normalize(matrix @ self.weight_v, dim=0, eps=EPS))
-        u, v = self.weight_u.clone(), self.weight_v.clone()  # a later forward must not change this one's graph
-        return self.weight_orig / torch.dot(u, matrix @ v)
+        """The weight divided by its spectral norm; in float32 also where the rest is in half precision."""
+        with torch.autocast(self.weight_orig.device.type, enabled=False):
+            matrix = self.weight_orig.flatten(1)
+            if self.training:
+                with torch.no_grad():
+                    self.weight_v.copy_(F.normalize(matrix.t() @ self.weight_u, dim=0, eps=EPS))
+                    self.weight_u.copy_(F.normalize(matrix @ self.weight_v, dim=0, eps=EPS))
+            u, v = self.weight_u.clone(), self.weight_v.clone()  # a later forward must not change this one's graph
+            return self.weight_orig / torch.dot(u, matrix @ v)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.normalised(), stride=self.stride, padding=self.padding)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +99,7 @@ def finetune(
     if accelerator.is_main_process:
         run.rewind(state.step)
     state.ema.shadow = {key: value.to(device) for key, value in state.ema.shadow.items()}
-    network, optimizer = accelerator.prepare(module, state.optimizer)
+    network, optimizer = accelerator.prepare(_InTraining(module), state.optimizer)
     discriminator, discriminator_optimizer = state.discriminator, state.discriminator_optimizer
     if discriminator is not None and discriminator_optimizer is not None:
         discriminator, discriminator_optimizer = accelerator.prepare(discriminator, discriminator_optimizer)
@@ -236,6 +237,18 @@ def _gain(state: State) -> Interval | None:
     if not state.best_step:
         return None
     return mean_interval([base - best for base, best in zip(state.base_each, state.best_each, strict=True)])
+
+
+class _InTraining(nn.Module):
+    """What accelerate prepares in place of the network: it gives what it is given another forward, in half precision on
+    a GPU, and the scores that choose `best` are all of the network itself, in float32."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, photos: Tensor) -> Any:
+        return self.module(photos)
 
 
 class _Averaged:
