@@ -201,14 +201,15 @@ def numbers(evaluations: Mapping[str, Evaluation], tuned: Mapping[str, Tuned]) -
 def what_learns(pictures: FinetuneSettings) -> dict[str, list[str]]:
     """The rows of Table 5, and that of the other teacher; the losses on pictures are weighed as for SwinIR."""
     adversary = json.dumps(pictures.discriminator.model_dump(mode="json"))
-    losses = [f"{name}={getattr(pictures, name)}" for name in ("l1", "perceptual", "adversarial")]
+    names = ("l1", "perceptual", "adversarial")
+    losses, none = [f"{name}={getattr(pictures, name)}" for name in names], [f"{name}=0" for name in names]
     return {
-        "encoder": ["trains=[encoder]"],
-        "encoder, transformer": ["trains=[encoder, transformer]"],
+        "encoder": ["trains=[encoder]", *none],
+        "encoder, transformer": ["trains=[encoder, transformer]", *none],
         "encoder, transformer, fusion by pictures": [
             "trains=[encoder, transformer, fusion]", *losses, f"discriminator={adversary}",
         ],
-        "encoder, transformer; teacher: restorer": ["trains=[encoder, transformer]", "teacher=restorer"],
+        "encoder, transformer; teacher: restorer": ["trains=[encoder, transformer]", *none, "teacher=restorer"],
     }
 
 
