@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -369,8 +372,90 @@ def test_overrides_of_run():
         split_overrides(["steps=5"])
 
 
-def test_interrupt_is_exit_code_130(tmp_path: Path):
-    code = "import sys, adapt.cli as c\ndef stop(): raise KeyboardInterrupt\nc.app = stop\nc.main()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 130
-    assert "the same command again goes on" in done.stderr
+@pytest.mark.parametrize("arguments", [
+    ["generate-targets", "{photos}", "-o", "{out}", "--pack", "{pack}", "--method", "low-frequency", *QUICK_TARGETS],
+    ["restore", "{pack}", "{photos}", "-o", "{out}"],
+    ["degrade", "{photos}", "-o", "{out}", "--recipe", "blind"],
+    ["export", "{pack}", "-o", "{out}"],
+    ["run", "{photos}", "-o", "{out}", "--pack", "{pack}", "--method", "low-frequency",
+     *[f"targets.{each}" for each in QUICK_TARGETS]],
+])
+def test_an_output_that_cannot_be_made_is_named_without_a_traceback(
+    arguments: list[str], small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    (tmp_path / "file").write_text("in the way")
+    names = {"photos": small_photos, "pack": small_pack, "out": tmp_path / "file" / "out"}
+    assert adapt(monkeypatch, *(each.format(**names) for each in arguments)) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"adapt: {tmp_path / 'file'}")
+    assert error.endswith(f": cannot be read or written: {os.strerror(errno.ENOTDIR)}")
+
+
+def test_a_full_disk_is_named_with_the_file(
+    small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr("os.fsync", full)
+        assert adapt(disk, "restore", small_pack, small_photos, "-o", tmp_path / "out") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == (
+        f"adapt: {tmp_path / 'out' / 'restored.json'}: cannot be read or written: {os.strerror(errno.ENOSPC)}"
+    )
+    assert not list((tmp_path / "out").iterdir())
+    assert adapt(monkeypatch, "restore", small_pack, small_photos, "-o", tmp_path / "out") == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+def test_an_interrupt_is_answered_and_the_same_command_goes_on(
+    options: list[str], small_photos: Path, small_pack: Path, tmp_path: Path
+):
+    """A real signal to a real process, after its first target."""
+    out = tmp_path / "out"
+    arguments = ["generate-targets", small_photos, "-o", out, "--pack", small_pack, "--method", "low-frequency"]
+    # As from a terminal, even where the tests run in the background: there a process is born deaf to the signal.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        " from adapt.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments), *options, *QUICK_TARGETS, "steps=100"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and not list(out.glob("images/*.png")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    again = "the same command again, without --overwrite," if options else "the same command again"
+    assert error.splitlines()[-1] == f"adapt: interrupted; {again} goes on from here"
+    assert "Traceback" not in error
+    assert 1 <= len(list(out.rglob("*.png"))) < 6
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), [
+    (["restore", "--no-such-option"], 2, "No such option"),
+    (["restore", "tiny"], 2, "Missing argument"),
+    (["generate-targets", ".", "-o", "out", "--steps", "none"], 2, "--steps"),
+    (["no-such-command"], 2, "No such command"),
+    (["restore", "--help"], 0, ""),
+])
+def test_usage_errors_keep_their_codes(
+    arguments: list[str], code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    assert adapt(monkeypatch, *arguments) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "interrupted" not in error
+
+
+def test_an_interrupt_before_a_command_has_begun(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("adapt.cli.app", stop)
+    assert adapt(monkeypatch, "packs", "list") == 130
+    assert "the same command again goes on" in capsys.readouterr().err

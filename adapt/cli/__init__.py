@@ -5,6 +5,7 @@ A new command is a function in a module of this package and a line in `COMMANDS`
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -20,7 +21,8 @@ from adapt.cli.targets import generate_targets
 from adapt.cli.training import finetune, pretrain
 from adapt.errors import AdaptError
 
-INTERRUPTED = 130
+STOPPED: Final = 1
+INTERRUPTED: Final = 130
 
 COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "run": run,
@@ -50,12 +52,36 @@ app.add_typer(recipes.app, name="recipes")
 
 
 def main() -> None:
-    """Run the command line; a user's mistake becomes one clear line and an exit code, never a traceback."""
+    """Run the command line; what a user can mend becomes one clear line and an exit code, never a traceback.
+
+    Exit codes: those of `adapt.errors`; FAILED_PHOTOS where the rest was done; STOPPED where a file or the disk stopped
+    the work; INTERRUPTED.
+    """
     try:
         app()
     except AdaptError as error:
         print(f"adapt: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        file = "" if error.filename is None else f"{_shown(error.filename)}: "
+        print(f"adapt: {file}cannot be read or written: {error.strerror or error}", file=sys.stderr)
+        sys.exit(STOPPED)
     except KeyboardInterrupt:
-        print("adapt: interrupted; the same command again goes on from here", file=sys.stderr)
+        _say_interrupted()
         sys.exit(INTERRUPTED)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # typer answers an interrupt with this code, and without a word
+            _say_interrupted()
+        raise
+
+
+def _say_interrupted() -> None:
+    again = "the same command again, without --overwrite," if "--overwrite" in sys.argv else "the same command again"
+    start = "\n" if sys.stderr.isatty() else ""  # below a line of progress that is not at its end
+    print(f"{start}adapt: interrupted; {again} goes on from here", file=sys.stderr)
+
+
+def _shown(file: str | bytes | int) -> str:
+    """A file's name as it can be printed: names that are not Unicode get escapes."""
+    text = os.fsdecode(file) if isinstance(file, str | bytes) else str(file)
+    return text.encode("utf-8", "backslashreplace").decode()
