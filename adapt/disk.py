@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
-from glob import escape
-from pathlib import Path, PurePath
-from typing import Any, BinaryIO, Final
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from adapt.errors import UsageError
-
-PARTS: Final = "**/.*.[0-9]*.part"  # what `write_atomic` leaves where it is killed
-SHOWN: Final = 3  # other files, in a message
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -75,14 +72,7 @@ def optional_path(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def listed_files(lines: Iterable[dict[str, Any]], more: Iterable[str] = ()) -> list[str]:
-    """Patterns for `claim_folder` of the files that a list of outputs names, and of more by name."""
-    return [escape(name) for name in dict.fromkeys((*(line["file"] for line in lines), *more))]
-
-
-def claim_folder(
-    folder: Path, name: str, about: dict[str, Any], *, ours: str, writes: Iterable[str], overwrite: bool
-) -> dict[str, Any]:
+def claim_folder(folder: Path, name: str, about: dict[str, Any], *, ours: str, overwrite: bool) -> dict[str, Any]:
     """Take a folder for outputs: a new or empty one, or one of an earlier run, to go on with.
 
     Args:
@@ -90,8 +80,7 @@ def claim_folder(
         name: the JSON file in it that says what its contents were made with; by it a folder of ours is known.
         about: what a new one says.
         ours: what a folder of ours is called in a message.
-        writes: what else the command writes there, as for `remove_written`.
-        overwrite: remove that first, if the folder is ours.
+        overwrite: empty the folder first, if it is ours.
 
     Returns:
         What the file says: `about`, or what an earlier run wrote, to be compared with.
@@ -100,32 +89,11 @@ def claim_folder(
         UsageError: the folder holds other files.
     """
     path = folder / name
-    if path.exists() and not overwrite:
-        return json.loads(path.read_text(encoding="utf-8"))
+    if overwrite and path.exists():
+        shutil.rmtree(folder)
     if path.exists():
-        remove_written(folder, writes)
-    elif folder.exists() and (others := sorted(each.name for each in folder.iterdir())):
-        shown = ", ".join(others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
-        raise UsageError(f"{folder}: expected a new folder or {ours}; it holds other files ({shown})")
+        return json.loads(path.read_text(encoding="utf-8"))
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder}: expected a new folder or {ours}; it holds other files")
     write_json(path, about)
     return about
-
-
-def remove_written(folder: Path, patterns: Iterable[str]) -> None:
-    """Remove the files of a folder that a command wrote, and the folders that this empties; all else stays.
-
-    Args:
-        folder: only files below it are removed, whatever a pattern says.
-        patterns: glob patterns relative to it, in the order in which their files go.
-    """
-    left: set[Path] = set()
-    for pattern in (*patterns, PARTS):
-        if ".." in PurePath(pattern).parts or PurePath(pattern).is_absolute():  # a list may name a file elsewhere
-            continue
-        for path in list(folder.glob(pattern)):
-            if path.is_symlink() or not path.is_dir():
-                path.unlink()
-                left.update(parent for parent in path.parents if folder in parent.parents)
-    for parent in sorted(left, key=lambda path: len(path.parts), reverse=True):
-        if not parent.is_symlink() and not any(parent.iterdir()):
-            parent.rmdir()
