@@ -117,6 +117,7 @@ def find_recipe(name_or_path: str | Path, folder: str, pack: str | None = None) 
     own = [folder] if pack is None else [folder, f"{pack}/{folder}"]
     names = [_name(path, root) for path in sorted(root.rglob(f"{folder}/*.yaml"))]
     names = sorted({full.rpartition("/")[2] if full.rpartition("/")[0] in own else full for full in names})
+    _refuse_other_ending(name)
     raise RecipeError(f"no {folder} recipe '{name}'{_among(name, names)} (a path ends in .yaml)")
 
 
@@ -160,7 +161,7 @@ def shipped_recipe(name: str) -> Path:
     """The file of a recipe that ships, by its full name, or by its last part if that is unique.
 
     Raises:
-        RecipeError: no such recipe, or several.
+        RecipeError: no such recipe, several, or a file that does not end in .yaml.
     """
     root = recipes_folder()
     files = {_name(path, root): path for path in sorted(root.rglob("*.yaml"))}
@@ -168,8 +169,15 @@ def shipped_recipe(name: str) -> Path:
     if len(found) > 1:
         raise RecipeError(f"'{name}' names {len(found)} recipes; say which: {', '.join(found)}")
     if not found:
+        _refuse_other_ending(name)
         raise RecipeError(f"no recipe '{name}'{_among(name, list(files))}")
     return files[found[0]]
+
+
+def _refuse_other_ending(name: str) -> None:
+    """Say of a file, taken for the name of a recipe that ships, why it was: it is there, and no such recipe is."""
+    if Path(name).is_file():
+        raise RecipeError(f"{name}: a recipe's file must end in .yaml, and no recipe of this name ships; rename it")
 
 
 def _name(path: Path, root: Path) -> str:

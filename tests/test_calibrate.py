@@ -207,6 +207,14 @@ def test_what_cannot_be_measured_is_named(camera: Path, tmp_path: Path):
         calibrate([camera / "low.dng", camera / "other.dng"], out)
     with pytest.raises(PhotoError, match=r"broken\.dng: (damaged|holds)"):
         calibrate([camera / "broken.dng"], out)
+    for name, kind in (("plain.png", "PNG"), ("plain.tif", "TIFF"), ("plain.jpg", "JPEG"), ("plain", "PNG")):
+        Image.new("RGB", (8, 8)).save(tmp_path / name, kind)
+        with pytest.raises(PhotoError, match=f"{name}: no camera RAW file: it holds a {kind} picture, and") as caught:
+            calibrate([tmp_path / name], out)
+        assert "rename" not in str(caught.value)
+    (tmp_path / "notes.txt").write_text("no picture either")
+    with pytest.raises(PhotoError, match=r"notes\.txt: no camera RAW file: it holds no RAW data; name a file as"):
+        calibrate([tmp_path / "notes.txt"], out)
     with pytest.raises(UsageError, match=r"p\.txt: expected a name that ends in \.json"):
         calibrate([camera / "low.dng"], tmp_path / "p.txt")
     with pytest.raises(UsageError, match="--iso -1: expected a number above 0"):

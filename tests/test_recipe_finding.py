@@ -95,6 +95,21 @@ def test_recipes_are_listed_and_shown() -> None:
         recipe_text("plain")
     with pytest.raises(RecipeError, match="no recipe 'plin'; did you mean 'targets/plain' or 'tiny/targets/plain'"):
         recipe_text("plin")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "deep/notes", "plin"])
+def test_a_file_of_another_ending_is_told_of_its_ending(name: str, shelf: Path, monkeypatch: pytest.MonkeyPatch):
+    """It is there; to say that it is not, and what ships, would help nobody."""
+    here = shelf / "here"
+    (here / name).parent.mkdir(parents=True)
+    (here / name).write_text(PLAIN)
+    monkeypatch.chdir(here)
+    for find in (recipe_text, lambda name: find_recipe(name, "targets")):
+        with pytest.raises(RecipeError, match=rf"^{name}: a recipe's file must end in \.yaml") as caught:
+            find(name)
+        assert "there are" not in str(caught.value)
+    (here / "plain").write_text(PLAIN)
+    assert find_recipe("plain", "targets") == shelf / "targets" / "plain.yaml", "a recipe that ships goes first"
     with pytest.raises(RecipeError, match="no kind of recipe 'target'; did you mean 'targets'"):
         list_recipes("target")
 

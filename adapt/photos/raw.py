@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from adapt.errors import PhotoError
+from adapt.photos.folder import RAW_SUFFIXES
 from degradations.profiles import Light, Phase
 
 if TYPE_CHECKING:
@@ -163,8 +164,11 @@ def read_sensor(path: Path) -> Sensor:
 
 
 def not_raw(path: Path, data: bytes) -> str:
-    """Why a file named like a RAW file but without the content of one is refused."""
+    """Why a file without the content of a RAW file is refused where it is named like one, or has to be one."""
     kind = next((kind for start, kind in _PICTURES.items() if data.startswith(start)), None)
+    if path.suffix.lower() not in RAW_SUFFIXES:
+        holds = "no RAW data" if kind is None else f"a {kind} picture, and no RAW data"
+        return f"no camera RAW file: it holds {holds}; name a file as the camera wrote it, such as .dng, .cr3 or .nef"
     if kind is not None:
         return (
             f"named as a camera RAW file ({path.suffix}), but it holds a {kind} picture and no RAW data, as files that"
