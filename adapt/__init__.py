@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from adapt.build import load_model, load_prior, load_restorer
     from adapt.calibrating import calibrate
     from adapt.degrading import degrade
+    from adapt.photos.files import read_photo
     from adapt.pipeline import run
     from adapt.tasks import evaluate, export, generate_targets, restore
     from adapt.tuning import finetune
@@ -29,6 +30,7 @@ __all__ = [
     "load_model",
     "load_prior",
     "load_restorer",
+    "read_photo",
     "restore",
     "run",
 ]
@@ -39,6 +41,7 @@ _HOMES: Final = {
     "load_restorer": "adapt.build",
     "calibrate": "adapt.calibrating",
     "degrade": "adapt.degrading",
+    "read_photo": "adapt.photos.files",
     "evaluate": "adapt.tasks",
     "export": "adapt.tasks",
     "generate_targets": "adapt.tasks",

@@ -14,7 +14,7 @@ from reference import Reference
 
 import adapt
 from adapt.diffusion.unet import UNet
-from adapt.errors import UsageError, WeightsError
+from adapt.errors import PhotoError, UsageError, WeightsError
 from adapt.settings import UNetSettings
 
 
@@ -74,6 +74,15 @@ def test_the_way_from_photos_to_numbers_with_text_for_every_path(small_photos: P
         adapt.run(f"{out}/nothing", f"{out}/whole", pack=pack, truth=photos)
     with pytest.raises(UsageError, match=r"profile: expected a name that ends in \.json"):
         adapt.calibrate([photos], f"{out}/profile", plot=f"{out}/plot.png")
+
+
+def test_a_photo_of_a_notebook(small_photos: Path):
+    """By the name that the README gives it, right after the import, and its path as text."""
+    code = f"import adapt; print(adapt.read_photo({str(small_photos / 'a.png')!r}, at_least=16).image.shape)"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert printed == "torch.Size([3, 16, 16])\n"
+    with pytest.raises(PhotoError, match=r"nothing\.png: no such file"):
+        adapt.read_photo("nothing.png")
 
 
 def test_no_room_hides_a_public_function():

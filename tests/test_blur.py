@@ -208,6 +208,7 @@ def test_an_estimate_does_not_depend_on_the_batch_and_stays_in_the_range() -> No
     assert model(photos).std.tolist() == pytest.approx([15 * SIZE / 512] * 3)
     answer_always(model.network.deviation, -1)
     assert model(photos).std.tolist() == pytest.approx([0.1 * SIZE / 512] * 3)
+    assert model(photos.double()).std.dtype == torch.float32
     with pytest.raises(RangeError, match=r"mine: .*8-bit"):
         model(photos * 255)
 

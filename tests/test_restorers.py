@@ -17,7 +17,7 @@ from reference import Reference
 
 from adapt.build import load_restorer
 from adapt.errors import RangeError, ShapeError, UsageError, WeightsError
-from adapt.restorers.base import load_restorer_file
+from adapt.restorers.base import Restorer, load_restorer_file
 from adapt.restorers.swinir import SwinBlock, SwinIR, shift_mask, swinir_settings
 from adapt.settings import SwinIRSettings
 from adapt.weights import MismatchError, load_weights, read_state, write_state
@@ -236,3 +236,18 @@ def test_input_is_checked():
         restorer(torch.full((1, 3, 16, 16), 200.0))
     with pytest.raises(ShapeError, match=r"expected a batch of shape \(B, 3, H, W\), got \(3, 16, 16\)"):
         restorer(torch.zeros(3, 16, 16))
+    for shape in ((0, 3, 16, 16), (1, 3, 0, 16)):
+        with pytest.raises(ShapeError, match=r"^tiny/swinir: expected one picture or more, got an empty batch of shap"):
+            restorer(torch.zeros(shape))
+    for other, kind in ((np.zeros((1, 3, 16, 16), np.float32), "numpy.ndarray; torch.from_numpy"), ([0.5], "list")):
+        with pytest.raises(ShapeError, match=f"^tiny/swinir: expected a tensor of shape .*, got a {kind}"):
+            restorer(other)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.uint8])
+def test_a_photo_of_another_type_is_converted(dtype: torch.dtype, gen: torch.Generator):
+    restorer = Restorer("small", "swinir", SMALL_SWINIR, lively_swinir())
+    photo = torch.rand(2, 3, 16, 16, generator=gen).round(decimals=0 if dtype == torch.uint8 else 2).to(dtype)
+    restored = restorer(photo)
+    assert restored.dtype == torch.float32
+    assert torch.equal(restored, restorer(photo.float()))

@@ -129,8 +129,8 @@ class BlurEstimator:
         """
         check_image(photo, self.name)
         self.network.eval()
-        device = next(self.network.parameters()).device
-        std, blurred = self.network(photo.to(device))
+        weights = next(self.network.parameters())
+        std, blurred = self.network(photo.to(weights.device, weights.dtype))
         low, high = std_limits(photo.shape[-1])
         return Estimate(std.float().clamp(low, high).to(photo.device), blurred.float().clamp(0, 1).to(photo.device))
 

@@ -63,7 +63,7 @@ class Photo:
     notes: tuple[str, ...] = ()
 
 
-def read_photo(path: Path, *, at_least: int | None = None) -> Photo:
+def read_photo(path: str | Path, *, at_least: int | None = None) -> Photo:
     """The picture in a file: PNG, JPEG, TIFF (8, 12 or 16 bits), WebP, BMP, GIF, AVIF, HEIC with the extra `heif`, or
     camera RAW, developed as `adapt.photos.raw.develop` says.
 
@@ -81,6 +81,7 @@ def read_photo(path: Path, *, at_least: int | None = None) -> Photo:
             Pillow's `Image.MAX_IMAGE_PIXELS`, about 89 million), samples without a known white (floating point), or
             a file named as camera RAW that holds something else: most often the small preview that is left of one.
     """
+    path = Path(path)
     try:
         if not path.is_file():
             raise PhotoError("no such file" if not path.exists() else "not a regular file")

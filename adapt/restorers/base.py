@@ -174,7 +174,8 @@ class Restorer:
     def __call__(self, photo: Tensor, fidelity: float | None = None) -> Tensor:
         """Restore (B, 3, H, W) RGB in [0, 1] to the same shape, clamped to [0, 1], on the photo's device.
 
-        The network is in evaluation mode from here on, and computes in full float32: a batch does not show.
+        The network is in evaluation mode from here on, and computes in full float32: a batch does not show. A photo of
+        another type is converted to the network's; the result is float32, whatever came in.
 
         Args:
             photo: the batch.
@@ -187,10 +188,10 @@ class Restorer:
         check_image(photo, self.name)
         chosen = self.chosen_fidelity(fidelity)
         self.network.eval()
-        device = next(self.network.parameters()).device
+        weights = next(self.network.parameters())
         second = () if chosen is None else (chosen,)
         with full_precision():
-            restored = self.network(photo.to(device), *second)
+            restored = self.network(photo.to(weights.device, weights.dtype), *second)
         return restored.float().clamp(0, 1).to(photo.device)
 
     def to(self, device: torch.device | str) -> Restorer:
