@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from adapt.digests import file_digest, is_unchanged
-from adapt.disk import append_json_line, claim_folder, read_json_lines
+from adapt.disk import append_json_line, claim_folder, listed_files, read_json_lines
+from adapt.draft import differences
 from adapt.errors import PhotoError, UsageError
 from adapt.photos.files import read_photo, write_image
 from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
@@ -62,7 +63,7 @@ def degrade(
         overrides: `key=value` for the recipe.
         limit: only the first so many pictures.
         half_raw: develop RAW files at half their size, which is four times as fast and invents no colours.
-        overwrite: empty the folder first.
+        overwrite: remove first what was damaged there.
         on_picture: called with id, status, pictures finished, pictures in all.
 
     Raises:
@@ -74,7 +75,9 @@ def degrade(
     settings = load_recipe(recipe, DegradeSettings, overrides)
     refuse_overlap(originals, out)
     files = find_photos(originals, limit)
-    manifest = _open(out, settings, half_raw, overwrite)
+    manifest = out / "manifest.jsonl"
+    writes = [*listed_files(read_json_lines(manifest), [f"{file.id}.png" for file in files]), manifest.name]
+    _claim(out, settings, half_raw, writes, overwrite)
     known = {line["id"]: line for line in read_json_lines(manifest)}
     done = skipped = 0
     failed: list[str] = []
@@ -121,22 +124,25 @@ def _degrade_one(file: PhotoFile, out: Path, settings: DegradeSettings, half_raw
     }
 
 
-def _open(out: Path, settings: DegradeSettings, half_raw: bool, overwrite: bool) -> Path:
-    """The folder's manifest; the folder must be new, or ours, of the same recipe and the same size of RAW files."""
+def _claim(
+    out: Path, settings: DegradeSettings, half_raw: bool, writes: Sequence[str], overwrite: bool
+) -> None:
+    """Take the folder; it must be new, or ours, of the same recipe and the same size of RAW files."""
     recipe, digest = settings.model_dump(mode="json"), recipe_digest(settings)
     about = {"recipe": recipe, "digest": digest, "half_raw": half_raw, "versions": versions()}
-    found = claim_folder(out, "degraded.json", about, ours="one of ours", overwrite=overwrite)
+    found = claim_folder(out, "degraded.json", about, ours="one of ours", writes=writes, overwrite=overwrite)
     # Folders from before the digest have the recipe alone.
     if found["digest"] != digest if "digest" in found else found["recipe"] != recipe:
+        what = differences(found["recipe"], recipe) or "the recipe is the same, a profile that it names is not"
         raise UsageError(
-            f"{out}: holds pictures of another recipe, seed or camera profile; choose another folder, or --overwrite"
+            f"{out}: holds pictures of another recipe, seed or camera profile ({what}); choose another folder, or"
+            " --overwrite"
         )
     if found.get("half_raw", False) != half_raw:  # folders from before the switch do not name it
         begun, ask = ("full", "leave out") if half_raw else ("half", "give")
         raise UsageError(
             f"{out}: was begun with RAW files at {begun} size; {ask} --half-raw, choose another folder, or --overwrite"
         )
-    return out / "manifest.jsonl"
 
 
 def _is_done(line: dict[str, Any] | None, sha256: str, out: Path) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterable
+from glob import escape
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, Final
 
 from adapt.errors import UsageError
+
+PARTS: Final = "**/.*.[0-9]*.part"  # what `write_atomic` leaves where it is killed
+SHOWN: Final = 3  # other files, in a message
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -72,7 +75,14 @@ def optional_path(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def claim_folder(folder: Path, name: str, about: dict[str, Any], *, ours: str, overwrite: bool) -> dict[str, Any]:
+def listed_files(lines: Iterable[dict[str, Any]], more: Iterable[str] = ()) -> list[str]:
+    """Patterns for `claim_folder` of the files that a list of outputs names, and of more by name."""
+    return [escape(name) for name in dict.fromkeys((*(line["file"] for line in lines), *more))]
+
+
+def claim_folder(
+    folder: Path, name: str, about: dict[str, Any], *, ours: str, writes: Iterable[str], overwrite: bool
+) -> dict[str, Any]:
     """Take a folder for outputs: a new or empty one, or one of an earlier run, to go on with.
 
     Args:
@@ -80,20 +90,50 @@ def claim_folder(folder: Path, name: str, about: dict[str, Any], *, ours: str, o
         name: the JSON file in it that says what its contents were made with; by it a folder of ours is known.
         about: what a new one says.
         ours: what a folder of ours is called in a message.
-        overwrite: empty the folder first, if it is ours.
+        writes: what else the command writes there, as for `remove_written`.
+        overwrite: remove that first, if the folder is ours.
 
     Returns:
         What the file says: `about`, or what an earlier run wrote, to be compared with.
 
     Raises:
-        UsageError: the folder holds other files.
+        UsageError: the folder holds other files, hidden ones apart.
     """
     path = folder / name
-    if overwrite and path.exists():
-        shutil.rmtree(folder)
-    if path.exists():
+    if path.exists() and not overwrite:
         return json.loads(path.read_text(encoding="utf-8"))
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder}: expected a new folder or {ours}; it holds other files")
+    if path.exists():
+        remove_written(folder, writes)
+    elif others := shown_files(folder):
+        shown = ", ".join(each.name for each in others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
+        raise UsageError(f"{folder}: expected a new folder or {ours}; it holds other files ({shown})")
     write_json(path, about)
     return about
+
+
+def files_of(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    """The files below a folder that match glob patterns relative to it, in their order; those elsewhere never."""
+    inside = (each for each in patterns if ".." not in PurePath(each).parts and not PurePath(each).is_absolute())
+    found = (path for pattern in inside for path in folder.glob(pattern))
+    return [path for path in found if path.is_symlink() or not path.is_dir()]
+
+
+def shown_files(folder: Path) -> list[Path]:
+    """What a folder holds, sorted by name, but for hidden files, which a system may leave anywhere."""
+    return sorted(each for each in folder.iterdir() if not each.name.startswith(".")) if folder.exists() else []
+
+
+def remove_written(folder: Path, patterns: Iterable[str]) -> None:
+    """Remove the files of a folder that a command wrote, and the folders that this empties; all else stays.
+
+    Args:
+        folder: only files below it are removed, whatever a pattern says.
+        patterns: glob patterns relative to it, in the order in which their files go.
+    """
+    left: set[Path] = set()
+    for path in files_of(folder, (*patterns, PARTS)):
+        path.unlink(missing_ok=True)
+        left.update(parent for parent in path.parents if folder in parent.parents)
+    for parent in sorted(left, key=lambda path: len(path.parts), reverse=True):
+        if not parent.is_symlink() and not any(parent.iterdir()):
+            parent.rmdir()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
 
 from adapt.digests import file_digest, is_unchanged
-from adapt.disk import append_json_line, claim_folder, read_json_lines
+from adapt.disk import append_json_line, claim_folder, listed_files, read_json_lines
 from adapt.errors import PhotoError, UsageError
 from adapt.photos.files import write_image
 from adapt.photos.folder import find_photos, refuse_overlap
 from adapt.photos.pairs import read_fitted
 
+CLAIM: Final = "restored.json"
 OnPhoto = Callable[[str, str, int, int], None]
 
 
@@ -68,7 +69,7 @@ def restore_folder(
             such of another size than the model's.
         limit: only the first so many photos.
         batch: photos at a time.
-        overwrite: empty the folder first.
+        overwrite: remove first what was restored there.
         device: where the model is.
         on_photo: called with id, status, photos finished, photos in all.
 
@@ -77,7 +78,8 @@ def restore_folder(
     """
     refuse_overlap(photos, out)
     files = find_photos(photos, limit)
-    log = _open(out, digest, model.size, fidelity, overwrite)
+    writes = written(out, [f"{file.id}.png" for file in files])
+    log = _open(out, digest, model.size, fidelity, writes, overwrite)
     known = {line["id"]: line for line in read_json_lines(log)}
     counts = {"done": 0, "skipped": 0, "resized": 0}
     failed: list[str] = []
@@ -125,10 +127,24 @@ def restore_folder(
     return Restored(counts["done"], counts["skipped"], counts["resized"], failed)
 
 
-def _open(out: Path, digest: str, size: int, fidelity: float | None, overwrite: bool) -> Path:
+def written(folder: Path, more: Iterable[str] = ()) -> list[str]:
+    """What `restore_folder` has put into a folder beside restored.json, for `adapt.disk.remove_written`.
+
+    Args:
+        folder: of restored pictures.
+        more: names of pictures that may be there without a line: a run was stopped before it, or a bundle's runner,
+            which keeps no log, made them.
+    """
+    log = folder / "log.jsonl"
+    return [*listed_files(read_json_lines(log), more), log.name]
+
+
+def _open(
+    out: Path, digest: str, size: int, fidelity: float | None, writes: Sequence[str], overwrite: bool
+) -> Path:
     """The folder's log; the folder must be new, or ours and of the same model, size and fidelity."""
     about = {"model": digest, "size": size, **({} if fidelity is None else {"fidelity": fidelity})}
-    found = claim_folder(out, "restored.json", about, ours="one of ours", overwrite=overwrite)
+    found = claim_folder(out, CLAIM, about, ours="one of ours", writes=writes, overwrite=overwrite)
     if found["model"] != digest:
         raise UsageError(f"{out}: holds pictures of another model; choose another folder, or --overwrite")
     if (known := found.get("size", size)) != size:  # folders of a bundle's runner, and earlier ones, do not name it

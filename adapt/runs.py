@@ -8,14 +8,20 @@ import platform
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from adapt.disk import append_json_line, claim_folder, read_json_lines, write_json, write_text
+from adapt.draft import Draft, differences
 from adapt.errors import UsageError
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
+CLAIM: Final = "run.json"
+WRITES: Final = (
+    "recipe.yaml", "log.jsonl", "tensorboard/events.out.tfevents.*", "last/state.pt", "best.safetensors",
+    "samples/step-*.jpg", "weights.safetensors", "maps.jpg", "labels.json", "perceptual.json", "start-steps.json",
+)  # every training, in its run folder, beside it  # fmt: skip
 LIBRARIES = ("torch", "torchvision", "numpy", "accelerate", "safetensors", "Pillow", "onnx", "onnxruntime")
 
 
@@ -52,6 +58,15 @@ def open_run(folder: Path, *, recipe: str, digest: str, overwrite: bool = False)
         return Run(folder, recipe=recipe, digest=digest, overwrite=overwrite and together.is_main_process)
 
 
+def _what_differs(folder: Path, recipe: str) -> str:
+    """In brackets, which settings of a run are others than those of a recipe, or that none is."""
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        return ""
+    found = differences(Draft.read(path).values, Draft.parse(recipe, "the recipe").values)
+    return f" ({found or 'the settings are the same, the photos or weights are not'})"
+
+
 class Run:
     """An open run folder.
 
@@ -59,7 +74,7 @@ class Run:
         folder: where the run lives; made if it is missing.
         recipe: the resolved recipe as YAML, stored as `recipe.yaml`.
         digest: digest of everything the result depends on; a run with another digest is refused.
-        overwrite: empty the folder first.
+        overwrite: remove first what a training wrote there.
 
     Attributes:
         stopped: (step, steps) where a training has ended before its end, as it was told to; None where it has not.
@@ -74,11 +89,13 @@ class Run:
         self.stopped: tuple[int, int] | None = None
         self.log_path = folder / "log.jsonl"
         about = {"digest": digest, "versions": versions()}
-        known = claim_folder(folder, "run.json", about, ours="a run of ours", overwrite=overwrite)
+        known = claim_folder(
+            folder, CLAIM, about, ours="a run of ours", writes=WRITES, overwrite=overwrite
+        )
         if known["digest"] != digest:
             raise UsageError(
-                f"{folder}: holds a run with other settings, photos or weights; choose another folder,"
-                " or --overwrite to start anew"
+                f"{folder}: holds a run with other settings, photos or weights{_what_differs(folder, recipe)}; choose"
+                " another folder, or --overwrite to start anew"
             )
         write_text(folder / "recipe.yaml", recipe)
         write_json(folder / "run.json", about)  # with the versions that it goes on with

@@ -78,6 +78,51 @@ def test_run_end_to_end(
     scores = json.loads(capsys.readouterr().out.partition("{")[2].join(["{", ""]))["scores"]
     assert {"psnr", "ssim", "perceptual"} <= set(scores)
 
+    # --overwrite removes what the run made, all of it and nothing else; it is asked for before any work.
+    notes, mine = out / "restored" / "deep" / "notes.txt", {out / "novel.txt", out / "finetune" / ".DS_Store"}
+    for file in (notes, *mine):
+        file.write_text("mine")
+    assert adapt(monkeypatch, *arguments, "--overwrite") == 2
+    assert f"its folders hold other files (1), first: {notes}; move them" in capsys.readouterr().err
+    notes.unlink()
+    with monkeypatch.context() as stopped:
+        stopped.setattr("adapt.tasks.generate_targets", lambda *_, **__: (_ for _ in ()).throw(UsageError("enough")))
+        assert adapt(stopped, *arguments, "--overwrite", "--restorer", out / "finetune") == 2
+        assert "--restorer " in capsys.readouterr().err
+        assert (out / "finetune" / "best.safetensors").is_file()
+        assert adapt(stopped, *arguments, "--overwrite") == 2
+    assert {path for path in out.rglob("*") if path.is_file()} == {*mine, out / "adapted.json"}
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_run_leaves_what_others_put_into_its_folder(
+    overwrite: list[str], small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Also where a folder looks like a result's, by its targets."""
+    project, foo = tmp_path / "project", tmp_path / "foo"
+    (foo / "targets").mkdir(parents=True)
+    for file in (foo / "report.html", foo / "evaluation.json", foo / "mine.txt", foo / "targets" / "store.json"):
+        file.write_text("mine")
+    shutil.copytree(small_photos, project / "photos")
+    (project / "adapted.json").write_text("{}")
+    (project / "novel.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.chdir(project)
+    quick = ["--pack", small_pack, "--method", "low-frequency", *overwrite]
+    inside = project / "photos"
+    for arguments, message in (
+        (["photos", "-o", "."], ".: holds the photos (photos); choose an output folder elsewhere"),
+        ([inside, "-o", project], f"{project}: holds the photos ({inside}); choose"),
+        ([small_photos, "-o", ".", "--truth", "photos"], ".: holds --truth (photos); choose"),
+        ([small_photos, "-o", "photos", "--real", "photos"], "photos: lies inside --real (photos); choose"),
+        ([small_photos, "-o", ".", "--replay", "photos"], ".: holds --replay (photos); choose"),
+        ([small_photos, "-o", foo], f"{foo}: expected a new folder or a result of adapt run; it holds other files ("),
+    ):
+        assert adapt(monkeypatch, "run", *arguments, *quick) == 2
+        assert message in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
 
 def test_run_fine_tunes_on_the_device_that_is_named(
     small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -166,7 +211,7 @@ def test_targets_without_maps_are_counted(
     (["degrade", "{photos}", "-o", "out", "--recipe", "blind", "--seed", "0", "seed=0"], 2, "give one of the two"),
     (["finetune", "--photos", "{photos}", "--targets", "{photos}", "-o", "out", "--real", ".", "adversarial=0"], 2,
      "--real .: sharp faces are shown to a discriminator, and swinir has none"),
-    (["run", "{photos}", "-o", "out", "--real", ".", "finetune.adversarial=0"], 2, "and swinir has none; leave this"),
+    (["run", "{photos}", "-o", "out", "--real", "{photos}", "finetune.adversarial=0"], 2, "and swinir has none; leav"),
     (["run", "{photos}", "-o", "out", "--fidelity", "0.5"], 2, "a swinir has no fidelity to choose; known with one: "),
     (["finetune", "--photos", "{photos}", "--targets", "{photos}", "-o", "out", "--device", "tpu9"], 2,
      "--device tpu9: cannot be used here"),

@@ -8,39 +8,77 @@ from pathlib import Path
 import pytest
 
 from adapt.digests import file_digest, is_unchanged
-from adapt.disk import append_json_line, claim_folder, read_json_lines, write_atomic
+from adapt.disk import (
+    append_json_line,
+    claim_folder,
+    listed_files,
+    read_json_lines,
+    remove_written,
+    write_atomic,
+)
 from adapt.errors import UsageError
 from adapt.runs import Run
 from adapt.targets.store import TargetStore
 
 
 def claim(folder: Path, about: dict[str, str], overwrite: bool = False) -> dict[str, str]:
-    return claim_folder(folder, "about.json", about, ours="one of ours", overwrite=overwrite)
+    return claim_folder(folder, "about.json", about, ours="one of ours", writes=["**/*.png"], overwrite=overwrite)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
 def test_a_folder_is_claimed_once_and_gone_on_with(tmp_path: Path):
     folder = tmp_path / "deep" / "out"
     assert claim(folder, {"model": "a"}) == {"model": "a"}
-    (folder / "picture.png").touch()
+    (folder / "deep").mkdir()
+    for name in ("picture.png", "deep/picture.png", "deep/.other.png.731.part"):
+        (folder / name).touch()
     assert claim(folder, {"model": "b"}) == {"model": "a"}
     assert json.loads((folder / "about.json").read_text()) == {"model": "a"}
     assert claim(folder, {"model": "b"}, overwrite=True) == {"model": "b"}
-    assert [path.name for path in folder.iterdir()] == ["about.json"]
+    assert names(folder) == ["about.json"]
+
+
+def test_only_what_a_command_wrote_is_removed(tmp_path: Path):
+    folder = tmp_path / "out"
+    claim(folder, {})
+    for name in ("mine/novel.txt", "mine/a.png", "ours/b.png", "empty of old/c.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "d.png").touch()
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "empty of old" / "c.txt").unlink()
+    claim(folder, {}, overwrite=True)
+    assert names(folder) == ["about.json", "empty of old", "link", "mine", "mine/novel.txt"]
+    remove_written(folder, ["../elsewhere/d.png", str(tmp_path / "elsewhere" / "d.png"), "nothing.png"])
+    assert names(tmp_path / "elsewhere") == ["d.png"]
+
+
+def test_listed_files_are_meant_literally(tmp_path: Path):
+    for name in ("a.png", "[ab].png", "b.png", "c.png"):
+        (tmp_path / name).touch()
+    remove_written(tmp_path, listed_files([{"file": "[ab].png"}, {"file": "gone.png"}], ["c.png"]))
+    assert names(tmp_path) == ["a.png", "b.png"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, overwrite: bool):
-    (tmp_path / "letter.txt").touch()
-    with pytest.raises(UsageError, match="expected a new folder or one of ours; it holds other files"):
+    for name in ("letter.txt", "novel.txt", "x", "y"):
+        (tmp_path / name).touch()
+    with pytest.raises(UsageError, match=r"one of ours; it holds other files \(letter\.txt, novel\.txt, x, \.\.\.\)"):
         claim(tmp_path, {}, overwrite)
     with pytest.raises(UsageError, match="expected a new folder or a run of ours; it holds other files"):
         Run(tmp_path, recipe="", digest="", overwrite=overwrite)
     with pytest.raises(UsageError, match="expected a new folder or a target store; it holds other files"):
         TargetStore(tmp_path, {}, overwrite=overwrite)
-    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+    assert names(tmp_path) == ["letter.txt", "novel.txt", "x", "y"]
 
 
 def test_an_empty_folder_may_be_claimed(tmp_path: Path):
+    (tmp_path / ".DS_Store").touch()  # as a file manager leaves it
     assert claim(tmp_path, {"model": "a"}) == {"model": "a"}
 
 

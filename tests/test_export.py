@@ -225,9 +225,17 @@ def test_only_a_bundle_is_replaced_and_only_by_a_checked_one(quick: list[Any], t
     with pytest.raises(VerificationError):
         export_bundle(tiny_restorer(seed=1), out, source={}, overwrite=True)
     assert contents(out) == first
+    (out / "restored").mkdir()
+    (out / "restored" / "a.png").write_text("made by the runner")
     export_bundle(tiny_restorer(), out, source={"weights": "second"}, overwrite=True)
     assert "second" in (out / "README.md").read_text()
+    assert (out / "restored" / "a.png").read_text() == "made by the runner"
+    assert {path.name for path in out.iterdir()} == {*first, "restored"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    out.rename(tmp_path / ".out.old")  # as an export leaves it that is killed between its renames
+    with pytest.raises(UsageError, match="exists already"):
+        export_bundle(tiny_restorer(), out, source={})
+    assert (out / "restored" / "a.png").is_file()
     (tmp_path / "file").write_text("a note")
     for other in (tmp_path, tmp_path / "file"):
         with pytest.raises(UsageError, match="is something else and is not replaced"):

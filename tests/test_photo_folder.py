@@ -81,6 +81,9 @@ def test_outputs_among_the_photos_are_seen_through_links(tmp_path: Path):
     for photos, out in (("photos", "link/out"), ("link", "photos/out/deep"), ("photos", "link")):
         with pytest.raises(UsageError, match="lies inside the photos"):
             refuse_overlap(tmp_path / photos, tmp_path / out)
+    for photos, out in (("photos", "."), ("link", ""), ("photos/a.png", "photos"), ("photos/a.png", "link")):
+        with pytest.raises(UsageError, match="holds --truth"):
+            refuse_overlap(tmp_path / photos, tmp_path / out, "--truth")
     refuse_overlap(tmp_path / "photos", tmp_path / "photos-out")
     refuse_overlap(tmp_path / "photos" / "a.png", tmp_path / "photos" / "out")
 

@@ -336,3 +336,8 @@ def test_large_networks_become_shards(tmp_path: Path):
     read, header = load_pack(tmp_path).read("big")
     assert all(torch.equal(read[key], state[key]) for key in state)
     assert header["settings"] == "{}"
+    for other in ("big-2-1-of-2", "big-new-1-of-2"):  # of networks with longer names
+        (tmp_path / f"{other}.safetensors").touch()
+    add_network(tmp_path, "big", {"layer": torch.ones(3)}, header={"settings": "{}"}, entry=entry)
+    left = sorted(path.name for path in tmp_path.glob("*.safetensors"))
+    assert left == ["big-2-1-of-2.safetensors", "big-new-1-of-2.safetensors", "big.safetensors"]

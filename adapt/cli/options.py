@@ -50,7 +50,7 @@ Fidelity = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", min=0, show_default=FROM_RECIPE)]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many photos.")]
 HalfRaw = Annotated[bool, typer.Option("--half-raw", help="Develop RAW files at half size: four times as fast.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew: empty the output folder first.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew: remove what an earlier run made there.")]
 Device = Annotated[
     str, typer.Option("--device", help="cpu, cuda, cuda:1, ...; auto is CUDA where there is one, else the CPU.")
 ]

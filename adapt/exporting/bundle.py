@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adapt.digests import file_digest, is_unchanged
-from adapt.disk import write_json, write_text
+from adapt.disk import shown_files, write_json, write_text
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting import runner
 from adapt.exporting.card import model_card
@@ -25,6 +25,7 @@ from adapt.restorers.base import Restorer, choose_fidelity
 from adapt.restorers.vqgan import refuse_other_sizes
 from adapt.runs import versions
 
+FILES: Final = ("model.onnx", "model.safetensors", "run_model.py", "README.md", "bundle.json")
 LICENCES = (
     "code: Apache-2.0",
     "weights of the embedded pack: CC BY 4.0; portraits of the US Government Printing Office (public domain),"
@@ -55,7 +56,8 @@ def export_bundle(
         photos: photos of the user's, (3, H, W) in [0, 1], on which it is checked too.
         tolerance: largest absolute difference that is let through, on the scale of [0, 1]; the restorer's `parity`
             where None.
-        overwrite: replace a bundle that is there; it stays until the new one has been checked.
+        overwrite: replace a bundle that is there; it stays until the new one has been checked. Files beside the
+            bundle's own are kept.
 
     Returns:
         The bundle's folder.
@@ -67,8 +69,10 @@ def export_bundle(
         VerificationError: the network cannot be exported, or the file computes something else; nothing is written.
     """
     own = restorer.chosen_fidelity(fidelity)
-    _refuse_occupied(out, overwrite)
     part, old = (out.resolve().with_name(f".{out.resolve().name}.{kind}") for kind in ("part", "old"))
+    if old.exists() and not out.exists():
+        old.rename(out)  # an earlier export was killed between its two renames
+    _refuse_occupied(out, overwrite)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
@@ -76,19 +80,30 @@ def export_bundle(
         _write_bundle(
             restorer, part, source=source, own=own, evaluation=evaluation, photos=photos, tolerance=allowed
         )
-        shutil.rmtree(old, ignore_errors=True)
+        _keep_others(old, out)
         if out.exists():
             out.rename(old)
         part.rename(out)
+        _keep_others(old, out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
     return out
+
+
+def _keep_others(old: Path, out: Path) -> None:
+    """Move what is not a bundle's from an old one into the new, then remove the old; nothing where there is no old."""
+    if not old.exists():
+        return
+    for other in list(old.iterdir()):
+        if other.name not in FILES and not (out / other.name).exists():
+            other.rename(out / other.name)
+    if {each.name for each in old.iterdir()} <= {*FILES}:
+        shutil.rmtree(old)
 
 
 def _refuse_occupied(out: Path, overwrite: bool) -> None:
     """Only an empty folder, or a bundle that is to be replaced, may stand where the bundle goes."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists() or (out.is_dir() and not shown_files(out)):
         return
     if not (out / "bundle.json").is_file():
         raise UsageError(f"{out}: expected a new or empty folder or a bundle; it is something else and is not replaced")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -174,8 +175,9 @@ def add_network(
         path = folder / f"{name}{suffix}.safetensors"
         write_state(path, shard, header, half=True)
         files[path.name] = file_digest(path)
-    for stale in folder.glob(f"{name}-*-of-*.safetensors"):
-        if stale.name not in files:
+    shard_name = re.compile(rf"{re.escape(name)}-\d+-of-\d+\.safetensors")
+    for stale in folder.iterdir():
+        if shard_name.fullmatch(stale.name) and stale.name not in files:  # not a network's of a longer name
             stale.unlink()
     _enter(folder, name, {**entry, "files": files})
 

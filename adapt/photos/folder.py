@@ -103,19 +103,27 @@ def photos_of(option: str, source: Path, what: str) -> list[PhotoFile]:
         raise UsageError(f"--{option} {error}; name a folder of {what}") from error
 
 
-def refuse_overlap(photos: Path, out: Path) -> None:
-    """Outputs must not lie among the photos: the next run would take them for photos.
+def refuse_overlap(photos: Path, out: Path, what: str = "the photos") -> None:
+    """Outputs must not lie among the photos: the next run would take them for photos. Nor photos among the outputs,
+    which are replaced and removed.
 
     Links are seen through, and other spellings of one folder on a disc that knows no case.
 
+    Args:
+        photos: a folder, or one picture.
+        out: where outputs go.
+        what: what `photos` holds, for the message.
+
     Raises:
-        UsageError: `out` is the folder of photos, or inside it.
+        UsageError: `out` is the folder of photos, or inside it, or holds it.
     """
-    if not photos.is_dir():
+    if not photos.exists():
         return
     target = out.resolve()
-    if any(folder.exists() and folder.samefile(photos) for folder in (target, *target.parents)):
-        raise UsageError(f"{out}: lies inside the photos ({photos}); choose an output folder elsewhere")
+    if photos.is_dir() and any(folder.exists() and folder.samefile(photos) for folder in (target, *target.parents)):
+        raise UsageError(f"{out}: lies inside {what} ({photos}); choose an output folder elsewhere")
+    if target.exists() and any(folder.samefile(target) for folder in photos.resolve().parents):
+        raise UsageError(f"{out}: holds {what} ({photos}); choose an output folder elsewhere")
 
 
 def _walk(source: Path) -> tuple[list[Path], int]:

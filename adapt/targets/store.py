@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from adapt.digests import is_unchanged
 from adapt.disk import append_json_line, claim_folder, read_json_lines
+from adapt.draft import differences
 from adapt.errors import UsageError
 from adapt.runs import versions
 
@@ -62,6 +63,8 @@ class Record:
     resized: bool = False
 
 
+CLAIM: Final = "store.json"
+WRITES: Final = ("manifest*.jsonl", "images*/**/*.png", "maps*/**/*.jpg")  # beside it
 SHOWN: Final = 10  # reasons, where nothing was accepted
 _KNOWN = {item.name for item in fields(Record)}
 
@@ -73,7 +76,7 @@ class TargetStore:
         folder: where it lives; made if it is missing.
         identity: everything that decides what a target looks like; a store with another identity is refused.
         shard: (index, count) of this process, from 0.
-        overwrite: empty the folder first.
+        overwrite: remove first what a store holds.
 
     Raises:
         UsageError: the folder holds targets made otherwise, or other files.
@@ -84,11 +87,14 @@ class TargetStore:
     ) -> None:
         self.folder = folder
         about = {"identity": identity, "versions": versions()}
-        known = claim_folder(folder, "store.json", about, ours="a target store", overwrite=overwrite)["identity"]
+        known = claim_folder(
+            folder, CLAIM, about, ours="a target store", writes=WRITES, overwrite=overwrite
+        )["identity"]
         differs = sorted(key for key in {*known, *identity} if known.get(key) != identity.get(key))
         if differs:
+            named = (_named(key, known.get(key), identity.get(key)) for key in differs)
             raise UsageError(
-                f"{folder}: holds targets made with another {', '.join(differs)};"
+                f"{folder}: holds targets made with another {', '.join(named)};"
                 " choose another folder, or --overwrite to start anew"
             )
         index, count = shard
@@ -112,6 +118,11 @@ class TargetStore:
         if record is None or record.status == "failed" or record.photo_sha256 != photo_sha256:
             return False
         return is_unchanged(self.folder / (record.target or ""), record.target_sha256)
+
+
+def _named(key: str, there: Any, now: Any) -> str:
+    """A part of the identity, and where it is settings and no digest, what differs."""
+    return f"{key} ({differences(there, now)})" if isinstance(there, dict) and isinstance(now, dict) else key
 
 
 def read_records(folder: Path) -> list[Record]:
