@@ -256,7 +256,8 @@ def test_runner(bundle: Path, small_photos: Path, tmp_path: Path):
         assert each.returncode == 3
         assert "wide.png: cannot be read (not an aligned face: expected a square picture, got 24 x 16" in each.stderr
         assert "large.png: resized from 40 x 40 to 16 x 16" in each.stderr
-        assert each.stderr.count("resized") == 1
+        assert each.stderr.count("resized from") == 1
+        assert each.stderr.endswith("\n1 of them resized to the model's 16 x 16\n")
     photo = read_image(photos / "a.png")[None]
     for name, fidelity in (("own", 0.5), ("w1", 1.0)):
         got = read_image(tmp_path / name / "a.png")[None]

@@ -1,63 +1,142 @@
-"""Restores a folder of aligned face photos with model.onnx: python run_model.py PHOTOS OUT [--fidelity W]
+"""Restores aligned face photos with model.onnx: python run_model.py PHOTOS OUT [--fidelity W]
 
-Needs numpy, Pillow and onnxruntime. Lies beside model.onnx and bundle.json. Photos of a size that the model does not
-take are resized, and named. Grey photos stay grey. Pictures that are there are left alone; those of another model or
-another W are not mixed in: OUT/restored.json tells which they are of. What is not restored is named with the reason:
-camera RAW and HEIC, which Pillow does not read, photos that are damaged, files of other kinds.
+Needs numpy, Pillow and onnxruntime. Lies beside model.onnx and bundle.json. Photos of another size than the model was
+made for are resized to it, and named. Colour profiles are converted to sRGB; 16-bit colour is read with 8 bits. Grey
+photos stay grey. Pictures that are there are left alone; those of another model or another W are not mixed in:
+OUT/restored.json tells which they are of. What is not restored is named with the reason: camera RAW and HEIC, which
+Pillow does not read, photos that are damaged, files of other kinds.
 W is in [0, 1], for models that take it: 0 quality, 1 fidelity. Exit code 3: some photos could not be read.
 """
 
 import argparse
+import io
 import json
 import os
+import struct
 import sys
+import warnings
+import zlib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "AVIF")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".avif", ".mpo"}
 RAW = (
     "3fr arw cr2 cr3 crw dcr dng erf fff iiq k25 kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
 )
 UNREAD = {f".{kind}" for kind in (*RAW.split(), "heic", "heif", "hif")}  # photos too, but not for Pillow
 GREY = ("1", "L", "LA", "La")
+SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
+# What Pillow raises on damaged files: its parsers index, unpack and divide what the file says.
+DAMAGED = (
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
+    RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
 
 
-def read(path: Path) -> tuple[np.ndarray, bool]:
-    """A picture as (1, 3, H, W) float32 RGB in [0, 1], the way up it was taken, and whether the file is grey."""
+def find(photos: Path) -> dict[Path, str]:
+    """The photos of a folder and the folders in it, each with its path in OUT without suffix."""
+    found = sorted(path for path in photos.rglob("*") if not path.is_dir())
+    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(photos).parts)]
+    files = [path for path in shown if path.suffix.lower() in SUFFIXES | UNREAD]
+    for path in sorted({*shown} - {*files}):
+        sys.stderr.write(f"{path}: left out, no photo by its name\n")
+    if not files:
+        sys.exit(f"{photos}: no photos there")
+    shared = Counter(str(path.with_suffix("")).casefold() for path in files)
+    alone = [shared[str(path.with_suffix("")).casefold()] == 1 for path in files]  # else two would become a.png
+    stems = [path.stem if one else f"{path.stem}_{path.suffix[1:]}" for path, one in zip(files, alone, strict=True)]
+    return {
+        path: path.relative_to(photos).with_name(stem).as_posix() for path, stem in zip(files, stems, strict=True)
+    }
+
+
+def read(path: Path) -> tuple[list[Image.Image], bool]:
+    """The three bands of a picture, sRGB from 0 to 255, the way up it was taken, and whether the file is grey."""
     if path.suffix.lower() in UNREAD:
         raise ValueError(f"{path.suffix} is camera RAW or HEIC, which Pillow does not read; convert it to PNG first")
-    with Image.open(path) as opened:
+    if not path.is_file():
+        raise ValueError("no such file" if not path.exists() else "not a regular file")
+    Image.init()
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    with Image.open(path, formats=formats) as checked:
+        pale = "LA;16" in str(checked.tile)  # grey with alpha, which Pillow calls RGBA where it has 16 bits
+        checked.verify()  # the checksums of PNG, which are not looked at below
+    with Image.open(path, formats=formats) as opened:
         picture = ImageOps.exif_transpose(opened)
-        if picture.mode.startswith("I"):  # 16-bit grey, which convert() would clip to white
-            return np.repeat(np.asarray(picture, dtype=np.float32)[None, None] / 65535, 3, axis=1).clip(0, 1), True
-        pixels = np.asarray(picture.convert("RGB"), dtype=np.float32).transpose(2, 0, 1)[None] / 255
-        return pixels, picture.mode in GREY
+    mode, profile, tags = opened.mode, opened.info.get("icc_profile"), getattr(opened, "tag_v2", {})
+    if mode.startswith("I;16") or (mode == "I" and opened.format == "PNG"):  # convert() would clip it to white
+        peak = 2 ** max(np.atleast_1d(tags.get(258, 16))) - 1
+        values = np.asarray(picture, dtype=np.float32) * (255 / peak)
+        if tags.get(262) == 0:  # white is zero
+            values = 255 - values
+        levels = np.arange(256)  # what the profile makes of each
+        ramp = np.asarray(to_srgb(Image.fromarray(levels.astype(np.uint8)[None]), profile))[0]
+        return [Image.fromarray(np.interp(values, levels, ramp[:, i]).astype(np.float32)) for i in range(3)], True
+    if mode.startswith(("I", "F")):
+        raise ValueError("samples of 32 bits or floating-point, which have no known white; save it with 8 or 16 bits")
+    if tags.get(284) == 2 and max(np.atleast_1d(tags.get(258, 1))) > 8:
+        raise ValueError("16-bit colours in separate planes, which Pillow does not read; convert it to PNG first")
+    grey = mode in GREY or pale
+    if mode not in ("CMYK", "LAB"):
+        picture = picture.convert("L" if grey else "RGB")
+    return list(to_srgb(picture, profile).split()), grey
 
 
-def fit(pixels: np.ndarray, side: int, path: Path) -> np.ndarray:
-    """A picture at the only size the model takes, (1, 3, side, side)."""
-    height, width = pixels.shape[2:]
+def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """A picture of mode L, RGB, CMYK or LAB in sRGB, by its profile if that can be used; left alone if it is sRGB."""
+    try:
+        source: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else None
+    except (OSError, ImageCms.PyCMSError):
+        source = None
+    space = SPACES.get(source.profile.xcolor_space.strip()) if source else None
+    if picture.mode == "L" and space == "RGB":
+        picture = picture.convert("RGB")
+    if picture.mode == "LAB" and space != "LAB":
+        source, space = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")), "LAB"
+    if space != picture.mode:
+        return picture.convert("RGB")
+    try:
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), picture.mode, "RGB")
+        if picture.mode in ("RGB", "L"):
+            cube = np.stack(np.meshgrid(*[np.arange(0, 256, 15, dtype=np.uint8)] * 3), axis=-1)
+            probe = Image.fromarray(cube.reshape(len(cube), -1, 3)).convert(picture.mode)
+            before, after = np.asarray(probe.convert("RGB")), np.asarray(ImageCms.applyTransform(probe, transform))
+            if np.abs(after.astype(int) - before).max() <= 1:
+                return picture.convert("RGB")
+        converted = ImageCms.applyTransform(picture, transform)
+        assert converted is not None  # None only where it works in place
+        return converted
+    except ImageCms.PyCMSError:
+        return picture.convert("RGB")
+
+
+def fit(bands: list[Image.Image], side: int) -> np.ndarray:
+    """A picture at the size that the model was made for, (1, 3, side, side) float32 in [0, 1]."""
+    width, height = bands[0].size
     if abs(height - width) > 0.01 * max(height, width):
         raise ValueError(f"not an aligned face: expected a square picture, got {width} x {height}; crop the face first")
-    sys.stderr.write(f"{path}: resized from {width} x {height} to {side} x {side}\n")
-    planes = [Image.fromarray(plane).resize((side, side), Image.Resampling.BICUBIC) for plane in pixels[0]]
-    return np.stack([np.asarray(plane) for plane in planes])[None].clip(0, 1)
+    planes = [band.convert("F").resize((side, side), Image.Resampling.BICUBIC) for band in bands]
+    return (np.stack([np.asarray(plane) for plane in planes])[None] / 255).clip(0, 1)
 
 
-def claim(out: Path, fidelity: float | None) -> dict[str, np.ndarray]:
+def claim(out: Path, bundle: dict[str, Any], fidelity: float | None) -> dict[str, np.ndarray]:
     """Take a folder that is new, or of an earlier run that made the same; what the model takes beside the photo."""
-    bundle = json.loads(Path(__file__).with_name("bundle.json").read_text(encoding="utf-8"))
     about = bundle["fidelity"]
     if fidelity is not None and not (about and 0 <= fidelity <= 1):
         sys.exit(f"--fidelity {fidelity}: " + ("expected a number in [0, 1]" if about else "this model takes none"))
     wanted = about and (about["default"] if fidelity is None else fidelity)
-    made = {"model": bundle["sha256"]["model.onnx"], **({"fidelity": wanted} if about else {})}
+    digest, size = bundle["sha256"]["model.onnx"], bundle["size"]
+    made = {"model": digest, "size": size, **({"fidelity": wanted} if about else {})}
     path, part = out / "restored.json", out / ".restored.json.part"
     if not path.exists():
+        if out.is_file():
+            sys.exit(f"{out}: is a file; choose a folder")
         if out.exists() and any(not each.name.startswith(".") for each in out.iterdir()):
             sys.exit(f"{out}: expected a new folder or one of an earlier run; it holds other files")
         out.mkdir(parents=True, exist_ok=True)
@@ -66,6 +145,8 @@ def claim(out: Path, fidelity: float | None) -> dict[str, np.ndarray]:
     found = json.loads(path.read_text(encoding="utf-8"))
     if found["model"] != made["model"]:
         sys.exit(f"{out}: holds pictures of another model; choose another folder")
+    if (known := found.get("size", size)) != size:
+        sys.exit(f"{out}: holds pictures of {known} px, not {size}; choose another folder")
     if (known := found.get("fidelity")) != wanted:
         sys.exit(f"{out}: holds pictures of fidelity {known}, not {wanted}; choose another folder")
     return {about["name"]: np.array([wanted], np.float32)} if about else {}
@@ -81,35 +162,31 @@ def open_model() -> onnxruntime.InferenceSession:
 
 def main(photos: Path, out: Path, fidelity: float | None) -> int:
     """Restore every photo; the number of photos that could not be read."""
-    if photos.resolve() in (out.resolve(), *out.resolve().parents):
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    whole = out.resolve()
+    if photos.is_dir() and any(each.exists() and each.samefile(photos) for each in (whole, *whole.parents)):
         sys.exit(f"{out}: lies inside the photos; choose an output folder elsewhere")
-    found = sorted(path for path in photos.rglob("*") if not path.is_dir())
-    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(photos).parts)]
-    files = [path for path in shown if path.suffix.lower() in SUFFIXES | UNREAD]
-    for path in sorted({*shown} - {*files}):
-        sys.stderr.write(f"{path}: left out, no photo by its name\n")
-    if not files:
-        sys.exit(f"{photos}: no photos there")
-    chosen, session = claim(out, fidelity), open_model()
-    name, (_, _, *sides) = session.get_inputs()[0].name, session.get_inputs()[0].shape
-    shared = Counter(str(path.with_suffix("")).casefold() for path in files)
-    failed = 0
-    for path in files:
-        alone = shared[str(path.with_suffix("")).casefold()] == 1  # else a.jpg and a.png would both become a.png
-        stem = path.stem if alone else f"{path.stem}_{path.suffix[1:]}"
-        target = out / path.relative_to(photos).with_name(f"{stem}.png")
+    files = find(photos)
+    bundle = json.loads(Path(__file__).with_name("bundle.json").read_text(encoding="utf-8"))
+    chosen, session, side = claim(out, bundle, fidelity), open_model(), bundle["size"]
+    count = Counter[str]()
+    for path, name in files.items():
+        target = out / f"{name}.png"
         if target.exists():
             sys.stderr.write(f"{target}: exists already, left alone\n")
+            count["skipped"] += 1
             continue
         try:
-            pixels, grey = read(path)
-            if isinstance(sides[0], int) and pixels.shape[2:] != tuple(sides):
-                pixels = fit(pixels, sides[0], path)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            bands, grey = read(path)
+            pixels = fit(bands, side)
+        except DAMAGED as error:
             sys.stderr.write(f"{path}: cannot be read ({error})\n")
-            failed += 1
+            count["failed"] += 1
             continue
-        restored = np.asarray(session.run(None, {name: pixels, **chosen})[0])[0].clip(0, 1)
+        if bands[0].size != (side, side):
+            sys.stderr.write(f"{path}: resized from {bands[0].width} x {bands[0].height} to {side} x {side}\n")
+            count["resized"] += 1
+        restored = np.asarray(session.run(None, {session.get_inputs()[0].name: pixels, **chosen})[0])[0].clip(0, 1)
         if grey:  # the network may tint: the mean of its channels, in all three
             restored = np.repeat(restored.mean(axis=0, keepdims=True), 3, axis=0)
         rounded = (restored * 255).round().astype(np.uint8).transpose(1, 2, 0)
@@ -118,7 +195,12 @@ def main(photos: Path, out: Path, fidelity: float | None) -> int:
         Image.fromarray(rounded).save(part, format="PNG")
         os.replace(part, target)  # whole or not there
         sys.stderr.write(f"{target}\n")
-    return failed
+        count["done"] += 1
+    counted = f"{count['done']} restored, {count['skipped']} already there, {count['failed']} failed"
+    sys.stderr.write(f"{counted}; in {out}\n")
+    if count["resized"]:
+        sys.stderr.write(f"{count['resized']} of them resized to the model's {side} x {side}\n")
+    return count["failed"]
 
 
 if __name__ == "__main__":
