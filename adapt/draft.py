@@ -6,16 +6,21 @@ Tags and keys given twice are problems; so are aliases inside their own anchor.
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 import yaml
 
 from adapt.errors import RecipeError
+
+SHOWN: Final = 5  # settings that differ, in a message
+LONGEST: Final = 40  # characters of one of their values
 
 Keys: TypeAlias = tuple[str | int, ...]
 """The way to a value: names in mappings, numbers in lists."""
@@ -74,12 +79,21 @@ class Draft:
             raise RecipeError(f"{path}: expected UTF-8 text; byte {error.start + 1} is none") from error
         except OSError as error:
             raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
-        draft = cls(str(path))
-        draft.places[()] = Place(0, 1, 1, f"{path}:1:1")
-        node = _compose(text, str(path))
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, file: str) -> Draft:
+        """Read what a file of this name says.
+
+        Raises:
+            RecipeError: it is not YAML, or does not hold a mapping.
+        """
+        draft = cls(file)
+        draft.places[()] = Place(0, 1, 1, f"{file}:1:1")
+        node = _compose(text, file)
         if not isinstance(node, yaml.MappingNode):
             got = "nothing" if node is None else "a list" if isinstance(node, yaml.SequenceNode) else "one value"
-            raise RecipeError(f"{path}:1:1: expected lines of `key: value`, got {got}")
+            raise RecipeError(f"{file}:1:1: expected lines of `key: value`, got {got}")
         draft.values = draft._mapping(node, (), None, ())
         return draft
 
@@ -187,6 +201,35 @@ class Draft:
 def to_yaml(values: dict[str, Any]) -> str:
     """YAML text that reads back as the same values, by YAML 1.1 or 1.2."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
+
+
+def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs between the settings that something was made with and those that are given, for a message.
+
+    `steps: 12 there, 3 now; guidance.1: none there, {...} now; and 4 more`, in the order of those that are given; empty
+    where nothing differs.
+    """
+    found = [f"{dotted(keys)}: {_brief(old)} there, {_brief(new)} now" for keys, old, new in _differing(there, now)]
+    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    return "; ".join(found[:SHOWN] + more)
+
+
+def _differing(there: Any, now: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Any, Any]]:
+    """Each key whose value differs, with both values; what only one side has, whole."""
+    if isinstance(there, list) and isinstance(now, list):
+        there, now = (dict(enumerate(cast(list[Any], side))) for side in (there, now))
+    if isinstance(there, Mapping) and isinstance(now, Mapping):
+        there, now = cast(Mapping[Any, Any], there), cast(Mapping[Any, Any], now)
+        for key in dict.fromkeys((*now, *there)):
+            yield from _differing(there.get(key), now.get(key), (*keys, key))
+    elif there != now:
+        yield keys, there, now
+
+
+def _brief(value: Any) -> str:
+    """A value in a few characters."""
+    text = "none" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def _key(holder: Any, around: Keys, name: str) -> str | int:

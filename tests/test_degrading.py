@@ -89,7 +89,7 @@ def test_it_goes_on_where_it_stopped(originals: Path, tmp_path: Path) -> None:
 def test_other_folders_are_refused(originals: Path, tmp_path: Path) -> None:
     out = tmp_path / "lq"
     degrade(originals, out, recipe="web")
-    with pytest.raises(UsageError, match=r"lq: holds .* another recipe, seed or camera profile; .* --overwrite"):
+    with pytest.raises(UsageError, match=r"lq: holds .* another recipe, .* profile \(seed: 0 there, 3 now\); "):
         degrade(originals, out, recipe="web", overrides=["seed=3"])
     assert degrade(originals, out, recipe="web", overrides=["seed=3"], overwrite=True).done == 3
     with pytest.raises(UsageError, match="holds other files"):
@@ -139,8 +139,13 @@ def test_a_changed_profile_is_refused_like_a_changed_recipe(
     del about["digest"]
     (out / "degraded.json").write_text(json.dumps(about), encoding="utf-8")
     assert degrade(originals, out, recipe=elsewhere / "slides.yaml").skipped == 3
-    with pytest.raises(UsageError, match="holds pictures of another recipe"):
+    with pytest.raises(UsageError, match=r"another recipe, .* \(pieces\.0\.scale: 1 there, 2 now\); choose"):
         degrade(originals, out, recipe=elsewhere / "slides.yaml", overrides=["pieces.0.scale=2"])
+    brighten(elsewhere / "cam.json", 1.5)
+    degrade(originals, out, recipe=elsewhere / "slides.yaml", overwrite=True)
+    brighten(elsewhere / "cam.json", 2)
+    with pytest.raises(UsageError, match=r"\(the recipe is the same, a profile that it names is not\)"):
+        degrade(originals, out, recipe=elsewhere / "slides.yaml")
 
 
 @pytest.mark.parametrize("around", [

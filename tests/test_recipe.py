@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from adapt.draft import Draft, to_yaml
+from adapt.draft import Draft, differences, to_yaml
 from adapt.errors import RecipeError
 from adapt.recipe import dump, kind_of, load_recipe, recipe_digest
 from adapt.settings import (
@@ -475,3 +475,16 @@ def test_the_digest_is_that_of_the_settings_not_of_the_text(write: Write) -> Non
     reordered = "\n".join(reversed(GOOD.splitlines()[1:4])) + "\nseed: 0\n" + "\n".join(GOOD.splitlines()[4:])
     assert recipe_digest(load_recipe(write(reordered), TargetSettings)) == one
     assert recipe_digest(load_recipe(write(GOOD), TargetSettings, ["seed=1"])) != one
+
+
+def test_differences_name_key_and_both_values():
+    there = {"steps": 12, "rate": 1e-4, "gate": {"min": 0.5, "on": True}, "pieces": [{"name": "a"}, {"name": "b"}]}
+    assert differences(there, there) == ""
+    now = {"rate": 1e-4, "steps": 3, "gate": {"min": 0.5, "on": False}, "pieces": [{"name": "c"}], "new": "word"}
+    assert differences(there, now) == (
+        'steps: 12 there, 3 now; gate.on: true there, false now; pieces.0.name: a there, c now;'
+        ' pieces.1: {"name": "b"} there, none now; new: none there, word now'
+    )
+    six = {str(key): key for key in range(6)}
+    assert differences({}, six).endswith("; 4: none there, 4 now; and 1 more")
+    assert differences({"key": "x" * 100}, {"key": None}) == f"key: {'x' * 37}... there, none now"

@@ -305,7 +305,7 @@ def test_halves_of_a_batch_keep_their_own_maps(
 
 
 def test_refusals(whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):
-    with pytest.raises(UsageError, match=r"made with another recipe; .* --overwrite"):
+    with pytest.raises(UsageError, match=r"made with another recipe \(seed: 0 there, 5 now\); .* --overwrite"):
         make(small_photos, whole, small_pack, "seed=5")
     with pytest.raises(UsageError, match="lies inside the photos"):
         make(small_photos, small_photos / "out", small_pack)
