@@ -277,18 +277,33 @@ def test_a_photo_that_cannot_be_read_stops_before_the_first_step(
 def test_enough_photos_are_held_back_to_choose_by(count: int, holdout: float, expected: int, tmp_path: Path):
     ids = [f"{index:02}" for index in range(count)]
     for id in ids:
-        (tmp_path / f"{id}.png").touch()
+        (tmp_path / f"{id}.png").write_text(id)
     train, held = split_pairs(tmp_path, {id: [Path(id)] for id in ids}, size=16, holdout=holdout, seed=0)
     assert len(held.ids) == expected
     assert sorted(train.ids + held.ids) == ids
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_copies_of_a_photo_lie_on_one_side(seed: int, tmp_path: Path):
+    """And count once: of 8 different photos, 2 are held back with their copies."""
+    contents = {f"{photo}{copy}": photo for photo in "abcdefgh" for copy in range(1 + ord(photo) % 3)}
+    for id, photo in contents.items():
+        (tmp_path / f"{id}.png").write_text(photo)
+    sides = split_pairs(tmp_path, {id: [Path(id)] for id in contents}, size=16, holdout=0.1, seed=seed)
+    train, held = ({contents[id] for id in side.ids} for side in sides)
+    assert not train & held
+    assert (len(train), len(held)) == (6, 2)
+    assert sum(len(side.ids) for side in sides) == len(contents)
+    with pytest.raises(UsageError, match="at least 2 different photos; these 2 are copies of one"):
+        split_pairs(tmp_path, {id: [Path(id)] for id in ("a0", "a1")}, size=16, holdout=0.1, seed=seed)
 
 
 def test_a_photo_more_moves_at_most_one_across(tmp_path: Path):
     before: set[str] = set()
     for count in range(2, 50):
         ids = [f"{index:02}" for index in range(count)]
-        (tmp_path / f"{ids[0]}.png").touch()
-        (tmp_path / f"{ids[-1]}.png").touch()
+        for id in (ids[0], ids[-1]):
+            (tmp_path / f"{id}.png").write_text(id)
         _, held = split_pairs(tmp_path, {id: [Path(id)] for id in ids}, size=16, holdout=0.1, seed=0)
         assert len(before ^ (set(held.ids) - {ids[-1]})) <= 1
         before = set(held.ids)

@@ -12,7 +12,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from adapt.errors import UsageError
+from adapt.digests import file_digest
+from adapt.errors import PhotoError, UsageError
 from adapt.photos.folder import find_photos
 from adapt.photos.pairs import read_fitted
 
@@ -89,7 +90,7 @@ def split_pairs(
 
     Seed and names decide: a photo more or less moves at most one other across. The photos held back choose the best
     weights and say how much was gained, which so few cannot: whatever the share, there are 4 of them, or a third where
-    that is less.
+    that is less. Files of the same content are copies of one photo: they count once, and lie on one side.
 
     Args:
         photos: the folder of photos.
@@ -99,7 +100,8 @@ def split_pairs(
         seed: the recipe's.
 
     Raises:
-        UsageError: targets without a photo, or fewer than two pairs.
+        UsageError: targets without a photo, or fewer than two pairs of different photos.
+        PhotoError: a photo that cannot be read.
     """
     by_id = {photo.id: photo.path for photo in find_photos(photos)}
     lost = [id for id in targets if id not in by_id]
@@ -108,10 +110,15 @@ def split_pairs(
     ids = sorted(targets)
     if len(ids) < 2:
         raise UsageError(f"{photos}: fine-tuning needs at least 2 accepted targets, there are {len(ids)}")
-    drawn = sorted(ids, key=lambda id: hashlib.sha256(f"{seed}:{id}".encode()).digest())
-    fewest = max(1, min(FEWEST_HELD, len(ids) // 3))
-    count = min(max(fewest, round(holdout * len(ids))), len(ids) - 1)
-    held = set(drawn[:count])
+    copies: dict[str, list[str]] = {}  # by content, in the order of their draw
+    for id in sorted(ids, key=lambda id: hashlib.sha256(f"{seed}:{id}".encode()).digest()):
+        copies.setdefault(_content(by_id[id]), []).append(id)
+    different = len(copies)
+    if different < 2:
+        raise UsageError(f"{photos}: fine-tuning needs at least 2 different photos; these {len(ids)} are copies of one")
+    fewest = max(1, min(FEWEST_HELD, different // 3))
+    count = min(max(fewest, round(holdout * different)), different - 1)
+    held = {id for same in list(copies.values())[:count] for id in same}
 
     def part(chosen: list[str]) -> Split:
         ends = list(accumulate(len(targets[id]) for id in chosen))
@@ -123,3 +130,10 @@ def split_pairs(
         )
 
     return part([id for id in ids if id not in held]), part([id for id in ids if id in held])
+
+
+def _content(photo: Path) -> str:
+    try:
+        return file_digest(photo)
+    except OSError as error:
+        raise PhotoError(f"{photo}: cannot be read: {error.strerror or error}") from error
