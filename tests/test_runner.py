@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import struct
 import subprocess
 import sys
+import unicodedata
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -325,3 +327,79 @@ def test_a_photo_of_a_camera_takes_little_memory(bundles: dict[str, Path], tmp_p
     assert [made(out) for out in outs] == [{"a.png", "b.png"}, {"b.png"}]
     with_it, without = (int(each.stdout) / 1024 for each in used)
     assert with_it - without < 600  # MiB: Pillow takes 137 for the picture, float32 takes 412
+
+
+# ---------------------------------------------------------------- folders, names, and going on
+
+
+def fill(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(pillow("PNG"))
+    return folder
+
+
+def test_the_same_names(bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    apart = unicodedata.normalize("NFD", "Jürgen.png")
+    assert apart != "Jürgen.png"
+    photos = fill(
+        tmp_path / "photos", apart, "sub/ä/測 1.png", "a.png", "a.jpg", "a_png.gif", "sub/c.JPG", "sub/c.png",
+        "d.e.png", "notes.txt", ".hidden.png", ".hidden/b.png",
+    )  # fmt: skip
+    os.symlink(fill(tmp_path / "elsewhere", "one.png", "two/three.png"), photos / "linked")
+    os.symlink(photos, photos / "sub" / "round")
+    os.symlink(tmp_path / "gone", photos / "gone.png")
+    bundle = bundles["plain"]
+    done = run_model(bundle / "run_model.py", photos, tmp_path / "runner")
+    assert (done.returncode, restore(monkeypatch, bundle, photos, tmp_path / "restore")) == (3, 3), done.stderr
+    named = made(tmp_path / "restore")
+    assert made(tmp_path / "runner") == named
+    assert {"Jürgen.png", "sub/ä/測 1.png", "linked/one.png", "linked/two/three.png", "d.e.png"} < named
+    assert len(named) == 10
+    assert f"{photos / 'gone.png'}: cannot be read (no such file)" in done.stderr
+    assert f"{photos / 'notes.txt'}: left out, no photo by its name" in done.stderr
+    assert "hidden" not in done.stderr
+    assert done.stderr.endswith(f"10 restored, 0 already there, 1 failed; in {tmp_path / 'runner'}\n")
+
+
+def test_one_file(bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    photos = fill(tmp_path / "photos", "a.png", "b.png", "ü.txt")
+    (photos / "cut.png").write_bytes(pillow("PNG")[:-200])
+    program = bundles["fidelity"] / "run_model.py"
+    for name, code in (("a.png", 0), ("ü.txt", 0), ("cut.png", 3)):
+        out = tmp_path / "runner" / name, tmp_path / "restore" / name
+        done = run_model(program, photos / name, out[0])
+        assert (done.returncode, restore(monkeypatch, bundles["fidelity"], photos / name, out[1])) == (code, code)
+        assert made(out[0]) == made(out[1]) == ({f"{name[:-4]}.png"} if code == 0 else set())
+    for source, out, message in (
+        (tmp_path / "none", tmp_path / "new", f"{tmp_path / 'none'}: no such folder or file"),
+        (photos / "a.png", photos / "b.png", f"{photos / 'b.png'}: is a file; choose a folder"),
+        (photos, photos / "out", f"{photos / 'out'}: lies inside the photos; choose an output folder elsewhere"),
+        (tmp_path / "empty", tmp_path / "new", f"{tmp_path / 'empty'}: no photos there"),
+    ):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        done = run_model(program, source, out)
+        assert (done.returncode, done.stderr.strip()) == (1, message)
+    assert not (tmp_path / "new").exists()
+
+
+def test_going_on(bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    photos, out = fill(tmp_path / "photos", "a.png", "sub/b.png"), tmp_path / "out"
+    program = bundles["plain"] / "run_model.py"
+    assert restore(monkeypatch, bundles["plain"], photos, out) == 0
+    fill(photos, "sub/c.png")
+    for counted in ("1 restored, 2 already there, 0 failed", "0 restored, 3 already there, 0 failed"):
+        done = run_model(program, photos, out)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (0, f"{counted}; in {out}")
+    assert [path.name for path in out.rglob("*") if path.name.endswith(".part")] == []
+    claim = out / "restored.json"
+    claim.write_text(json.dumps(json.loads(claim.read_text()) | {"size": 64}))
+    done = run_model(program, photos, out)
+    message = f"{out}: holds pictures of 64 px, not 32; choose another folder"
+    assert (done.returncode, done.stderr.strip()) == (1, message)
+
+
+def test_help(bundles: dict[str, Path]):
+    done = run_model(bundles["plain"] / "run_model.py", "--help")
+    assert done.returncode == 0
+    assert "PHOTOS is a folder, with the folders in it, or one file" in done.stdout

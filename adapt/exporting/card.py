@@ -17,8 +17,8 @@ def model_card(about: dict[str, Any]) -> str:
         "# A face restorer adapted to one kind of damage",
         "",
         f"Architecture: {about['architecture']}, for aligned face photographs of {size} px"
-        " with the damage it was adapted to; resize to that size first. On other damage it may do worse than a general"
-        " restorer.",
+        f" with the damage it was adapted to; `run_model.py` resizes to {size} x {size}, other programs must. On other"
+        " damage it may do worse than a general restorer.",
         "",
         "## Use",
         "",

@@ -1,5 +1,6 @@
 """Restores aligned face photos with model.onnx: python run_model.py PHOTOS OUT [--fidelity W]
 
+PHOTOS is a folder, with the folders in it, or one file; OUT a folder for PNG files of the same names.
 Needs numpy, Pillow and onnxruntime. Lies beside model.onnx and bundle.json. Photos of another size than the model was
 made for are resized to it, and named. Colour profiles are converted to sRGB; 16-bit colour is read with 8 bits. Grey
 photos stay grey. Pictures that are there are left alone; those of another model or another W are not mixed in:
@@ -9,11 +10,13 @@ W is in [0, 1], for models that take it: 0 quality, 1 fidelity. Exit code 3: som
 """
 
 import argparse
+import hashlib
 import io
 import json
 import os
 import struct
 import sys
+import unicodedata
 import warnings
 import zlib
 from collections import Counter
@@ -39,21 +42,56 @@ DAMAGED = (
 )  # fmt: skip
 
 
+def composed(name: str) -> str:
+    """A name in composed Unicode: the same, however the file system spells its accents."""
+    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
+
+
 def find(photos: Path) -> dict[Path, str]:
-    """The photos of a folder and the folders in it, each with its path in OUT without suffix."""
-    found = sorted(path for path in photos.rglob("*") if not path.is_dir())
-    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(photos).parts)]
-    files = [path for path in shown if path.suffix.lower() in SUFFIXES | UNREAD]
-    for path in sorted({*shown} - {*files}):
+    """The photos of a folder and the folders in it, or the one file, each with its path in OUT without suffix."""
+    if photos.is_file():
+        return {photos: composed(photos.stem)}
+    if not photos.is_dir():
+        sys.exit(f"{photos}: no such folder or file")
+
+    def refuse(error: OSError) -> None:
+        sys.exit(f"{error.filename}: cannot be listed ({error.strerror})")
+
+    found: list[Path] = []
+    seen: set[str] = set()
+    for here, folders, files in os.walk(photos, onerror=refuse, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:  # reached a second time, by a link
+            folders.clear()
+            continue
+        seen.add(real)
+        shown = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(shown, key=lambda name: (Path(here, name).is_symlink(), name))  # links last
+        found += [Path(here, name) for name in files if not name.startswith(".")]
+    files = sorted(path for path in found if path.suffix.lower() in SUFFIXES | UNREAD)
+    for path in sorted({*found} - {*files}):
         sys.stderr.write(f"{path}: left out, no photo by its name\n")
     if not files:
         sys.exit(f"{photos}: no photos there")
-    shared = Counter(str(path.with_suffix("")).casefold() for path in files)
-    alone = [shared[str(path.with_suffix("")).casefold()] == 1 for path in files]  # else two would become a.png
-    stems = [path.stem if one else f"{path.stem}_{path.suffix[1:]}" for path, one in zip(files, alone, strict=True)]
-    return {
-        path: path.relative_to(photos).with_name(stem).as_posix() for path, stem in zip(files, stems, strict=True)
-    }
+    return name_apart({path: path.relative_to(photos).as_posix() for path in files})
+
+
+def name_apart(files: dict[Path, str]) -> dict[Path, str]:
+    """A name for each file: a; where a.jpg and a.png share it a_jpg and a_png; where those are shared, a digest too."""
+    forms: dict[Path, tuple[str, ...]] = {}
+    for path, name in files.items():
+        stem, suffix = name.rsplit(".", 1)
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+        forms[path] = (composed(stem), composed(f"{stem}_{suffix}"), composed(f"{stem}_{suffix}_{digest}"))
+    level = dict.fromkeys(files, 0)
+    while True:
+        names = {path: forms[path][level[path]] for path in files}
+        shared = Counter(composed(name.casefold()) for name in names.values())
+        longer = [path for path in files if level[path] < 2 and shared[composed(names[path].casefold())] > 1]
+        if not longer:
+            return names
+        for path in longer:
+            level[path] += 1
 
 
 def read(path: Path) -> tuple[list[Image.Image], bool]:
