@@ -22,7 +22,7 @@ from adapt.settings import GateSettings
 from adapt.targets.gate import judge
 from adapt.targets.light import match_light
 from adapt.targets.methods import TargetMaker
-from adapt.targets.store import accepted_targets, maps_name, read_records
+from adapt.targets.store import Record, accepted_targets, maps_name, read_records
 from adapt.tasks import generate_targets
 
 QUICK = ["guidance.0.factor=4", "steps=3", "batch=2", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]
@@ -217,10 +217,27 @@ def test_an_unreadable_photo_fails_once(small_photos: Path, small_pack: Path, tm
     (photos / "a.png").write_bytes((small_photos / "a.png").read_bytes())
     (photos / "aa.png").write_bytes(b"not a picture")
     (photos / "ab.png").symlink_to("gone.png")
-    summary = make(photos, tmp_path / "store", small_pack, "draws=2")
+    store, seen = tmp_path / "store", list[tuple[str, int, int]]()
+
+    def see(record: Record, done: int, total: int) -> None:
+        seen.append((record.id, done, total))
+
+    summary = make(photos, store, small_pack, "draws=3", on_photo=see)
+    assert seen == [("a", 1, 9), ("a", 2, 9), ("a", 3, 9), ("aa", 6, 9), ("ab", 9, 9)], "all draws at once"
     became = [(r.id, r.draw, r.status) for r in summary.records]
-    assert became == [("a", 0, "done"), ("a", 1, "done"), ("aa", 0, "failed"), ("ab", 0, "failed")]
+    assert became == [*(("a", draw, "done") for draw in range(3)), ("aa", 0, "failed"), ("ab", 0, "failed")]
     assert "ab.png" in (summary.records[-1].reason or "")
+
+    lines = (store / "manifest.jsonl").read_bytes()
+    seen.clear()
+    assert make(photos, store, small_pack, "draws=3", on_photo=see).records == summary.records
+    assert seen == [("aa", 6, 9), ("ab", 9, 9)], "tried again, and named again"
+    assert (store / "manifest.jsonl").read_bytes() == lines, "with nothing new to write down"
+    (photos / "aa.png").write_bytes(b"no picture either")
+    make(photos, store, small_pack, "draws=3")
+    assert len((store / "manifest.jsonl").read_bytes().splitlines()) == len(lines.splitlines()) + 1
+    (photos / "aa.png").write_bytes((small_photos / "b.png").read_bytes())
+    assert make(photos, store, small_pack, "draws=3").count("done") == 6
 
 
 ADAPTIVE = ["steps=6", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]

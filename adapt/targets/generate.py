@@ -66,11 +66,15 @@ class _Item:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """A target's line, and where it has a picture, that and what was seen on the way to it."""
+    """A target's line, and where it has a picture, that and what was seen on the way to it.
+
+    An unreadable photo has one line for all its draws.
+    """
 
     record: Record
     picture: bytes | None = None
     seen: Sequence[Seen] = ()
+    unreadable: bool = False
 
 
 def generate_targets(
@@ -143,7 +147,7 @@ def generate_targets(
                 if draw_maps is not None:
                     draw_maps(maps, {record.id: result.seen})
             store.add(record)
-            finished += 1
+            finished += sum(id == record.id for id, _ in waiting) if result.unreadable else 1
             if on_photo is not None:
                 on_photo(record, finished, len(items))
     records = {(record.id, record.draw): record for record in read_records(out)}
@@ -181,7 +185,7 @@ def _make_group(
                 pictures[item.photo.id] = read_fitted(item.photo.path, maker.prior.size)
             except PhotoError as error:
                 if item.draw == 0:
-                    results.append(_Result(_failed(item, str(error))))
+                    results.append(_Result(_failed(item, str(error)), unreadable=True))
     readable = [item for item in group if item.photo.id in pictures]
     if readable:
         rows = {id: row for row, id in enumerate(pictures)}

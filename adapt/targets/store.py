@@ -100,10 +100,14 @@ class TargetStore:
         index, count = shard
         name = "manifest.jsonl" if count == 1 else f"manifest-{index + 1}-of-{count}.jsonl"
         self.manifest = folder / name
+        self._latest = {(record.id, record.draw): record for record in read_records(folder)}
 
     def add(self, record: Record) -> None:
-        """Append a target's line. Its picture must be on the disk already."""
+        """Append a target's line, where its last one says something else. Its picture must be on the disk already."""
+        if self._latest.get((record.id, record.draw)) == record:
+            return
         append_json_line(self.manifest, {k: v for k, v in asdict(record).items() if v is not None and v != {}})
+        self._latest[record.id, record.draw] = record
 
     def unfinished(self, wanted: Mapping[Key, str]) -> set[Key]:
         """Which of the wanted targets, (id, draw) -> sha256 of the photo, still need work.
@@ -111,8 +115,7 @@ class TargetStore:
         None is needed where the photo is the same and the target is still what was written. Failed ones are tried
         again.
         """
-        records = {(record.id, record.draw): record for record in read_records(self.folder)}
-        return {key for key, digest in wanted.items() if not self._finished(records.get(key), digest)}
+        return {key for key, digest in wanted.items() if not self._finished(self._latest.get(key), digest)}
 
     def _finished(self, record: Record | None, photo_sha256: str) -> bool:
         if record is None or record.status == "failed" or record.photo_sha256 != photo_sha256:
