@@ -65,6 +65,7 @@ class Result:
         warning: what speaks against trusting it; empty where nothing does.
         page, model: where they are.
         resized: how many photos were brought to the networks' size first.
+        enlarged: how many times longer the side of each became that was smaller, by id.
         problems: what went wrong on the way.
         evaluations: rows of the table.
     """
@@ -75,6 +76,7 @@ class Result:
     page: Path
     model: Path
     resized: int
+    enlarged: dict[str, float]
     problems: list[str]
     evaluations: dict[str, Evaluation]
 
@@ -207,6 +209,7 @@ def run(
         method=method,
         with_truth=truth is not None,
         resized=summary.resized,
+        enlarged=summary.enlarged,
         size=size,
         fidelity=own,
         failed=failed,
@@ -224,6 +227,7 @@ def run(
         page=out / "report.html",
         model=model,
         resized=summary.resized,
+        enlarged=summary.enlarged,
         problems=failed,
         evaluations=evaluations,
     )

@@ -39,6 +39,7 @@ class Restored:
     done: int
     skipped: int
     resized: int
+    enlarged: dict[str, float]  # how many times longer the side of each became that was smaller than the model's, by id
     failed: list[str]
 
 
@@ -83,6 +84,7 @@ def restore_folder(
     known = {line["id"]: line for line in read_json_lines(log)}
     counts = {"done": 0, "skipped": 0, "resized": 0}
     failed: list[str] = []
+    enlarged: dict[str, float] = {}
     waiting: list[tuple[str, dict[str, Any], Tensor, bool]] = []
 
     def report(id: str, status: str) -> None:
@@ -120,11 +122,13 @@ def restore_folder(
             report(file.id, "failed")
             continue
         counts["resized"] += photo.resized
+        if photo.enlarged is not None:
+            enlarged[file.id] = photo.enlarged
         waiting.append((file.id, {"id": file.id, "photo_sha256": sha256, "file": name}, photo.image, photo.grey))
         if len(waiting) == batch:
             flush()
     flush()
-    return Restored(counts["done"], counts["skipped"], counts["resized"], failed)
+    return Restored(counts["done"], counts["skipped"], counts["resized"], enlarged, failed)
 
 
 def written(folder: Path, more: Iterable[str] = ()) -> list[str]:

@@ -19,6 +19,7 @@ from adapt.evaluation.sheets import write_sheet
 from adapt.finetuning.outcome import Outcome
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
+from adapt.photos.pairs import enlarged_warning
 from adapt.restoring import restore_folder
 from adapt.runs import versions
 from adapt.targets.store import accepted_targets, read_records
@@ -89,6 +90,7 @@ def show_run(
     method: str | Path,
     with_truth: bool,
     resized: int,
+    enlarged: dict[str, float],
     size: int,
     fidelity: float | None,
     failed: Sequence[str],
@@ -104,6 +106,7 @@ def show_run(
         base, method: what the run started from, for the summary.
         with_truth: the originals are shown beside.
         resized: how many photos were brought to `size` first.
+        enlarged: how many times longer the side of each became that was smaller, by id.
         fidelity: what photos were restored at.
         failed: photos that could not be restored, with reasons.
         title, notes: for the page.
@@ -111,7 +114,6 @@ def show_run(
     examples = _examples(out, with_truth)
     rows = [list(example.pictures.values()) for example in examples]
     write_sheet(out / "sheet.jpg", list(examples[0].pictures), rows, row_names=[example.id for example in examples])
-    of_another_size = f"{resized} of the photographs are of another size; they were resized to {size} px first."
     report = Report(
         title=title,
         summary=(
@@ -129,7 +131,7 @@ def show_run(
         versions=versions(),
         notes=[
             *notes,
-            *([of_another_size] if resized else []),
+            *_on_sizes(resized, enlarged, size),
             *([_on_fidelity(fidelity)] if fidelity is not None else []),
             *([outcome.warning] if outcome.warning else []),
         ],
@@ -149,6 +151,17 @@ def _examples(out: Path, with_truth: bool) -> list[Example]:
             ordered["truth"] = read_image(out / "truth" / f"{id}.png")
         examples.append(Example(id, ordered))
     return examples
+
+
+def _on_sizes(resized: int, enlarged: dict[str, float], size: int) -> list[str]:
+    """What was done to photographs of other sizes; enlarged ones are told of by themselves."""
+    reduced = resized - len(enlarged)
+    warning = enlarged_warning(enlarged)
+    return [
+        *([f"{reduced} of the photographs are of another size; they were resized to {size} px first."] * bool(reduced)),
+        *([f"{len(enlarged)} of the photographs are smaller; they were enlarged to {size} px first."] * bool(enlarged)),
+        *([f"{warning}."] if warning else []),
+    ]
 
 
 def _on_fidelity(fidelity: float) -> str:

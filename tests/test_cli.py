@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import html
 import json
 import os
 import shutil
@@ -178,7 +179,41 @@ def test_resized_photos_are_counted_in_every_command(
         assert adapt(monkeypatch, *command) == 0
         assert "\n1 photo was resized to the model's size\n" in capsys.readouterr().out, name
     assert adapt(monkeypatch, *made, "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"done": 3, "rejected": 0, "failed": 0, "resized": 1}
+    assert json.loads(capsys.readouterr().out) == {"done": 3, "rejected": 0, "failed": 0, "resized": 1, "enlarged": 0}
+
+
+def test_enlarged_photos_are_counted_by_themselves_and_warned_of(
+    small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """One photo of the networks' 16 px, one larger, and of 15, 8, 7, 6 and 3 px."""
+    photos = tmp_path / "photos"
+    whole = read_image(small_photos / "a.png")
+    write_image(photos / "same.png", whole)
+    write_image(photos / "large.png", whole.repeat_interleave(2, 1).repeat_interleave(2, 2))
+    for side in (15, 8, 7, 6, 3):
+        write_image(photos / f"{side}.png", whole[:, :side, :side])
+    made = ["generate-targets", photos, "-o", tmp_path / "out" / "targets", "--pack", small_pack, "--method",
+            "low-frequency", *QUICK_TARGETS]
+    said = (
+        "1 photo was resized to the model's size\n5 photos were enlarged to the model's size\n"
+        "Warning: 4 photos were enlarged 2 times or more (3: 5.33 times, 6: 2.67 times, 7: 2.29 times, and 1 more);"
+        " most of what is restored there is invented\n"
+    )
+    for command in (made, made, ["restore", small_pack, photos, "-o", tmp_path / "restored"]):
+        assert adapt(monkeypatch, *command) == 0
+        assert capsys.readouterr().out.endswith(said)
+    assert adapt(monkeypatch, *made, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"done": 7, "rejected": 0, "failed": 0, "resized": 6, "enlarged": 5}
+    run = ["run", photos, "-o", tmp_path / "run", "--pack", small_pack, "--method", "low-frequency", "--device", "cpu",
+           *[f"targets.{each}" for each in QUICK_TARGETS], *[f"finetune.{each}" for each in QUICK_FINETUNE]]
+    monkeypatch.setattr("adapt.pipeline._export", lambda *_, **__: tmp_path / "run" / "model.onnx")
+    assert adapt(monkeypatch, *run) == 0
+    assert said in capsys.readouterr().out
+    page = html.unescape((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
+    for note in ("1 of the photographs are of another size; they were resized to 16 px first.",
+                 "5 of the photographs are smaller; they were enlarged to 16 px first.", said[said.index("4 ") : -1]):
+        assert note in page
 
 
 def test_targets_without_maps_are_counted(

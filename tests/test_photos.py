@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 
 from adapt.errors import PhotoError, RangeError, UsageError
 from adapt.photos.files import encode_png, read_image, read_photo, write_image
-from adapt.photos.pairs import fit, load_fitted
+from adapt.photos.pairs import enlarged_warning, fit, load_fitted, read_fitted
 
 
 def ramp(height: int = 5, width: int = 7) -> np.ndarray:
@@ -199,6 +199,11 @@ def test_fit(tmp_path: Path):
     assert smaller.shape == (3, 16, 16)
     assert resized
     assert float((smaller.mean() - image.mean()).abs()) < 0.01
+    for side, times in ((8, 2.0), (16, None), (32, None)):
+        write_image(tmp_path / f"{side}.png", torch.zeros(3, side, side))
+        assert read_fitted(tmp_path / f"{side}.png", 16).enlarged == times
+    assert enlarged_warning({"a": 1.99}) == ""
+    assert enlarged_warning({"a": 1.99, "b": 2}).startswith("1 photo was enlarged 2 times or more (b: 2 times); most")
     write_image(tmp_path / "wide.png", torch.zeros(3, 20, 30))
     with pytest.raises(PhotoError, match=r"wide\.png: not an aligned face: expected a square picture, got 30 x 20"):
         load_fitted(tmp_path / "wide.png", 16)

@@ -90,7 +90,7 @@ def _print_result(result: Result) -> None:
     print(result.table)
     print(result.verdict)
     say_warning(result.warning)
-    say_resized(result.resized)
+    say_resized(result.resized, enlarged=result.enlarged)
     print(f"Result page: {result.page}\nModel: {result.model}")
     for problem in result.problems:
         print(f"  {problem}", file=sys.stderr)

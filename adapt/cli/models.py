@@ -64,7 +64,7 @@ def restore(
         on_photo=lambda id, status, done, total: lines(done, total),
     )
     print(f"{result.done} restored, {result.skipped} already there, {len(result.failed)} failed; in {out}")
-    say_resized(result.resized)
+    say_resized(result.resized, enlarged=result.enlarged)
     for failure in result.failed:
         print(f"  failed: {failure}", file=sys.stderr)
     end(len(result.failed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import typer
@@ -48,10 +48,22 @@ def target_progress(lines: Lines) -> Callable[[Record, int, int], None]:
     return on_photo
 
 
-def say_resized(count: int, what: str = "photo") -> None:
-    """Name photos, or what else is counted, that were not of the network's size."""
-    if count:
-        print(f"{count} {what}{' was' if count == 1 else 's were'} resized to the model's size")
+def say_resized(count: int, what: str = "photo", enlarged: Mapping[str, float] | None = None) -> None:
+    """Name photos, or what else is counted, that were not of the network's size.
+
+    Args:
+        count: all of them.
+        what: one of them.
+        enlarged: how many times longer the side of each became that was smaller, by id; told of by itself.
+    """
+    larger = len(enlarged or {})
+    for number, became in ((count - larger, "resized"), (larger, "enlarged")):
+        if number:
+            print(f"{number} {what}{' was' if number == 1 else 's were'} {became} to the model's size")
+    if enlarged:
+        from adapt.photos.pairs import enlarged_warning
+
+        say_warning(enlarged_warning(enlarged))
 
 
 def say_warning(warning: str) -> None:

@@ -80,10 +80,10 @@ def generate_targets(
     text = f"{counts['done']} targets, {counts['rejected']} rejected, {counts['failed']} failed; in {out}"
     if as_json:
         drawn = {"without_maps": summary.without_maps} if maps else {}
-        print(json.dumps({**counts, "resized": summary.resized, **drawn}))
+        print(json.dumps({**counts, "resized": summary.resized, "enlarged": len(summary.enlarged), **drawn}))
     else:
         print(text)
-        say_resized(summary.resized)
+        say_resized(summary.resized, enlarged=summary.enlarged)
         if maps and summary.without_maps:
             print(f"{summary.without_maps} were made earlier without maps; to draw theirs, start anew with --overwrite")
     end(counts["failed"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from adapt.errors import PhotoError, UsageError
 from adapt.photos.files import read_photo
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 SHOWN = 3
 SQUARE_TOLERANCE = 0.01
+ENLARGED: Final = 2.0  # times; from there on a network sees more of the interpolation than of the photo
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,13 @@ class Fitted:
         image: (3, size, size) in [0, 1].
         grey: the file holds one channel.
         resized: the file is of another size.
+        enlarged: how many times longer its side became; None where it was not smaller.
     """
 
     image: Tensor
     grey: bool
     resized: bool
+    enlarged: float | None = None
 
 
 def match(left: Path, right: Path) -> Matches:
@@ -103,7 +107,23 @@ def read_fitted(path: Path, size: int) -> Fitted:
         image, resized = fit(photo.image, size)
     except PhotoError as error:
         raise PhotoError(f"{path}: {error}") from error
-    return Fitted(image, photo.grey, resized)
+    times = size / max(photo.image.shape[-2:])
+    return Fitted(image, photo.grey, resized, times if times > 1 else None)
+
+
+def enlarged_warning(enlarged: Mapping[str, float]) -> str:
+    """A sentence on photos that were enlarged `ENLARGED` times or more, the most first; empty where none was.
+
+    Args:
+        enlarged: how many times longer the side of each became, by id.
+    """
+    much = sorted(((times, id) for id, times in enlarged.items() if times >= ENLARGED), reverse=True)
+    if not much:
+        return ""
+    named = ", ".join(f"{id}: {times:.3g} times" for times, id in much[:SHOWN])
+    more = f", and {len(much) - SHOWN} more" if len(much) > SHOWN else ""
+    photos = "1 photo was" if len(much) == 1 else f"{len(much)} photos were"
+    return f"{photos} enlarged {ENLARGED:g} times or more ({named}{more}); most of what is restored there is invented"
 
 
 def load_fitted(path: Path, size: int) -> Tensor:

@@ -52,6 +52,11 @@ class Summary:
         """How many photos were brought to the prior's size first."""
         return len({record.id for record in self.records if record.resized})
 
+    @property
+    def enlarged(self) -> dict[str, float]:
+        """How many times longer the side of each photo became that was smaller than the prior's, by id."""
+        return {record.id: record.enlarged for record in self.records if record.enlarged is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class _Item:
@@ -197,7 +202,12 @@ def _make_group(
         before, after = made.towards.cpu(), made.pictures.cpu()
         for row, (item, seed) in enumerate(zip(readable, seeds, strict=True)):
             record, encoded = _judged(item, seed, before[row], after[row], made.ways[row], settings)
-            record = replace(record, resized=pictures[item.photo.id].resized)
+            fitted = pictures[item.photo.id]
+            record = replace(
+                record,
+                resized=fitted.resized,
+                enlarged=None if fitted.enlarged is None else round(fitted.enlarged, 4),
+            )
             results.append(_Result(record, encoded, seen[row]))
     order = {item.key: place for place, item in enumerate(group)}
     return sorted(results, key=lambda result: order[result.record.id, result.record.draw])

@@ -43,6 +43,7 @@ class Record:
         direct: sampled towards the photo itself, which the restorer had made worse.
         scores: what the gate saw.
         resized: the photo was brought to the network's size first.
+        enlarged: how many times longer its side became by that; None where it was not smaller.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Record:
     direct: bool = False
     scores: dict[str, float] = field(default_factory=dict)
     resized: bool = False
+    enlarged: float | None = None
 
 
 CLAIM: Final = "store.json"
