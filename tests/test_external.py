@@ -206,7 +206,7 @@ def test_restore_at_a_size(
         got = read_image(tmp_path / name / "a.png")[None]
         torch.testing.assert_close(got, expected, rtol=0, atol=0.51 / 255)
         assert json.loads((tmp_path / name / "restored.json").read_text())["size"] == side
-        assert ("6 photos were resized" in capsys.readouterr().out) == (side != 16)
+        assert ("6 photos were enlarged to the model" in capsys.readouterr().out) == (side != 16)
     assert adapt(monkeypatch, *command, "-o", tmp_path / "own", "--size", 32) == 0
     assert "0 restored, 6 already there" in capsys.readouterr().out, "its own size, said aloud, is the same"
     for name, options, held, asked in (("own", ["--size", 24], 32, 24), ("24", [], 24, 32)):
