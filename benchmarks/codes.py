@@ -57,7 +57,7 @@ from adapt.photos.files import read_image
 from adapt.photos.folder import PhotoFile, find_photos
 from adapt.pipeline import split_overrides
 from adapt.recipe import load_recipe
-from adapt.settings import FinetuneSettings, TargetSettings
+from adapt.settings import CodeFinetuneSettings, FinetuneSettings, TargetSettings
 from adapt.targets.store import TargetStore, accepted_targets, read_records
 
 RECIPES: Final = ("swinir", "codeformer")
@@ -198,11 +198,17 @@ def numbers(evaluations: Mapping[str, Evaluation], tuned: Mapping[str, Tuned]) -
 # ---------------------------------------------------------------- the tables
 
 
-def what_learns(pictures: FinetuneSettings) -> dict[str, list[str]]:
-    """The rows of Table 5, and that of the other teacher; the losses on pictures are weighed as for SwinIR."""
-    adversary = json.dumps(pictures.discriminator.model_dump(mode="json"))
+def what_learns(codes: CodeFinetuneSettings, pictures: FinetuneSettings) -> dict[str, list[str]]:
+    """The rows of Table 5, and that of the other teacher.
+
+    Args:
+        codes: the recipe of the rows; its losses on pictures, where it has any, are those that train the fusion.
+        pictures: the recipe whose losses do where it has none.
+    """
     names = ("l1", "perceptual", "adversarial")
-    losses, none = [f"{name}={getattr(pictures, name)}" for name in names], [f"{name}=0" for name in names]
+    taken = codes if "fusion" in codes.trains else pictures
+    losses, none = [f"{name}={getattr(taken, name)}" for name in names], [f"{name}=0" for name in names]
+    adversary = json.dumps(taken.discriminator.model_dump(mode="json"))
     return {
         "encoder": ["trains=[encoder]", *none],
         "encoder, transformer": ["trains=[encoder, transformer]", *none],
@@ -218,7 +224,10 @@ def table5(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
     recipe = "codeformer"
     base = bench.base(recipe)
     targets = bench.targets(base)
-    rows = what_learns(load_recipe("swinir", FinetuneSettings, pack=bench.pack_name))
+    rows = what_learns(
+        load_recipe(recipe, CodeFinetuneSettings, bench.overrides["finetune"], pack=bench.pack_name),
+        load_recipe("swinir", FinetuneSettings, pack=bench.pack_name),
+    )
     tuned = {name: bench.tuned(recipe, targets, f"table5, {name}", changes) for name, changes in rows.items()}
     evaluations = {BEFORE: bench.score(bench.restored(base))}
     evaluations |= {name: bench.score(bench.restored(each.run)) for name, each in tuned.items()}

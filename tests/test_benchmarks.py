@@ -96,10 +96,11 @@ def test_a_turned_domain_adapts_on_what_the_other_tests_on(tmp_path: Path, monke
 
 @pytest.mark.parametrize("pack", ["tiny", None])
 def test_the_rows_of_table_5_are_set_ups_that_the_recipe_knows(codes: ModuleType, pack: str | None):
+    own = load_recipe("codeformer", CodeFinetuneSettings, pack=pack)
     pictures = load_recipe("swinir", FinetuneSettings, pack=pack)
     rows = {
         name: load_recipe("codeformer", CodeFinetuneSettings, changes, pack=pack)
-        for name, changes in codes.what_learns(pictures).items()
+        for name, changes in codes.what_learns(own, pictures).items()
     }
     assert [settings.trains for settings in rows.values()] == [
         ["encoder"],
@@ -108,10 +109,12 @@ def test_the_rows_of_table_5_are_set_ups_that_the_recipe_knows(codes: ModuleType
         ["encoder", "transformer"],
     ]
     assert [settings.teacher for settings in rows.values()] == ["codebook"] * 3 + ["restorer"]
-    _, default, fused, _ = rows.values()
-    assert default == load_recipe("codeformer", CodeFinetuneSettings, pack=pack)
-    assert (fused.l1, fused.perceptual, fused.adversarial) == (pictures.l1, pictures.perceptual, pictures.adversarial)
-    assert fused.discriminator == pictures.discriminator
+    _, frozen, fused, _ = rows.values()
+    assert own == (fused if "fusion" in own.trains else frozen), "one row is the recipe as it is"
+    assert not (frozen.l1 or frozen.perceptual or frozen.adversarial)
+    taken = own if "fusion" in own.trains else pictures
+    assert (fused.l1, fused.perceptual, fused.adversarial) == (taken.l1, taken.perceptual, taken.adversarial)
+    assert fused.discriminator == taken.discriminator
 
 
 def test_nobody_is_adapted_on_and_tested_on(codes: ModuleType, tmp_path: Path):
