@@ -111,7 +111,7 @@ def test_the_rows_of_table_5_are_set_ups_that_the_recipe_knows(codes: ModuleType
     assert [settings.teacher for settings in rows.values()] == ["codebook"] * 3 + ["restorer"]
     _, frozen, fused, _ = rows.values()
     assert own == (fused if "fusion" in own.trains else frozen), "one row is the recipe as it is"
-    assert not (frozen.l1 or frozen.perceptual or frozen.adversarial)
+    assert (frozen.l1, frozen.perceptual, frozen.adversarial) == (0, 0, 0)
     taken = own if "fusion" in own.trains else pictures
     assert (fused.l1, fused.perceptual, fused.adversarial) == (taken.l1, taken.perceptual, taken.adversarial)
     assert fused.discriminator == taken.discriminator
