@@ -20,6 +20,7 @@ from torch import Tensor
 
 from adapt import restoring, runs, tasks, tuning
 from adapt.build import load_distance
+from adapt.digests import file_digest
 from adapt.disk import claim_folder, files_of, optional_path, write_json
 from adapt.errors import UsageError, VerificationError
 from adapt.evaluation.scores import Evaluation
@@ -66,6 +67,7 @@ class Result:
         page, model: where they are.
         resized: how many photos were brought to the networks' size first.
         enlarged: how many times longer the side of each became that was smaller, by id.
+        notes: what else is to be told, as `adapt.finetuning.outcome.Outcome.notes`.
         problems: what went wrong on the way.
         evaluations: rows of the table.
     """
@@ -79,6 +81,7 @@ class Result:
     enlarged: dict[str, float]
     problems: list[str]
     evaluations: dict[str, Evaluation]
+    notes: tuple[str, ...] = ()
 
 
 def sample_writer(out: Path) -> Callable[[int, list[str], list[Tensor]], None]:
@@ -127,16 +130,17 @@ def run(
             compare, and the exported model's default; the network's own where None. Only for networks that take one.
             Targets and fine-tuning do not depend on it: with another one a run makes anew what comes after them.
         overrides: `targets.KEY=VALUE` and `finetune.KEY=VALUE`.
-        limit: only the first so many photos.
+        limit: only the first so many photos. Where they are others than an earlier run had, targets that are there
+            are kept, and the fine-tuning is made anew.
         device: auto, cpu, cuda, ...; the table is computed on the CPU.
         overwrite: remove what an earlier run made in `out`; files that are not of a run stay.
         progress: makes a progress line of a title.
         title, notes: for the page.
 
     Raises:
-        UsageError: no photos, a folder that is not there or lacks an original, an `out` with other files or in which
-            one of the inputs lies, a pack without what the finetune recipe starts from, or a restorer that takes no
-            faces of the pack's size.
+        UsageError: fewer than two different photos, a folder that is not there or lacks an original, an `out` with
+            other files or in which one of the inputs lies, a pack without what the finetune recipe starts from, or a
+            restorer that takes no faces of the pack's size.
     """
     photos, out, truth = Path(photos), Path(out), optional_path(truth)
     for given, what in ((photos, "the photos"), (truth, "--truth"), (real, "--real"), (replay, "--replay")):
@@ -144,6 +148,7 @@ def run(
             refuse_overlap(Path(given), out, what)
     split = split_overrides(overrides)
     found = find_photos(photos, limit)
+    _refuse_one(photos, found, limit)
     if truth is not None:
         _refuse_incomplete(truth, found)
     load_distance(load_pack(pack))  # of a pack that lacks it, now and not after the targets
@@ -183,6 +188,8 @@ def run(
         replay=replay,
         overrides=split["finetune"],
         device=device,
+        limit=limit,
+        renew=True,
         on_step=lambda done, total, values: line2(done, total, tasks.describe(values)),
         on_samples=sample_writer(out / "finetune"),
     )
@@ -197,10 +204,11 @@ def run(
         )
 
     line4 = progress("4/5 evaluating")
-    evaluations = evaluate_run(out, pack, truth, size, line4)
+    failed = dict(zip(result.failed_ids, result.failed, strict=True))
+    ids = [file.id for file in found if file.id not in failed]
+    evaluations = evaluate_run(out, pack, truth, size, line4, ids=ids)
     write_json(out / "evaluation.json", {name: item.as_json() for name, item in evaluations.items()})
 
-    failed = list(result.failed)
     show_run(
         out,
         outcome,
@@ -212,13 +220,14 @@ def run(
         enlarged=summary.enlarged,
         size=size,
         fidelity=own,
+        ids=ids,
         failed=failed,
         title=title,
         notes=notes,
     )
 
     line5 = progress("5/5 exporting")
-    model = _export(out, base, outcome, evaluations, fidelity=own)
+    model = _export(out, base, outcome, evaluations, ids=ids, fidelity=own)
     line5(1, 1)
     return Result(
         table=text_table(evaluations),
@@ -228,8 +237,9 @@ def run(
         model=model,
         resized=summary.resized,
         enlarged=summary.enlarged,
-        problems=failed,
+        problems=list(failed.values()),
         evaluations=evaluations,
+        notes=outcome.notes,
     )
 
 
@@ -284,6 +294,21 @@ def _refuse_removal(out: Path, inputs: Mapping[str, str | Path | None]) -> None:
         )
 
 
+def _refuse_one(photos: Path, found: Sequence[PhotoFile], limit: int | None) -> None:
+    """Raise UsageError where fine-tuning could hold no photo back: there is one, or copies of one."""
+    contents: set[str] = set()
+    for photo in found:
+        if photo.path.is_file():  # no link into nowhere
+            contents.add(file_digest(photo.path))
+        if len(contents) > 1:
+            return
+    files = "1 file" if len(found) == 1 else f"{len(found)} files"
+    limited = f" with --limit {limit}" if limit is not None else ""
+    raise UsageError(
+        f"{photos}: fine-tuning needs at least 2 different photos, there are {len(contents)} in {files}{limited}"
+    )
+
+
 def _refuse_incomplete(truth: Path, photos: Sequence[PhotoFile]) -> None:
     """Raise UsageError where the table could not be made: a photo without its original."""
     known = {file.id for file in photos_of("truth", truth, "clean originals, named like the photos")}
@@ -305,7 +330,13 @@ def _stale(folder: Path, digest: str, fidelity: float | None) -> bool:
 
 
 def _export(
-    out: Path, base: str, outcome: Outcome, evaluations: dict[str, Evaluation], *, fidelity: float | None
+    out: Path,
+    base: str,
+    outcome: Outcome,
+    evaluations: dict[str, Evaluation],
+    *,
+    ids: Sequence[str],
+    fidelity: float | None,
 ) -> Path:
     """The bundle of the best weights, and its model.onnx beside it; one that is there, of these weights and of this
     fidelity, is kept.
@@ -320,7 +351,7 @@ def _export(
     about = bundle / "bundle.json"
     if not about.exists() or _exported(json.loads(about.read_text(encoding="utf-8"))) != (best, fidelity):
         try:
-            _export_bundle(out, bundle, base, outcome, evaluations, best=best, fidelity=fidelity)
+            _export_bundle(out, bundle, base, outcome, evaluations, ids=ids, best=best, fidelity=fidelity)
         except VerificationError as error:
             kept = f"; {model} is still that of earlier weights" if model.exists() else ""
             raise VerificationError(
@@ -342,6 +373,7 @@ def _export_bundle(
     outcome: Outcome,
     evaluations: dict[str, Evaluation],
     *,
+    ids: Sequence[str],
     best: str,
     fidelity: float | None,
 ) -> None:
@@ -352,14 +384,13 @@ def _export_bundle(
         "photos": outcome.trained + outcome.held_back,
         "outcome": " ".join(filter(None, (outcome.verdict, outcome.warning))),
     }
-    files = find_photos(out / "photos", CHECKED_PHOTOS)
     tasks.export(
         str(out / "finetune"),
         bundle,
         fidelity=fidelity,
         source=source,
         evaluation=markdown_table(evaluations),
-        photos=[read_image(file.path) for file in files],
+        photos=[read_image(out / "photos" / f"{id}.png") for id in ids[:CHECKED_PHOTOS]],
         overwrite=True,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -34,13 +34,14 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """How a folder came out: numbers of photos, and a line for each that failed."""
+    """How a folder came out: numbers of photos, and a line for each that failed, with its id in the same order."""
 
     done: int
     skipped: int
     resized: int
     enlarged: dict[str, float]  # how many times longer the side of each became that was smaller than the model's, by id
     failed: list[str]
+    failed_ids: list[str] = field(default_factory=list)
 
 
 def restore_folder(
@@ -85,9 +86,12 @@ def restore_folder(
     counts = {"done": 0, "skipped": 0, "resized": 0}
     failed: list[str] = []
     enlarged: dict[str, float] = {}
+    failed_ids: list[str] = []
     waiting: list[tuple[str, dict[str, Any], Tensor, bool]] = []
 
     def report(id: str, status: str) -> None:
+        if status == "failed":
+            failed_ids.append(id)
         if on_photo is not None:
             on_photo(id, status, counts["done"] + counts["skipped"] + len(failed), len(files))
 
@@ -128,7 +132,7 @@ def restore_folder(
         if len(waiting) == batch:
             flush()
     flush()
-    return Restored(counts["done"], counts["skipped"], counts["resized"], enlarged, failed)
+    return Restored(counts["done"], counts["skipped"], counts["resized"], enlarged, failed, failed_ids)
 
 
 def written(folder: Path, more: Iterable[str] = ()) -> list[str]:

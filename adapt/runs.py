@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -51,11 +52,15 @@ def processes() -> PartialState:
     return PartialState(cpu=cpu or bool(parse_flag_from_env("ACCELERATE_USE_CPU")))
 
 
-def open_run(folder: Path, *, recipe: str, digest: str, overwrite: bool = False) -> Run:
+def open_run(
+    folder: Path, *, recipe: str, digest: str, settled: str | None = None, overwrite: bool = False
+) -> Run:
     """`Run` of a training that several processes may share: the main one makes the folder, then the others find it."""
     together = processes()
     with together.main_process_first():
-        return Run(folder, recipe=recipe, digest=digest, overwrite=overwrite and together.is_main_process)
+        return Run(
+            folder, recipe=recipe, digest=digest, settled=settled, overwrite=overwrite and together.is_main_process
+        )
 
 
 def _what_differs(folder: Path, recipe: str) -> str:
@@ -74,24 +79,31 @@ class Run:
         folder: where the run lives; made if it is missing.
         recipe: the resolved recipe as YAML, stored as `recipe.yaml`.
         digest: digest of everything the result depends on; a run with another digest is refused.
+        settled: digest of the part of it that may not change: where another run has it too, and only the rest is
+            another, the run starts anew by itself. None where it never does.
         overwrite: remove first what a training wrote there.
 
     Attributes:
+        renewed: whether it has started anew by itself.
         stopped: (step, steps) where a training has ended before its end, as it was told to; None where it has not.
 
     Raises:
         UsageError: the folder holds a run with other settings, or something that is not a run.
     """
 
-    def __init__(self, folder: Path, *, recipe: str, digest: str, overwrite: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, recipe: str, digest: str, settled: str | None = None, overwrite: bool = False
+    ) -> None:
         self.folder = folder
         self.digest = digest
         self.stopped: tuple[int, int] | None = None
         self.log_path = folder / "log.jsonl"
-        about = {"digest": digest, "versions": versions()}
-        known = claim_folder(
-            folder, CLAIM, about, ours="a run of ours", writes=WRITES, overwrite=overwrite
-        )
+        about = {"digest": digest, **({} if settled is None else {"settled": settled}), "versions": versions()}
+        claim = partial(claim_folder, folder, CLAIM, about, ours="a run of ours", writes=WRITES)
+        known = claim(overwrite=overwrite)
+        self.renewed = known["digest"] != digest and settled is not None and known.get("settled") == settled
+        if self.renewed:
+            known = claim(overwrite=True)
         if known["digest"] != digest:
             raise UsageError(
                 f"{folder}: holds a run with other settings, photos or weights{_what_differs(folder, recipe)}; choose"

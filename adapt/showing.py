@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from adapt.runs import versions
 from adapt.targets.store import accepted_targets, read_records
 
 EXAMPLES = 12
+FOLDERS = {"photo": "photos", "pre-trained": "base", "adapted": "restored"}
 COLUMNS = ("photo", "pre-trained", "target", "adapted")
 
 
@@ -39,21 +40,30 @@ class Identity:
 
 
 def evaluate_run(
-    out: Path, pack: str | Path, truth: Path | None, size: int, on_row: Callable[[int, int], object]
+    out: Path,
+    pack: str | Path,
+    truth: Path | None,
+    size: int,
+    on_row: Callable[[int, int], object],
+    *,
+    ids: Sequence[str],
 ) -> dict[str, Evaluation]:
     """The table's rows. With the truth: how near; without: how much changed, and how near the targets' features.
+
+    Only of the photos `ids`: folders may hold more, of an earlier run.
 
     A target is the first of a photo's draws that was accepted. KID takes no second one: draws of one photo resemble
     each other, which would count as spread of the targets. Its reference shows the same people as the pictures that
     are judged, so it compares rows of one table and nothing else.
     """
     distance = load_distance(load_pack(pack))
-    folders = {"photo": out / "photos", "pre-trained": out / "base", "adapted": out / "restored"}
-    targets = {id: paths[0] for id, paths in accepted_targets(out / "targets").items()}
-    against: dict[str, Any] = {"photos": out / "photos"}
+    folders = {name: _pictures(out / folder, ids) for name, folder in FOLDERS.items()}
+    wanted = {*ids}
+    targets = {id: paths[0] for id, paths in accepted_targets(out / "targets").items() if id in wanted}
+    against: dict[str, Any] = {"photos": folders["photo"]}
     if truth is not None:
         restore_folder(Identity(size), truth, out / "truth", digest=f"identity {size}")
-        against["truth"] = out / "truth"
+        against["truth"] = _pictures(out / "truth", ids)
     elif len(targets) >= KID_FLOOR:
         against["reference"] = targets
     evaluations: dict[str, Evaluation] = {}
@@ -62,10 +72,14 @@ def evaluate_run(
         if chosen:
             evaluations[name] = evaluate_folder(folder, distance=distance, **chosen)
         on_row(index + 1, len(folders) + 1)
-    chosen = {key: value for key, value in against.items() if key != "reference"}
-    evaluations["target"] = evaluate_folder(targets, distance=distance, **chosen)
+    partners: dict[str, Any] = {key: _pictures(out / key, list(targets)) for key in against if key != "reference"}
+    evaluations["target"] = evaluate_folder(targets, distance=distance, **partners)
     on_row(len(folders) + 1, len(folders) + 1)
     return {name: evaluations[name] for name in COLUMNS if name in evaluations}
+
+
+def _pictures(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
+    return {id: folder / f"{id}.png" for id in ids}
 
 
 def verdict_of(outcome: Outcome, evaluations: dict[str, Evaluation]) -> str:
@@ -93,7 +107,8 @@ def show_run(
     enlarged: dict[str, float],
     size: int,
     fidelity: float | None,
-    failed: Sequence[str],
+    ids: Sequence[str],
+    failed: Mapping[str, str],
     title: str,
     notes: Sequence[str],
 ) -> None:
@@ -108,29 +123,39 @@ def show_run(
         resized: how many photos were brought to `size` first.
         enlarged: how many times longer the side of each became that was smaller, by id.
         fidelity: what photos were restored at.
-        failed: photos that could not be restored, with reasons.
+        ids: the photos that were restored; folders may hold more, of an earlier run.
+        failed: reasons of those that could not be, by id.
         title, notes: for the page.
     """
-    examples = _examples(out, with_truth)
+    examples = _examples(out, with_truth, ids)
+    chosen = {*ids, *failed}
+    records = [record for record in read_records(out / "targets") if record.reason and record.id in chosen]
+    told = {record.id for record in records}
     rows = [list(example.pictures.values()) for example in examples]
     write_sheet(out / "sheet.jpg", list(examples[0].pictures), rows, row_names=[example.id for example in examples])
     report = Report(
         title=title,
         summary=(
             f"{outcome.trained + outcome.held_back} photographs were restored by {base}, cleaned by a diffusion prior"
-            f" (method {method}), and the restorer was fine-tuned on the {outcome.trained} pairs;"
-            f" {outcome.held_back} were held back to choose the best weights. The exported network needs no diffusion."
+            f" (method {method}), and the restorer was fine-tuned on"
+            f" {'1 pair' if outcome.trained == 1 else f'{outcome.trained} pairs'}; {outcome.held_back}"
+            f" {'was' if outcome.held_back == 1 else 'were'} held back to choose the best weights. The exported network"
+            " needs no diffusion."
         ),
         verdict=verdict_of(outcome, evaluations),
         improved=outcome.improved,
         evaluations=evaluations,
         examples=examples,
         log=read_json_lines(out / "finetune" / "log.jsonl"),
-        problems=[f"{r.status}: {r.id}: {r.reason}" for r in read_records(out / "targets") if r.reason] + list(failed),
+        problems=[
+            *(f"{record.status}: {record.id}: {record.reason}" for record in records),
+            *(reason for id, reason in failed.items() if id not in told),
+        ],
         settings=(out / "finetune" / "recipe.yaml").read_text(encoding="utf-8"),
         versions=versions(),
         notes=[
             *notes,
+            *outcome.notes,
             *_on_sizes(resized, enlarged, size),
             *([_on_fidelity(fidelity)] if fidelity is not None else []),
             *([outcome.warning] if outcome.warning else []),
@@ -139,12 +164,13 @@ def show_run(
     write_report(out / "report.html", report)
 
 
-def _examples(out: Path, with_truth: bool) -> list[Example]:
+def _examples(out: Path, with_truth: bool, ids: Sequence[str]) -> list[Example]:
     """The first accepted photos with all their pictures."""
-    folders = {"photo": "photos", "pre-trained": "base", "adapted": "restored"}
     examples: list[Example] = []
-    for id, targets in list(accepted_targets(out / "targets").items())[:EXAMPLES]:
-        pictures = {name: read_image(out / folder / f"{id}.png") for name, folder in folders.items()}
+    chosen = {*ids}
+    accepted = [(id, targets) for id, targets in accepted_targets(out / "targets").items() if id in chosen]
+    for id, targets in accepted[:EXAMPLES]:
+        pictures = {name: read_image(out / folder / f"{id}.png") for name, folder in FOLDERS.items()}
         ordered = {"photo": pictures["photo"], "pre-trained": pictures["pre-trained"], "target": read_image(targets[0])}
         ordered["adapted"] = pictures["adapted"]
         if with_truth:

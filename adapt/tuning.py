@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,6 +112,8 @@ def finetune(
     overrides: Sequence[str] = (),
     overwrite: bool = False,
     device: str = "auto",
+    limit: int | None = None,
+    renew: bool = False,
     max_steps: int | None = None,
     on_warning: Callable[[str], None] | None = None,
     on_step: OnStep | None = None,
@@ -121,7 +123,8 @@ def finetune(
 
     Args:
         photos: folder of aligned faces.
-        targets: a target store, or any folder of pictures with the photos' names.
+        targets: a target store, or any folder of pictures with the photos' names. A store's targets whose photo is gone
+            are left out, and the outcome's notes tell how many.
         out: the run folder.
         recipe: name or file of a finetune recipe.
         pack: the pack with the restorer, the perceptual network, and the codebook where the objective is codes.
@@ -133,19 +136,22 @@ def finetune(
         overrides: `key=value` for the recipe.
         overwrite: start the run anew.
         device: auto, cpu, cuda, cuda:1, ...; several processes that train together each have their own, by auto.
+        limit: only the first so many photos.
+        renew: where a run is there that differs in nothing but which photos and targets of these folders it had, start
+            it anew, and say so in the outcome's notes, instead of refusing.
         on_warning: called before the first step, where there is something to be warned of.
         max_steps, on_step, on_samples: as there.
 
     Raises:
-        UsageError: as `begin_finetune`; a device that cannot be used, or one for several processes; a run of other
-            settings.
+        UsageError: as `begin_finetune`; a device that cannot be used, or one for several processes; a target that is
+            gone, or not what its store tells; a run of other settings.
     """
     from adapt.finetuning.data import Pictures, split_pairs
     from adapt.finetuning.loop import finetune as run_finetune
     from adapt.finetuning.outcome import few_photos
     from adapt.photos.folder import find_photos, photos_of
     from adapt.runs import open_run, processes
-    from adapt.targets.store import accepted_targets
+    from adapt.targets.store import accepted_targets, target_digests
 
     photos, targets, out = Path(photos), Path(targets), Path(out)
     real, replay = optional_path(real), optional_path(replay)
@@ -167,28 +173,31 @@ def finetune(
     if isinstance(settings, CodeFinetuneSettings):
         teacher, teacher_digest = _teacher(settings, model, pack)
     distance = load_distance(load_pack(pack)).to(chosen)
-    accepted = accepted_targets(targets)
+    accepted, notes = _of_photos(accepted_targets(targets), photos, targets, limit)
+    digests = target_digests(targets, accepted)
     train, held = split_pairs(photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed)
     replayed, replay_digest = _replay(settings, replay, model.size)
-    digest = settings_digest(
-        {
-            "recipe": recipe_digest(settings),
-            "restorer": weights_digest(beginning.name),
-            **({} if model.face_size is None else {"size": model.face_size}),
-            "distance": distance.digest,
-            "teacher": teacher_digest,
-            "targets": {id: [file_digest(path) for path in paths] for id, paths in accepted.items()},
-            "photos": [file_digest(path) for path in train.photos.paths],
-            "real": str(real),
-            "replay": replay_digest,
-        }
-    )
+    settled = {
+        "recipe": recipe_digest(settings),
+        "restorer": weights_digest(beginning.name),
+        **({} if model.face_size is None else {"size": model.face_size}),
+        "distance": distance.digest,
+        "teacher": teacher_digest,
+        "real": str(real),
+        "replay": replay_digest,
+    }
+    pairs = {"targets": digests, "photos": [file_digest(path) for path in train.photos.paths]}
+    digest = settings_digest({**settled, **pairs})
+    folders = {"photos": str(photos.resolve()), "targets": str(targets.resolve())}
+    renewable = settings_digest({**settled, **folders}) if renew else None
     reals = Pictures([photo.path for photo in find_photos(real)], model.size) if real is not None else None
     warning = few_photos(settings, len(accepted))
     if warning and on_warning is not None:
         on_warning(warning)
-    with open_run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
-        return run_finetune(
+    with open_run(out, recipe=dump(settings), digest=digest, settled=renewable, overwrite=overwrite) as run:
+        if run.renewed:
+            notes.append("The photos or their targets are not those of before: the fine-tuning was made anew.")
+        outcome = run_finetune(
             model,
             train,
             held,
@@ -203,6 +212,28 @@ def finetune(
             on_samples=on_samples,
             max_steps=max_steps,
         )
+    return replace(outcome, notes=tuple(notes))
+
+
+def _of_photos(
+    accepted: dict[str, list[Path]], photos: Path, targets: Path, limit: int | None
+) -> tuple[dict[str, list[Path]], list[str]]:
+    """The targets of the chosen photos, and what is to be told of others.
+
+    Raises:
+        UsageError: no target has a photo, or a target has none that lies in a plain folder: a name may be mistaken.
+    """
+    from adapt.photos.folder import find_photos
+
+    there, chosen = ({photo.id for photo in find_photos(photos, most)} for most in (None, limit))
+    gone = [id for id in accepted if id not in there]
+    if gone and (len(gone) == len(accepted) or not (targets / "store.json").is_file()):
+        raise UsageError(
+            f"{photos}: {len(gone)} of {len(accepted)} targets have no photo of the same name there, first: {gone[0]}"
+        )
+    left = "1 photo that has a target is" if len(gone) == 1 else f"{len(gone)} photos that have targets are"
+    notes = [f"{left} not there any more, and left out; first: {gone[0]}."] if gone else []
+    return {id: paths for id, paths in accepted.items() if id in chosen}, notes
 
 
 def _teacher(settings: CodeFinetuneSettings, model: Restorer, pack: str | Path) -> tuple[Teacher, str]:

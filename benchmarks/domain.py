@@ -20,6 +20,7 @@ from adapt import tasks, tuning
 from adapt.build import load_distance
 from adapt.cli.printing import Lines, say_warning
 from adapt.degrading import degrade
+from adapt.digests import file_digest
 from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.scores import Evaluation, difference
 from adapt.evaluation.sheets import write_sheet
@@ -133,7 +134,8 @@ def adapt_to_originals(
     opened = TargetStore(work / "targets", {"originals of": str(targets)}, overwrite=True)
     for record in read_records(targets):
         original = domain / "adapt" / "hq" / f"{record.id}.png"
-        opened.add(replace(record, target=os.path.relpath(original, opened.folder) if record.target else None))
+        own = os.path.relpath(original, opened.folder) if record.target else None
+        opened.add(replace(record, target=own, target_sha256=file_digest(original) if own else None))
     finetune = split_overrides(overrides)["finetune"]
     base = tuning.begin_finetune(recipe, pack=pack, overrides=finetune).name
     _tune_and_restore(domain, work, pack=pack, recipe=recipe, base=base, overrides=finetune)

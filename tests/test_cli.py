@@ -125,6 +125,78 @@ def test_run_leaves_what_others_put_into_its_folder(
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+def test_run_is_of_the_photos_that_are_there_now(
+    small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """One removed, then fewer by --limit, then more, one of them no picture: targets stay, the rest is made anew."""
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    shutil.copytree(small_photos, photos)
+    monkeypatch.setattr("adapt.pipeline._export", lambda out, *_, **__: out / "model.onnx")
+    arguments = [
+        "run", photos, "-o", out, "--pack", small_pack, "--method", "low-frequency", "--device", "cpu",
+        *[f"targets.{each}" for each in QUICK_TARGETS], *[f"finetune.{each}" for each in QUICK_FINETUNE],
+    ]
+
+    def ended(*more: object, code: int = 0) -> tuple[str, str, set[int]]:
+        """What was printed, the page, and of how many photos each row is."""
+        assert adapt(monkeypatch, *arguments, *more) == code
+        rows = json.loads((out / "evaluation.json").read_text())
+        counts = {len(row["rows"]) for row in rows.values()}
+        return capsys.readouterr().out, (out / "report.html").read_text(), counts
+
+    anew = "The photos or their targets are not those of before: the fine-tuning was made anew."
+    printed, page, counts = ended()
+    assert counts == {6}
+    assert anew not in printed
+    before = {path: path.stat().st_mtime_ns for path in (out / "targets").rglob("*.png")}
+
+    (photos / "b.png").unlink()
+    printed, page, counts = ended()
+    assert counts == {5}
+    for text in (printed, page):
+        assert anew in text
+        assert "1 photo that has a target is not there any more, and left out; first: b." in text
+    assert ">b<" not in page
+
+    printed, page, counts = ended("--limit", 3)
+    assert counts == {3}
+    assert "fine-tuned on 2 pairs; 1 was held back" in page
+    assert "best" in printed
+    assert "rests on 1 held-back photo alone: take it as a hint." in printed
+    assert (out / "finetune" / "log.jsonl").is_file()
+
+    (photos / "z.png").write_text("no picture")
+    printed, page, counts = ended(code=3)
+    assert counts == {5}
+    problems = [line for line in page.splitlines() if "z.png" in line]
+    assert len(problems) == 1, problems
+    assert before == {path: path.stat().st_mtime_ns for path in before}, "no target is made twice"
+
+    assert adapt(monkeypatch, *arguments, "finetune.seed=5") == 2
+    assert "--overwrite to start anew" in capsys.readouterr().err
+
+
+def test_one_photo_is_refused_before_any_work(
+    small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    Path("copies").mkdir()
+    for name in ("a", "b"):
+        shutil.copy(small_photos / "a.png", f"copies/{name}.png")
+    Path("copies/gone.png").symlink_to("nowhere.png")
+    for photos, options, found in (
+        ("copies", [], "there are 1 in 3 files"),
+        (small_photos, ["--limit", 1], "there are 1 in 1 file with --limit 1"),
+        (small_photos / "a.png", [], "there are 1 in 1 file"),
+    ):
+        assert adapt(monkeypatch, "run", photos, "-o", "out", "--pack", small_pack, *options) == 2
+        error = capsys.readouterr().err
+        assert f"{photos}: fine-tuning needs at least 2 different photos, {found}\n" in error
+    assert not Path("out").exists()
+
+
 def test_run_fine_tunes_on_the_device_that_is_named(
     small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -135,7 +207,7 @@ def test_run_fine_tunes_on_the_device_that_is_named(
         raise UsageError("that is enough")
 
     monkeypatch.setattr("adapt.tuning.finetune", tune)
-    arguments = [small_photos, "-o", tmp_path / "out", "--pack", small_pack, "--method", "low-frequency", "--limit", 1]
+    arguments = [small_photos, "-o", tmp_path / "out", "--pack", small_pack, "--method", "low-frequency", "--limit", 2]
     assert adapt(monkeypatch, "run", *arguments, "--device", "cpu", *[f"targets.{each}" for each in QUICK_TARGETS]) == 2
     assert given == ["cpu"]
 
@@ -470,6 +542,35 @@ def test_an_output_that_cannot_be_made_is_named_without_a_traceback(
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"adapt: {tmp_path / 'file'}")
     assert error.endswith(f": cannot be read or written: {os.strerror(errno.ENOTDIR)}")
+
+
+@pytest.mark.parametrize(("writes", "file"), [(3, "b.png"), (4, "{log}")])
+@pytest.mark.parametrize(("log", "command"), [
+    ("log.jsonl", ["restore", "{pack}", "{photos}"]), ("manifest.jsonl", ["degrade", "{photos}", "--recipe", "blind"]),
+])
+def test_a_disk_that_fills_up_on_the_way_stops_the_work(
+    log: str, command: list[str], writes: int, file: str, small_photos: Path, small_pack: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+):
+    """It is no fault of one photo, after which the next could be tried; what is finished counts."""
+    out, sync, synced = tmp_path / "out", os.fsync, list[int]()
+
+    def fill(stream: int) -> None:
+        if len(synced) == writes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        synced.append(stream)
+        sync(stream)
+
+    arguments = [*(each.format(photos=small_photos, pack=small_pack) for each in command), "-o", out]
+    with monkeypatch.context() as disk:
+        disk.setattr("os.fsync", fill)
+        assert adapt(disk, *arguments) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    full = out / file.format(log=log)
+    assert error == f"adapt: {full}: cannot be read or written: {os.strerror(errno.ENOSPC)}"
+    assert adapt(monkeypatch, *arguments) == 0
+    assert ", 1 already there" in capsys.readouterr().out
+    assert len(list(out.rglob("*.png"))) == 6
 
 
 def test_a_full_disk_is_named_with_the_file(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,12 +12,15 @@ import torch
 from command_line import kill_and_repeat
 
 from adapt.build import load_restorer
+from adapt.digests import file_digest
 from adapt.errors import PhotoError, TrainingError, UsageError
 from adapt.finetuning.data import Pictures, split_pairs
 from adapt.finetuning.losses import fools, l1, tells_apart, weighted
+from adapt.finetuning.outcome import Outcome
 from adapt.finetuning.transplant import transplant
+from adapt.intervals import Interval
 from adapt.photos.files import read_image, write_image
-from adapt.targets.store import accepted_targets, picture_name
+from adapt.targets.store import Record, TargetStore, accepted_targets, picture_name
 from adapt.tuning import finetune
 from adapt.weights import read_state
 
@@ -173,6 +177,67 @@ def test_refusals(whole: Path, small_photos: Path, targets: Path, small_pack: Pa
         split_pairs(small_photos, {"zz": [targets / "a.png"]}, size=16, holdout=0.1, seed=0)
     with pytest.raises(UsageError, match="at least 2 accepted targets, there are 1"):
         split_pairs(small_photos, {"a": [targets / "a.png"]}, size=16, holdout=0.1, seed=0)
+
+
+def test_targets_that_are_gone_or_exchanged_are_named(
+    small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
+):
+    store = tmp_path / "store"
+    opened = TargetStore(store, {})
+    for id, (path,) in accepted_targets(targets).items():
+        name = picture_name(id, 0)
+        write_image(store / name, read_image(path))
+        opened.add(Record(id=id, photo="", photo_sha256="", status="done", target=name,
+                          target_sha256=file_digest(store / name)))
+    whole = (store / "images" / "a.png").read_bytes()
+    (store / "images" / "b.png").unlink()
+    message = rf"{store}: 1 of 6 targets are gone or not what was written, first: \S*{{}}\.png; run generate-targets"
+    with pytest.raises(UsageError, match=message.format("b")):
+        tune(small_photos, store, tmp_path / "run", small_pack)
+    write_image(store / "images" / "b.png", read_image(targets / "b.png"))
+    (store / "images" / "a.png").write_bytes((store / "images" / "b.png").read_bytes())
+    with pytest.raises(UsageError, match=message.format("a")):
+        tune(small_photos, store, tmp_path / "run", small_pack)
+    assert not (tmp_path / "run").exists()
+    (store / "images" / "a.png").write_bytes(whole)
+    assert tune(small_photos, store, tmp_path / "run", small_pack, max_steps=1).notes == ()
+
+
+def test_targets_without_a_photo(small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path):
+    """Of a store they are left out, and counted; of a plain folder they are refused, and so is a run of others."""
+    photos, store, run = tmp_path / "photos", tmp_path / "store", tmp_path / "run"
+    shutil.copytree(small_photos, photos)
+    opened = TargetStore(store, {})
+    for id, (path,) in accepted_targets(targets).items():
+        opened.add(Record(id=id, photo="", photo_sha256="", status="done", target=str(path)))
+    tune(photos, store, run, small_pack, max_steps=1)
+    for name in ("b.png", "deep/c.png"):
+        (photos / name).unlink()
+    with pytest.raises(UsageError, match="other settings, photos or weights"):
+        tune(photos, store, run, small_pack, max_steps=1)
+    outcome = tune(photos, store, tmp_path / "other", small_pack, max_steps=1)
+    assert outcome.trained + outcome.held_back == 4
+    assert outcome.notes == ("2 photos that have targets are not there any more, and left out; first: b.",)
+    with pytest.raises(UsageError, match="2 of 6 targets have no photo of the same name there, first: b"):
+        tune(photos, targets, tmp_path / "plain", small_pack)
+    (tmp_path / "others").mkdir()
+    shutil.copy(small_photos / "a.png", tmp_path / "others" / "x.png")
+    with pytest.raises(UsageError, match="6 of 6 targets have no photo"):
+        tune(tmp_path / "others", store, tmp_path / "plain", small_pack)
+
+
+def test_few_held_back_photos_are_named_in_the_verdict():
+    gain = Interval(0.1, 0.05, 0.15, 4)
+    told = dict.fromkeys((1, 3, 4), "")
+    for held in told:
+        for improved in (True, False):
+            parts = {"l1": 1.0, "perceptual": 1.0}
+            outcome = Outcome(improved, 1, parts, parts, gain if improved else None, 2 * held, held, 0, 0)
+            told[held] += outcome.verdict
+    assert told[1].count("1 held-back photo alone") == 2
+    assert "on 1 held-back photo (" in told[1]
+    assert told[3].count("3 held-back photos alone") == 2
+    assert "alone" not in told[4]
 
 
 def test_it_trains_on_the_device_that_is_named(

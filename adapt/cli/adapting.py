@@ -90,6 +90,8 @@ def _print_result(result: Result) -> None:
     print(result.table)
     print(result.verdict)
     say_warning(result.warning)
+    for note in result.notes:
+        print(note)
     say_resized(result.resized, enlarged=result.enlarged)
     print(f"Result page: {result.page}\nModel: {result.model}")
     for problem in result.problems:

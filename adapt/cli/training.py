@@ -67,6 +67,8 @@ def finetune(
     )
     print(outcome.verdict)
     say_warning(outcome.warning)
+    for note in outcome.notes:
+        print(note)
     say_resized(outcome.resized)
     say_resized(outcome.resized_targets, "target")
 

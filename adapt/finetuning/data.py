@@ -7,18 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Final
 
 import torch
 from torch import Tensor
 
 from adapt.digests import file_digest
 from adapt.errors import PhotoError, UsageError
+from adapt.finetuning.outcome import FEWEST_HELD
 from adapt.photos.folder import find_photos
 from adapt.photos.pairs import read_fitted
 
 CACHE_BYTES = 1 << 30
-FEWEST_HELD: Final = 4  # the 95 % interval of their mean reaches 1.6 standard deviations to each side; that of 2, 9
 
 
 class Pictures:

@@ -8,6 +8,7 @@ from typing import Final
 from adapt.intervals import Interval
 from adapt.settings import TuningSettings
 
+FEWEST_HELD: Final = 4  # the 95 % interval of their mean reaches 1.6 standard deviations to each side; that of 2, 9
 FEW: Final = 100  # DT-BFR Table 4: from here on SwinIR gained
 
 
@@ -25,6 +26,7 @@ class Outcome:
         resized: how many of both were brought to the restorer's size first.
         resized_targets: how many of their targets were.
         warning: what speaks against trusting it, in a sentence or two; empty where nothing does.
+        notes: what else is to be told, each in a sentence: of targets that were left out, of a run made anew.
     """
 
     improved: bool
@@ -37,20 +39,27 @@ class Outcome:
     resized: int
     resized_targets: int
     warning: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
-        """One sentence for the user."""
+        """One sentence for the user, and where few photos were held back a second."""
+        photos = f"{self.held_back} held-back photo{'' if self.held_back == 1 else 's'}"
+        few = (
+            ""
+            if self.held_back >= FEWEST_HELD
+            else f" The choice between old and new weights rests on {photos} alone: take it as a hint."
+        )
         if not self.improved or self.gain is None:
             return (
-                "The adapted model is not better than the one it started from on the held-back photos;"
-                " best.safetensors holds the old weights."
+                f"The adapted model is not better than the one it started from on {photos}; best.safetensors holds the"
+                f" old weights.{few}"
             )
         parts = ", ".join(f"{name} {self.base[name]:.4f} -> {self.best[name]:.4f}" for name in ("l1", "perceptual"))
         doubt = "" if self.gain.decided else ", so it may be chance"
         return (
-            f"Adapted: step {self.best_step} is the best on {self.held_back} held-back photos ({parts}); the score"
-            f" falls by {self.gain.mean:.4f} ({self.gain.shown('.4f')}{doubt})."
+            f"Adapted: step {self.best_step} is the best on {photos} ({parts}); the score"
+            f" falls by {self.gain.mean:.4f} ({self.gain.shown('.4f')}{doubt}).{few}"
         )
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from adapt.digests import is_unchanged
+from adapt.digests import file_digest, is_unchanged
 from adapt.disk import append_json_line, claim_folder, read_json_lines
 from adapt.draft import differences
 from adapt.errors import UsageError
@@ -181,3 +181,23 @@ def accepted_targets(folder: Path) -> dict[str, list[Path]]:
         more = f"\n  and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
         raise UsageError(f"{folder}: holds no accepted targets{''.join(reasons[:SHOWN])}{more}")
     return found
+
+
+def target_digests(folder: Path, accepted: Mapping[str, list[Path]]) -> dict[str, list[str]]:
+    """The sha256 of pictures that `accepted_targets` has found, by photo id.
+
+    Raises:
+        UsageError: a store's picture is gone, or is not what was written.
+    """
+    written: dict[Path, str | None] = {}
+    if (folder / CLAIM).is_file():
+        written = {folder / record.target: record.target_sha256 for record in read_records(folder) if record.target}
+    found = {
+        path: file_digest(path) if path.is_file() else None for paths in accepted.values() for path in paths
+    }
+    if lost := [path for path, digest in found.items() if digest is None or written.get(path) not in (None, digest)]:
+        raise UsageError(
+            f"{folder}: {len(lost)} of {len(found)} targets are gone or not what was written, first: {lost[0]}; run"
+            " generate-targets again, which makes these anew"
+        )
+    return {id: [digest for path in paths if (digest := found[path])] for id, paths in accepted.items()}
