@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from adapt.digests import file_digest, is_unchanged
 from adapt.disk import append_json_line, claim_folder, listed_files, read_json_lines
 from adapt.draft import differences
@@ -84,40 +86,41 @@ def degrade(
     for file in files:
         try:
             sha256 = file_digest(file.path)
-            if _is_done(known.get(file.id), sha256, out):
-                skipped += 1
-                status = "skipped"
-            else:
-                line = _degrade_one(file, out, settings, half_raw)
-                append_json_line(manifest, {**line, "original_sha256": sha256})
-                done += 1
-                status = "done"
+            made = None if _is_done(known.get(file.id), sha256, out) else _degrade_one(file, settings, half_raw)
         except PhotoError as error:
             failed.append(str(error))
             status = "failed"
         except OSError as error:
             failed.append(f"{file.path}: cannot be read: {error.strerror or error}")
             status = "failed"
+        else:
+            if made is None:
+                skipped += 1
+                status = "skipped"
+            else:
+                damaged, line = made
+                path = out / line["file"]
+                write_image(path, damaged, overwrite=True)
+                append_json_line(manifest, {**line, "sha256": file_digest(path), "original_sha256": sha256})
+                done += 1
+                status = "done"
         if on_picture is not None:
             on_picture(file.id, status, done + skipped + len(failed), len(files))
     return Degraded(done, skipped, failed)
 
 
-def _degrade_one(file: PhotoFile, out: Path, settings: DegradeSettings, half_raw: bool) -> dict[str, Any]:
-    """One picture damaged and written; its line of the manifest."""
+def _degrade_one(file: PhotoFile, settings: DegradeSettings, half_raw: bool) -> tuple[Tensor, dict[str, Any]]:
+    """One picture damaged, and its line of the manifest, without the digests of files."""
     image = read_photo(file.path, at_least=1 if half_raw else None).image
     seed = derived_seed(settings.seed, file.id)
     try:
         damaged, drawn = chain.degrade(image, settings.pieces, seed)
     except ValueError as error:
         raise PhotoError(f"{file.path}: {error}") from error
-    path = out / f"{file.id}.png"
-    write_image(path, damaged, overwrite=True)
-    return {
+    return damaged, {
         "id": file.id,
         "original": file.path.name,
         "file": f"{file.id}.png",
-        "sha256": file_digest(path),
         "size": list(image.shape[1:]),
         "seed": seed,
         "pieces": drawn,

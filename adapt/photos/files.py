@@ -132,7 +132,9 @@ def write_image(
     Raises:
         ShapeError, RangeError: not (3, H, W); values not finite or outside [0, 1]. Clamp before, knowingly.
         UsageError: an unknown suffix, or bits that the format cannot hold.
-        PhotoError: the file exists already, or cannot be written.
+        PhotoError: the file exists already, or the format cannot hold the picture.
+        OSError: it cannot be written, as on a full disk; names the file. No fault of the picture: the next one will
+            not fare better.
     """
     suffix = path.suffix.lower()
     if suffix not in WRITTEN:
@@ -147,8 +149,10 @@ def write_image(
         write_atomic(path, lambda stream: _write(stream, image, suffix, bits=bits, lossless=lossless))
     except PhotoError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: more pixels on a side than the format can hold
-        raise PhotoError(f"{_shown(path)}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+    except (OSError, ValueError) as error:  # more pixels on a side than the format can hold
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise PhotoError(f"{_shown(path)}: cannot be written: {error}") from error
 
 
 def encode_png(image: Tensor, *, bits: int = 8) -> bytes:
