@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from glob import escape
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final
@@ -24,17 +25,25 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        if error.errno is not None:
-            error.filename = str(path)  # a full disk names none, and nobody knows the sibling
-        raise
+        with _naming(path):
+            with part.open("wb") as stream:
+                write(stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Generator[None]:
+    """Errors of the system name this file: a full disk names none, and nobody knows the `.part` beside it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = str(path)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -50,7 +59,7 @@ def write_json(path: Path, value: Any) -> None:
 def append_json_line(path: Path, value: Any) -> None:
     """Append one JSON line and force it to the disk; a last line that a crash cut short is dropped first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as stream:
+    with _naming(path), path.open("a+b") as stream:
         end = stream.seek(0, os.SEEK_END)
         if end:
             stream.seek(end - 1)

@@ -546,13 +546,13 @@ def test_an_output_that_cannot_be_made_is_named_without_a_traceback(
     assert error.endswith(f": cannot be read or written: {os.strerror(errno.ENOTDIR)}")
 
 
-@pytest.mark.parametrize(("writes", "file"), [(3, "b.png"), (4, "{log}")])
+@pytest.mark.parametrize(("writes", "file", "finished"), [(3, "b.png", 1), (4, "{log}", 2)])
 @pytest.mark.parametrize(("log", "command"), [
     ("log.jsonl", ["restore", "{pack}", "{photos}"]), ("manifest.jsonl", ["degrade", "{photos}", "--recipe", "blind"]),
 ])
 def test_a_disk_that_fills_up_on_the_way_stops_the_work(
-    log: str, command: list[str], writes: int, file: str, small_photos: Path, small_pack: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    log: str, command: list[str], writes: int, file: str, finished: int, small_photos: Path, small_pack: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ):
     """It is no fault of one photo, after which the next could be tried; what is finished counts."""
     out, sync, synced = tmp_path / "out", os.fsync, list[int]()
@@ -571,7 +571,7 @@ def test_a_disk_that_fills_up_on_the_way_stops_the_work(
     full = out / file.format(log=log)
     assert error == f"adapt: {full}: cannot be read or written: {os.strerror(errno.ENOSPC)}"
     assert adapt(monkeypatch, *arguments) == 0
-    assert ", 1 already there" in capsys.readouterr().out
+    assert f", {finished} already there" in capsys.readouterr().out
     assert len(list(out.rglob("*.png"))) == 6
 
 
