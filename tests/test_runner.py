@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import tifffile
 from command_line import adapt
-from PIL import Image, ImageCms
+from PIL import Image
 
 from adapt.digests import file_digest
 from adapt.exporting import runner
@@ -122,17 +122,26 @@ def png(samples: np.ndarray, colour_type: int, *extra: tuple[bytes, bytes]) -> b
     )
 
 
-def icc(space: str) -> bytes:
-    """An ICC profile, version 4, of gamma 1.8: for grey, or for colours with the primaries of "Generic RGB"."""
+def curve(*numbers: float, kind: int) -> bytes:
+    """A tone curve by its formula, as the ICC numbers them."""
+    return b"para\0\0\0\0" + struct.pack(f">HH{len(numbers)}i", kind, 0, *(round(n * 65536) for n in numbers))
+
+
+GAMMA = curve(1.8, kind=0)
+SRGB_COLUMNS = ((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141))
+GENERIC_COLUMNS = ((0.4543, 0.2420, 0.0149), (0.3533, 0.6736, 0.0906), (0.1566, 0.0844, 0.7194))
+
+
+def icc(space: str, gamma: bytes = GAMMA, columns: tuple[tuple[float, ...], ...] = GENERIC_COLUMNS) -> bytes:
+    """An ICC profile, version 4: for grey, or for colours with the primaries of "Generic RGB"."""
     def xyz(*values: float) -> bytes:
         return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
 
-    gamma = b"para\0\0\0\0" + struct.pack(">HHi", 0, 0, round(1.8 * 65536))
     white = (0.9642, 1.0, 0.8249)
     tags = {b"wtpt": xyz(*white)}
     if space == "RGB ":
-        tags |= {b"rXYZ": xyz(0.4543, 0.2420, 0.0149), b"gXYZ": xyz(0.3533, 0.6736, 0.0906),
-                 b"bXYZ": xyz(0.1566, 0.0844, 0.7194), b"rTRC": gamma, b"gTRC": gamma, b"bTRC": gamma}
+        tags |= {name: xyz(*column) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)}
+        tags |= {b"rTRC": gamma, b"gTRC": gamma, b"bTRC": gamma}
     else:
         tags[b"kTRC"] = gamma
     index, body, start = b"", b"", 132 + 12 * len(tags)
@@ -169,7 +178,7 @@ def flipped(data: bytes, kind: bytes) -> bytes:
     return data[:end] + bytes([data[end] ^ 1]) + data[end + 1 :]
 
 
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+NEARLY_SRGB = icc("RGB ", curve(2.39, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045, kind=3), SRGB_COLUMNS)
 GREY16 = deep()[..., :1]
 ALPHA16 = deep(2)[..., 2:]
 
@@ -210,7 +219,8 @@ GOOD: dict[str, Callable[[], bytes]] = {
     "profile of colour on grey.png": lambda: pillow("PNG", "L", icc_profile=icc("RGB ")),
     "profile of grey on colour.png": lambda: pillow("PNG", icc_profile=icc("GRAY")),
     "profile cut.png": lambda: pillow("PNG", icc_profile=icc("RGB ")[:200]),
-    "profile srgb.png": lambda: pillow("PNG", icc_profile=SRGB),
+    "profile odd.png": lambda: pillow("PNG", icc_profile=icc("RGB ", b"what" + bytes(20))),
+    "profile srgb.png": lambda: pillow("PNG", icc_profile=NEARLY_SRGB),
     "profile 16.png": lambda: png(deep(), 2, in_png(icc("RGB "))),
     "profile grey 16.png": lambda: png(GREY16, 0, in_png(icc("GRAY"))),
     "profile of colour on grey 16.png": lambda: png(GREY16, 0, in_png(icc("RGB "))),
@@ -226,19 +236,28 @@ GOOD: dict[str, Callable[[], bytes]] = {
 BAD: dict[str, Callable[[], bytes]] = {
     "empty.png": lambda: b"",
     "text.jpg": lambda: b"no picture",
-    "postscript.png": lambda: pillow("EPS"),
+    "portable.png": lambda: pillow("PPM"),
+    "bomb.png": lambda: bomb(),
     "wide.png": lambda: pillow("PNG", sides=(32, 40)),
     "cut.jpg": lambda: pillow("JPEG")[:-200],
     "cut.png": lambda: pillow("PNG")[:-200],
     "without end.png": lambda: pillow("PNG")[:-12],
     "cut.tif": lambda: pillow("TIFF", compression="tiff_lzw")[:-200],
     "cut.webp": lambda: pillow("WEBP")[:-50],
+    "cut.avif": lambda: pillow("AVIF")[:-100],
     "cut.gif": lambda: pillow("GIF", "P")[:-200],
     "checksum.png": lambda: flipped(pillow("PNG"), b"IDAT"),
     "float.tif": lambda: tiff(picture(SIDE, SIDE)[..., 0].astype(np.float32) / 255),
     "long.tif": lambda: tiff(picture(SIDE, SIDE)[..., 0].astype(np.int32)),
     "raw.dng": lambda: b"II*\0",
 }
+
+
+def bomb() -> bytes:
+    """A PNG that says it has 100 million pixels."""
+    data = pillow("PNG", "1")
+    header = b"IHDR" + struct.pack(">II", 10_000, 10_000) + data[24:29]
+    return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
 
 
 def tiff12() -> bytes:
@@ -273,7 +292,6 @@ def pair(
     with pytest.MonkeyPatch.context() as monkeypatch:
         code = restore(monkeypatch, bundle, photos, out / "restore")
     assert (done.returncode, code) == (3, 3), done.stderr
-    assert made(out / "runner") == made(out / "restore")
     return out / "runner", out / "restore", done.stderr
 
 
@@ -285,7 +303,8 @@ def test_the_same_picture(name: str, pair: tuple[Path, Path, str]):
     file = next(each for each in both if (theirs / each).exists())
     got, expected = (read_image(folder / file) for folder in (ours, theirs))
     assert got.shape == expected.shape == (3, SIDE, SIDE)
-    steps = 2 if name == "profile 16.png" else 1  # the runner converts 8 of its bits, by a curve that is steep below
+    # Of 16 bits the runner converts 8, by a curve that is steep below; what is sRGB is not converted at all.
+    steps = {"profile 16.png": 2, "profile srgb.png": 0, "same.png": 0}.get(name, 1)
     assert (got - expected).abs().max() <= (steps + 0.01) / 255
     assert got.std() > 0.02 or name == "one.png", "else this shows nothing"
 
@@ -293,7 +312,8 @@ def test_the_same_picture(name: str, pair: tuple[Path, Path, str]):
 @pytest.mark.parametrize("name", BAD)
 def test_the_same_failures(name: str, photos: Path, pair: tuple[Path, Path, str]):
     ours, theirs, said = pair
-    assert f"{photos / name}: cannot be read (" in said
+    reason = "Image size (100000000 pixels) exceeds limit" if name == "bomb.png" else ""
+    assert f"{photos / name}: cannot be read ({reason}" in said
     assert not {f"{name[:-4]}.png", f"{name[:-4]}_{name[-3:]}.png"} & (made(ours) | made(theirs))
 
 
@@ -348,6 +368,7 @@ def test_the_same_names(bundles: dict[str, Path], tmp_path: Path, monkeypatch: p
     )  # fmt: skip
     os.symlink(fill(tmp_path / "elsewhere", "one.png", "two/three.png"), photos / "linked")
     os.symlink(photos, photos / "sub" / "round")
+    os.symlink(photos / "sub", photos / "before the folder itself")
     os.symlink(tmp_path / "gone", photos / "gone.png")
     bundle = bundles["plain"]
     done = run_model(bundle / "run_model.py", photos, tmp_path / "runner")

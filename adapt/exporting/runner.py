@@ -135,8 +135,6 @@ def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
     space = SPACES.get(source.profile.xcolor_space.strip()) if source else None
     if picture.mode == "L" and space == "RGB":
         picture = picture.convert("RGB")
-    if picture.mode == "LAB" and space != "LAB":
-        source, space = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")), "LAB"
     if space != picture.mode:
         return picture.convert("RGB")
     try:
