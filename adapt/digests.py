@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from pathlib import Path
@@ -9,7 +10,12 @@ from typing import Any
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes, as 64 hex digits."""
+    """sha256 of a file's bytes, as 64 hex digits.
+
+    Raises: OSError: it cannot be read; a pipe, which would be waited for without end, is not tried.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

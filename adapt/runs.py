@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from adapt.disk import append_json_line, claim_folder, read_json_lines, write_json, write_text
 from adapt.draft import Draft, differences
-from adapt.errors import UsageError
+from adapt.errors import RecipeError, UsageError
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -65,10 +65,11 @@ def open_run(
 
 def _what_differs(folder: Path, recipe: str) -> str:
     """In brackets, which settings of a run are others than those of a recipe, or that none is."""
-    path = folder / "recipe.yaml"
-    if not path.is_file():
+    try:
+        there = Draft.read(folder / "recipe.yaml")
+    except (OSError, RecipeError):  # of another version, or half of one
         return ""
-    found = differences(Draft.read(path).values, Draft.parse(recipe, "the recipe").values)
+    found = differences(there.values, Draft.parse(recipe, "the recipe").values)
     return f" ({found or 'the settings are the same, the photos or weights are not'})"
 
 

@@ -127,7 +127,9 @@ def test_a_run_is_compared_with_the_first_accepted_target_of_each_photo(
                 id=f"{index:02}", draw=draw, photo="", photo_sha256="", target=target, target_sha256="",
                 status="rejected" if refused else "done", reason="flat" if refused else None,
             ))
-    found = showing.evaluate_run(tmp_path, "tiny", None, 24, lambda done, total: None)
+    found = showing.evaluate_run(
+        tmp_path, "tiny", None, 24, lambda done, total: None, ids=[f"{index:02}" for index in range(12)]
+    )
     assert [row["id"] for row in found["target"].rows] == [f"{index:02}" for index in range(12) if index != 5]
     by_hand = {f"{i:02}": tmp_path / "targets" / picture_name(f"{i:02}", int(i == 3)) for i in range(12) if i != 5}
     for name in ("pre-trained", "adapted"):

@@ -126,8 +126,8 @@ def test_where_no_photo_could_be_read_each_is_named(
 ):
     photos = tmp_path / "photos"
     photos.mkdir()
-    for name in ("a.dng", "b.dng"):
-        write_dng(photos / name, np.zeros((64, 64), np.uint16))
+    for name, side in (("a.dng", 64), ("b.dng", 72)):
+        write_dng(photos / name, np.zeros((64, side), np.uint16))
     arguments = ["run", photos, "-o", tmp_path / "out", "--pack", small_pack, "--device", "cpu"]
     assert adapt(monkeypatch, *arguments, "--method", "low-frequency", "targets.guidance.0.factor=4") == 2
     said = capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -217,21 +218,24 @@ def test_an_unreadable_photo_fails_once(small_photos: Path, small_pack: Path, tm
     (photos / "a.png").write_bytes((small_photos / "a.png").read_bytes())
     (photos / "aa.png").write_bytes(b"not a picture")
     (photos / "ab.png").symlink_to("gone.png")
+    os.mkfifo(photos / "ac.png")
     store, seen = tmp_path / "store", list[tuple[str, int, int]]()
 
     def see(record: Record, done: int, total: int) -> None:
         seen.append((record.id, done, total))
 
     summary = make(photos, store, small_pack, "draws=3", on_photo=see)
-    assert seen == [("a", 1, 9), ("a", 2, 9), ("a", 3, 9), ("aa", 6, 9), ("ab", 9, 9)], "all draws at once"
+    failed = [("aa", 6, 12), ("ab", 9, 12), ("ac", 12, 12)]
+    assert seen == [*(("a", done, 12) for done in (1, 2, 3)), *failed], "all draws at once"
     became = [(r.id, r.draw, r.status) for r in summary.records]
-    assert became == [*(("a", draw, "done") for draw in range(3)), ("aa", 0, "failed"), ("ab", 0, "failed")]
-    assert "ab.png" in (summary.records[-1].reason or "")
+    assert became == [*(("a", draw, "done") for draw in range(3)), *((id, 0, "failed") for id in ("aa", "ab", "ac"))]
+    reasons = [(record.reason or "").rpartition(": ")[2] for record in summary.records[-2:]]
+    assert reasons == ["no such file", "not a regular file"]
 
     lines = (store / "manifest.jsonl").read_bytes()
     seen.clear()
     assert make(photos, store, small_pack, "draws=3", on_photo=see).records == summary.records
-    assert seen == [("aa", 6, 9), ("ab", 9, 9)], "tried again, and named again"
+    assert seen == failed, "tried again, and named again"
     assert (store / "manifest.jsonl").read_bytes() == lines, "with nothing new to write down"
     (photos / "aa.png").write_bytes(b"no picture either")
     make(photos, store, small_pack, "draws=3")

@@ -5,6 +5,7 @@ What a file is, its content says, not its name. What cannot be read whole is an 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 from dataclasses import dataclass
@@ -133,8 +134,8 @@ def write_image(
         ShapeError, RangeError: not (3, H, W); values not finite or outside [0, 1]. Clamp before, knowingly.
         UsageError: an unknown suffix, or bits that the format cannot hold.
         PhotoError: the file exists already, or the format cannot hold the picture.
-        OSError: it cannot be written, as on a full disk; names the file. No fault of the picture: the next one will
-            not fare better.
+        OSError: it cannot be written, as on a full disk; names the file. No fault of the picture or its name: the next
+            one will not fare better.
     """
     suffix = path.suffix.lower()
     if suffix not in WRITTEN:
@@ -150,7 +151,7 @@ def write_image(
     except PhotoError:
         raise
     except (OSError, ValueError) as error:  # more pixels on a side than the format can hold
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENAMETOOLONG):
             raise
         raise PhotoError(f"{_shown(path)}: cannot be written: {error}") from error
 
