@@ -65,7 +65,7 @@ def half_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import accelerate
     from accelerate.state import AcceleratorState
 
-    as_it_is = accelerate.Accelerator
+    as_it_is: Any = accelerate.Accelerator
 
     def in_half(**options: Any) -> accelerate.Accelerator:
         return as_it_is(**{**options, "mixed_precision": "bf16"})
