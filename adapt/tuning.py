@@ -144,12 +144,12 @@ def finetune(
 
     Raises:
         UsageError: as `begin_finetune`; a device that cannot be used, or one for several processes; a target that is
-            gone, or not what its store tells; a run of other settings.
+            gone, or not what its store tells; a run of other settings; an `out` among the pictures, or above them.
     """
     from adapt.finetuning.data import Pictures, split_pairs
     from adapt.finetuning.loop import finetune as run_finetune
     from adapt.finetuning.outcome import few_photos
-    from adapt.photos.folder import find_photos, photos_of
+    from adapt.photos.folder import find_photos, photos_of, refuse_overlap
     from adapt.runs import open_run, processes
     from adapt.targets.store import accepted_targets, target_digests
 
@@ -168,6 +168,10 @@ def finetune(
     beginning = begin_finetune(
         recipe, pack=pack, restorer=restorer, real=real, replay=replay, overrides=overrides
     )
+    folders = {"the photos": photos, "the targets": targets, "sharp faces": real, "clean faces": replay}
+    for what, folder in folders.items():
+        if folder is not None and not (folder / "store.json").is_file():  # a store knows which pictures are its own
+            refuse_overlap(folder, out, what)
     settings, model = beginning.settings, beginning.restorer
     teacher = teacher_digest = None
     if isinstance(settings, CodeFinetuneSettings):

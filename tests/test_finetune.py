@@ -173,6 +173,10 @@ def test_a_loss_that_is_not_finite_stops(small_photos: Path, targets: Path, smal
 def test_refusals(whole: Path, small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path):
     with pytest.raises(UsageError, match=r"other settings, photos or weights \(seed: 0 there, 7 now\); choose another"):
         tune(small_photos, targets, whole, small_pack, "seed=7")
+    with pytest.raises(UsageError, match="lies inside the photos"):
+        tune(small_photos, targets, small_photos / "run", small_pack)
+    with pytest.raises(UsageError, match="lies inside the targets"):
+        tune(small_photos, targets, targets / "run", small_pack)
     with pytest.raises(UsageError, match=r"1 targets have no photo of the same name there, first: zz"):
         split_pairs(small_photos, {"zz": [targets / "a.png"]}, size=16, holdout=0.1, seed=0)
     with pytest.raises(UsageError, match="at least 2 accepted targets, there are 1"):
