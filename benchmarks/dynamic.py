@@ -276,7 +276,7 @@ def factor_notes(evaluations: Mapping[str, Evaluation], ways: Mapping[str, Way])
     fixed = [each for name, each in evaluations.items() if name != ADAPTIVE]
     values = [{row["id"]: float(row["psnr"]) for row in each.rows} for each in fixed]
     best = [max(each[photo] for each in values) for photo in values[0]]
-    lines += ["", f"Each photo at its best N, as the truth tells: {sum(best) / len(best):.3f} dB; no rule can do better."]
+    lines += ["", f"Each photo at its best N, by the truth: {sum(best) / len(best):.3f} dB; no rule can do better."]
     groups: dict[int, set[str]] = {}
     for photo, way in ways.items():
         assert way.factor is not None  # the adaptive method has a low-frequency constraint
