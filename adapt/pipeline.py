@@ -11,36 +11,32 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from adapt import restoring, runs, tasks, tuning
+from adapt import tasks, tuning
 from adapt.build import load_distance
 from adapt.digests import file_digest
-from adapt.disk import claim_folder, files_of, optional_path, write_json
+from adapt.disk import optional_path, write_json
 from adapt.errors import UsageError, VerificationError
 from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.sheets import write_sheet
 from adapt.evaluation.tables import markdown_table, text_table
-from adapt.exporting.bundle import FILES as BUNDLE_FILES
 from adapt.finetuning.outcome import Outcome
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import PhotoFile, find_photos, photos_of, refuse_overlap
 from adapt.recipe import load_recipe
 from adapt.restoring import restore_folder
+from adapt.result_folder import claim_result, refuse_removal
 from adapt.settings import TargetSettings
 from adapt.showing import Identity, evaluate_run, show_run, verdict_of
-from adapt.targets import store
 
 CHECKED_PHOTOS = 4
-CLAIM: Final = "adapted.json"
-RESTORED: Final = ("photos", "base", "restored", "truth")
-PAGE: Final = ("model.onnx", "sheet.jpg", "report.html", "evaluation.json")
 
 
 class ProgressLine(Protocol):
@@ -160,8 +156,8 @@ def run(
     base, size = beginning.name, beginning.restorer.size
     own = beginning.restorer.chosen_fidelity(fidelity)
     if overwrite:
-        _refuse_removal(out, {"recipe": recipe, "pack": pack, "method": method, "restorer": restorer})
-    _claim(out, overwrite)  # only now: a mistake costs no earlier run
+        refuse_removal(out, {"recipe": recipe, "pack": pack, "method": method, "restorer": restorer})
+    claim_result(out, overwrite)  # only now: a mistake costs no earlier run
 
     line = progress("1/5 targets")
     summary = tasks.generate_targets(
@@ -252,46 +248,6 @@ def split_overrides(overrides: Sequence[str]) -> dict[str, list[str]]:
             raise UsageError(f"{override}: expected targets.KEY=VALUE or finetune.KEY=VALUE")
         split[kind].append(rest)
     return split
-
-
-def written(out: Path) -> list[str]:
-    """What a run has put into a folder beside adapted.json, for `adapt.disk.remove_written`."""
-    parts = {
-        **{name: (*restoring.written(out / name), restoring.CLAIM) for name in RESTORED},
-        "targets": (*store.WRITES, store.CLAIM),
-        "finetune": (*runs.WRITES, runs.CLAIM),
-        "bundle": BUNDLE_FILES,
-    }
-    ours = {name: patterns for name, patterns in parts.items() if (out / name / patterns[-1]).is_file()}
-    return [*PAGE, *(f"{name}/{pattern}" for name, patterns in ours.items() for pattern in patterns)]
-
-
-def _claim(out: Path, overwrite: bool) -> None:
-    """Take the folder: a new one, or one of an earlier run."""
-    about = {"versions": runs.versions()}
-    known = {*PAGE, *RESTORED, "targets", "finetune", "bundle"}
-    if (out / "targets" / store.CLAIM).is_file() and {each.name for each in out.iterdir()} <= known:
-        write_json(out / CLAIM, about)  # of a run from before this file
-    claim_folder(out, CLAIM, about, ours="a result of adapt run", writes=written(out), overwrite=overwrite)
-
-
-def _refuse_removal(out: Path, inputs: Mapping[str, str | Path | None]) -> None:
-    """Raise UsageError where a run would start from a file that --overwrite is about to remove, or could not go on
-    for one that it must not remove."""
-    for option, given in inputs.items():
-        if given is not None and Path(given).exists() and out.resolve() in (path := Path(given).resolve()).parents:
-            raise UsageError(
-                f"--{option} {given}: lies in {out}, from where --overwrite removes it ({path}); choose another output"
-                " folder"
-            )
-    ours = files_of(out, written(out))
-    begun = {path.relative_to(out).parts[0] for path in ours} - {*PAGE}
-    left = {path for name in begun for path in (out / name).rglob("*") if path.is_file()} - {*ours}
-    if others := sorted(path for path in left if not path.name.startswith(".")):
-        raise UsageError(
-            f"{out}: --overwrite removes only what a run made, and its folders hold other files ({len(others)}), first:"
-            f" {others[0]}; move them elsewhere"
-        )
 
 
 def _refuse_one(photos: Path, found: Sequence[PhotoFile], limit: int | None) -> None:
