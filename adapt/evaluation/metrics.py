@@ -201,33 +201,14 @@ def kid(
     paired: bool = False,
     subsets: int = 100,
     subset_size: int | None = None,
-) -> tuple[float, float]:
-    """Kernel distance of two sets of pictures, and its error: mean and deviation of `kid_estimates`, which see.
-
-    Subsets of half the pictures deviate as much as the estimate from all of them errs (the delete-half jackknife, Shao
-    and Wu 1989), hence the default size. The deviation is nan where there is only one possible subset.
-    """
-    estimates = kid_estimates(
-        features_a, features_b, generator=generator, paired=paired, subsets=subsets, subset_size=subset_size
-    )
-    alone = subsets == 1 or subset_size == len(features_a) == len(features_b)
-    return float(estimates.mean()), float("nan") if alone else float(estimates.std())
-
-
-def kid_estimates(
-    features_a: Tensor,
-    features_b: Tensor,
-    *,
-    generator: torch.Generator,
-    paired: bool = False,
-    subsets: int = 100,
-    subset_size: int | None = None,
 ) -> Tensor:
-    """Kernel distance from each of many subsets: the squared maximum mean discrepancy of their features, unbiased.
+    """Kernel distance of two sets of pictures: the squared maximum mean discrepancy of their features, unbiased.
 
     Kernel (x . y / D + 1)**3. The expectation is 0 where both sets are of one distribution, so single values may be
-    negative. Subsets are drawn without replacement. Of two models over the same photos, drawn with generators of one
-    seed, estimate k is of the same photos: their differences err less than each of the two.
+    negative. It is estimated from many subsets, drawn without replacement: their mean is the distance, and their
+    deviation its error, as subsets of half the pictures deviate as much as the estimate from all of them errs (the
+    delete-half jackknife, Shao and Wu 1989), hence the default size. Of two models over the same photos, drawn with
+    generators of one seed, estimate k is of the same photos: their differences err less than each of the two.
 
     Args:
         features_a: (N, D), N at least `KID_FLOOR`.
@@ -241,7 +222,7 @@ def kid_estimates(
         subset_size: pictures of each side per subset; half of the smaller side, at most 1000, if None.
 
     Returns:
-        (subsets,) float64.
+        (subsets,) float64, the estimates.
 
     Raises:
         ShapeError: not two matrices of one width, or of different lengths where paired.

@@ -21,7 +21,7 @@ from adapt.evaluation.metrics import (
     MetricProtocol,
     Perceptual,
     colour_shift,
-    kid_estimates,
+    kid,
     low_frequency_difference,
     psnr,
     ssim,
@@ -222,7 +222,7 @@ class Tally:
         ours, others = torch.cat(self._features), torch.cat(features)
         # The same subsets for every model, so that differences between models are not differences of the draw.
         generator = torch.Generator().manual_seed(_KID_SEED)
-        estimates = kid_estimates(ours, others, paired=side == "truth", generator=generator)
+        estimates = kid(ours, others, paired=side == "truth", generator=generator)
         key = "kid" if side == "truth" else "kid_reference"
         protocol = self._protocol(key, len(ours), self._files(side))
         return Score(float(estimates.mean()), float(estimates.std()), protocol, estimates.tolist())
