@@ -13,6 +13,9 @@ import pytest
 
 from adapt.cli import main
 
+QUICK_TARGETS = ["guidance.0.factor=4", "steps=2", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]
+QUICK_FINETUNE = ["steps=2", "batch=2", "evaluate_every=1", "discriminator.features=4"]
+
 
 def adapt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Run `adapt ARGUMENTS`; its exit code."""
