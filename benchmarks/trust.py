@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--degradation", default=DOMAINS, help="recipes, separated by commas")
     parser.add_argument("--limit", type=int, default=16, help="photos, spread evenly")
     parser.add_argument("--pack", default="tiny")
-    parser.add_argument("--xi", type=float, default=0.024, help="tolerance of std*; the tiny estimator's")
+    parser.add_argument("--xi", type=float, default=0.0225, help="tolerance of std*; the tiny estimator's")
     parser.add_argument("--out", type=Path, default=Path("runs/trust"))
     arguments = parser.parse_args()
     settings = load_recipe("adaptive", TargetSettings, pack=arguments.pack)
