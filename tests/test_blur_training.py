@@ -121,7 +121,7 @@ def test_the_labels_that_are_written_down_are_of_as_many_faces_as_they_say() -> 
     for column, title in list(enumerate(head))[1:4]:
         counts = tuple(int(row[column]) for row in rows[1:])
         assert sum(counts) == int(title.removesuffix(" faces"))
-        evenness.append(f"{Survey(0.024, 128, counts, least=0, never=0).evenness:.3f}")
+        evenness.append(f"{Survey(settings.xi, 128, counts, least=0, never=0).evenness:.3f}")
     assert f"Evenness (entropy over that of equal counts) is {evenness[0]}, {evenness[1]} and {evenness[2]}." in section
     assert f"{settings.survey} faces" in head
     assert f"All three columns are at {settings.xi}" in section

@@ -360,9 +360,9 @@ def test_runner_knows_the_same_photos_by_their_names():
 
 def test_runner_refuses(bundle: Path, tmp_path: Path):
     inside = run_model(bundle, tmp_path, tmp_path / "out")
-    assert (inside.returncode, "lies inside the photos" in inside.stderr) == (1, True)
+    assert (inside.returncode, "lies inside the photos" in inside.stderr) == (2, True)
     empty = run_model(bundle, tmp_path / "none", tmp_path / "out")
-    assert (empty.returncode, empty.stderr.strip()) == (1, f"{tmp_path / 'none'}: no such folder or file")
+    assert (empty.returncode, empty.stderr.strip()) == (2, f"{tmp_path / 'none'}: no such folder or file")
     photos, out = tmp_path / "photos", tmp_path / "out"
     for folder in (photos, out):
         folder.mkdir()
@@ -370,7 +370,7 @@ def test_runner_refuses(bundle: Path, tmp_path: Path):
     before = contents(out)
     occupied = run_model(bundle, photos, out)
     assert (occupied.returncode, occupied.stderr.strip()) == (
-        1, f"{out}: expected a new folder or one of an earlier run; it holds other files"
+        2, f"{out}: expected a new folder or one of an earlier run; it holds other files"
     )
     assert contents(out) == before
 
@@ -388,7 +388,7 @@ def test_runner_and_restore_know_each_others_folders(bundle: Path, tmp_path: Pat
     before = contents(out)
     done = run_model(other, photos, out)
     assert (done.returncode, done.stderr.strip()) == (
-        1, f"{out}: holds pictures of another model; choose another folder"
+        2, f"{out}: holds pictures of another model; choose another folder"
     )
     assert contents(out) == before
 

@@ -382,7 +382,7 @@ def test_one_file(bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.
     ):
         (tmp_path / "empty").mkdir(exist_ok=True)
         done = run_model(program, source, out)
-        assert (done.returncode, done.stderr.strip()) == (1, message)
+        assert (done.returncode, done.stderr.strip()) == (2, message)
     assert not (tmp_path / "new").exists()
 
 
@@ -399,7 +399,7 @@ def test_going_on(bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.
     claim.write_text(json.dumps(json.loads(claim.read_text()) | {"size": 64}))
     done = run_model(program, photos, out)
     message = f"{out}: holds pictures of 64 px, not 32; choose another folder"
-    assert (done.returncode, done.stderr.strip()) == (1, message)
+    assert (done.returncode, done.stderr.strip()) == (2, message)
 
 
 def test_help(bundles: dict[str, Path]):

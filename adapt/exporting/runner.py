@@ -6,7 +6,8 @@ made for are resized to it, and named. Colour profiles are converted to sRGB; 16
 photos stay grey. Pictures that are there are left alone; those of another model or another W are not mixed in:
 OUT/restored.json tells which they are of. What is not restored is named with the reason: camera RAW and HEIC, which
 Pillow does not read, photos that are damaged, files of other kinds.
-W is in [0, 1], for models that take it: 0 quality, 1 fidelity. Exit code 3: some photos could not be read.
+W is in [0, 1], for models that take it: 0 quality, 1 fidelity.
+Exit code 2: wrong use; 3: some photos could not be read.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import warnings
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnxruntime
@@ -42,6 +43,12 @@ DAMAGED = (
 )  # fmt: skip
 
 
+def refuse(why: str) -> NoReturn:
+    """End before any work, as wrong use."""
+    sys.stderr.write(f"{why}\n")
+    sys.exit(2)
+
+
 def composed(name: str) -> str:
     """A name in composed Unicode: the same, however the file system spells its accents."""
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
@@ -52,14 +59,14 @@ def find(photos: Path) -> dict[Path, str]:
     if photos.is_file():
         return {photos: composed(photos.stem)}
     if not photos.is_dir():
-        sys.exit(f"{photos}: no such folder or file")
+        refuse(f"{photos}: no such folder or file")
 
-    def refuse(error: OSError) -> None:
-        sys.exit(f"{error.filename}: cannot be listed ({error.strerror})")
+    def unlisted(error: OSError) -> None:
+        refuse(f"{error.filename}: cannot be listed ({error.strerror})")
 
     found: list[Path] = []
     seen: set[str] = set()
-    for here, folders, files in os.walk(photos, onerror=refuse, followlinks=True):
+    for here, folders, files in os.walk(photos, onerror=unlisted, followlinks=True):
         real = os.path.realpath(here)
         if real in seen:  # reached a second time, by a link
             folders.clear()
@@ -72,7 +79,7 @@ def find(photos: Path) -> dict[Path, str]:
     for path in sorted({*found} - {*files}):
         sys.stderr.write(f"{path}: left out, no photo by its name\n")
     if not files:
-        sys.exit(f"{photos}: no photos there")
+        refuse(f"{photos}: no photos there")
     return name_apart({path: path.relative_to(photos).as_posix() for path in files})
 
 
@@ -165,26 +172,26 @@ def claim(out: Path, bundle: dict[str, Any], fidelity: float | None) -> dict[str
     """Take a folder that is new, or of an earlier run that made the same; what the model takes beside the photo."""
     about = bundle["fidelity"]
     if fidelity is not None and not (about and 0 <= fidelity <= 1):
-        sys.exit(f"--fidelity {fidelity}: " + ("expected a number in [0, 1]" if about else "this model takes none"))
+        refuse(f"--fidelity {fidelity}: " + ("expected a number in [0, 1]" if about else "this model takes none"))
     wanted = about and (about["default"] if fidelity is None else fidelity)
     digest, size = bundle["sha256"]["model.onnx"], bundle["size"]
     made = {"model": digest, "size": size, **({"fidelity": wanted} if about else {})}
     path, part = out / "restored.json", out / ".restored.json.part"
     if not path.exists():
         if out.is_file():
-            sys.exit(f"{out}: is a file; choose a folder")
+            refuse(f"{out}: is a file; choose a folder")
         if out.exists() and any(not each.name.startswith(".") for each in out.iterdir()):
-            sys.exit(f"{out}: expected a new folder or one of an earlier run; it holds other files")
+            refuse(f"{out}: expected a new folder or one of an earlier run; it holds other files")
         out.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
         os.replace(part, path)
     found = json.loads(path.read_text(encoding="utf-8"))
     if found["model"] != made["model"]:
-        sys.exit(f"{out}: holds pictures of another model; choose another folder")
+        refuse(f"{out}: holds pictures of another model; choose another folder")
     if (known := found.get("size", size)) != size:
-        sys.exit(f"{out}: holds pictures of {known} px, not {size}; choose another folder")
+        refuse(f"{out}: holds pictures of {known} px, not {size}; choose another folder")
     if (known := found.get("fidelity")) != wanted:
-        sys.exit(f"{out}: holds pictures of fidelity {known}, not {wanted}; choose another folder")
+        refuse(f"{out}: holds pictures of fidelity {known}, not {wanted}; choose another folder")
     return {about["name"]: np.array([wanted], np.float32)} if about else {}
 
 
@@ -201,7 +208,7 @@ def main(photos: Path, out: Path, fidelity: float | None) -> int:
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     whole = out.resolve()
     if photos.is_dir() and any(each.exists() and each.samefile(photos) for each in (whole, *whole.parents)):
-        sys.exit(f"{out}: lies inside the photos; choose an output folder elsewhere")
+        refuse(f"{out}: lies inside the photos; choose an output folder elsewhere")
     files = find(photos)
     bundle = json.loads(Path(__file__).with_name("bundle.json").read_text(encoding="utf-8"))
     chosen, session, side = claim(out, bundle, fidelity), open_model(), bundle["size"]
