@@ -190,7 +190,8 @@ def finetune(
         "real": str(real),
         "replay": replay_digest,
     }
-    pairs = {"targets": digests, "photos": [file_digest(path) for path in train.photos.paths]}
+    read = [*train.photos.paths, *held.photos.paths]
+    pairs = {"targets": digests, "photos": [file_digest(path) for path in read]}
     digest = settings_digest({**settled, **pairs})
     folders = {"photos": str(photos.resolve()), "targets": str(targets.resolve())}
     renewable = settings_digest({**settled, **folders}) if renew else None

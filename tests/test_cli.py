@@ -86,6 +86,9 @@ def test_enlarged_photos_are_counted_by_themselves_and_warned_of(
     for command in (made, made, ["restore", small_pack, photos, "-o", tmp_path / "restored"]):
         assert adapt(monkeypatch, *command) == 0
         assert capsys.readouterr().out.endswith(said)
+    tuned = ["finetune", "--photos", photos, "--targets", tmp_path / "out" / "targets", "-o", tmp_path / "tuned"]
+    assert adapt(monkeypatch, *tuned, "--pack", small_pack, *QUICK_FINETUNE) == 0
+    assert said in capsys.readouterr().out
     assert adapt(monkeypatch, *made, "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"done": 7, "rejected": 0, "failed": 0, "resized": 6, "enlarged": 5}
     run = ["run", photos, "-o", tmp_path / "run", "--pack", small_pack, "--method", "low-frequency", "--device", "cpu",

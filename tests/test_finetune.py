@@ -207,6 +207,21 @@ def test_targets_that_are_gone_or_exchanged_are_named(
     assert tune(small_photos, store, tmp_path / "run", small_pack, max_steps=1).notes == ()
 
 
+def test_a_run_is_of_every_photo_those_held_back_too(
+    small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
+):
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(small_photos, photos)
+    tune(photos, targets, run, small_pack, max_steps=1)
+    for path in sorted(photos.rglob("*.png")):
+        before = path.read_bytes()
+        write_image(path, 1 - read_image(path), overwrite=True)
+        with pytest.raises(UsageError, match="other settings, photos or weights"):
+            tune(photos, targets, run, small_pack, max_steps=1)
+        path.write_bytes(before)
+    tune(photos, targets, run, small_pack, max_steps=1)
+
+
 def test_targets_without_a_photo(small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path):
     """Of a store they are left out, and counted; of a plain folder they are refused, and so is a run of others."""
     photos, store, run = tmp_path / "photos", tmp_path / "store", tmp_path / "run"

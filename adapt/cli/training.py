@@ -69,7 +69,7 @@ def finetune(
     say_warning(outcome.warning)
     for note in outcome.notes:
         print(note)
-    say_resized(outcome.resized)
+    say_resized(outcome.resized, enlarged=outcome.enlarged)
     say_resized(outcome.resized_targets, "target")
 
 

@@ -28,7 +28,7 @@ class Pictures:
         self.size = size
         self._room = CACHE_BYTES // (3 * size * size)
         self._kept: dict[int, Tensor] = {}
-        self._resized: set[int] = set()
+        self._resized: dict[int, float | None] = {}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -37,11 +37,14 @@ class Pictures:
         """(B, 3, S, S) in [0, 1]. Raises PhotoError for a file that cannot be read or is not square."""
         return torch.stack([self._one(index) for index in indices])
 
-    def resized(self) -> int:
-        """How many files are of another size. Reads them all, so that one that cannot be read is met at once."""
+    def resized(self) -> dict[int, float | None]:
+        """The files of another size, by index, and how many times longer a side became that was smaller.
+
+        Reads them all, so that one that cannot be read is met at once.
+        """
         for index in range(len(self.paths)):
             self._one(index)
-        return len(self._resized)
+        return self._resized
 
     def _one(self, index: int) -> Tensor:
         kept = self._kept.get(index)
@@ -49,7 +52,7 @@ class Pictures:
             fitted = read_fitted(self.paths[index], self.size)
             kept = fitted.image.mul(255).round().byte()
             if fitted.resized:
-                self._resized.add(index)
+                self._resized[index] = fitted.enlarged
             if len(self._kept) < self._room:
                 self._kept[index] = kept
         return kept.float() / 255

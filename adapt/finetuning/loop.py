@@ -80,8 +80,8 @@ def finetune(
     objective = OBJECTIVES[settings.objective](settings, restorer, distance, teacher)
     module = objective.module()
     state = _fresh(restorer, settings)
-    resized = train.photos.resized() + held.photos.resized()
-    resized_targets = train.targets.resized() + held.targets.resized()
+    resized = {split.ids[index]: times for split in (train, held) for index, times in split.photos.resized().items()}
+    resized_targets = len(train.targets.resized()) + len(held.targets.resized())
     last = run.folder / "last" / "state.pt"
     state.network.to(device)
     if state.discriminator is not None:
@@ -172,8 +172,9 @@ def finetune(
         gain=_gain(state),
         trained=len(train.ids),
         held_back=len(held.ids),
-        resized=resized,
+        resized=len(resized),
         resized_targets=resized_targets,
+        enlarged={id: times for id, times in resized.items() if times is not None},
         warning=few_photos(settings, len(train.ids) + len(held.ids)),
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from adapt.intervals import Interval
@@ -25,6 +26,7 @@ class Outcome:
         trained, held_back: numbers of photos.
         resized: how many of both were brought to the restorer's size first.
         resized_targets: how many of their targets were.
+        enlarged: how many times longer the side of each photo became that was smaller, by id.
         warning: what speaks against trusting it, in a sentence or two; empty where nothing does.
         notes: what else is to be told, each in a sentence: of targets that were left out, of a run made anew.
     """
@@ -38,6 +40,7 @@ class Outcome:
     held_back: int
     resized: int
     resized_targets: int
+    enlarged: Mapping[str, float] = field(default_factory=dict[str, float])
     warning: str = ""
     notes: tuple[str, ...] = ()
 
