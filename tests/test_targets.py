@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from contextlib import nullcontext
@@ -23,7 +24,7 @@ from adapt.settings import GateSettings
 from adapt.targets.gate import judge
 from adapt.targets.light import match_light
 from adapt.targets.methods import TargetMaker
-from adapt.targets.store import Record, accepted_targets, maps_name, read_records
+from adapt.targets.store import Record, TargetStore, accepted_targets, maps_name, read_records
 from adapt.tasks import generate_targets
 
 QUICK = ["guidance.0.factor=4", "steps=3", "batch=2", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]
@@ -72,6 +73,17 @@ def test_shards_and_batch_settings_change_no_bit(
         make(small_photos, tmp_path / "store", small_pack, f"batch={batch}", shard=shard)
     assert [r.id for r in read_records(tmp_path / "store")] == [r.id for r in read_records(whole)]
     assert contents(tmp_path / "store") == contents(whole)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([(0, 1), (0, 2), (2, 3)])))
+def test_the_last_line_counts_whichever_manifest_it_stands_in(order: tuple[tuple[int, int], ...], tmp_path: Path):
+    for number, shard in enumerate(order):
+        store = TargetStore(tmp_path, {"name": "x"}, shard=shard)
+        for reason in (f"{number}", f"{number}, again", f"{number}, again"):
+            store.add(Record(id="a", photo="a.png", photo_sha256="", status="failed", reason=reason))
+        assert [record.reason for record in read_records(tmp_path)] == [f"{number}, again"]
+    lines = [line for manifest in tmp_path.glob("manifest*.jsonl") for line in manifest.read_text().splitlines()]
+    assert sorted(json.loads(line)["revision"] for line in lines) == list(range(6))
 
 
 def test_a_target_alone_is_that_of_a_folder(whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):

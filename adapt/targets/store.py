@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -44,6 +44,8 @@ class Record:
         scores: what the gate saw.
         resized: the photo was brought to the network's size first.
         enlarged: how many times longer its side became by that; None where it was not smaller.
+        revision: how many lines told of this target before; the store sets it. The highest counts, for lines of one
+            target may stand in the manifests of several shards.
     """
 
     id: str
@@ -63,6 +65,7 @@ class Record:
     scores: dict[str, float] = field(default_factory=dict)
     resized: bool = False
     enlarged: float | None = None
+    revision: int = 0
 
 
 CLAIM: Final = "store.json"
@@ -106,8 +109,10 @@ class TargetStore:
 
     def add(self, record: Record) -> None:
         """Append a target's line, where its last one says something else. Its picture must be on the disk already."""
-        if self._latest.get((record.id, record.draw)) == record:
+        before = self._latest.get((record.id, record.draw))
+        if before is not None and before == replace(record, revision=before.revision):
             return
+        record = replace(record, revision=before.revision + 1 if before else 0)
         append_json_line(self.manifest, {k: v for k, v in asdict(record).items() if v is not None and v != {}})
         self._latest[record.id, record.draw] = record
 
@@ -131,7 +136,7 @@ def _named(key: str, there: Any, now: Any) -> str:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """The latest line of each target in a store's manifests, in the order of ids and draws.
+    """The last line of each target in a store's manifests, in the order of ids and draws.
 
     Raises:
         UsageError: the folder is not a target store.
@@ -142,7 +147,9 @@ def read_records(folder: Path) -> list[Record]:
     for manifest in sorted(folder.glob("manifest*.jsonl")):
         for line in read_json_lines(manifest):
             record = Record(**{key: value for key, value in line.items() if key in _KNOWN})
-            latest[record.id, record.draw] = record
+            known = latest.get((record.id, record.draw))
+            if known is None or record.revision >= known.revision:
+                latest[record.id, record.draw] = record
     return [latest[key] for key in sorted(latest)]
 
 
