@@ -113,6 +113,7 @@ def test_xi_is_the_recipes_or_the_one_that_spreads_the_labels(tmp_path: Path) ->
 def test_the_labels_that_are_written_down_are_of_as_many_faces_as_they_say() -> None:
     """docs/measurements.md, Blur labels: columns add up, evenness follows from them, and the recipe is among them."""
     settings = load_recipe("tiny/pretrain/blur-estimator", BlurEstimatorSettings)
+    assert settings.xi is not None
     text = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
     section = text.split("## Blur labels\n")[1].split("\n## ")[0]
     head, *rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]

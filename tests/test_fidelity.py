@@ -268,7 +268,7 @@ def test_runner(bundle: Path, small_photos: Path, tmp_path: Path):
     for name, options, known, asked in (("own", ["--fidelity", "0"], "0.5", "0.0"), ("w1", [], "1.0", "0.5")):
         other = run_model(runner, photos, tmp_path / name, *options)
         expected = f"{tmp_path / name}: holds pictures of fidelity {known}, not {asked}; choose another folder"
-        assert (other.returncode, other.stderr.strip()) == (1, expected)
+        assert (other.returncode, other.stderr.strip()) == (2, expected)
     # The same resizing as adapt restore's, up to rounding: PyTorch's and Pillow's are two programs.
     restore(str(bundle), photos / "large.png", tmp_path / "ours")
     ours, theirs = (read_image(tmp_path / name / "large.png") for name in ("ours", "own"))
@@ -282,4 +282,4 @@ def test_runner_refuses(bundle: Path, small_photos: Path, tmp_path: Path):
     for folder, value, message in ((bundle, "1.5", "--fidelity 1.5: expected a number in [0, 1]"),
                                    (other, "0.5", "--fidelity 0.5: this model takes none")):
         done = run_model(folder / "run_model.py", small_photos, tmp_path / "out", "--fidelity", value)
-        assert (done.returncode, done.stderr.strip()) == (1, message)
+        assert (done.returncode, done.stderr.strip()) == (2, message)
