@@ -107,10 +107,11 @@ def table8(base: TargetSettings, size: int) -> Rows:
 
 
 def factor(base: TargetSettings, size: int) -> Rows:
-    """Each N that the rule can choose, for all photos alike."""
+    """N by each photo's blur, and each N that this can be, for all photos alike."""
     place = next(index for index, term in enumerate(base.guidance) if term.name == "low_frequency")
     choices = sorted({factor_for(std, (size, size)) for std in std_levels(size).tolist()})
-    return {ADAPTIVE: [], **{f"N = {each}": [f"guidance.{place}.factor={each}"] for each in choices}}
+    rows = {ADAPTIVE: "null", **{f"N = {each}": str(each) for each in choices}}
+    return {name: [f"guidance.{place}.factor={each}"] for name, each in rows.items()}
 
 
 def gradient(base: TargetSettings, size: int) -> Rows:
