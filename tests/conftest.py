@@ -82,8 +82,8 @@ def small_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from adapt.diffusion.unet import UNet
     from adapt.packs.pack import add_network
     from adapt.perceptual.network import PerceptualNetwork
-    from adapt.pretrain.prior import initialise as initialise_prior
-    from adapt.pretrain.restorer import initialise as initialise_restorer
+    from adapt.pretraining.prior import initialise as initialise_prior
+    from adapt.pretraining.restorer import initialise as initialise_restorer
     from adapt.restorers.swinir import SwinIR
     from adapt.settings import SwinIRSettings, UNetSettings
 

@@ -13,7 +13,7 @@ from adapt.blur.estimator import BlurEstimator, BlurNetwork
 from adapt.blur.start_steps import StartSteps
 from adapt.diffusion.prior import Prior
 from adapt.diffusion.unet import UNet
-from adapt.pretrain.prior import initialise
+from adapt.pretraining.prior import initialise
 from adapt.restorers.codeformer import CodeFormer
 from adapt.restorers.swinir import SwinIR
 from adapt.restorers.vqgan import VQGAN

@@ -16,6 +16,7 @@ from torch import Tensor
 from adapt.blur.adjuster import GuidanceAdjuster, build_adjuster
 from adapt.blur.estimator import BlurNetwork
 from adapt.build import load_adjuster
+from adapt.commands.pretrain import pretrain
 from adapt.diffusion.prior import Prior
 from adapt.diffusion.schedule import linear_schedule
 from adapt.diffusion.solvers import Ancestral
@@ -26,7 +27,7 @@ from adapt.exporting.verify import smooth_pictures
 from adapt.packs.pack import add_network, load_pack
 from adapt.perceptual.distance import PerceptualDistance
 from adapt.perceptual.network import PerceptualNetwork
-from adapt.pretrain.adjuster import (
+from adapt.pretraining.adjuster import (
     Surroundings,
     adjuster_layout,
     draw_moment,
@@ -36,9 +37,6 @@ from adapt.pretrain.adjuster import (
     step_back,
     train_adjuster,
 )
-from adapt.pretrain.loop import Turn
-from adapt.pretraining import pretrain
-from adapt.runs import Run
 from adapt.settings import (
     AdjusterNetworkSettings,
     AdjusterSettings,
@@ -47,7 +45,9 @@ from adapt.settings import (
     SwinIRSettings,
     UNetSettings,
 )
-from adapt.training import step_generator
+from adapt.training.loop import Turn
+from adapt.training.run import Run
+from adapt.training.sampling import step_generator
 from adapt.weights import read_state
 
 SIZE = 16

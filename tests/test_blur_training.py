@@ -18,11 +18,11 @@ from adapt.blur.labels import Survey
 from adapt.build import load_blur_estimator, load_start_steps
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting.verify import smooth_pictures
-from adapt.pretrain.blur import train_blur_estimator, untrained
-from adapt.recipe import load_recipe
+from adapt.pretraining.blur import train_blur_estimator, untrained
 from adapt.restorers.base import Restorer
-from adapt.runs import Run
 from adapt.settings import BlindSettings, BlurEstimatorSettings
+from adapt.settings.recipe import load_recipe
+from adapt.training.run import Run
 from adapt.weights import read_state
 
 SIZE = 32

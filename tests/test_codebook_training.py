@@ -13,18 +13,15 @@ from pydantic import ValidationError
 from reference import Reference
 
 from adapt.build import load_codebook, load_restorer
+from adapt.commands.finetune import finetune
+from adapt.commands.pretrain import pretrain
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting.verify import smooth_pictures
-from adapt.finetuning.losses import l1
-from adapt.pretrain.adversary import PatchDiscriminator, Verdict, balance, deceives, tells_apart
-from adapt.pretrain.codebook import Autoencoding, initialise, place_idle_codes, random_crops, train_codebook
-from adapt.pretrain.codeformer import train_code_predictor, train_fusion
-from adapt.pretrain.loop import Turn
-from adapt.pretraining import pretrain
+from adapt.pretraining.codebook import Autoencoding, initialise, place_idle_codes, random_crops, train_codebook
+from adapt.pretraining.codeformer import train_code_predictor, train_fusion
 from adapt.restorers.base import build_restorer
 from adapt.restorers.codeformer import PARTS, CodeFormer
 from adapt.restorers.vqgan import VQGAN, Reconstruction, build_vqgan
-from adapt.runs import Run
 from adapt.settings import (
     BlindSettings,
     CodebookSettings,
@@ -34,8 +31,11 @@ from adapt.settings import (
     PatchDiscriminatorSettings,
     VQGANSettings,
 )
-from adapt.training import step_generator
-from adapt.tuning import finetune
+from adapt.training.adversary import PatchDiscriminator, Verdict, balance, deceives, tells_apart
+from adapt.training.loop import Turn
+from adapt.training.losses import l1
+from adapt.training.run import Run
+from adapt.training.sampling import step_generator
 
 COARSE = VQGANSettings(**{key: getattr(SMALL_CODEFORMER, key) for key in VQGANSettings.model_fields})
 PATCHES = PatchDiscriminatorSettings(features=4, layers=1)

@@ -16,13 +16,13 @@ from adapt.digests import settings_digest
 from adapt.errors import TrainingError, UsageError
 from adapt.perceptual.distance import load_pack_distance
 from adapt.perceptual.network import PerceptualNetwork
-from adapt.pretrain import distortions
-from adapt.pretrain.distortions import DISTORTIONS, FORGIVEN, RESENTED, at_equal_error, by_severity, gaussian
-from adapt.pretrain.loop import Progress
-from adapt.pretrain.ordering import ordering_table, squared_error
-from adapt.pretrain.perceptual import load_portraits, train_perceptual
-from adapt.runs import Run
+from adapt.pretraining import distortions
+from adapt.pretraining.distortions import DISTORTIONS, FORGIVEN, RESENTED, at_equal_error, by_severity, gaussian
+from adapt.pretraining.ordering import ordering_table, squared_error
+from adapt.pretraining.perceptual import load_portraits, train_perceptual
 from adapt.settings import PerceptualSettings
+from adapt.training.loop import Progress
+from adapt.training.run import Run
 
 # ---------------------------------------------------------------- distortions
 

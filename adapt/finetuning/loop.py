@@ -9,10 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapt.finetuning.codes import Teacher
 from adapt.finetuning.data import Pictures, Split
-from adapt.finetuning.discriminator import UNetDiscriminator
-from adapt.finetuning.losses import Distance, tells_apart
 from adapt.finetuning.objectives import OBJECTIVES, Objective
 from adapt.finetuning.outcome import Outcome, few_photos
 from adapt.finetuning.replay import Replay
@@ -20,9 +17,15 @@ from adapt.finetuning.state import State
 from adapt.finetuning.transplant import transplant
 from adapt.intervals import Interval, mean_interval
 from adapt.restorers.base import Restorer
-from adapt.runs import Run
 from adapt.settings import CodeFinetuneSettings, FinetuneSettings, TuningSettings
-from adapt.training import Ema, batch_indices, check_finite, cosine, step_generator
+from adapt.training.code_losses import Teacher
+from adapt.training.discriminator import UNetDiscriminator
+from adapt.training.ema import Ema
+from adapt.training.losses import Distance, tells_apart
+from adapt.training.rates import cosine
+from adapt.training.run import Run
+from adapt.training.sampling import batch_indices, step_generator
+from adapt.training.state import check_finite
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 OnSamples = Callable[[int, list[str], list[Tensor]], None]
