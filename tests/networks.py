@@ -26,6 +26,16 @@ from adapt.settings import (
     VQGANSettings,
 )
 from adapt.targets.methods import BlurParts
+from adapt.training.context import Progress, TrainingContext
+from adapt.training.run import Run
+
+CPU = torch.device("cpu")
+
+
+def on_cpu(run: Run, on_step: Progress | None = None, max_steps: int | None = None) -> TrainingContext:
+    """A training in an open run, on the CPU."""
+    return TrainingContext(run=run, device=CPU, on_step=on_step, max_steps=max_steps)
+
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 

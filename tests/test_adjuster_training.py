@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from networks import on_cpu
 from PIL import Image
 from torch import Tensor
 
@@ -121,7 +122,7 @@ def turn(step: int) -> Turn:
 
 def trained(settings: AdjusterSettings, faces: Tensor, folder: Path, **changes: Any) -> dict[str, Tensor]:
     with Run(folder, recipe="", digest="x") as run:
-        return train_adjuster(settings, faces, run, around=surroundings(**changes))
+        return train_adjuster(settings, faces, on_cpu(run), around=surroundings(**changes))
 
 
 # ---------------------------------------------------------------- a step of the training
@@ -265,7 +266,7 @@ def test_stop_and_resume_is_exact(faces: Tensor, tmp_path: Path):
     parts: dict[str, Tensor] = {}
     for _ in range(4):
         with Run(tmp_path / "parts", recipe="", digest="x") as run:
-            parts = train_adjuster(SETTINGS, faces, run, around=surroundings(), max_steps=1)
+            parts = train_adjuster(SETTINGS, faces, on_cpu(run, max_steps=1), around=surroundings())
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     assert (tmp_path / "whole" / "log.jsonl").read_text() == (tmp_path / "parts" / "log.jsonl").read_text()
 
@@ -292,7 +293,7 @@ def test_the_gradient_reaches_only_the_adjuster(faces: Tensor, tmp_path: Path, m
     frozen = [*around.prior.network.parameters(), *around.distance.module.parameters()]
     kept = [parameter.clone() for parameter in frozen]
     with Run(tmp_path / "run", recipe="", digest="x") as run:
-        state = train_adjuster(SETTINGS, faces, run, around=around)
+        state = train_adjuster(SETTINGS, faces, on_cpu(run), around=around)
     assert all(parameter.grad is None for parameter in frozen)
     assert all(torch.equal(parameter, old) for parameter, old in zip(frozen, kept, strict=True))
     names = [name for name, _ in GuidanceAdjuster(adjuster_layout(SETTINGS, around.prior)).named_parameters()]

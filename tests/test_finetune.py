@@ -263,14 +263,15 @@ def test_it_trains_on_the_device_that_is_named(
     small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Whatever accelerate would choose; processes that share a training each have their own."""
-    from accelerate import Accelerator
+    from accelerate import PartialState
 
-    tune(small_photos, targets, tmp_path / "plain", small_pack, device="cpu")
-    monkeypatch.setattr(Accelerator, "device", torch.device("meta"))
+    tune(small_photos, targets, tmp_path / "plain", small_pack)
+    monkeypatch.setattr(PartialState, "default_device", torch.device("meta"))
+    PartialState._reset_state()  # it is asked only once in a process
     for _ in range(2):
         tune(small_photos, targets, tmp_path / "run", small_pack, device="cpu", max_steps=3)
     assert_same(tmp_path / "plain", tmp_path / "run")
-    monkeypatch.setattr("adapt.training.run.processes", lambda: SimpleNamespace(num_processes=2))
+    monkeypatch.setattr("adapt.devices.processes", lambda device: SimpleNamespace(num_processes=2))
     with pytest.raises(UsageError, match="--device cpu: 2 processes train together, each on its own device"):
         tune(small_photos, targets, tmp_path / "other", small_pack, device="cpu")
 

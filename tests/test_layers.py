@@ -181,7 +181,7 @@ def test_what_the_table_allows_is_let_through(tmp_path: Path, rules: dict[str, s
     room = tmp_path / "adapt" / "finetuning"
     room.mkdir(parents=True)
     (room / "loop.py").write_text(
-        "import torch\nfrom adapt._version import __version__\nfrom adapt.targets.store import read\nfrom .losses import l1\n",
+        "import torch\nimport adapt.settings\nfrom adapt.targets.store import read\nfrom .data import l1\n",
         encoding="utf-8",
     )
     assert violations(tmp_path, rules) == []

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from command_line import adapt
+from networks import on_cpu
 
 from adapt.commands.pretrain import TRAININGS, pretrain
 from adapt.diffusion.schedule import linear_schedule
@@ -54,11 +55,11 @@ def faces(count: int = 5) -> torch.Tensor:
 @pytest.mark.parametrize(("train", "settings"), [(train_prior, PRIOR), (train_restorer, RESTORER)])
 def test_stop_and_resume_is_exact(train, settings, tmp_path: Path):
     with Run(tmp_path / "whole", recipe="", digest="x") as run:
-        whole = train(settings, faces(), run)
+        whole = train(settings, faces(), on_cpu(run))
     parts: dict[str, torch.Tensor] = {}
     for _ in range(4):
         with Run(tmp_path / "parts", recipe="", digest="x") as run:
-            parts = train(settings, faces(), run, max_steps=1)
+            parts = train(settings, faces(), on_cpu(run, max_steps=1))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     assert (tmp_path / "whole" / "log.jsonl").read_text() == (tmp_path / "parts" / "log.jsonl").read_text()
 

@@ -27,11 +27,12 @@ from adapt.settings.recipe import dump, load_recipe, recipe_digest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adapt.finetuning.loop import OnSamples, OnStep
+    from adapt.finetuning.loop import OnSamples
     from adapt.finetuning.outcome import Outcome
     from adapt.finetuning.replay import Replay
     from adapt.restorers.base import Restorer
     from adapt.training.code_losses import Teacher
+    from adapt.training.context import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def finetune(
     renew: bool = False,
     max_steps: int | None = None,
     on_warning: Callable[[str], None] | None = None,
-    on_step: OnStep | None = None,
+    on_step: Progress | None = None,
     on_samples: OnSamples | None = None,
 ) -> Outcome:
     """Fine-tune a restorer on photos and targets; see `adapt.finetuning.loop.finetune`.
@@ -162,12 +163,13 @@ def finetune(
     from adapt.finetuning.outcome import few_photos
     from adapt.photos.folder import find_photos, photos_of, refuse_overlap
     from adapt.targets.store import accepted_targets, target_digests
+    from adapt.training.context import TrainingContext
     from adapt.training.run import open_run
 
     photos, targets, out = Path(photos), Path(targets), Path(out)
     real, replay = optional_path(real), optional_path(replay)
-    together = processes()  # before a device is chosen: it gives each process its own
     chosen = pick_device(device)
+    together = processes(chosen)
     if device != "auto" and together.num_processes > 1:
         raise UsageError(
             f"--device {device}: {together.num_processes} processes train together, each on its own device; leave this"
@@ -219,14 +221,11 @@ def finetune(
             held,
             settings=settings,
             distance=distance,
-            run=run,
+            context=TrainingContext(run=run, device=chosen, on_step=on_step, max_steps=max_steps),
             teacher=teacher,
             real=reals,
             replay=replayed,
-            device=None if device == "auto" else chosen,
-            on_step=on_step,
             on_samples=on_samples,
-            max_steps=max_steps,
         )
     return replace(outcome, notes=tuple(notes))
 

@@ -44,7 +44,8 @@ from adapt.settings import (
     TrainingSettings,
 )
 from adapt.settings.recipe import KINDS, dump, find_recipe, kind_of, load_recipe, recipe_digest
-from adapt.training.run import Run, open_run
+from adapt.training.context import Progress, TrainingContext
+from adapt.training.run import open_run
 from adapt.weights import write_state
 
 if TYPE_CHECKING:
@@ -53,31 +54,28 @@ if TYPE_CHECKING:
     from adapt.perceptual.distance import PerceptualDistance
     from adapt.pretraining.adjuster import Surroundings
 
-OnStep = Callable[[int, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One training: its faces, its open run, and the pack whose other networks it needs.
+class Pretraining:
+    """One training: its faces, the pack whose other networks it needs, and where it runs.
 
     Attributes:
         main: this process is the one that writes, where several train together.
     """
 
     faces: Path
-    run: Run
     pack: str
     main: bool
-    on_step: OnStep | None
-    max_steps: int | None
+    context: TrainingContext
 
-    def pictures(self, size: int) -> Tensor:
+    def images(self, size: int) -> Tensor:
         """The faces as (N, 3, size, size) uint8."""
-        return load_faces(self.faces, size, self.run.folder)
+        return load_faces(self.faces, size, self.context.run.folder)
 
     def distance(self, weight: float) -> PerceptualDistance | None:
         """The perceptual distance, where a recipe gives it a weight."""
-        return load_distance(load_pack(self.pack)).to(pick_device()) if weight else None
+        return load_distance(load_pack(self.pack)).to(self.context.device) if weight else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +120,7 @@ def pretrain(
     trained: str = "",
     overwrite: bool = False,
     max_steps: int | None = None,
-    on_step: OnStep | None = None,
+    on_step: Progress | None = None,
 ) -> Pretrained:
     """Train one of a pack's own networks, or build its start-step table, from clean aligned faces.
 
@@ -169,7 +167,8 @@ def pretrain(
         if isinstance(settings, StartStepsSettings):
             return _start_steps(settings, faces, out, home, about)
         main = together.is_main_process
-        job = Job(faces=faces, run=run, pack=own, main=main, on_step=on_step, max_steps=max_steps)
+        context = TrainingContext(run=run, device=pick_device(), on_step=on_step, max_steps=max_steps)
+        job = Pretraining(faces=faces, pack=own, main=main, context=context)
         made = TRAININGS[type(settings)](settings, job)
     if run.stopped is not None:
         step, steps = run.stopped
@@ -206,97 +205,95 @@ def _identity(settings: Settings, faces: Path, pack: str) -> dict[str, str]:
 # ---------------------------------------------------------------- one function for each kind of recipe
 
 
-def _prior(settings: PriorSettings, job: Job) -> Trained:
+def _prior(settings: PriorSettings, job: Pretraining) -> Trained:
     from adapt.pretraining.prior import train_prior
 
-    images = job.pictures(max(phase.size for phase in settings.phases))
-    state = train_prior(settings, images, job.run, on_step=job.on_step, max_steps=job.max_steps)
+    images = job.images(max(phase.size for phase in settings.phases))
+    state = train_prior(settings, images, job.context)
     return Trained("unet", settings.network.model_dump_json(), state)
 
 
-def _restorer(settings: RestorerSettings, job: Job) -> Trained:
+def _restorer(settings: RestorerSettings, job: Pretraining) -> Trained:
     from adapt.pretraining.restorer import train_restorer
 
-    images, distance = job.pictures(settings.size), job.distance(settings.perceptual)
+    images, distance = job.images(settings.size), job.distance(settings.perceptual)
     state = train_restorer(
-        settings, images, job.run, distance=distance, on_step=job.on_step, max_steps=job.max_steps
+        settings, images, job.context, distance=distance
     )
     return Trained("swinir", settings.network.model_dump_json(), state)
 
 
-def _perceptual(settings: PerceptualSettings, job: Job) -> Trained:
+def _perceptual(settings: PerceptualSettings, job: Pretraining) -> Trained:
     from adapt.pretraining.perceptual import train_perceptual
 
-    state = train_perceptual(settings, job.faces, job.run, on_step=job.on_step, max_steps=job.max_steps)
+    state = train_perceptual(settings, job.faces, job.context)
     return Trained("perceptual", json.dumps({"channels": settings.channels}), state)
 
 
-def _codebook(settings: CodebookSettings, job: Job) -> Trained:
+def _codebook(settings: CodebookSettings, job: Pretraining) -> Trained:
     from adapt.pretraining.codebook import train_codebook
     from adapt.restorers.vqgan import ARCHITECTURE
 
-    images, distance = job.pictures(settings.size), job.distance(settings.perceptual)
+    images, distance = job.images(settings.size), job.distance(settings.perceptual)
     state = train_codebook(
-        settings, images, job.run, distance=distance, on_step=job.on_step, max_steps=job.max_steps
+        settings, images, job.context, distance=distance
     )
     return Trained(ARCHITECTURE, settings.network.model_dump_json(), state)
 
 
-def _code_predictor(settings: CodePredictorSettings, job: Job) -> Trained:
+def _code_predictor(settings: CodePredictorSettings, job: Pretraining) -> Trained:
     from adapt.pretraining.codeformer import train_code_predictor
 
-    images, codebook = job.pictures(settings.size), load_codebook(settings.codebook or job.pack)
+    images, codebook = job.images(settings.size), load_codebook(settings.codebook or job.pack)
     layout, state = train_code_predictor(
-        settings, images, job.run, codebook=codebook, on_step=job.on_step, max_steps=job.max_steps
+        settings, images, job.context, codebook=codebook
     )
     return Trained(CODEFORMER, layout.model_dump_json(), state)
 
 
-def _fusion(settings: FusionSettings, job: Job) -> Trained:
+def _fusion(settings: FusionSettings, job: Pretraining) -> Trained:
     from adapt.pretraining.codeformer import train_fusion
     from adapt.restorers.codeformer import CodeFormer
 
-    images, codebook = job.pictures(settings.size), load_codebook(settings.codebook or job.pack)
+    images, codebook = job.images(settings.size), load_codebook(settings.codebook or job.pack)
     start = load_restorer(settings.start or f"{job.pack}/{CODEFORMER}")
     if not isinstance(start.network, CodeFormer):
         raise UsageError(f"{start.name}: expected a codeformer of stage II, got a {start.architecture}")
     state = train_fusion(
         settings,
         images,
-        job.run,
+        job.context,
         network=start.network,
         codebook=codebook,
         distance=job.distance(settings.perceptual),
-        on_step=job.on_step,
-        max_steps=job.max_steps,
     )
     return Trained(CODEFORMER, start.settings.model_dump_json(), state)
 
 
-def _blur_estimator(settings: BlurEstimatorSettings, job: Job) -> Trained:
+def _blur_estimator(settings: BlurEstimatorSettings, job: Pretraining) -> Trained:
     from adapt.pretraining.blur import train_blur_estimator
 
-    images, model = job.pictures(settings.size), load_restorer(job.pack).to(pick_device())
+    images, model = job.images(settings.size), load_restorer(job.pack).to(pick_device())
     layout, state = train_blur_estimator(
-        settings, images, job.run, restorer=model, on_step=job.on_step, max_steps=job.max_steps
+        settings, images, job.context, restorer=model
     )
     return Trained(estimator.ARCHITECTURE, layout.model_dump_json(), state)
 
 
-def _adjuster(settings: AdjusterSettings, job: Job) -> Trained:
+def _adjuster(settings: AdjusterSettings, job: Pretraining) -> Trained:
     from adapt.pretraining.adjuster import adjuster_layout, train_adjuster
 
-    images, around = job.pictures(settings.size), load_surroundings(load_pack(job.pack), settings, pick_device())
-    state = train_adjuster(settings, images, job.run, around=around, on_step=job.on_step, max_steps=job.max_steps)
+    images, around = job.images(settings.size), load_surroundings(load_pack(job.pack), settings, pick_device())
+    state = train_adjuster(settings, images, job.context, around=around)
     header = adjuster_layout(settings, around.prior).model_dump_json()
-    if job.main and job.run.stopped is None:
-        folder = job.run.folder
+    if job.main and job.context.run.stopped is None:
+        folder = job.context.run.folder
         network = adjuster.build_adjuster(str(folder), state, {"settings": header})
         _draw_maps(folder / "maps.jpg", images, network, around)
     return Trained(adjuster.ARCHITECTURE, header, state, {"distance": around.distance.name})
 
 
-TRAININGS: Final[dict[type[Settings], Callable[[Any, Job], Trained]]] = {
+TRAININGS: Final[dict[type[Settings], Callable[[Any, Pretraining], Trained]]] = {
     PriorSettings: _prior,
     RestorerSettings: _restorer,
     PerceptualSettings: _perceptual,

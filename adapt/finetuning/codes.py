@@ -66,7 +66,8 @@ class CodeObjective:
             if settings.perceptual:
                 parts["perceptual"], weights["perceptual"] = self.distance(picture, target), settings.perceptual
             if discriminator is not None:
-                parts["adversarial"], weights["adversarial"] = fools(discriminator(picture)), settings.adversarial
+                parts["adversarial"] = fools(discriminator(picture).float())
+                weights["adversarial"] = settings.adversarial
         return weighted(parts, weights), parts
 
     def score(self, output: Attempt, target: Tensor) -> dict[str, Tensor]:

@@ -73,7 +73,8 @@ class ImageObjective:
         if self.settings.perceptual:
             parts["perceptual"], weights["perceptual"] = self.distance(restored, target), self.settings.perceptual
         if discriminator is not None:
-            parts["adversarial"], weights["adversarial"] = fools(discriminator(restored)), self.settings.adversarial
+            parts["adversarial"] = fools(discriminator(restored).float())
+            weights["adversarial"] = self.settings.adversarial
         return weighted(parts, weights), parts
 
     def score(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:

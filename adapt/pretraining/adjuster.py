@@ -28,8 +28,8 @@ from adapt.perceptual.distance import PerceptualDistance
 from adapt.perceptual.swt import swt_loss
 from adapt.pretraining.restorer import blind_pairs, blind_ranges, clean_pictures
 from adapt.settings import AdjusterNetworkSettings, AdjusterSettings
-from adapt.training.loop import Network, Progress, Turn, train
-from adapt.training.run import Run
+from adapt.training.context import TrainingContext
+from adapt.training.loop import Network, Turn, train
 from adapt.training.sampling import step_generator
 from degradations.blind import PUBLISHED_SIZE
 
@@ -90,21 +90,17 @@ class Moment:
 def train_adjuster(
     settings: AdjusterSettings,
     faces: Tensor,
-    run: Run,
+    context: TrainingContext,
     *,
     around: Surroundings,
-    on_step: Progress | None = None,
-    max_steps: int | None = None,
 ) -> dict[str, Tensor]:
     """Train the adjuster, or go on where the run folder's `last/state.pt` stands.
 
     Args:
         settings: the recipe.
         faces: clean aligned faces, (N, 3, S, S) uint8, S = settings.size.
-        run: the open run folder.
+        context: its run, device and progress.
         around: the frozen networks and functions around it.
-        on_step: called with step, steps, the losses and the mean of the map.
-        max_steps: stop (resumably) after so many steps of this call.
 
     Returns:
         The averaged weights of a network with `adjuster_layout`.
@@ -127,7 +123,7 @@ def train_adjuster(
         parts = {"swt": wavelet, around.distance.name: perceptual, "map": scale.detach().mean()}
         return wavelet + settings.perceptual * perceptual, parts
 
-    return train(network, losses, settings, run=run, steps=settings.steps, on_step=on_step, max_steps=max_steps)
+    return train(network, losses, settings, context=context, steps=settings.steps)
 
 
 def adjuster_layout(settings: AdjusterSettings, prior: Prior) -> AdjusterNetworkSettings:

@@ -23,7 +23,8 @@ from adapt.pretraining.restorer import initialise as initialise_swinir
 from adapt.restorers.base import Restorer
 from adapt.restorers.swinir import SwinIR
 from adapt.settings import BlurEstimatorSettings, BlurNetworkSettings
-from adapt.training.loop import Network, Progress, Turn, train
+from adapt.training.context import TrainingContext
+from adapt.training.loop import Network, Turn, train
 from adapt.training.run import Run
 from adapt.training.sampling import step_generator
 from degradations.blind import PUBLISHED_SIZE
@@ -36,11 +37,9 @@ MIDDLE: Final = 7.5  # pixels at 512: what SDE says before it has learnt anythin
 def train_blur_estimator(
     settings: BlurEstimatorSettings,
     faces: Tensor,
-    run: Run,
+    context: TrainingContext,
     *,
     restorer: Restorer,
-    on_step: Progress | None = None,
-    max_steps: int | None = None,
 ) -> tuple[BlurNetworkSettings, dict[str, Tensor]]:
     """Train SE, or go on where the run folder's `last/state.pt` stands.
 
@@ -50,10 +49,8 @@ def train_blur_estimator(
     Args:
         settings: the recipe.
         faces: clean aligned faces, (N, 3, S, S) uint8, S = settings.size.
-        run: the open run folder; how the labels are spread goes into its labels.json.
+        context: its run, device and progress; how the labels are spread goes into its labels.json.
         restorer: RM, frozen, on the training's device.
-        on_step: called with step, steps and the losses: std in pixels at 512, picture in [0, 1].
-        max_steps: stop (resumably) after so many steps of this call.
 
     Returns:
         The network's settings and its averaged weights.
@@ -65,7 +62,7 @@ def train_blur_estimator(
     network = untrained(settings, restorer)
     ranges = blind_ranges(settings.degradation, settings.size)
     low, high = std_limits(settings.size)
-    xi = survey_labels(settings, faces, run, restorer=restorer).xi
+    xi = survey_labels(settings, faces, context.run, restorer=restorer).xi
 
     def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
         chosen = turn.batch(faces, settings)
@@ -86,7 +83,7 @@ def train_blur_estimator(
         return parts["std"] + settings.picture * parts["picture"], parts
 
     state = train(
-        network, losses, settings, run=run, steps=settings.steps, resting=True, on_step=on_step, max_steps=max_steps
+        network, losses, settings, context=context, steps=settings.steps, resting=True
     )
     return network.settings, {key: value for key, value in state.items() if not key.endswith(RECOMPUTED)}
 

@@ -17,9 +17,9 @@ from adapt.pretraining.restorer import clean_pictures
 from adapt.restorers.vqgan import VQGAN, Reconstruction
 from adapt.settings import CodebookSettings
 from adapt.training.adversary import PatchDiscriminator, Verdict, balance, deceives, tells_apart
-from adapt.training.loop import Network, Progress, Turn, train
+from adapt.training.context import TrainingContext
+from adapt.training.loop import Network, Turn, train
 from adapt.training.losses import Distance
-from adapt.training.run import Run
 from adapt.training.sampling import step_generator
 
 PLACED_UNTIL: Final = 0.8  # of the steps: then the learning rate falls, and what is placed anew would not be learnt
@@ -46,21 +46,17 @@ class Autoencoding(nn.Module):
 def train_codebook(
     settings: CodebookSettings,
     faces: Tensor,
-    run: Run,
+    context: TrainingContext,
     *,
     distance: Distance | None = None,
-    on_step: Progress | None = None,
-    max_steps: int | None = None,
 ) -> dict[str, Tensor]:
     """Train a VQGAN, or go on where the run folder's `last/state.pt` stands.
 
     Args:
         settings: the recipe.
         faces: clean aligned faces, (N, 3, S, S) uint8, S = settings.size.
-        run: the open run folder.
+        context: its run, device and progress.
         distance: perceptual distance; needed where settings.perceptual > 0.
-        on_step: called with step, steps and the losses, and the share of codes that were chosen lately.
-        max_steps: stop (resumably) after so many steps of this call.
 
     Returns:
         The averaged weights, in the public layout.
@@ -104,7 +100,7 @@ def train_codebook(
         return total, parts
 
     state = train(
-        both, losses, settings, run=run, steps=settings.steps, resting=True, on_step=on_step, max_steps=max_steps
+        both, losses, settings, context=context, steps=settings.steps, resting=True
     )
     return {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
 

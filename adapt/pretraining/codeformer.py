@@ -18,30 +18,26 @@ from adapt.restorers.vqgan import VQGAN
 from adapt.settings import CodeFormerSettings, CodePredictorSettings, FusionSettings
 from adapt.training.adversary import PatchDiscriminator, Verdict, balance, deceives, tells_apart
 from adapt.training.code_losses import Attempt, Attempts, code_feature, code_token
-from adapt.training.loop import Network, Progress, Turn, train
+from adapt.training.context import TrainingContext
+from adapt.training.loop import Network, Turn, train
 from adapt.training.losses import Distance
-from adapt.training.run import Run
 from adapt.training.sampling import step_generator
 
 
 def train_code_predictor(
     settings: CodePredictorSettings,
     faces: Tensor,
-    run: Run,
+    context: TrainingContext,
     *,
     codebook: VQGAN,
-    on_step: Progress | None = None,
-    max_steps: int | None = None,
 ) -> tuple[CodeFormerSettings, dict[str, Tensor]]:
     """Train encoder and transformer, or go on where the run folder's `last/state.pt` stands.
 
     Args:
         settings: the recipe.
         faces: clean aligned faces, (N, 3, S, S) uint8, S = settings.size.
-        run: the open run folder.
+        context: its run, device and progress.
         codebook: of stage I; its encoder gives the codes, and is what the new encoder begins as.
-        on_step: called with step, steps and the losses, and the share of codes that were right.
-        max_steps: stop (resumably) after so many steps of this call.
 
     Returns:
         The network's settings, and its averaged weights in the public layout; the fusion has no effect yet.
@@ -65,7 +61,7 @@ def train_code_predictor(
         return settings.feature * parts["feature"] + settings.token * parts["token"], parts
 
     module = Attempts(network, None).train()
-    state = train(module, losses, settings, run=run, steps=settings.steps, on_step=on_step, max_steps=max_steps)
+    state = train(module, losses, settings, context=context, steps=settings.steps)
     return network.settings, {key.removeprefix("network."): value for key, value in state.items()}
 
 
@@ -87,13 +83,11 @@ class Fusing(nn.Module):
 def train_fusion(
     settings: FusionSettings,
     faces: Tensor,
-    run: Run,
+    context: TrainingContext,
     *,
     network: CodeFormer,
     codebook: VQGAN,
     distance: Distance | None = None,
-    on_step: Progress | None = None,
-    max_steps: int | None = None,
 ) -> dict[str, Tensor]:
     """Train the fusion on pictures, and encoder and transformer on by their codes.
 
@@ -103,12 +97,10 @@ def train_fusion(
     Args:
         settings: the recipe.
         faces: clean aligned faces, (N, 3, S, S) uint8, S = settings.size.
-        run: the open run folder.
+        context: its run, device and progress.
         network: of stage II; trained in place.
         codebook: of stage I; its encoder gives the codes.
         distance: perceptual distance; needed where settings.perceptual > 0.
-        on_step: called with step, steps and the losses, and the share of codes that were right.
-        max_steps: stop (resumably) after so many steps of this call.
 
     Returns:
         The averaged weights, in the public layout.
@@ -150,7 +142,7 @@ def train_fusion(
         return total, parts
 
     state = train(
-        module, losses, settings, run=run, steps=settings.steps, resting=True, on_step=on_step, max_steps=max_steps
+        module, losses, settings, context=context, steps=settings.steps, resting=True
     )
     prefix = "attempts.network."
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

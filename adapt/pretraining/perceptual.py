@@ -36,10 +36,10 @@ from adapt.pretraining.distortions import (
     resampled,
 )
 from adapt.settings import PerceptualSettings
+from adapt.training.context import TrainingContext
 from adapt.training.ema import Ema
-from adapt.training.loop import LOG_EVERY, Progress
+from adapt.training.loop import LOG_EVERY
 from adapt.training.rates import cosine, trapezoid
-from adapt.training.run import Run
 from adapt.training.sampling import batch_indices, step_generator
 from adapt.training.state import check_finite, load_state, save_state
 from degradations.jpeg import jpeg
@@ -200,22 +200,18 @@ def ranking_loss(network: PerceptualNetwork, triplets: Triplets) -> Tensor:
 def train_perceptual(
     settings: PerceptualSettings,
     faces: Path,
-    run: Run,
+    context: TrainingContext,
     *,
     held_out: Path | None = None,
-    on_step: Progress | None = None,
-    max_steps: int | None = None,
 ) -> dict[str, Tensor]:
     """Train the network, or go on where the run folder's `last/state.pt` stands.
 
     Args:
         settings: steps count both parts; size is that of the training crops.
         faces: folder of portraits; see `load_portraits`.
-        run: the open run folder; at the end of the training what is known of it goes into perceptual.json.
+        context: its run, device and progress; at the end of the training what is known of it goes into perceptual.json.
         held_out: folder of portraits of other people: how well the result orders distortions of them goes into
             perceptual.json.
-        on_step: called with step, steps and the losses.
-        max_steps: stop (resumably) after so many steps of this call; `run.stopped` then says where.
 
     Returns:
         The averaged weights so far, in half precision, as packs store them.
@@ -224,7 +220,7 @@ def train_perceptual(
         UsageError: no portraits, or a state of another run.
         TrainingError: a loss that is not finite.
     """
-    begun = time.monotonic()
+    begun, run = time.monotonic(), context.run
     portraits = load_portraits(faces, settings.size)
     network = PerceptualNetwork(settings.channels)
     tasks = Tasks(settings.channels, max(portraits.people) + 1)
@@ -243,7 +239,7 @@ def train_perceptual(
         optimizer = _optimizer(both, network, settings, ranking=first > ranking_from)
         optimizer.load_state_dict(state["optimizer"])
     run.rewind(first)
-    stop = settings.steps if max_steps is None else min(settings.steps, first + max_steps)
+    stop = context.stop(first, settings.steps)
 
     def save(step: int) -> float:
         seconds = spent + time.monotonic() - begun
@@ -283,8 +279,8 @@ def train_perceptual(
         values = {name: loss.item() for name, loss in losses.items()}
         if step % LOG_EVERY == 0:
             run.log(step, values)
-        if on_step is not None:
-            on_step(step + 1, settings.steps, values)
+        if context.on_step is not None:
+            context.on_step(step + 1, settings.steps, values)
         if (step + 1) % settings.save_every == 0:
             save(step + 1)
     run.stopped = (stop, settings.steps) if stop < settings.steps else None

@@ -16,8 +16,8 @@ from adapt.diffusion.schedule import TIMESTEPS, linear_schedule
 from adapt.diffusion.unet import UNet
 from adapt.images import to_signed
 from adapt.settings import PriorSettings
-from adapt.training.loop import Network, Progress, Turn, train
-from adapt.training.run import Run
+from adapt.training.context import TrainingContext
+from adapt.training.loop import Network, Turn, train
 from adapt.training.sampling import batch_indices, step_generator
 
 
@@ -77,19 +77,14 @@ def prior_losses(
 def train_prior(
     settings: PriorSettings,
     faces: Tensor,
-    run: Run,
-    *,
-    on_step: Progress | None = None,
-    max_steps: int | None = None,
+    context: TrainingContext,
 ) -> dict[str, Tensor]:
     """Train the prior, or go on where the run folder's `last/state.pt` stands.
 
     Args:
         settings: the recipe.
         faces: clean aligned faces, (N, 3, S, S) uint8, S a multiple of every phase's size.
-        run: the open run folder.
-        on_step: called with step, steps and the losses.
-        max_steps: stop (resumably) after so many steps of this call.
+        context: its run, device and progress.
 
     Returns:
         The averaged weights, in the public layout.
@@ -113,7 +108,7 @@ def train_prior(
         return total, {"noise": noise_loss, "variance": variance_loss}
 
     steps = sum(phase.steps for phase in settings.phases)
-    return train(network, losses, settings, run=run, steps=steps, on_step=on_step, max_steps=max_steps)
+    return train(network, losses, settings, context=context, steps=steps)
 
 
 def initialise(network: UNet, seed: int) -> None:

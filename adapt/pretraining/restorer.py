@@ -10,8 +10,8 @@ from torch import Tensor
 
 from adapt.restorers.swinir import SwinIR
 from adapt.settings import BlindSettings, RestorerSettings
-from adapt.training.loop import Network, Progress, Turn, train
-from adapt.training.run import Run
+from adapt.training.context import TrainingContext
+from adapt.training.loop import Network, Turn, train
 from adapt.training.sampling import step_generator
 from degradations.blind import BlindRanges, degrade_blind, draw_blind, to_grey
 
@@ -45,21 +45,17 @@ def blind_pairs(faces: Tensor, ranges: BlindRanges, generator: torch.Generator) 
 def train_restorer(
     settings: RestorerSettings,
     faces: Tensor,
-    run: Run,
+    context: TrainingContext,
     *,
     distance: Distance | None = None,
-    on_step: Progress | None = None,
-    max_steps: int | None = None,
 ) -> dict[str, Tensor]:
     """Train SwinIR, or go on where the run folder's `last/state.pt` stands.
 
     Args:
         settings: the recipe.
         faces: clean aligned faces, (N, 3, S, S) uint8, S = settings.size.
-        run: the open run folder.
+        context: its run, device and progress.
         distance: perceptual distance; needed where settings.perceptual > 0.
-        on_step: called with step, steps and the losses.
-        max_steps: stop (resumably) after so many steps of this call.
 
     Returns:
         The averaged weights, in the public layout.
@@ -82,7 +78,7 @@ def train_restorer(
             total = total + settings.perceptual * parts["perceptual"]
         return total, parts
 
-    return train(network, losses, settings, run=run, steps=settings.steps, on_step=on_step, max_steps=max_steps)
+    return train(network, losses, settings, context=context, steps=settings.steps)
 
 
 def initialise(network: SwinIR, seed: int) -> None:

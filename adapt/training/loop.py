@@ -12,17 +12,17 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from adapt.devices import as_float32, autocast, join_processes
 from adapt.settings import PriorSettings, TrainingSettings
+from adapt.training.context import TrainingContext
 from adapt.training.ema import Ema
 from adapt.training.rates import trapezoid
-from adapt.training.run import Run
 from adapt.training.sampling import batch_indices, step_generator
 from adapt.training.state import check_finite, load_state, save_state
 
 LOG_EVERY: Final = 10  # steps
 GRADIENT_NORM: Final = 1.0  # gradients are clipped to it
 
-Progress = Callable[[int, int, dict[str, float]], None]
 Network = Callable[..., Any]
 
 
@@ -57,11 +57,9 @@ def train(
     losses: Losses,
     settings: PriorSettings | TrainingSettings,
     *,
-    run: Run,
+    context: TrainingContext,
     steps: int,
     resting: bool = False,
-    on_step: Progress | None = None,
-    max_steps: int | None = None,
 ) -> dict[str, Tensor]:
     """Train a network, or go on where the run folder's `last/state.pt` stands.
 
@@ -71,11 +69,9 @@ def train(
         network: as initialised; trained in place.
         losses: of the network (under autocast) and a turn, the loss to descend and its parts, for check and log.
         settings: learning rate, warm-up, EMA, seed, and how often to save.
-        run: the open run folder.
+        context: its run, device and progress.
         steps: of the whole training.
         resting: in some steps a part of the network has no share in the loss, which several processes must expect.
-        on_step: called with step, steps and the parts.
-        max_steps: stop (resumably) after so many steps of this call; `run.stopped` then says where.
 
     Returns:
         The averaged weights so far, on the CPU.
@@ -84,14 +80,12 @@ def train(
         TrainingError: a part is not finite.
         UsageError: the state belongs to a run with other settings.
     """
-    from accelerate import Accelerator, DistributedDataParallelKwargs
-
-    accelerator = Accelerator(
-        mixed_precision="bf16" if torch.cuda.is_available() else "no",
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=resting)],
-    )
+    device = context.device
+    accelerator = join_processes(device, resting=resting)
+    network.to(device)
     ema = Ema(network, settings.ema)
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    run = context.run
     state_path = run.folder / "last" / "state.pt"
     first = 0
     if state_path.exists():
@@ -102,12 +96,12 @@ def train(
         first = state["step"]
     run.rewind(first)
     prepared, optimizer = accelerator.prepare(network, optimizer)
-    ema.shadow = {key: value.to(accelerator.device) for key, value in ema.shadow.items()}
-    stop = steps if max_steps is None else min(steps, first + max_steps)
+    ema.shadow = {key: value.to(device) for key, value in ema.shadow.items()}
+    stop = context.stop(first, steps)
 
     def forward(*inputs: Any) -> Any:
-        with accelerator.autocast():
-            return prepared(*inputs)
+        with autocast(device):
+            return as_float32(prepared(*inputs))
 
     def snapshot(step: int) -> dict[str, Any]:
         return {
@@ -122,7 +116,7 @@ def train(
     for step in range(first, stop):
         for group in optimizer.param_groups:
             group["lr"] = trapezoid(step, steps, settings.learning_rate, warmup=settings.warmup)
-        turn = Turn(step, rank, world, accelerator.device, step_generator(settings.seed, step, rank))
+        turn = Turn(step, rank, world, device, step_generator(settings.seed, step, rank))
         total, parts = losses(forward, turn)
         check_finite(parts, step)
         accelerator.backward(total)
@@ -134,8 +128,8 @@ def train(
             values = {name: part.item() for name, part in parts.items()}
             if step % LOG_EVERY == 0:
                 run.log(step, values)
-            if on_step is not None:
-                on_step(step + 1, steps, values)
+            if context.on_step is not None:
+                context.on_step(step + 1, steps, values)
             if (step + 1) % settings.save_every == 0 or step + 1 == stop:
                 save_state(state_path, snapshot(step + 1))
     run.stopped = (stop, steps) if stop < steps else None
