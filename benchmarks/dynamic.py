@@ -157,24 +157,24 @@ class Drawn:
 
     Attributes:
         folder: where they are, each under its photo's name.
-        ways: how each was drawn.
+        infos: how each was drawn.
         seconds: per photo, restorer and sampler.
     """
 
     folder: Path
-    ways: dict[str, SamplingInfo]
+    infos: dict[str, SamplingInfo]
     seconds: float
 
     @property
     def starts(self) -> str:
         """The range of the start steps, as in the paper's Table 3."""
-        steps = [way.start_t for way in self.ways.values()]
+        steps = [info.start_t for info in self.infos.values()]
         return f"{min(steps)}" if min(steps) == max(steps) else f"[{min(steps)}, {max(steps)}]"
 
     @property
     def evaluations(self) -> float:
         """Of the network, mean over photos."""
-        return sum(way.evaluations for way in self.ways.values()) / len(self.ways)
+        return sum(info.evaluations for info in self.infos.values()) / len(self.infos)
 
 
 def draw(faces: Faces, settings: TargetSettings, pack: str, out: Path, title: str) -> Drawn:
@@ -193,10 +193,11 @@ def draw(faces: Faces, settings: TargetSettings, pack: str, out: Path, title: st
     record = folder / "drawn.json"
     if record.is_file():
         kept = json.loads(record.read_text(encoding="utf-8"))
-        return Drawn(folder / "images", {name: SamplingInfo(**way) for name, way in kept["ways"].items()}, kept["seconds"])
+        infos = {name: SamplingInfo(**info) for name, info in kept["infos"].items()}
+        return Drawn(folder / "images", infos, kept["seconds"])
     maker = target_maker(settings, load_prior(pack).to(device), parts)
     restorer = load_restorer(pack).to(device)
-    line, ways, spent = Lines(title), dict[str, SamplingInfo](), 0.0
+    line, infos, spent = Lines(title), dict[str, SamplingInfo](), 0.0
     together = at_a_time(settings, device)
     for first in range(0, len(faces.names), together):
         names = faces.names[first : first + together]
@@ -206,16 +207,16 @@ def draw(faces: Faces, settings: TargetSettings, pack: str, out: Path, title: st
         made = maker.make(photos, restored, [photo_seed(settings.seed, digests[name]) for name in names])
         images = made.images.cpu()
         spent += time.perf_counter() - begun
-        for name, image, way in zip(names, images, made.ways, strict=True):
+        for name, image, info in zip(names, images, made.infos, strict=True):
             if not bool(image.isfinite().all()):
                 line.note(f"  {title}: {name}: its guidance stopped being finite")
                 continue
             write_image(folder / "images" / f"{name}.png", image, overwrite=True)
-            ways[name] = way
+            infos[name] = info
         line(first + len(names), len(faces.names))
     seconds = spent / len(faces.names)
-    write_json(record, {"seconds": seconds, "ways": {name: asdict(way) for name, way in ways.items()}, **identity})
-    return Drawn(folder / "images", ways, seconds)
+    write_json(record, {"seconds": seconds, "infos": {name: asdict(info) for name, info in infos.items()}, **identity})
+    return Drawn(folder / "images", infos, seconds)
 
 
 # ---------------------------------------------------------------- tables
@@ -252,20 +253,20 @@ def run_table(arguments: argparse.Namespace) -> dict[str, Any]:
     print(f"{len(chosen)} photos, {arguments.degradation}, perceptual network: {distance.name}\n")
     print(with_columns(markdown_table(evaluations), more))
     if arguments.table == "factor":
-        print(f"\n{factor_notes(evaluations, drawn[ADAPTIVE].ways)}")
+        print(f"\n{factor_notes(evaluations, drawn[ADAPTIVE].infos)}")
     return {
         name: {
             **evaluations[name].as_json(),
             "start_t": each.starts,
             "evaluations": each.evaluations,
             "seconds": each.seconds,
-            "ways": {photo: asdict(way) for photo, way in each.ways.items()},
+            "infos": {photo: asdict(info) for photo, info in each.infos.items()},
         }
         for name, each in drawn.items()
     }
 
 
-def factor_notes(evaluations: Mapping[str, Evaluation], ways: Mapping[str, SamplingInfo]) -> str:
+def factor_notes(evaluations: Mapping[str, Evaluation], infos: Mapping[str, SamplingInfo]) -> str:
     """What N by blur gains over each fixed N, photo by photo; and each row's numbers where the rule chose which N."""
     lines = ["N by blur, less the same photos at a fixed N:", ""]
     ours = evaluations[ADAPTIVE]
@@ -279,9 +280,9 @@ def factor_notes(evaluations: Mapping[str, Evaluation], ways: Mapping[str, Sampl
     best = [max(each[photo] for each in values) for photo in values[0]]
     lines += ["", f"Each photo at its best N, by the truth: {sum(best) / len(best):.3f} dB; no rule can do better."]
     groups: dict[int, set[str]] = {}
-    for photo, way in ways.items():
-        assert way.factor is not None  # the adaptive method has a low-frequency constraint
-        groups.setdefault(way.factor, set()).add(photo)
+    for photo, info in infos.items():
+        assert info.factor is not None  # the adaptive method has a low-frequency constraint
+        groups.setdefault(info.factor, set()).add(photo)
     chosen = sorted(groups)
     headings = [f"rule chose {each} ({len(groups[each])} photos)" for each in chosen]
     lines += ["", "PSNR / perceptual of the photos for which", "", f"| | {' | '.join(headings)} |"]

@@ -43,13 +43,14 @@ def main() -> None:
     blends = faces[chosen.flatten()].float().view(arguments.count, 4, 3, prior.size, prior.size).mean(dim=1) / 255
     images: list[torch.Tensor] = []
     for first in range(0, arguments.count, 8):
-        job = Conditioning(to_signed(blends[first : first + 8]))
-        noise = PhotoNoise(range(first, first + len(job.restored)), (3, prior.size, prior.size))
+        conditioning = Conditioning(to_signed(blends[first : first + 8]))
+        noise = PhotoNoise(range(first, first + len(conditioning.restored)), (3, prior.size, prior.size))
         plan = plan_from(500, 24)
-        x = start(job, plan, noise)
-        images += list(
-            to_unit(guided_sample(prior, x, plan.steps, solver=Ddim(0.7), terms=[], job=job, draw=noise))
+        x = start(conditioning, plan, noise)
+        sampled = guided_sample(
+            prior, x, plan.steps, solver=Ddim(0.7), terms=[], conditioning=conditioning, draw=noise
         )
+        images += list(to_unit(sampled))
     top, left, side = ASTRONAUT
     astronaut = from_uint8(data.astronaut())[:, top : top + side, left : left + side]
     images.append(F.interpolate(astronaut[None], prior.size, mode="bicubic", antialias=True)[0].clamp(0, 1))

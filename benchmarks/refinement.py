@@ -33,10 +33,10 @@ Belief = Literal["fixed", "refined"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredBlur(GaussianBlur):
-    """Blur guidance towards an image that is blurred already: the job's."""
+    """Blur guidance towards an image that is blurred already: the conditioning's."""
 
-    def begin(self, job: Conditioning) -> BlurMemory:
-        return GaussianBlur.begin(self, job)._replace(guides=job.restored[:, None])
+    def begin(self, conditioning: Conditioning) -> BlurMemory:
+        return GaussianBlur.begin(self, conditioning)._replace(guides=conditioning.restored[:, None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def sample_with(
         plan_from(TIMESTEPS - 1, settings.steps).steps,
         solver=SOLVERS[settings.solver](true_std / 10 if settings.eta is None else settings.eta),
         terms=[term],
-        job=Conditioning(measured, torch.full((len(truth), 1), begun * unit, device=device)),
+        conditioning=Conditioning(measured, torch.full((len(truth), 1), begun * unit, device=device)),
         draw=draw,
         on_step=keep,
     )

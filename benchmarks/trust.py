@@ -71,7 +71,8 @@ def main() -> None:
     size = load_pack(arguments.pack).card.size
     if estimator is None:
         raise UsageError(f"{arguments.pack}: the pack has no blur estimator; adapt pretrain --recipe blur-estimator")
-    line = settings.reliability or ReliabilitySettings(floor=1.0, slope=1.0)  # where the recipe has none yet: never doubtful
+    never = ReliabilitySettings(floor=1.0, slope=1.0)  # where the recipe has no line yet
+    line = settings.reliability or never
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
     print("| mean of (pixels) | std* | estimator | doubt | larger | error of estimator | error of larger |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")

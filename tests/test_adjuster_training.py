@@ -31,7 +31,7 @@ from adapt.perceptual.network import PerceptualNetwork
 from adapt.pretraining.adjuster import (
     FrozenModels,
     adjuster_layout,
-    draw_moment,
+    draw_batch,
     initialise,
     judge,
     maps_over_time,
@@ -116,7 +116,7 @@ def faces() -> Tensor:
     return smooth_images((12, SIZE, SIZE), seed=1).mul(255).round().byte()
 
 
-def turn(step: int) -> StepContext:
+def step_of(step: int) -> StepContext:
     return StepContext(step, 0, 1, torch.device("cpu"), step_generator(SETTINGS.seed, step))
 
 
@@ -131,20 +131,20 @@ def trained(settings: AdjusterSettings, faces: Tensor, folder: Path, **changes: 
 def test_timesteps_cover_one_to_the_start_and_end_a_stride_below(faces: Tensor):
     around = frozen_models(start_t=lambda std: 5)
     settings = SETTINGS.model_copy(update={"batch": 12, "stride": 2})
-    moments = [draw_moment(settings, faces, around, turn=turn(step % 4)) for step in range(4)]
-    turns = [replace(turn(0), generator=step_generator(9, n)) for n in range(20)]
-    drawn = [draw_moment(settings, faces, around, turn=each) for each in turns]
-    t = torch.cat([moment.t for moment in drawn])
+    batches = [draw_batch(settings, faces, around, step=step_of(step % 4)) for step in range(4)]
+    turns = [replace(step_of(0), generator=step_generator(9, n)) for n in range(20)]
+    drawn = [draw_batch(settings, faces, around, step=each) for each in turns]
+    t = torch.cat([batch.t for batch in drawn])
     assert sorted(set(t.tolist())) == [1, 2, 3, 4, 5]
-    for step, after in [steps for moment in [*moments, *drawn] for steps in moment.steps]:
+    for step, after in [steps for batch in [*batches, *drawn] for steps in batch.steps]:
         assert step.t_prev == after.t == max(step.t - 2, 0)
 
 
 def test_the_face_is_noised_to_its_own_level(faces: Tensor):
     """What is left after the face is taken away has the schedule's variance at each photo's timestep."""
-    moment = draw_moment(SETTINGS.model_copy(update={"batch": 12}), faces, frozen_models(), turn=turn(0))
-    abar = linear_schedule().abar[moment.t]
-    noise = moment.x_t.double() - abar.sqrt().view(-1, 1, 1, 1) * moment.clean
+    batch = draw_batch(SETTINGS.model_copy(update={"batch": 12}), faces, frozen_models(), step=step_of(0))
+    abar = linear_schedule().abar[batch.t]
+    noise = batch.x_t.double() - abar.sqrt().view(-1, 1, 1, 1) * batch.clean
     share = noise.square().mean(dim=(1, 2, 3)) / (1 - abar)
     assert torch.allclose(share, torch.ones_like(share), atol=5 * (2 / noise[0].numel()) ** 0.5)
 
@@ -153,12 +153,12 @@ def test_the_unguided_step_is_the_samplers(faces: Tensor):
     """Against the sampler's own step, photo by photo, where each is at a timestep of its own."""
     around = frozen_models()
     settings = SETTINGS.model_copy(update={"stride": 7, "batch": 6})
-    moment = draw_moment(settings, faces, around, turn=turn(0))
-    x0, sample, _ = step_back(around, moment)
-    assert len(set(moment.t.tolist())) > 1
-    for i, t in enumerate(moment.t.tolist()):
+    batch = draw_batch(settings, faces, around, step=step_of(0))
+    x0, sample, _ = step_back(around, batch)
+    assert len(set(batch.t.tolist())) > 1
+    for i, t in enumerate(batch.t.tolist()):
         step = steps_through(sorted({0, max(t - 7, 0), t}))[0]
-        noisy, noise = moment.x_t[i : i + 1], moment.noise[i : i + 1]
+        noisy, noise = batch.x_t[i : i + 1], batch.noise[i : i + 1]
         prediction = around.prior.predict(noisy, step)
         expected, _ = Ancestral().step(prediction, noisy, step, memory=None, draw=lambda noise=noise: noise)
         torch.testing.assert_close(x0[i : i + 1], prediction.x0, rtol=0, atol=2e-5)
@@ -168,7 +168,7 @@ def test_the_unguided_step_is_the_samplers(faces: Tensor):
 def test_the_gradient_goes_through_the_prior(faces: Tensor):
     """All maps are linear here: d/dx |B J x - g|^2 = 2 J B (B J x - g), with J the denoiser, which is symmetric."""
     around = frozen_models()
-    dim = draw_moment(SETTINGS, faces, around, turn=turn(0))
+    dim = draw_batch(SETTINGS, faces, around, step=step_of(0))
     dim = replace(dim, x_t=dim.x_t * 0.05)  # so that the bounds of x0 are not reached
     _, _, found = step_back(around, dim)
     power = GaussianFaces().power
@@ -185,11 +185,11 @@ def test_the_gradient_goes_through_the_prior(faces: Tensor):
 
 def test_the_sample_is_judged_by_a_second_evaluation_at_its_own_timestep(faces: Tensor):
     around = frozen_models()
-    moment = draw_moment(SETTINGS, faces, around, turn=turn(0))
-    _, sample, _ = step_back(around, moment)
-    judge(SETTINGS, around, moment, sample=sample)
+    batch = draw_batch(SETTINGS, faces, around, step=step_of(0))
+    _, sample, _ = step_back(around, batch)
+    judge(SETTINGS, around, batch, sample=sample)
     asked = around.prior.network.asked  # pyright: ignore[reportAttributeAccessIssue]
-    assert asked == [moment.t.tolist(), (moment.t - 1).tolist()]
+    assert asked == [batch.t.tolist(), (batch.t - 1).tolist()]
 
 
 def test_the_stages_differ_in_their_measurement(faces: Tensor):
@@ -206,13 +206,13 @@ def test_the_stages_differ_in_their_measurement(faces: Tensor):
         return 300
 
     around = frozen_models(mapping=mapping, start_t=start_t)
-    first = draw_moment(SETTINGS, faces, around, turn=turn(1))
+    first = draw_batch(SETTINGS, faces, around, step=step_of(1))
     assert not seen
     low, high = (value * SIZE / 512 for value in SETTINGS.blur_std)
     assert bool(((first.std >= low) & (first.std <= high)).all())
     assert len(set(first.std.tolist())) == 3
     torch.testing.assert_close(first.guidance, blur(first.clean, first.std))
-    second = draw_moment(SETTINGS, faces, around, turn=turn(2))
+    second = draw_batch(SETTINGS, faces, around, step=step_of(2))
     assert len(seen) == 1
     torch.testing.assert_close(second.guidance, seen[0] - 1)
     assert second.std.tolist() == [0.25] * 3
@@ -238,20 +238,20 @@ def test_training_makes_the_map_better_than_any_one_number(faces: Tensor, tmp_pa
     )
     squared = PerceptualDistance("squared error", "", SquaredError())
     around = frozen_models(distance=squared)
-    held_out = replace(turn(0), generator=step_generator(123, 0))
-    moment = draw_moment(settings.model_copy(update={"batch": 96}), faces, around, turn=held_out)
-    x0, sample, towards = step_back(around, moment)
+    held_out = replace(step_of(0), generator=step_generator(123, 0))
+    batch = draw_batch(settings.model_copy(update={"batch": 96}), faces, around, step=held_out)
+    x0, sample, towards = step_back(around, batch)
 
     @torch.no_grad()
     def loss(scale: Tensor | float) -> float:
-        wavelet, perceptual = judge(settings, around, moment, sample=sample - scale * towards)
+        wavelet, perceptual = judge(settings, around, batch, sample=sample - scale * towards)
         return float(wavelet + settings.perceptual * perceptual)
 
     start = GuidanceAdjuster(adjuster_layout(settings, around.prior))
     initialise(start, settings.seed)
     start.copy_time_embedding(around.prior.network)
     learned = build_adjuster("learned", trained(settings, faces, tmp_path / "run", distance=squared), {})
-    before, after = (loss(network(moment.guidance, x0, moment.t)) for network in (start, learned))
+    before, after = (loss(network(batch.guidance, x0, batch.t)) for network in (start, learned))
     uniform = min(loss(tenth / 10) for tenth in range(11))
     assert after < 0.99 * before
     assert after < 0.995 * uniform

@@ -183,17 +183,17 @@ def test_idle_codes_are_placed_on_features(gen: torch.Generator):
     made = Reconstruction(torch.zeros(1), feature, feature, codes)
     turn = StepContext(0, 0, 1, torch.device("cpu"), step_generator(0, 0))
     for step in range(1, 3):
-        reset_dead_codes(both, made, after=3, turn=turn)
+        reset_dead_codes(both, made, after=3, step=turn)
         assert both.idle.tolist() == [0] * 4 + [step] * 8
         assert torch.equal(both.network.quantize.embedding.weight, rows)
-    reset_dead_codes(both, made, after=3, turn=turn)
+    reset_dead_codes(both, made, after=3, step=turn)
     now = both.network.quantize.embedding.weight
     assert torch.equal(now[:4], rows[:4])
     candidates = feature[0].flatten(1).T
     assert all(any(torch.equal(row, each) for each in candidates) for row in now[4:])
     assert both.idle.tolist() == [0] * 12
     for _ in range(5):
-        reset_dead_codes(both, made, after=None, turn=turn)
+        reset_dead_codes(both, made, after=None, step=turn)
     assert torch.equal(both.network.quantize.embedding.weight, now)
 
 

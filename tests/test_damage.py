@@ -155,7 +155,8 @@ def test_jpeg_twice_is_two_files_whose_blocks_lie_apart() -> None:
     image = smooth_image(48, 40)
     in_step = damaged(image, degradation("double_jpeg", first=[20, 20], second=[60, 60], shift=0))
     assert torch.equal(in_step, jpeg(jpeg(image[None], 20), 60)[0])
-    shifts = [draw_all([degradation("double_jpeg", first=[20, 20], second=[60, 60])], seed, (9, 9))[0] for seed in range(50)]
+    twice = degradation("double_jpeg", first=[20, 20], second=[60, 60])
+    shifts = [draw_all([twice], seed, (9, 9))[0] for seed in range(50)]
     drawn = next(each for each in shifts if each["down"] and each["right"])
     apart = degradation("double_jpeg", first=[20, 20], second=[60, 60]).apply(image, drawn)
     assert not torch.equal(apart, in_step)

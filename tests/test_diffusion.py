@@ -221,7 +221,7 @@ def test_unguided_sampling_draws_from_the_prior():
     plan = plan_from(999, 500)
     sample = guided_sample(
         GaussianPrior(), noise(), plan.steps,
-        solver=Ancestral(), terms=[], job=Conditioning(torch.zeros(4, 3, 16, 16)), draw=noise,
+        solver=Ancestral(), terms=[], conditioning=Conditioning(torch.zeros(4, 3, 16, 16)), draw=noise,
     )
     assert float(sample.mean()) == pytest.approx(GaussianPrior.mean, abs=4 * GaussianPrior.std / math.sqrt(3072))
     assert float(sample.std()) == pytest.approx(GaussianPrior.std, rel=0.08)
@@ -250,14 +250,14 @@ def test_dt_bfr_trajectory(reference: Reference):
     config = fixture["config"]
     noise = iter(torch.from_numpy(inputs["noise"].astype(np.float32)))
     plan = plan_dt_bfr(config["K"] * 20, config["K"])
-    job = Conditioning(to_signed(torch.from_numpy(inputs["y0_01"])))
+    conditioning = Conditioning(to_signed(torch.from_numpy(inputs["y0_01"])))
     term = LowFrequency(factor=config["N"], last_t=config["L"] * 20)
     records: list[StepRecord] = []
-    x = start(job, plan, lambda: next(noise))
+    x = start(conditioning, plan, lambda: next(noise))
     np.testing.assert_allclose(x, states["y_start"], rtol=0, atol=3e-5)
     result = guided_sample(
         Prior("small", network.settings, network), x, plan.steps,
-        solver=Ancestral(), terms=[term], job=job, draw=lambda: next(noise), on_step=records.append,
+        solver=Ancestral(), terms=[term], conditioning=conditioning, draw=lambda: next(noise), on_step=records.append,
     )
     assert [record.step.t for record in records] == states["network_t"].tolist()
     assert next(noise, None) is None, "every stored draw is used"
@@ -272,11 +272,13 @@ def test_dt_bfr_trajectory(reference: Reference):
 def test_a_photo_does_not_depend_on_its_batch():
     def go(seeds: list[int]) -> Tensor:
         draw = PhotoNoise(seeds, (3, 16, 16))
-        job = Conditioning(torch.stack([torch.full((3, 16, 16), seed / 10) for seed in seeds]))
+        conditioning = Conditioning(torch.stack([torch.full((3, 16, 16), seed / 10) for seed in seeds]))
         plan = plan_from(600, 6)
         terms = [LowFrequency(factor=4, last_t=360)]
-        x = start(job, plan, draw)
-        return guided_sample(GaussianPrior(), x, plan.steps, solver=Ancestral(), terms=terms, job=job, draw=draw)
+        x = start(conditioning, plan, draw)
+        return guided_sample(
+            GaussianPrior(), x, plan.steps, solver=Ancestral(), terms=terms, conditioning=conditioning, draw=draw
+        )
 
     torch.testing.assert_close(go([1, 2]), torch.cat([go([1]), go([2])]), rtol=0, atol=1e-6)
 

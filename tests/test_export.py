@@ -397,7 +397,7 @@ def test_runner_is_short_and_needs_three_libraries(bundle: Path):
     text = (bundle / "run_model.py").read_text()
     assert len(text.splitlines()) < 260
     imported: set[str] = set()
-    for node in ast.trajectory(ast.parse(text)):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             imported |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):

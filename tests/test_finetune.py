@@ -271,7 +271,7 @@ def test_it_trains_on_the_device_that_is_named(
     for _ in range(2):
         tune(small_photos, targets, tmp_path / "run", small_pack, device="cpu", max_steps=3)
     assert_same(tmp_path / "plain", tmp_path / "run")
-    monkeypatch.setattr("adapt.devices.processes", lambda device: SimpleNamespace(num_processes=2))
+    monkeypatch.setattr("adapt.devices.processes", lambda device=None: SimpleNamespace(num_processes=2))
     with pytest.raises(UsageError, match="--device cpu: 2 processes train together, each on its own device"):
         tune(small_photos, targets, tmp_path / "other", small_pack, device="cpu")
 

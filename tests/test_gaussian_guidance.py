@@ -108,12 +108,12 @@ def any_std(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(name, lambda size: (0.1, 15.0))
 
 
-def one_step(term: GaussianBlur, x: Tensor, job: Conditioning, step: Step = STEP) -> tuple[Tensor, BlurMemory]:
+def one_step(term: GaussianBlur, x: Tensor, conditioning: Conditioning, step: Step = STEP) -> tuple[Tensor, BlurMemory]:
     """The sample that guidance leaves of x, and what it remembers."""
     records: list[StepRecord] = []
     sample = guided_sample(
         GaussianFaces(smooth_covariance()), x, [step],
-        solver=Still(), terms=[term], job=job, draw=no_noise, on_step=records.append,
+        solver=Still(), terms=[term], conditioning=conditioning, draw=no_noise, on_step=records.append,
     )
     return sample, records[0].memory[0]
 
@@ -128,7 +128,7 @@ def test_unguided_sampling_has_the_mean_and_covariance_of_the_prior(solver: Ance
     noise = PhotoNoise([5], (2000 * 3, 2, 3))
     sample = guided_sample(
         GaussianFaces(covariance), noise().view(2000, 3, 2, 3), plan_from(999, 1000).steps, solver=solver, terms=[],
-        job=Conditioning(torch.zeros(1, 3, 2, 3)), draw=lambda: noise().view(2000, 3, 2, 3),
+        conditioning=Conditioning(torch.zeros(1, 3, 2, 3)), draw=lambda: noise().view(2000, 3, 2, 3),
     ).reshape(-1, 6).double().numpy()
     np.testing.assert_allclose(sample.mean(axis=0), np.full(6, 0.1), rtol=0, atol=0.02)
     np.testing.assert_allclose(np.cov(sample.T), covariance, rtol=0, atol=0.016)
@@ -140,17 +140,17 @@ def test_gradients_are_the_analytic_ones(weights: tuple[float, ...], gen: torch.
     begun, wrong = (1.4, 0.9), 0.25  # a std that moved since the measurements were made
     less = 1 * WIDTH / 512  # "std - 1" counts in pixels at 512
     term = GaussianBlur(weights=weights, limit=False, std_rate=1e-6)
-    job = Conditioning(restored, stds(*begun))
+    conditioning = Conditioning(restored, stds(*begun))
 
     class Moved(GaussianBlur):
         __slots__ = ()
 
-        def begin(self, job: Conditioning) -> BlurMemory:
-            memory = GaussianBlur.begin(self, job)
+        def begin(self, conditioning: Conditioning) -> BlurMemory:
+            memory = GaussianBlur.begin(self, conditioning)
             return memory._replace(std=memory.std + wrong)
 
-    sample, memory = one_step(Moved(weights=weights, limit=False, std_rate=1e-6), x, job)
-    before = term.begin(job).std + wrong
+    sample, memory = one_step(Moved(weights=weights, limit=False, std_rate=1e-6), x, conditioning)
+    before = term.begin(conditioning).std + wrong
     faces = GaussianFaces(smooth_covariance())
     slope = faces.slope(STEP.abar)
     for photo, std in enumerate(begun):
@@ -197,7 +197,7 @@ def test_gradients_of_regions_are_those_of_the_blended_blur(gen: torch.Generator
         shift = np.zeros((3, PIXELS))
         shift[1, pixel] = 1e-5
         numeric = (value(image + shift, std) - value(image - shift, std)) / 2e-5
-        assert float(guidance_loss.slope[0, 1].flatten()[pixel]) == pytest.approx(numeric, rel=1e-5)
+        assert float(guidance_loss.gradient[0, 1].flatten()[pixel]) == pytest.approx(numeric, rel=1e-5)
 
 
 def test_at_the_truth_nothing_moves(gen: torch.Generator):
@@ -206,7 +206,7 @@ def test_at_the_truth_nothing_moves(gen: torch.Generator):
     memory = term.begin(Conditioning(restored, stds(1.5, 0.7)))
     guidance_loss = term.guidance_loss(restored, STEP, memory)
     assert float(guidance_loss.value.max()) < 1e-24
-    assert float(guidance_loss.slope.abs().max()) < 1e-12
+    assert float(guidance_loss.gradient.abs().max()) < 1e-12
     assert float(guidance_loss.std_gradient.abs().max()) < 1e-12
 
 
@@ -214,11 +214,13 @@ def test_a_limited_step_never_leads_away_from_the_guidance(gen: torch.Generator)
     """Where the noise is strong, the step of the paper overshoots; Polyak's does not."""
     noisy = Step(950, 930, 1.6e-4, 2.2e-4, 0.0)
     x, restored = signed(gen), signed(gen)
-    faces, job = GaussianFaces(10 * smooth_covariance()), Conditioning(restored, stds(1.5, 0.7))
+    faces, conditioning = GaussianFaces(10 * smooth_covariance()), Conditioning(restored, stds(1.5, 0.7))
 
     def guidance_losses(term: GaussianBlur) -> list[Tensor]:
-        sample = guided_sample(faces, x, [noisy], solver=Still(), terms=[term], job=job, draw=no_noise)
-        memory = term.begin(job)
+        sample = guided_sample(
+            faces, x, [noisy], solver=Still(), terms=[term], conditioning=conditioning, draw=no_noise
+        )
+        memory = term.begin(conditioning)
         return [term.guidance_loss(faces.predict(each, noisy).x0, noisy, memory).value for each in (x, sample)]
 
     before, after = guidance_losses(GaussianBlur(scale=100.0))
@@ -261,15 +263,15 @@ def test_refinement_is_worth_knowing_the_std(through_network: bool, true: float,
         class Measured(GaussianBlur):
             __slots__ = ()
 
-            def begin(self, job: Conditioning) -> BlurMemory:
-                return GaussianBlur.begin(self, job)._replace(guides=measured[:, None])
+            def begin(self, conditioning: Conditioning) -> BlurMemory:
+                return GaussianBlur.begin(self, conditioning)._replace(guides=measured[:, None])
 
         noise = PhotoNoise([1, 2], (3, side, side))
         records: list[StepRecord] = []
         sharpened = guided_sample(
             prior, noise().double(), plan_from(999, 50).steps, solver=Ancestral(),
             terms=[Measured(std_rate=rate, through_network=through_network)],
-            job=Conditioning(truth, stds(begun, begun)), draw=noise, on_step=records.append,
+            conditioning=Conditioning(truth, stds(begun, begun)), draw=noise, on_step=records.append,
         )
         return records[-1].memory[0].std.flatten(), float(-10 * (sharpened - truth).square().mean().log10())
 
@@ -373,7 +375,7 @@ def two_steps(term: GaussianBlur, gen: torch.Generator) -> Tensor:
     steps = plan_from(700, 4).steps[:3]
     return guided_sample(
         GaussianFaces(smooth_covariance()), x, steps,
-        solver=Ddim(0.0), terms=[term], job=Conditioning(restored, levels), draw=no_noise,
+        solver=Ddim(0.0), terms=[term], conditioning=Conditioning(restored, levels), draw=no_noise,
     )
 
 
@@ -395,9 +397,9 @@ def test_regions_turn_only_with_levels_that_differ(gen: torch.Generator):
 
 def test_the_adjusters_map_scales_the_gradient(gen: torch.Generator):
     x, restored = signed(gen), signed(gen)
-    job = Conditioning(restored, stds(1.2, 0.6))
-    plain, _ = one_step(BASE, x, job)
-    scaled, memory = one_step(replace(BASE, adjuster=small_adjuster()), x, job)
+    conditioning = Conditioning(restored, stds(1.2, 0.6))
+    plain, _ = one_step(BASE, x, conditioning)
+    scaled, memory = one_step(replace(BASE, adjuster=small_adjuster()), x, conditioning)
     (scale_map,) = guidance_maps([None, memory])
     assert 0 <= float(scale_map.min()) < float(scale_map.max()) <= 1
     torch.testing.assert_close(x - scaled, scale_map * (x - plain), rtol=0, atol=1e-12)
@@ -405,11 +407,11 @@ def test_the_adjusters_map_scales_the_gradient(gen: torch.Generator):
 
 def test_the_adjuster_is_trained_on_the_same_gradient(gen: torch.Generator):
     x, restored = signed(gen), signed(gen)
-    job = Conditioning(restored, stds(1.2, 0.6))
-    sample, _ = one_step(GaussianBlur(), x, job)
+    conditioning = Conditioning(restored, stds(1.2, 0.6))
+    sample, _ = one_step(GaussianBlur(), x, conditioning)
     noisy = x.clone().requires_grad_(True)
     x0 = GaussianFaces(smooth_covariance()).predict(noisy, STEP).x0
-    gradient = blur_gradient(noisy, x0, GaussianBlur().begin(job).guides[:, 0], torch.tensor([1.2, 0.6]))
+    gradient = blur_gradient(noisy, x0, GaussianBlur().begin(conditioning).guides[:, 0], torch.tensor([1.2, 0.6]))
     torch.testing.assert_close(x - sample, gradient, rtol=0, atol=1e-6)
 
 
@@ -423,7 +425,8 @@ def trajectories(which: Sequence[int], restored: Tensor, levels: Tensor) -> list
         noise = PhotoNoise([index], (3, HEIGHT, WIDTH))
         made.append(Trajectory(
             x=noise().double(), steps=plan_from(600 + 100 * index, 4 + index).steps, solver=Ddim(0.2 * index),
-            terms=[GaussianBlur(weights=(0.7, 0.3))], job=Conditioning(restored[[index]], levels[[index]]), draw=noise,
+            terms=[GaussianBlur(weights=(0.7, 0.3))], draw=noise,
+            conditioning=Conditioning(restored[[index]], levels[[index]]),
         ))
     return made
 
@@ -442,7 +445,8 @@ def test_a_photo_does_not_depend_on_its_batch(gen: torch.Generator):
 
     def shared(rows: list[int]) -> Tensor:
         return guided_sample(
-            faces, x[rows], steps, solver=Ddim(0.0), terms=[term], job=Conditioning(restored[rows], levels[rows]), draw=no_noise
+            faces, x[rows], steps, solver=Ddim(0.0), terms=[term], draw=no_noise,
+            conditioning=Conditioning(restored[rows], levels[rows]),
         )
 
     torch.testing.assert_close(shared([0, 1]), torch.cat([shared([0]), shared([1])]), rtol=0, atol=1e-12)
@@ -461,8 +465,8 @@ def test_guidance_that_is_not_finite_stops_the_photo_and_not_the_batch(gen: torc
     assert torch.equal(ended[2], whole[2])
     assert faces.calls == 4 + 1 + 6, "a photo that has stopped costs no more"
     steps, x = plan_from(700, 3).steps, signed(gen, 3)
-    job = Conditioning(broken, levels)
-    shared = guided_sample(faces, x, steps, solver=Ddim(0.0), terms=[BASE], job=job, draw=no_noise)
+    conditioning = Conditioning(broken, levels)
+    shared = guided_sample(faces, x, steps, solver=Ddim(0.0), terms=[BASE], conditioning=conditioning, draw=no_noise)
     assert [bool(each.isfinite().all()) for each in shared] == [True, False, True]
 
 

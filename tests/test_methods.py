@@ -64,7 +64,9 @@ def restored_of(photos: Tensor) -> Tensor:
     return (photos + 0.05 * photos.flip(-1)).clamp(0, 1)
 
 
-def drawn(settings: TargetSettings, prior: Prior, photos: Tensor, rows: list[int], parts: BlurParts = PARTS) -> TargetBatch:
+def drawn(
+    settings: TargetSettings, prior: Prior, photos: Tensor, rows: list[int], parts: BlurParts = PARTS
+) -> TargetBatch:
     maker = target_maker(settings, prior, parts)
     return maker.make(photos[rows], restored_of(photos)[rows], [10 + row for row in rows])
 
@@ -87,13 +89,13 @@ def test_constants_follow_the_blur(prior: Prior, photos: Tensor):
     assert PARTS.estimator is not None
     stds = PARTS.estimator(photos).std.tolist()
     assert len(set(stds)) == 3, "the test needs photos that differ"
-    for way, std in zip(made.ways, stds, strict=True):
-        assert way.std == pytest.approx(std, rel=1e-5)
+    for info, std in zip(made.infos, stds, strict=True):
+        assert info.std == pytest.approx(std, rel=1e-5)
         low, high = ((0.01, 300), (0.2, 600)) if std < 0.2 else ((0.2, 600), (0.47, 900))
         start = round(low[1] + (min(std, 0.47) - low[0]) / (high[0] - low[0]) * (high[1] - low[1]))
-        assert (way.start_t, way.evaluations) == (start, math.ceil(6 * (start + 1) / 1000))
-        assert way.factor == 2
-        assert not way.fallback
+        assert (info.start_t, info.evaluations) == (start, math.ceil(6 * (start + 1) / 1000))
+        assert info.factor == 2
+        assert not info.fallback
     assert bool(made.images.isfinite().all())
 
 
@@ -126,7 +128,8 @@ def test_the_low_pass_of_that_factor_hides_the_blur(gen: torch.Generator):
     changed(guidance=[ADAPTIVE.guidance[0].model_dump(), {"name": "low_frequency", "last_t": 200, "acts_on": "x0"}]),
     changed(guidance=[ADAPTIVE.guidance[0].model_dump(), {"name": "low_frequency", "last_t": 200, "factor": 8}]),
     changed(method="dynamic", guidance=[ADAPTIVE.guidance[0].model_dump()]),
-    changed(fallback=FallbackSettings(max_low_frequency_change=1e-3)), changed(fallback=FallbackSettings(change_ratio=1e3)),
+    changed(fallback=FallbackSettings(max_low_frequency_change=1e-3)),
+    changed(fallback=FallbackSettings(change_ratio=1e3)),
     blurred_by(weights=[1.0]), blurred_by(scale=0.05), blurred_by(std_rate=0.0), blurred_by(gradient="x0"),
     blurred_by(limit=False), blurred_by(adjuster=True), blurred_by(regions=2),
 ], ids=lambda each: repr({
@@ -141,7 +144,7 @@ def test_a_photo_does_not_depend_on_its_batch(prior: Prior, photos: Tensor):
     together = drawn(ADAPTIVE, prior, photos, [0, 1, 2])
     for row in range(3):
         alone = drawn(ADAPTIVE, prior, photos, [row])
-        assert alone.ways == together.ways[row : row + 1]
+        assert alone.infos == together.infos[row : row + 1]
         assert float((alone.images[0] - together.images[row]).abs().max()) < 0.5 / 255
     backwards = drawn(ADAPTIVE, prior, photos, [2, 0])
     assert float((backwards.images[0] - together.images[2]).abs().max()) < 0.5 / 255
@@ -160,8 +163,8 @@ def test_maps_and_stds_can_be_seen(prior: Prior, photos: Tensor):
     made = maker.make(photos, restored_of(photos), [1, 2, 3], on_step=records.append)
     assert {record.trajectory for record in records} == {0, 1, 2}
     assert all(guidance_maps(record.memory)[0].shape == (1, 3, SIZE, SIZE) for record in records)
-    for trajectory, way in enumerate(made.ways):
-        assert [r.left for r in records if r.trajectory == trajectory] == list(range(way.evaluations))[::-1]
+    for trajectory, info in enumerate(made.infos):
+        assert [r.left for r in records if r.trajectory == trajectory] == list(range(info.evaluations))[::-1]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 5, 6, 11, 250])
@@ -188,8 +191,8 @@ def test_a_watch_keeps_what_is_shown_of_each_photo(prior: Prior, photos: Tensor)
     parts = replace(PARTS, start_steps=table.model_copy(update={"stds": levels[::2], "steps": [200, 900]}))
     settings = TargetSettings.model_validate({**blurred_by(adjuster=True).model_dump(), "steps": 14})
     made = target_maker(settings, prior, parts).make(photos, restored_of(photos), [1, 2, 3], on_step=both)
-    lengths = [way.evaluations for way in made.ways]
-    assert len(set(lengths)) > 1, "the test needs ways of different lengths"
+    lengths = [info.evaluations for info in made.infos]
+    assert len(set(lengths)) > 1, "the test needs infos of different lengths"
     assert max(lengths) > SHOWN_STEPS
     for trajectory, (seen, length) in enumerate(zip(watch.seen, lengths, strict=True)):
         steps = [record for record in records if record.trajectory == trajectory]
@@ -296,7 +299,7 @@ def test_what_is_fed_directly_is_what_is_sampled_towards(prior: Prior, photos: T
     darker = photos * torch.tensor([1.0, 0.5, 1.0]).view(3, 1, 1, 1)
     limits = FallbackSettings(max_low_frequency_change=0.08, change_ratio=1e-6)
     made = target_maker(changed(fallback=limits), prior, PARTS).make(photos, darker, [1, 2, 3])
-    assert [way.fallback for way in made.ways] == [False, True, False]
+    assert [info.fallback for info in made.infos] == [False, True, False]
     assert torch.equal(made.towards[1], photos[1])
     assert torch.equal(made.towards[0], darker[0])
 
@@ -309,8 +312,9 @@ def test_doubt_is_a_line_from_its_floor():
 
 def test_a_doubted_photo_is_taken_for_blurrier(prior: Prior, photos: Tensor):
     def stds(doubt: dict[str, float] | None, restored: Tensor = photos) -> list[float | None]:
-        settings = changed(reliability=doubt, fallback=FallbackSettings(max_low_frequency_change=0.08, change_ratio=1e-6))
-        return [way.std for way in target_maker(settings, prior, PARTS).make(photos, restored, [1, 2, 3]).ways]
+        fallback = FallbackSettings(max_low_frequency_change=0.08, change_ratio=1e-6)
+        settings = changed(reliability=doubt, fallback=fallback)
+        return [info.std for info in target_maker(settings, prior, PARTS).make(photos, restored, [1, 2, 3]).infos]
 
     plain, highest = stds(None), pytest.approx(std_limits(SIZE)[1])
     assert stds({"floor": 1.0, "slope": 1.0}) == plain

@@ -1,4 +1,4 @@
-"""Photographs by the camera model, and the degradation of damage that takes them: what they return repeats and undoes it."""
+"""Photographs by the camera model, and the degradation that takes them: what they return repeats and undoes it."""
 
 from __future__ import annotations
 

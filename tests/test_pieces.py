@@ -188,7 +188,8 @@ LENGTHS = {  # of each degradation; what is no length keeps its value when an im
 def test_every_degradation_is_turned_below_and_told_in_the_docs() -> None:
     names = {str(each.model_fields["name"].default) for each in get_args(get_args(AnyDegradation)[0])}
     assert names == set(KNOBS)
-    recipes, _, degradations = (ROOT / "docs" / "degradations.md").read_text(encoding="utf-8").partition("| degradation |")
+    text = (ROOT / "docs" / "degradations.md").read_text(encoding="utf-8")
+    recipes, _, degradations = text.partition("| degradation |")
     rows = {row.split("|")[1]: row for row in degradations.splitlines() if row.startswith("| `")}
     for name in names:
         settings = set(type(degradation(name, **KNOBS[name][0])).model_fields) - {"name", "probability"}
@@ -229,7 +230,8 @@ def test_what_pixels_cannot_hold_is_not_scaled_away() -> None:
 
 
 def test_a_degradation_is_applied_to_its_share_of_images_and_the_others_do_not_notice() -> None:
-    always = [degradation("jpeg", quality=[20, 90]), degradation("banding", levels=[2, 200]), degradation("webp", quality=[20, 90])]
+    banding = degradation("banding", levels=[2, 200])
+    always = [degradation("jpeg", quality=[20, 90]), banding, degradation("webp", quality=[20, 90])]
     now_and_then = [always[0], degradation("banding", levels=[2, 200], probability=0.3), always[2]]
     skipped = 0
     for seed in range(400):
@@ -249,7 +251,8 @@ def test_a_degradation_added_at_the_end_changes_nothing_before_it() -> None:
 
 
 def test_draws_fill_their_ranges() -> None:
-    drawn = [draw_all([degradation("double_jpeg", first=[30, 32], second=[1, 100])], seed, (9, 9))[0] for seed in range(600)]
+    wide = degradation("double_jpeg", first=[30, 32], second=[1, 100])
+    drawn = [draw_all([wide], seed, (9, 9))[0] for seed in range(600)]
     assert {each["first"] for each in drawn} == {30, 31, 32}
     assert {each["down"] for each in drawn} == set(range(8))
     assert sum(each["first"] == 32 for each in drawn) / 600 == pytest.approx(1 / 3, abs=5 * math.sqrt(2 / 9 / 600))

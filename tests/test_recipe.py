@@ -478,7 +478,8 @@ def test_the_digest_is_that_of_the_settings_not_of_the_text(write: Write) -> Non
 
 
 def test_differences_name_key_and_both_values():
-    there = {"steps": 12, "rate": 1e-4, "gate": {"min": 0.5, "on": True}, "degradations": [{"name": "a"}, {"name": "b"}]}
+    two = [{"name": "a"}, {"name": "b"}]
+    there = {"steps": 12, "rate": 1e-4, "gate": {"min": 0.5, "on": True}, "degradations": two}
     assert differences(there, there) == ""
     now = {"rate": 1e-4, "steps": 3, "gate": {"min": 0.5, "on": False}, "degradations": [{"name": "c"}], "new": "word"}
     assert differences(there, now) == (

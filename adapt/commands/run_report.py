@@ -139,8 +139,8 @@ def show_run(
             f"{outcome.trained + outcome.validation} photographs were restored by {base}, cleaned by a diffusion prior"
             f" (method {method}), and the restorer was fine-tuned on"
             f" {'1 pair' if outcome.trained == 1 else f'{outcome.trained} pairs'}; {outcome.validation}"
-            f" {'was' if outcome.validation == 1 else 'were'} held back to choose the best weights. The exported network"
-            " needs no diffusion."
+            f" {'was' if outcome.validation == 1 else 'were'} held back to choose the best weights. The exported"
+            " network needs no diffusion."
         ),
         verdict=verdict_of(outcome, evaluations),
         improved=outcome.improved,

@@ -1,7 +1,7 @@
 """The one sampling loop. Guidance terms, windows and solvers plug into it; it branches on nothing but the step.
 
-What takes a step of its own is a trajectory: an image, or several that take the same steps. All trajectories end together, so the
-long ones begin first; what they share is the network's evaluation, in one batch.
+What takes a step of its own is a trajectory: an image, or several that take the same steps. All trajectories end
+together, so the long ones begin first; what they share is the network's evaluation, in one batch.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Term(Protocol):
     @property
     def acts_on(self) -> Literal["x0", "sample"]: ...
 
-    def begin(self, job: Conditioning) -> Any:
+    def begin(self, conditioning: Conditioning) -> Any:
         """The memory before the first step."""
         ...
 
@@ -57,17 +57,17 @@ class GuidanceLoss:
 
     Attributes:
         value: (B,).
-        slope: its gradient with respect to the clean image, (B, 3, H, W).
+        gradient: of the loss with respect to the clean image, (B, 3, H, W).
     """
 
     value: Tensor
-    slope: Tensor
+    gradient: Tensor
 
 
 class GradientTerm(Protocol):
-    """A guidance term that descends a guidance_loss of the predicted clean image.
+    """A guidance term that descends a guidance loss of the predicted clean image.
 
-    The loop takes the slope at the clean image back to the noisy one, through the network where
+    The loop takes the gradient at the clean image back to the noisy one, through the network where
     `through_network` says so (a backward pass), and hands it to `apply`.
     """
 
@@ -77,12 +77,12 @@ class GradientTerm(Protocol):
     @property
     def through_network(self) -> bool: ...
 
-    def begin(self, job: Conditioning) -> Any:
+    def begin(self, conditioning: Conditioning) -> Any:
         """The memory before the first step."""
         ...
 
     def guidance_loss(self, x0: Tensor, step: Step, memory: Any) -> GuidanceLoss | None:
-        """The guidance_loss of x0, (B, 3, H, W) in [-1, 1]; None where the term rests."""
+        """The guidance loss of x0, (B, 3, H, W) in [-1, 1]; None where the term rests."""
         ...
 
     def apply(
@@ -96,7 +96,8 @@ class GradientTerm(Protocol):
             memory: before it.
             x0: the prediction that was judged.
             guidance_loss: what `guidance_loss` said of it.
-            gradient: its gradient with respect to the noisy image, or the slope itself.
+            gradient: of the loss with respect to the noisy image, or to the clean one where it does not pass the
+                network.
         """
         ...
 
@@ -153,7 +154,7 @@ class Trajectory:
         solver: how predictions become samples.
         terms: guidance; those that act on the prediction come before the step, then those that descend, then those on
             the sample, each kind in this order.
-        job: what the terms work towards.
+        conditioning: what the terms work towards.
         draw: standard normal noise of x's shape.
     """
 
@@ -161,7 +162,7 @@ class Trajectory:
     steps: Sequence[Step]
     solver: Solver
     terms: Sequence[AnyTerm]
-    job: Conditioning
+    conditioning: Conditioning
     draw: Draw
 
 
@@ -184,9 +185,9 @@ class _State:
         return image
 
 
-def start(job: Conditioning, plan: Plan, draw: Draw) -> Tensor:
+def start(conditioning: Conditioning, plan: Plan, draw: Draw) -> Tensor:
     """The noised restored image at the plan's first level (DT-BFR Alg. 1, first line)."""
-    return noised(job.restored, plan.start_abar, draw())
+    return noised(conditioning.restored, plan.start_abar, draw())
 
 
 @torch.no_grad()
@@ -197,7 +198,7 @@ def guided_sample(
     *,
     solver: Solver,
     terms: Sequence[AnyTerm],
-    job: Conditioning,
+    conditioning: Conditioning,
     draw: Draw,
     on_step: OnStep | None = None,
 ) -> Tensor:
@@ -205,18 +206,20 @@ def guided_sample(
 
     Args:
         prior: predicts the clean image.
-        x, steps, solver, terms, job, draw: as in `Trajectory`.
+        x, steps, solver, terms, conditioning, draw: as in `Trajectory`.
         on_step: sees every step.
 
     Returns:
         (B, 3, H, W). A photo whose guidance stops being finite ends as NaN, and alone does.
     """
-    trajectory = Trajectory(x=x, steps=steps, solver=solver, terms=terms, job=job, draw=draw)
+    trajectory = Trajectory(x=x, steps=steps, solver=solver, terms=terms, conditioning=conditioning, draw=draw)
     return sample_together(prior, [trajectory], on_step)[0]
 
 
 @torch.no_grad()
-def sample_together(prior: Predictor, trajectories: Sequence[Trajectory], on_step: OnStep | None = None) -> list[Tensor]:
+def sample_together(
+    prior: Predictor, trajectories: Sequence[Trajectory], on_step: OnStep | None = None
+) -> list[Tensor]:
     """Take every trajectory to its end; see `guided_sample`.
 
     Args:
@@ -224,7 +227,7 @@ def sample_together(prior: Predictor, trajectories: Sequence[Trajectory], on_ste
         trajectories: images of one size; their lengths may differ.
         on_step: sees every step of every trajectory.
     """
-    states = [_State(w, i, w.x, [term.begin(w.job) for term in w.terms]) for i, w in enumerate(trajectories)]
+    states = [_State(w, i, w.x, [term.begin(w.conditioning) for term in w.terms]) for i, w in enumerate(trajectories)]
     for left in range(max(len(trajectory.steps) for trajectory in trajectories), 0, -1):
         moving = [s for s in states if len(s.trajectory.steps) >= left and not bool(s.x.isnan().all())]
         if not moving:
@@ -261,7 +264,7 @@ def _descended(state: _State, sample: Tensor, step: Step, x0: Tensor) -> Tensor:
 
 
 def _predictions(prior: Predictor, moving: Sequence[_State], steps: Sequence[Step]) -> list[Prediction]:
-    """The predictions of all trajectories in one batch, with the guidance_losses and gradients of the terms that ask for them."""
+    """The predictions of all trajectories in one batch, with losses and gradients for the terms that ask for them."""
     asking = [any(_through_network(term) for term in state.trajectory.terms) for state in moving]
     with torch.set_grad_enabled(any(asking)):
         noisy = [state.x.detach().requires_grad_(asks) for state, asks in zip(moving, asking, strict=True)]
@@ -278,12 +281,12 @@ def _predictions(prior: Predictor, moving: Sequence[_State], steps: Sequence[Ste
             if term.through_network:
                 through.setdefault(index, []).append((position, index, guidance_loss))
             else:
-                state.pending.append((index, guidance_loss, guidance_loss.slope))
+                state.pending.append((index, guidance_loss, guidance_loss.gradient))
     for round_, asked in enumerate(through.values()):  # one backward pass for each term, for all trajectories at once
         gradients = torch.autograd.grad(
             [raw[position].x0 for position, _, _ in asked],
             [noisy[position] for position, _, _ in asked],
-            [guidance_loss.slope for _, _, guidance_loss in asked],
+            [guidance_loss.gradient for _, _, guidance_loss in asked],
             retain_graph=round_ + 1 < len(through),
         )
         for (position, index, guidance_loss), gradient in zip(asked, gradients, strict=True):

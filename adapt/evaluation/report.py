@@ -92,11 +92,11 @@ def write_report(path: Path, report: Report) -> None:
         protocols=list(zip(table.headings, map(describe, table.protocols), strict=True)),
         left_out=[f"{name}: {note}" for name, item in report.evaluations.items() for note in item.notes],
         sliders=[
-            (each.id, *(image(each.images[name], SLIDER_SIDE) for name in COMPARED))
+            (each.id, *(embedded(each.images[name], SLIDER_SIDE) for name in COMPARED))
             for each in report.examples[:SLIDERS]
         ],
         rows=[
-            (each.id, {name: image(image, ROW_SIDE) for name, image in each.images.items()})
+            (each.id, {name: embedded(image, ROW_SIDE) for name, image in each.images.items()})
             for each in report.examples
         ],
         curves=curves.loss_curves(report.log),
@@ -105,7 +105,7 @@ def write_report(path: Path, report: Report) -> None:
     write_text(path, page.encode("utf-8", "replace").decode())  # file names need not be Unicode, a page must be
 
 
-def image(image: Tensor, most: int) -> EmbeddedImage:
+def embedded(image: Tensor, most: int) -> EmbeddedImage:
     """A (3, H, W) image in [0, 1] as a WebP data URI, scaled down where a side is longer than `most`."""
     shown = Image.fromarray(to_uint8(image))
     shown.thumbnail((most, most), Image.Resampling.LANCZOS)

@@ -66,7 +66,7 @@ def find(photos: Path) -> dict[Path, str]:
 
     found: list[Path] = []
     seen: set[str] = set()
-    for here, folders, files in os.trajectory(photos, onerror=unlisted, followlinks=True):
+    for here, folders, files in os.walk(photos, onerror=unlisted, followlinks=True):
         real = os.path.realpath(here)
         if real in seen:  # reached a second time, by a link
             folders.clear()

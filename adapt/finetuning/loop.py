@@ -75,7 +75,8 @@ def finetune(
     objective = OBJECTIVES[settings.objective](settings, restorer, distance, teacher)
     module = objective.module()
     state = _fresh(restorer, settings)
-    resized = {split.ids[index]: times for split in (train, validation) for index, times in split.photos.resized().items()}
+    splits = (train, validation)
+    resized = {split.ids[index]: times for split in splits for index, times in split.photos.resized().items()}
     resized_targets = len(train.targets.resized()) + len(validation.targets.resized())
     last = run.folder / "last" / "state.pt"
     state.network.to(device)

@@ -41,14 +41,14 @@ class BlurMemory(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BlurGuidanceLoss(GuidanceLoss):
-    """A guidance_loss that also says how the blur levels should move.
+    """A guidance loss that also says how the blur levels should move.
 
     Attributes:
         std_gradient: its derivative with respect to each blur level, (B, G, R) float64.
-        std_bend: twice the squared norm of the blurred image's derivative, weighted: the guidance_loss's second derivative
-            if blur were linear in its level.
-        std_hidden: what of the guidance_loss a wider blur would hide, were the whole residual the prediction's own: minus the
-            derivative of its weighted squared norm under a blur of its own.
+        std_bend: twice the squared norm of the blurred image's derivative, weighted: the guidance loss's second
+            derivative if blur were linear in its level.
+        std_hidden: what of the guidance loss a wider blur would hide, were the whole residual the prediction's own:
+            minus the derivative of its weighted squared norm under a blur of its own.
     """
 
     std_gradient: Tensor
@@ -66,7 +66,7 @@ class GaussianBlur:
         std_rate: s of Eq. (7), 1 in Algorithm 1; 0 leaves the blur levels as they were estimated.
         through_network: whether the gradient is taken with respect to x_t, through the network (Eq. 5), or stays at
             x0: no backward pass, half to two thirds of the time, a looser hold.
-        limit: whether no step goes further than where the guidance_loss, were it linear, would vanish.
+        limit: whether no step goes further than where the guidance loss, were it linear, would vanish.
         regions: windows along a side that have a blur level of their own; 1 is the paper.
         start_t: blur level in pixels to the timestep at which its guidance joins; None: all act from the start.
         adjuster: DGSA; None guides every pixel alike.
@@ -74,11 +74,11 @@ class GaussianBlur:
     Source: DynFaceRestore Eq. (5), (7), (12), (13), Algorithms 1 and 3. Squared norms are sums over the pixels in
     [-1, 1], as in DPS. Differs: the paper says nothing of how far a step may lead. Where the noise is strong, x0
     follows x_t fifty-fold, and the step of Eq. (5) with s = 1 overshoots a thousandfold; `limit` is Polyak's step for
-    a guidance_loss that can reach 0. In the same way, the std moves no further than the share sqrt(abar) of the way to the
-    minimum of the guidance_loss's linear model (with s = 1 a sum over pixels throws it from end to end), and stays within 0.1
-    to 15 pixels at 512. And the guidance_loss is least at the true std only while x0 is a mean. The further it becomes a
-    sample, the more of its detail is its own, half of what is left over at the end, and a wider blur would hide that:
-    the std would settle up to a third too high. So that half, times abar, is taken off the slope.
+    a guidance loss that can reach 0. In the same way, the std moves no further than the share sqrt(abar) of the way to
+    the minimum of the guidance loss's linear model (with s = 1 a sum over pixels throws it from end to end), and stays
+    within 0.1 to 15 pixels at 512. And the guidance loss is least at the true std only while x0 is a mean. The further
+    it becomes a sample, the more of its detail is its own, half of what is left over at the end, and a wider blur would
+    hide that: the std would settle up to a third too high. So that half, times abar, is taken off the derivative.
     """
 
     weights: tuple[float, ...] = (1.0,)
@@ -97,18 +97,18 @@ class GaussianBlur:
                 f"gaussian_blur: expected {GUIDES[0]} to {GUIDES[1]} positive weights, got {list(self.weights)}"
             )
 
-    def begin(self, job: Conditioning) -> BlurMemory:
-        """The measurements of a job, each the restored photo under its blur (Eq. 8, 15).
+    def begin(self, conditioning: Conditioning) -> BlurMemory:
+        """The measurements of a conditioning, each the restored photo under its blur (Eq. 8, 15).
 
         Raises:
-            UsageError: a job without blur levels, or with another number of regions.
+            UsageError: a conditioning without blur levels, or with another number of regions.
         """
-        expected = (len(job.restored), self.regions**2)
-        if job.std is None or tuple(job.std.shape) != expected:
-            got = "none" if job.std is None else tuple(job.std.shape)
+        expected = (len(conditioning.restored), self.regions**2)
+        if conditioning.std is None or tuple(conditioning.std.shape) != expected:
+            got = "none" if conditioning.std is None else tuple(conditioning.std.shape)
             raise UsageError(f"gaussian_blur: expected the blur levels of the photos, {expected}, got {got}")
-        std = self._guide_stds(job.std.double(), job.restored.shape[-1])
-        guides = self._blurred(job.restored, std)
+        std = self._guide_stds(conditioning.std.double(), conditioning.restored.shape[-1])
+        guides = self._blurred(conditioning.restored, std)
         return BlurMemory(guides, std, self._starts(std).to(std.device), None)
 
     def _guide_stds(self, std: Tensor, size: int) -> Tensor:
@@ -143,10 +143,10 @@ class GaussianBlur:
             image = x0.detach().requires_grad_(True)
             residual = self._blurred(image, memory.std) - memory.guides
             values = (shares * residual.square().sum(dim=(2, 3, 4))).sum(dim=1)
-            (slope,) = torch.autograd.grad(values.sum(), image)
+            (gradient,) = torch.autograd.grad(values.sum(), image)
         if not self.std_rate:
             still = torch.zeros_like(memory.std)
-            return BlurGuidanceLoss(values.detach(), slope, still, torch.ones_like(still), still)
+            return BlurGuidanceLoss(values.detach(), gradient, still, torch.ones_like(still), still)
         left, weighted = residual.detach(), 2 * shares[:, :, None]
         bends = self._std_derivative(x0[:, None, None], memory.std, blurred=False)
         hides = self._std_derivative(left[:, :, None], memory.std, blurred=True)
@@ -154,7 +154,7 @@ class GaussianBlur:
             (weighted * product.sum(dim=(3, 4, 5))).double()
             for product in (bends * left[:, :, None], bends.square(), -hides * left[:, :, None])
         )
-        return BlurGuidanceLoss(values.detach(), slope, std_gradient, std_bend, std_hidden)
+        return BlurGuidanceLoss(values.detach(), gradient, std_gradient, std_bend, std_hidden)
 
     def _std_derivative(self, image: Tensor, std: Tensor, *, blurred: bool) -> Tensor:
         """The derivative of a blurred image with respect to each blur level (B, G, R): (B, G, R, 3, H, W).
@@ -174,7 +174,14 @@ class GaussianBlur:
         return from_cosines(to_cosines(image) * change.to(image).view(*std.shape, 1, *size)) * self._windows(image)
 
     def apply(
-        self, sample: Tensor, step: Step, memory: BlurMemory, *, x0: Tensor, guidance_loss: GuidanceLoss, gradient: Tensor
+        self,
+        sample: Tensor,
+        step: Step,
+        memory: BlurMemory,
+        *,
+        x0: Tensor,
+        guidance_loss: GuidanceLoss,
+        gradient: Tensor,
     ) -> tuple[Tensor, BlurMemory]:
         """One step down: the sample by Eq. (5) or (12), the blur levels by Eq. (7)."""
         length = _step_length(guidance_loss.value, gradient, scale=self.scale, limit=self.limit)
@@ -210,7 +217,7 @@ def blur_gradient(x_t: Tensor, x0: Tensor, guidance: Tensor, std: Tensor) -> Ten
     levels = std.double()[:, None, None]
     memory = BlurMemory(guidance[:, None], levels, torch.full(levels.shape[:2], math.inf, device=std.device), None)
     guidance_loss = term.guidance_loss(x0, _ANY, memory)
-    (gradient,) = torch.autograd.grad(x0, x_t, guidance_loss.slope)
+    (gradient,) = torch.autograd.grad(x0, x_t, guidance_loss.gradient)
     return _step_length(guidance_loss.value, gradient, scale=term.scale, limit=term.limit) * gradient
 
 

@@ -108,8 +108,8 @@ class LowFrequency:
     last_t: int
     acts_on: Literal["x0", "sample"] = "sample"
 
-    def begin(self, job: Conditioning) -> Tensor:
-        return job.restored
+    def begin(self, conditioning: Conditioning) -> Tensor:
+        return conditioning.restored
 
     def apply(self, image: Tensor, step: Step, memory: Tensor, *, draw: Draw) -> tuple[Tensor, Tensor]:
         if step.t <= self.last_t:

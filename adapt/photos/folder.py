@@ -135,7 +135,7 @@ def _walk(source: Path) -> tuple[list[Path], int]:
     found: list[Path] = []
     ignored = 0
     seen: set[tuple[int, int]] = set()
-    for here, folders, files in os.trajectory(source, onerror=refuse, followlinks=True):
+    for here, folders, files in os.walk(source, onerror=refuse, followlinks=True):
         status = os.stat(here)
         if (status.st_dev, status.st_ino) in seen:  # reached a second time, by a link
             folders.clear()

@@ -115,11 +115,11 @@ def train_adjuster(
     initialise(network, settings.seed)
     network.copy_time_embedding(around.prior.network)
 
-    def losses(forward: Network, turn: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-        moment = draw_moment(settings, faces, around, turn=turn)
-        x0, sample, gradient = step_back(around, moment)
-        scale = forward(moment.guidance, x0, moment.t).float()
-        wavelet, perceptual = judge(settings, around, moment, sample=sample - scale * gradient)
+    def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = draw_batch(settings, faces, around, step=step)
+        x0, sample, gradient = step_back(around, batch)
+        scale = forward(batch.guidance, x0, batch.t).float()
+        wavelet, perceptual = judge(settings, around, batch, sample=sample - scale * gradient)
         parts = {"swt": wavelet, around.distance.name: perceptual, "map": scale.detach().mean()}
         return wavelet + settings.perceptual * perceptual, parts
 
@@ -145,24 +145,24 @@ def check_frozen_models(settings: AdjusterSettings, around: FrozenModels) -> Non
         )
 
 
-def draw_moment(settings: AdjusterSettings, faces: Tensor, around: FrozenModels, *, turn: StepContext) -> NoisyBatch:
-    """The batch of one turn (Algorithm 2, lines 3-6).
+def draw_batch(settings: AdjusterSettings, faces: Tensor, around: FrozenModels, *, step: StepContext) -> NoisyBatch:
+    """The batch of one step (Algorithm 2, lines 3-6).
 
     Timesteps are drawn uniformly from 1 to the start step, so that the step ends at a timestep of the schedule; the
     paper's Uniform(0, t_start) includes a t at which nothing is left to do. `stride` is ours: the step ends that many
     timesteps lower (at 0 at the lowest), as in a sampler that takes fewer steps; the paper's is 1.
     """
-    chosen = turn.batch(faces, settings)
-    draw = turn.generator
-    first = turn.step < settings.first_stage
+    chosen = step.batch(faces, settings)
+    draw = step.generator
+    first = step.index < settings.first_stage
     if first or around.mapping is None:
-        clean = clean_images(chosen, draw).to(turn.device)
+        clean = clean_images(chosen, draw).to(step.device)
         low, high = (value * settings.size / PUBLISHED_SIZE for value in settings.blur_std)
-        std = (low + (high - low) * torch.rand(len(clean), generator=draw)).to(turn.device)
+        std = (low + (high - low) * torch.rand(len(clean), generator=draw)).to(step.device)
         measured = around.blur(clean, std)
     else:
         ranges = blind_ranges(settings.degradation, settings.size)
-        damaged, clean = (part.to(turn.device) for part in blind_pairs(chosen, ranges, draw))
+        damaged, clean = (part.to(step.device) for part in blind_pairs(chosen, ranges, draw))
         with torch.no_grad():
             measured, std = around.mapping(damaged)
     shares = torch.rand(len(clean), generator=draw).tolist()
@@ -180,30 +180,30 @@ def draw_moment(settings: AdjusterSettings, faces: Tensor, around: FrozenModels,
     )
 
 
-def step_back(around: FrozenModels, moment: NoisyBatch) -> tuple[Tensor, Tensor, Tensor]:
+def step_back(around: FrozenModels, batch: NoisyBatch) -> tuple[Tensor, Tensor, Tensor]:
     """The step without guidance, and the guidance gradient (Algorithm 2, lines 7-9 and the gradient of line 11).
 
     Returns:
         x0 at t, in [-1, 1]; the sampler's ancestral sample x', with the learned variance, from the bounded x0; the
         gradient with respect to x_t. All (B, 3, H, W), without a graph.
     """
-    steps = [step for step, _ in moment.steps]
+    steps = [step for step, _ in batch.steps]
     with torch.enable_grad():
-        x_t = moment.x_t.detach().requires_grad_(True)
+        x_t = batch.x_t.detach().requires_grad_(True)
         predictions = around.prior.predict_each(x_t.split(1), steps)
         x0 = torch.cat([prediction.x0 for prediction in predictions])
-        gradient = around.gradient(x_t, x0, moment.guidance, moment.std).detach()
+        gradient = around.gradient(x_t, x0, batch.guidance, batch.std).detach()
     samples: list[Tensor] = []
     with torch.no_grad():
         for i, (prediction, step) in enumerate(zip(predictions, steps, strict=True)):
-            noisy, noise = moment.x_t[i : i + 1], moment.noise[i : i + 1]
+            noisy, noise = batch.x_t[i : i + 1], batch.noise[i : i + 1]
             sample, _ = Ancestral().step(prediction, noisy, step, memory=None, draw=partial(torch.clone, noise))
             samples.append(sample)
     return x0.detach(), torch.cat(samples), gradient
 
 
 def judge(
-    settings: AdjusterSettings, around: FrozenModels, moment: NoisyBatch, *, sample: Tensor
+    settings: AdjusterSettings, around: FrozenModels, batch: NoisyBatch, *, sample: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The losses of a sample at t_prev, by the prior's clean image from it (Algorithm 2, lines 12-13; Eq. 24).
 
@@ -213,8 +213,8 @@ def judge(
     Returns:
         The wavelet loss and the perceptual distance, each the mean over the batch.
     """
-    x0 = _clean_image(around.prior, sample, [step for _, step in moment.steps])
-    made, clean = to_unit(x0), to_unit(moment.clean)
+    x0 = _clean_image(around.prior, sample, [step for _, step in batch.steps])
+    made, clean = to_unit(x0), to_unit(batch.clean)
     wavelet = swt_loss(made, clean, settings.bands, wavelet=settings.wavelet).mean()
     return wavelet, around.distance(made, clean).mean()
 

@@ -64,16 +64,16 @@ def train_blur_estimator(
     low, high = std_limits(settings.size)
     xi = survey_labels(settings, faces, context.run, restorer=restorer).xi
 
-    def losses(forward: Network, turn: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-        chosen = turn.batch(faces, settings)
-        if turn.step < settings.first_stage:
-            clean = clean_images(chosen, turn.generator).to(turn.device)
-            std = low + (high - low) * torch.rand(len(clean), generator=turn.generator, dtype=torch.float64)
-            std = std.to(turn.device)
+    def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
+        chosen = step.batch(faces, settings)
+        if step.index < settings.first_stage:
+            clean = clean_images(chosen, step.generator).to(step.device)
+            std = low + (high - low) * torch.rand(len(clean), generator=step.generator, dtype=torch.float64)
+            std = std.to(step.device)
             estimated, _ = forward(gaussian_blur(clean, std), True)
             parts = {"std": _distance(estimated, std, settings.size)}
             return parts["std"], parts
-        damaged, clean = (part.to(turn.device) for part in blind_pairs(chosen, ranges, turn.generator))
+        damaged, clean = (part.to(step.device) for part in blind_pairs(chosen, ranges, step.generator))
         std = std_labels(restorer(damaged), clean, xi=xi)
         estimated, blurred = forward(damaged)
         parts = {

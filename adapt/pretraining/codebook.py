@@ -72,14 +72,14 @@ def train_codebook(
     last = list(network.generator.parameters())[-2]
     placed_until = PLACED_UNTIL * settings.steps
 
-    def losses(forward: Network, turn: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-        chosen = turn.batch(faces, settings)
-        image = clean_images(chosen, turn.generator)
-        if settings.crop is not None and turn.step < settings.whole_from:
-            image = random_crops(image, settings.crop, turn.generator)
-        image = image.to(turn.device)
+    def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
+        chosen = step.batch(faces, settings)
+        image = clean_images(chosen, step.generator)
+        if settings.crop is not None and step.index < settings.whole_from:
+            image = random_crops(image, settings.crop, step.generator)
+        image = image.to(step.device)
         made: Reconstruction
-        made, verdict = forward(image, turn.step >= settings.adversarial_from)
+        made, verdict = forward(image, step.index >= settings.adversarial_from)
         restored = made.image.float()
         parts = {
             "l1": (restored - image).abs().mean(),
@@ -95,7 +95,7 @@ def train_codebook(
             parts["adversarial"], parts["discriminator"] = generator_loss(verdict), discriminator_loss(verdict)
             weight = settings.adversarial * balance(given_back, parts["adversarial"], last)
             total = total + weight * parts["adversarial"] + parts["discriminator"]
-        reset_dead_codes(both, made, after=settings.idle if turn.step < placed_until else None, turn=turn)
+        reset_dead_codes(both, made, after=settings.idle if step.index < placed_until else None, step=step)
         parts["chosen"] = (both.idle < settings.idle).float().mean()
         return total, parts
 
@@ -121,15 +121,15 @@ def random_crops(images: Tensor, side: int, generator: torch.Generator) -> Tenso
 
 
 @torch.no_grad()
-def reset_dead_codes(both: Autoencoding, made: Reconstruction, *, after: int | None, turn: StepContext) -> None:
+def reset_dead_codes(both: Autoencoding, made: Reconstruction, *, after: int | None, step: StepContext) -> None:
     """Count how long each code was not chosen; those for `after` steps and more become features of this batch.
 
-    Which features is drawn from the turn's generator. All processes count what all have chosen, and take the first
+    Which features is drawn from the step's generator. All processes count what all have chosen, and take the first
     one's codebook.
     """
     rows = both.network.quantize.embedding.weight
     chosen = torch.bincount(made.codes.flatten(), minlength=len(rows))
-    if turn.world > 1:
+    if step.world > 1:
         torch.distributed.all_reduce(chosen)
     both.idle.copy_(torch.where(chosen > 0, 0, both.idle + 1))
     if after is None:
@@ -137,10 +137,10 @@ def reset_dead_codes(both: Autoencoding, made: Reconstruction, *, after: int | N
     due = (both.idle >= after).nonzero().flatten()
     if len(due):
         features = made.feature.flatten(2).transpose(1, 2).flatten(0, 1)
-        drawn = torch.randint(len(features), (len(due),), generator=turn.generator).to(features.device)
+        drawn = torch.randint(len(features), (len(due),), generator=step.generator).to(features.device)
         rows[due] = features[drawn].to(rows)
         both.idle[due] = 0
-        if turn.world > 1:
+        if step.world > 1:
             torch.distributed.broadcast(rows, 0)
 
 

@@ -53,11 +53,11 @@ def train_code_predictor(
     codebook.eval().requires_grad_(False)
     ranges = blind_ranges(settings.degradation, settings.size)
 
-    def losses(forward: Network, turn: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-        chosen = turn.batch(faces, settings)
-        damaged, clean = (part.to(turn.device) for part in blind_pairs(chosen, ranges, turn.generator))
+    def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
+        chosen = step.batch(faces, settings)
+        damaged, clean = (part.to(step.device) for part in blind_pairs(chosen, ranges, step.generator))
         attempt: Attempt = forward(damaged)
-        parts = code_parts(attempt.reading, clean, codebook.to(turn.device))
+        parts = code_parts(attempt.reading, clean, codebook.to(step.device))
         return settings.feature * parts["feature"] + settings.token * parts["token"], parts
 
     module = Attempts(network, None).train()
@@ -121,13 +121,13 @@ def train_fusion(
     last = network.get_parameter(f"fuse_convs_dict.{max(network.settings.connect_list)}.shift.2.weight")
     ranges = blind_ranges(settings.degradation, settings.size)
 
-    def losses(forward: Network, turn: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-        chosen = turn.batch(faces, settings)
-        damaged, clean = (part.to(turn.device) for part in blind_pairs(chosen, ranges, turn.generator))
+    def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
+        chosen = step.batch(faces, settings)
+        damaged, clean = (part.to(step.device) for part in blind_pairs(chosen, ranges, step.generator))
         attempt: Attempt
-        attempt, verdict = forward(damaged, clean, turn.step >= settings.adversarial_from)
+        attempt, verdict = forward(damaged, clean, step.index >= settings.adversarial_from)
         assert attempt.image is not None
-        parts = code_parts(attempt.reading, clean, codebook.to(turn.device))
+        parts = code_parts(attempt.reading, clean, codebook.to(step.device))
         restored = attempt.image.float()
         parts["l1"] = (restored - clean).abs().mean()
         given_back = settings.l1 * parts["l1"]

@@ -96,10 +96,10 @@ def train_prior(
     initialise(network, settings.seed)
     schedule = linear_schedule()
 
-    def losses(forward: Network, turn: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-        images = _batch(settings, faces, turn).to(turn.device)
-        noise = torch.randn(images.shape, generator=turn.generator).to(images)
-        timesteps = torch.randint(0, TIMESTEPS, (len(images),), generator=turn.generator).to(images.device)
+    def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
+        images = _batch(settings, faces, step).to(step.device)
+        noise = torch.randn(images.shape, generator=step.generator).to(images)
+        timesteps = torch.randint(0, TIMESTEPS, (len(images),), generator=step.generator).to(images.device)
         abar = schedule.abar.to(images.device)[timesteps].float().view(-1, 1, 1, 1)
         x_t = abar.sqrt() * images + (1 - abar).sqrt() * noise
         output = forward(x_t, timesteps)
@@ -123,18 +123,18 @@ def initialise(network: UNet, seed: int) -> None:
                 parameter.zero_()
 
 
-def _batch(settings: PriorSettings, faces: Tensor, turn: StepContext) -> Tensor:
-    """The signed images of one turn, at its phase's size, mirrored at random."""
+def _batch(settings: PriorSettings, faces: Tensor, step: StepContext) -> Tensor:
+    """The signed images of one step, at its phase's size, mirrored at random."""
     begin = 0
     phase = settings.phases[0]
     for phase in settings.phases:
-        if turn.step < begin + phase.steps:
+        if step.index < begin + phase.steps:
             break
         begin += phase.steps
-    position = (turn.step - begin) * turn.world + turn.rank
+    position = (step.index - begin) * step.world + step.rank
     chosen = batch_indices(settings.seed + begin, position, batch=phase.batch, count=len(faces))
     images = faces[chosen].float() / 255
     if phase.size != images.shape[-1]:
         images = F.avg_pool2d(images, images.shape[-1] // phase.size)
-    mirrored = torch.rand(len(images), generator=turn.generator) < 0.5
+    mirrored = torch.rand(len(images), generator=step.generator) < 0.5
     return to_signed(torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images))

@@ -67,9 +67,9 @@ def train_restorer(
     initialise(network, settings.seed)
     ranges = blind_ranges(settings.degradation, settings.size)
 
-    def losses(forward: Network, turn: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-        chosen = turn.batch(faces, settings)
-        damaged, clean = (part.to(turn.device) for part in blind_pairs(chosen, ranges, turn.generator))
+    def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
+        chosen = step.batch(faces, settings)
+        damaged, clean = (part.to(step.device) for part in blind_pairs(chosen, ranges, step.generator))
         restored = forward(damaged).float()
         parts = {"l1": (restored - clean).abs().mean()}
         total = settings.l1 * parts["l1"]

@@ -15,7 +15,9 @@ class DegradeSettings(Settings):
     """Damage for good images: a chain of degradations."""
 
     kind: Literal["degrade"] = "degrade"
-    degradations: list[AnyDegradation] = Field(min_length=1, description="applied in this order; lengths are for 512 pixels")
+    degradations: list[AnyDegradation] = Field(
+        min_length=1, description="applied in this order; lengths are for 512 pixels"
+    )
     seed: Annotated[int, Field(ge=0)] = 0
 
     def identity(self) -> dict[str, Any]:

@@ -18,7 +18,9 @@ DARK: Final = 1e-4  # of full light: below it there is nothing to compare
 def restored_for(photos: Tensor, restorer: Callable[[Tensor], Tensor], settings: TargetSettings) -> Tensor:
     """R(y) as the recipe draws targets towards it: (B, 3, H, W) in [0, 1] -> the same."""
     restored = restorer(photos)
-    return match_mean_luminance(restored, photos) if settings.match_mean_luminance and settings.compat == "none" else restored
+    if settings.match_mean_luminance and settings.compat == "none":
+        return match_mean_luminance(restored, photos)
+    return restored
 
 
 def match_mean_luminance(restored: Tensor, photos: Tensor) -> Tensor:

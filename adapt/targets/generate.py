@@ -200,7 +200,7 @@ def _make_group(
         made, seen = _within_memory(maker, photos[chosen], restored[chosen], seeds)
         before, after = made.towards.cpu(), made.images.cpu()
         for row, (item, seed) in enumerate(zip(readable, seeds, strict=True)):
-            record, encoded = _judged(item, seed, before[row], after[row], made.ways[row], settings)
+            record, encoded = _judged(item, seed, before[row], after[row], made.infos[row], settings)
             fitted = images[item.photo.id]
             record = replace(
                 record,
@@ -229,13 +229,13 @@ def _within_memory(
     made = TargetBatch(
         torch.cat([first.images, second.images]),
         torch.cat([first.towards, second.towards]),
-        first.ways + second.ways,
+        first.infos + second.infos,
     )
     return made, seen + seen_after
 
 
 def _judged(
-    item: _Item, seed: int, towards: Tensor, target: Tensor, way: SamplingInfo, settings: TargetSettings
+    item: _Item, seed: int, towards: Tensor, target: Tensor, info: SamplingInfo, settings: TargetSettings
 ) -> tuple[Record, bytes | None]:
     """The record of a target, and its image unless it is not one."""
     reason, scores = judge(target, towards, settings.gate)
@@ -253,11 +253,11 @@ def _judged(
         target=name,
         target_sha256=hashlib.sha256(image).hexdigest(),
         seed=seed,
-        start_t=way.start_t,
-        evaluations=way.evaluations,
-        blur_std=None if way.std is None else round(way.std, 4),
-        factor=way.factor,
-        fallback=way.fallback,
+        start_t=info.start_t,
+        evaluations=info.evaluations,
+        blur_std=None if info.std is None else round(info.std, 4),
+        factor=info.factor,
+        fallback=info.fallback,
         scores={key: round(value, 6) for key, value in scores.items()},
     )
     return record, image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -80,12 +80,12 @@ class TargetBatch:
     Attributes:
         images: (B, 3, H, W) in [0, 1]; a photo whose guidance stopped being finite is NaN.
         towards: what they were sampled towards, same shape and range: restored photos, or photos.
-        ways: how, one for each.
+        infos: how each was drawn.
     """
 
     images: Tensor
     towards: Tensor
-    ways: tuple[SamplingInfo, ...]
+    infos: tuple[SamplingInfo, ...]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,11 @@ class TargetMaker:
             if self.settings.fallback is not None:
                 photo_score = score_by_prior(self.prior, photos, seeds)
                 fallback = needs_fallback(
-                    photos, restored, photo_score=photo_score, restored_score=restored_score, settings=self.settings.fallback
+                    photos,
+                    restored,
+                    photo_score=photo_score,
+                    restored_score=restored_score,
+                    settings=self.settings.fallback,
                 )
                 change = torch.where(fallback.to(change.device), photo_score.change, change)
         if stds is not None and change is not None:
@@ -135,16 +139,14 @@ class TargetMaker:
         # Where nothing is a photo's own, all take the same steps and are one trajectory.
         rows = [[row] for row in range(len(seeds))] if stds is not None else [list(range(len(seeds)))]
         trajectories: list[Trajectory] = []
-        ways: list[SamplingInfo] = []
+        infos: list[SamplingInfo] = []
         for each in rows:
-            trajectory, way = self._walk(towards[each], None if stds is None else stds[each], [seeds[row] for row in each])
+            own = None if stds is None else stds[each]
+            trajectory, info = self._trajectory(towards[each], own, [seeds[row] for row in each])
             trajectories.append(trajectory)
-            ways += [
-                SamplingInfo(start_t=way.start_t, evaluations=way.evaluations, std=way.std, factor=way.factor, fallback=fed)
-                for fed in fallback[each].tolist()
-            ]
+            infos += [replace(info, fallback=fed) for fed in fallback[each].tolist()]
         images = torch.cat(sample_together(self.prior, trajectories, on_step))
-        return TargetBatch(to_unit(images), towards, tuple(ways))
+        return TargetBatch(to_unit(images), towards, tuple(infos))
 
     @cached_property
     def _regions(self) -> int:
@@ -174,17 +176,19 @@ class TargetMaker:
         least = asked.clamp(min=LEAST * size / PUBLISHED_SIZE).expand_as(stds)
         return torch.where(fallback[:, None], least, torch.maximum(stds, asked))
 
-    def _walk(self, towards: Tensor, stds: Tensor | None, seeds: Sequence[int]) -> tuple[Trajectory, SamplingInfo]:
-        """The trajectory of photos that take the same steps, and how it is to be written down."""
+    def _trajectory(
+        self, towards: Tensor, stds: Tensor | None, seeds: Sequence[int]
+    ) -> tuple[Trajectory, SamplingInfo]:
+        """The trajectory of photos that take the same steps, and what the record says of it."""
         size = (towards.shape[2], towards.shape[3])
         level = None if stds is None else float(stds.amax())
         plan = self.plan_for(level)
-        job = Conditioning(to_signed(towards), stds)
+        conditioning = Conditioning(to_signed(towards), stds)
         draw = PhotoNoise(seeds, (towards.shape[1], *size), towards.device)
         terms = self._terms(level, size)
         solver = SOLVERS[self.settings.solver](self._eta(level, size[1]))
-        x = start(_begun(job, terms), plan, draw)
-        trajectory = Trajectory(x=x, steps=plan.steps, solver=solver, terms=terms, job=job, draw=draw)
+        x = start(_begun(conditioning, terms), plan, draw)
+        trajectory = Trajectory(x=x, steps=plan.steps, solver=solver, terms=terms, conditioning=conditioning, draw=draw)
         factors = [term.factor for term in terms if isinstance(term, LowFrequency)]
         factor = factors[0] if factors else None
         return trajectory, SamplingInfo(start_t=plan.steps[0].t, evaluations=len(plan.steps), std=level, factor=factor)
@@ -237,12 +241,12 @@ def _known(std: float | None) -> float:
     return std
 
 
-def _begun(job: Conditioning, terms: Sequence[AnyTerm]) -> Conditioning:
+def _begun(conditioning: Conditioning, terms: Sequence[AnyTerm]) -> Conditioning:
     """What is noised to begin with: the first measurement where there is one (DynFaceRestore Alg. 1, line 4)."""
     for term in terms:
         if isinstance(term, GaussianBlur):
-            return Conditioning(term.begin(job).guides[:, 0])
-    return job
+            return Conditioning(term.begin(conditioning).guides[:, 0])
+    return conditioning
 
 
 def target_maker(settings: TargetSettings, prior: Prior, parts: BlurParts | None = None) -> TargetMaker:

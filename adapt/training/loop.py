@@ -31,13 +31,13 @@ class StepContext:
     """One step of one process.
 
     Attributes:
-        step: counted from 0.
+        index: counted from 0.
         rank, world: the process, and how many there are.
         device: where to compute.
         generator: the random numbers of this step and process, on the CPU.
     """
 
-    step: int
+    index: int
     rank: int
     world: int
     device: torch.device
@@ -45,7 +45,7 @@ class StepContext:
 
     def batch(self, faces: Tensor, settings: TrainingSettings) -> Tensor:
         """Its faces of (N, 3, S, S): epochs in shuffled order, laid end to end over steps and processes."""
-        position = self.step * self.world + self.rank
+        position = self.index * self.world + self.rank
         return faces[batch_indices(settings.seed, position, batch=settings.batch, count=len(faces))]
 
 
@@ -67,7 +67,7 @@ def train(
 
     Args:
         network: as initialised; trained in place.
-        losses: of the network (under autocast) and a turn, the loss to descend and its parts, for check and log.
+        losses: of the network (under autocast) and a step, the loss to descend and its parts, for check and log.
         settings: learning rate, warm-up, EMA, seed, and how often to save.
         context: its run, device and progress.
         steps: of the whole training.
@@ -116,8 +116,8 @@ def train(
     for step in range(first, stop):
         for group in optimizer.param_groups:
             group["lr"] = trapezoid(step, steps, settings.learning_rate, warmup=settings.warmup)
-        turn = StepContext(step, rank, world, device, step_generator(settings.seed, step, rank))
-        total, parts = losses(forward, turn)
+        step_context = StepContext(step, rank, world, device, step_generator(settings.seed, step, rank))
+        total, parts = losses(forward, step_context)
         check_finite(parts, step)
         accelerator.backward(total)
         accelerator.clip_grad_norm_(prepared.parameters(), GRADIENT_NORM)

@@ -1,7 +1,7 @@
 """One kind of damage with its ranges: what every degradation of a chain is, and the ranges degradations are made of.
 
-Degradations are data, so that a recipe can be checked without loading torch: neither this module nor the degradations import it at
-the top.
+Degradations are data, so that a recipe can be checked without loading torch: neither this module nor the degradations
+import it at the top.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def shrinking(limits: tuple[float, float], factor: float) -> tuple[float, float]
 
 
 def degradation_seed(seed: int, index: int) -> int:
-    """The seed of the degradation at a place in the chain: the image's own for the first, of seed and place after it."""
+    """The seed of the degradation at a place in the chain: the image's own for the first, of both for the others."""
     return seed if index == 0 else derived_seed(seed, f"piece {index}")
 
 
@@ -148,7 +148,7 @@ def derived_seed(seed: int, purpose: str) -> int:
 
 
 def draw_all(degradations: Sequence[Degradation], seed: int, shape: tuple[int, int]) -> list[Parameters]:
-    """One image's parameters for each degradation, each with the degradation's name; `{"name", "skipped": true}` where left out.
+    """One image's parameters for each degradation, with its name; `{"name", "skipped": true}` where left out.
 
     A degradation added at the end changes nothing for those before it.
     """
@@ -170,7 +170,8 @@ def apply_all(image: Tensor, degradations: Sequence[Degradation], drawn: Sequenc
     names, expected = [str(each.get("name")) for each in drawn], [degradation.name for degradation in degradations]
     if names != expected:
         raise ValueError(
-            f"chain: expected parameters of {', '.join(expected) or 'no degradations'}, got {', '.join(names) or 'none'}"
+            f"chain: expected parameters of {', '.join(expected) or 'no degradations'},"
+            f" got {', '.join(names) or 'none'}"
         )
     for degradation, parameters in zip(degradations, drawn, strict=True):
         if not parameters.get("skipped", False):

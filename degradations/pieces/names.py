@@ -74,7 +74,9 @@ class Resample(Degradation):
     factor: Factors = Field(description="by how much both sides shrink, 1 or more")
     down: list[Kernel] = Field(default=["box", "bilinear", "bicubic", "lanczos"], min_length=1)
     up: list[Kernel] = Field(default=["nearest", "bilinear", "bicubic", "lanczos"], min_length=1)
-    degradations: list[PlainDegradation] = Field(default=[], description="what happens to the small image, in this order")
+    degradations: list[PlainDegradation] = Field(
+        default=[], description="what happens to the small image, in this order"
+    )
 
     def identity(self) -> Parameters:
         return {**super().identity(), "degradations": [degradation.identity() for degradation in self.degradations]}
