@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from adapt.blur.adjuster import GuidanceAdjuster
     from adapt.blur.estimator import BlurEstimator
+    from adapt.blur.parts import BlurParts
     from adapt.blur.start_steps import StartSteps
     from adapt.diffusion.prior import Prior
     from adapt.exporting.bundle import BundleModel
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from adapt.restorers.base import Restorer
     from adapt.restorers.vqgan import VQGAN
     from adapt.settings import TargetSettings
-    from adapt.targets.methods import BlurParts
 
 CODEBOOK, CODEFORMER = "codebook", "codeformer"  # what a pack calls them
 
@@ -99,9 +99,9 @@ def load_blur_parts(name: str | Path, settings: TargetSettings, device: torch.de
     """
     from adapt.blur.adjuster import ARCHITECTURE as ADJUSTER
     from adapt.blur.estimator import ARCHITECTURE as ESTIMATOR
+    from adapt.blur.parts import BlurParts
     from adapt.blur.start_steps import ENTRY
     from adapt.digests import settings_digest
-    from adapt.targets.methods import BlurParts
 
     if Path(name).suffix in WEIGHT_SUFFIXES:
         return BlurParts(), settings_digest({})

@@ -50,7 +50,7 @@ def test_spectrum_refuses_what_has_none() -> None:
 
 @pytest.mark.parametrize(("std", "t"), [(0.4, 40), (1.0, 120), (1.5, 250)])
 def test_the_closed_form_is_what_noised_images_show(std: float, t: int) -> None:
-    """ImageDataset of a known spectrum, blurred and noised in numpy; 240 of them, each sharp and blurred."""
+    """Images of a known spectrum, blurred and noised in numpy; 240 of them, each sharp and blurred."""
     side = 40
     draw = np.random.Generator(np.random.PCG64(1))
     line = np.fft.fftfreq(side)

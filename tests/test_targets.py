@@ -23,7 +23,7 @@ from adapt.guidance.maps import SHOWN_STEPS
 from adapt.photos.files import read_image
 from adapt.settings import GateSettings
 from adapt.targets.exposure import match_mean_luminance
-from adapt.targets.gate import judge
+from adapt.targets.gate import CHECKS, Candidate, Finding, judge
 from adapt.targets.methods import TargetMaker
 from adapt.targets.store import Record, TargetStore, accepted_targets, maps_name, read_records
 
@@ -354,11 +354,33 @@ def test_refusals(whole: Path, small_photos: Path, small_pack: Path, tmp_path: P
 def test_gate(gen: torch.Generator):
     settings = GateSettings(max_low_frequency_change=0.05, min_contrast=0.02)
     image = torch.rand(3, 32, 32, generator=gen)
-    assert judge(image, image, settings)[0] is None
-    assert "flat" in str(judge(torch.full((3, 32, 32), 0.5), image, settings)[0])
-    assert "left the photo" in str(judge((image + 0.3).clamp(0, 1), image, settings)[0])
-    assert "not finite" in str(judge(image / 0, image, settings)[0])
-    assert json.dumps(judge(image, image, settings)[1])
+
+    def verdict(target: Tensor) -> tuple[str | None, dict[str, float]]:
+        return judge(Candidate(target=target, towards=image, photo=image), settings)
+
+    assert verdict(image)[0] is None
+    assert "flat" in str(verdict(torch.full((3, 32, 32), 0.5))[0])
+    assert "left the photo" in str(verdict((image + 0.3).clamp(0, 1))[0])
+    assert "not finite" in str(verdict(image / 0)[0])
+    assert json.dumps(verdict(image)[1])
+
+
+def test_a_check_is_a_line_in_a_table(monkeypatch: pytest.MonkeyPatch, gen: torch.Generator):
+    """What it finds is judged and recorded, and it sees target, photo and what the target was drawn towards."""
+    seen: list[Candidate] = []
+
+    def too_bright(candidate: Candidate, settings: GateSettings) -> Finding:
+        seen.append(candidate)
+        return Finding(float(candidate.target.mean()), 0.4, "the target is too bright")
+
+    monkeypatch.setitem(CHECKS, "brightness", too_bright)
+    target, towards, photo = torch.rand(3, 3, 32, 32, generator=gen)
+    candidate = Candidate(target=target, towards=towards, photo=photo)
+    reason, scores = judge(candidate, GateSettings(max_low_frequency_change=1, min_contrast=0))
+    assert seen == [candidate]
+    assert reason == "the target is too bright"
+    assert list(scores) == ["contrast", "low_frequency_change", "brightness"]
+    assert scores["brightness"] == pytest.approx(float(target.mean()))
 
 
 def test_light_is_the_photos_and_colours_stay(gen: torch.Generator):

@@ -1,6 +1,6 @@
 """The numbers that say how good restored images are, and the record of how each was obtained.
 
-ImageDataset are RGB in [0, 1]; computations are in float64, so CPU and GPU agree.
+Images are RGB in [0, 1]; computations are in float64, so CPU and GPU agree.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from adapt.images import check_image
 Better = Literal["higher", "lower", "neither"]
 
 KID_FLOOR: Final = 10
-"""ImageDataset that each side of a KID needs. Below it the interval is as wide as any difference one could look for."""
+"""Images that each side of a KID needs. Below it the interval is as wide as any difference one could look for."""
 
 _WINDOW: Final = 11
 _WINDOW_STD: Final = 1.5

@@ -1,4 +1,4 @@
-"""ImageDataset that belong together by name, and images brought to the size of a network."""
+"""Images that belong together by name, and images brought to the size of a network."""
 
 from __future__ import annotations
 

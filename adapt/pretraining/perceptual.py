@@ -54,7 +54,7 @@ IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Portraits:
-    """ImageDataset in memory, (H, W, 3) uint8, and the number of the person on each."""
+    """Images in memory, (H, W, 3) uint8, and the number of the person on each."""
 
     images: list[np.ndarray]
     people: list[int]

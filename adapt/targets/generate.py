@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapt.devices import full_precision
+from adapt.devices import full_precision, within_memory
 from adapt.digests import file_digest, photo_seed
 from adapt.disk import write_atomic
 from adapt.errors import PhotoError
@@ -22,7 +22,7 @@ from adapt.photos.pairs import Fitted, read_fitted
 from adapt.restorers.base import Restorer
 from adapt.settings import TargetSettings
 from adapt.targets.exposure import restored_for
-from adapt.targets.gate import judge
+from adapt.targets.gate import Candidate, judge
 from adapt.targets.methods import SamplingInfo, TargetBatch, TargetMaker
 from adapt.targets.store import Key, Record, TargetStore, image_name, maps_name, read_records
 
@@ -196,11 +196,12 @@ def _make_group(
         photos = torch.stack([image.image for image in images.values()]).to(device)
         chosen = [rows[item.photo.id] for item in readable]
         seeds = [photo_seed(settings.seed, item.sha256, item.draw) for item in readable]
-        restored = restored_for(photos, restorer, settings)
-        made, seen = _within_memory(maker, photos[chosen], restored[chosen], seeds)
-        before, after = made.towards.cpu(), made.images.cpu()
+        restored = within_memory(lambda batch: restored_for(batch, restorer, settings), photos)
+        made, seen = _made_within_memory(maker, photos[chosen], restored[chosen], seeds)
+        before, after, given = made.towards.cpu(), made.images.cpu(), photos[chosen].cpu()
         for row, (item, seed) in enumerate(zip(readable, seeds, strict=True)):
-            record, encoded = _judged(item, seed, before[row], after[row], made.infos[row], settings)
+            candidate = Candidate(target=after[row], towards=before[row], photo=given[row])
+            record, encoded = _judged(item, seed, candidate, made.infos[row], settings)
             fitted = images[item.photo.id]
             record = replace(
                 record,
@@ -212,7 +213,7 @@ def _make_group(
     return sorted(results, key=lambda result: order[result.record.id, result.record.draw])
 
 
-def _within_memory(
+def _made_within_memory(
     maker: TargetMaker, photos: Tensor, restored: Tensor, seeds: Sequence[int]
 ) -> tuple[TargetBatch, list[list[MapSnapshot]]]:
     """The batch and what was seen of each on the way, in one go, or in halves where memory runs out."""
@@ -224,8 +225,8 @@ def _within_memory(
             raise
     torch.cuda.empty_cache()
     half = len(seeds) // 2
-    first, seen = _within_memory(maker, photos[:half], restored[:half], seeds[:half])
-    second, seen_after = _within_memory(maker, photos[half:], restored[half:], seeds[half:])
+    first, seen = _made_within_memory(maker, photos[:half], restored[:half], seeds[:half])
+    second, seen_after = _made_within_memory(maker, photos[half:], restored[half:], seeds[half:])
     made = TargetBatch(
         torch.cat([first.images, second.images]),
         torch.cat([first.towards, second.towards]),
@@ -235,13 +236,15 @@ def _within_memory(
 
 
 def _judged(
-    item: _Item, seed: int, towards: Tensor, target: Tensor, info: SamplingInfo, settings: TargetSettings
+    item: _Item, seed: int, candidate: Candidate, info: SamplingInfo, settings: TargetSettings
 ) -> tuple[Record, bytes | None]:
     """The record of a target, and its image unless it is not one."""
-    reason, scores = judge(target, towards, settings.gate)
+    if info.problem is not None:
+        return _failed(item, info.problem), None
+    reason, scores = judge(candidate, settings.gate)
     if not scores:
         return _failed(item, reason), None
-    image = encode_png(target)
+    image = encode_png(candidate.target)
     name = image_name(item.photo.id, item.draw)
     record = Record(
         id=item.photo.id,
