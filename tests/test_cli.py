@@ -17,7 +17,7 @@ import torch
 from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt
 
 from adapt.cli import main
-from adapt.cli.cores import available_cores
+from adapt.cli.cores import WAITING, available_cores
 from adapt.cli.options import use_threads
 from adapt.cli.printing import Lines
 from adapt.photos.files import read_image, write_image
@@ -261,6 +261,25 @@ def test_threads_are_those_of_physical_cores(
 ):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(allowed))
     assert available_cores(system_of(tmp_path, siblings, limit)) == cores
+
+
+@pytest.mark.parametrize(("said", "expected"), [
+    ({}, "PASSIVE"),
+    ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
+    ({"GOMP_SPINCOUNT": "7"}, None),
+    ({"KMP_BLOCKTIME": "0"}, None),
+])
+def test_threads_wait_asleep_unless_the_environment_says_something(said: dict[str, str], expected: str | None):
+    """In a process of its own, as a user starts it: it must be said before torch is there."""
+    known = {name: value for name, value in os.environ.items() if name not in WAITING}
+    code = (
+        "import os, sys\nfrom adapt import cli\n"
+        "cli.app = lambda: print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)\ncli.main()"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], env=known | said, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split() == [str(expected), "False"]
 
 
 def test_threads_that_are_not_given_never_grow(monkeypatch: pytest.MonkeyPatch):
