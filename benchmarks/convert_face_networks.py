@@ -88,7 +88,7 @@ def read(folder: Path, model: str) -> dict[str, tuple[Tensor, tuple[float, float
 
 
 def in_order_of_torch(name: str, value: Tensor) -> Tensor:
-    """Filters of (height, width, in, out) as (out, in, height, width), depthwise ones as (channels, 1, height, width)."""
+    """Filters of (height, width, in, out) as (out, in, height, width), depthwise ones as (channels, 1, ...)."""
     if value.ndim == 2:
         return value.T.contiguous()
     if value.ndim != 4:
@@ -156,8 +156,8 @@ SOURCES = {
         "face_recognition",
         "CC0-1.0",
         ", which is dlib_face_recognition_resnet_model_v1",
-        "not by this project: by Davis King for dlib, on about 3 million photographs of 7,485 people (the face scrub and"
-        " VGG data sets and others); given into the public domain by him",
+        "not by this project: by Davis King for dlib, on about 3 million photographs of 7,485 people (face scrub, VGG"
+        " and pictures from the web); put into the public domain by him",
         rename_recogniser,
     ),
     LANDMARKS: Source(
@@ -169,9 +169,9 @@ SOURCES = {
     ),
     DETECTOR: Source(
         "ssd_mobilenetv1",
-        "MIT",
-        "",
-        "not by this project: by the authors that face-api.js names, on the WIDER FACE data set",
+        "MIT AND Apache-2.0",
+        ", which is the tensorflow-face-detection model of yeephycho",
+        "not by this project: by yeephycho, on the WIDER FACE data set",
         rename_detector,
     ),
     FAST_DETECTOR: Source(

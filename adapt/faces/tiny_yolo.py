@@ -5,6 +5,7 @@ Source: face-api.js, tiny_face_detector, MIT; Redmon and Farhadi 2016 (arXiv:161
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -34,9 +35,7 @@ class TinyYoloNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.start = nn.Conv2d(3, WIDTHS[0], 3)
-        self.convs = nn.ModuleList(
-            SeparableConv(before, width) for before, width in zip(WIDTHS[:-1], WIDTHS[1:], strict=True)
-        )
+        self.convs = nn.ModuleList(SeparableConv(before, width) for before, width in pairwise(WIDTHS))
         self.head = nn.Conv2d(WIDTHS[-1], len(ANCHORS) * VALUES, 1)
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("anchors", torch.tensor(ANCHORS), persistent=False)
