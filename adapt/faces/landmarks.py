@@ -101,7 +101,7 @@ class Landmarks:
     def of_aligned(self, faces: Tensor) -> Tensor:
         """The points of faces aligned as those of FFHQ are, in pixels of the whole pictures; as above.
 
-        The network sees `AROUND`, a part of an aligned face in which it is most at one with itself (docs/measurements.md).
+        The network sees `AROUND`: where it is most at one with itself (docs/measurements.md).
 
         Raises:
             ShapeError, RangeError: not such a batch, or not square.
