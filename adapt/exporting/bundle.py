@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adapt._version import versions
 from adapt.digests import file_digest, is_unchanged
 from adapt.disk import shown_files, write_json, write_text
 from adapt.errors import UsageError, WeightsError
@@ -23,7 +24,6 @@ from adapt.exporting.verify import check_inputs, verify
 from adapt.images import check_image
 from adapt.restorers.base import Restorer, choose_fidelity
 from adapt.restorers.vqgan import refuse_other_sizes
-from adapt.runs import versions
 
 FILES: Final = ("model.onnx", "model.safetensors", "run_model.py", "README.md", "bundle.json")
 LICENCES = (
