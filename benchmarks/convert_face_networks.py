@@ -157,7 +157,7 @@ SOURCES = {
         "CC0-1.0",
         ", which is dlib_face_recognition_resnet_model_v1",
         "not by this project: by Davis King for dlib, on about 3 million photographs of 7,485 people (face scrub, VGG"
-        " and pictures from the web); put into the public domain by him",
+        " and images from the web); put into the public domain by him",
         rename_recogniser,
     ),
     LANDMARKS: Source(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from adapt.build import load_detector, load_landmarks, load_recogniser
 from adapt.errors import AdaptError, RangeError, ShapeError, UsageError, WeightsError
-from adapt.exporting.verify import smooth_pictures
+from adapt.exporting.verify import smooth_images
 from adapt.faces.crops import Window, letterbox, resized, resized_from_corner
 from adapt.faces.detector import FaceDetector
 from adapt.faces.entries import ARCHITECTURES
@@ -65,8 +65,8 @@ def fixtures(package: Path) -> dict[str, Any]:
     return json.loads((package / "fixtures.json").read_text())
 
 
-def pictures(side: int, count: int = 3) -> Tensor:
-    return torch.stack(list(smooth_pictures((count, side, side), seed=5)))
+def images(side: int, count: int = 3) -> Tensor:
+    return torch.stack(list(smooth_images((count, side, side), seed=5)))
 
 
 # ---------------------------------------------------------------- what the authors' own code computes
@@ -159,7 +159,7 @@ def test_the_crop_of_a_face_whose_crop_has_150_pixels_is_cut_out_exactly() -> No
 @pytest.mark.parametrize(("height", "width"), [(20, 50), (50, 20), (37, 37)])
 @pytest.mark.parametrize("centred", [True, False])
 def test_what_is_missing_to_a_square_is_black(height: int, width: int, centred: bool) -> None:
-    """Reference: the picture pasted into a black square, brought to a third of it and to three times as much."""
+    """Reference: the image pasted into a black square, brought to a third of it and to three times as much."""
     image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)) + 1
     side = max(height, width)
     square = torch.zeros(1, 3, side, side)
@@ -182,7 +182,7 @@ def test_what_is_missing_to_a_square_is_black(height: int, width: int, centred: 
 
 
 def test_no_face_depends_on_its_batch(recogniser: Recogniser, landmarks: Landmarks) -> None:
-    faces = pictures(128, 4)
+    faces = images(128, 4)
     detector = load_detector("tiny", fast=True)
     network = detector.network(resized(faces, Window(0, 0, 128, 128), detector.network.side))
     alone = detector.network(resized(faces[2:3], Window(0, 0, 128, 128), detector.network.side))
@@ -201,7 +201,7 @@ def test_no_face_depends_on_its_batch(recogniser: Recogniser, landmarks: Landmar
 def test_gradients_reach_the_faces_and_not_the_weights(
     recogniser: Recogniser, landmarks: Landmarks, size: int
 ) -> None:
-    other = pictures(size, 1).flip(-1) * 0.8
+    other = images(size, 1).flip(-1) * 0.8
     for name, measured in (
         ("embeddings", lambda x: recogniser.of_aligned(x).square().sum()),
         ("points", lambda x: landmarks.of_aligned(x).square().sum()),
@@ -210,7 +210,7 @@ def test_gradients_reach_the_faces_and_not_the_weights(
         ("landmarks", lambda x: landmark_distance(x, other, landmarks).sum()),
         ("sharpness", lambda x: relative_sharpness(x, other).sum()),
     ):
-        face = pictures(size, 1).requires_grad_()
+        face = images(size, 1).requires_grad_()
         measured(face).backward()
         assert face.grad is not None
         assert torch.isfinite(face.grad).all(), name
@@ -222,7 +222,7 @@ def test_gradients_reach_the_faces_and_not_the_weights(
 def test_a_gradient_is_the_slope(recogniser: Recogniser) -> None:
     """Against finite differences in float64, along the gradient itself."""
     network = load_recogniser("tiny").network.double()
-    face = pictures(64, 1).double().requires_grad_()
+    face = images(64, 1).double().requires_grad_()
     value = network(crop(face)).square().sum()
     (slope,) = torch.autograd.grad(value, face)
     step = 1e-5 * slope / slope.norm()
@@ -232,7 +232,7 @@ def test_a_gradient_is_the_slope(recogniser: Recogniser) -> None:
 
 
 def test_equal_faces_have_no_distance_and_a_gradient_that_is_finite(recogniser: Recogniser) -> None:
-    face = pictures(64, 1).requires_grad_()
+    face = images(64, 1).requires_grad_()
     distance = identity_distance(face, face.detach().clone(), recogniser)
     distance.sum().backward()
     assert distance.item() < 1e-5
@@ -244,15 +244,15 @@ GREY = torch.full((2, 3, 32, 32), 0.5)
 REFUSED = {
     "8-bit data": (GREY * 255, RangeError, r"expected values in \[0, 1\], got \[128, 128\] -- 8-bit data"),
     "not finite": (GREY * float("nan"), RangeError, r"expected values in \[0, 1\], got \[nan, nan\]"),
-    "one picture": (GREY[0], ShapeError, r"expected a batch of shape \(B, 3, H, W\), got \(3, 32, 32\)"),
+    "one image": (GREY[0], ShapeError, r"expected a batch of shape \(B, 3, H, W\), got \(3, 32, 32\)"),
     "grey": (GREY[:, :1], ShapeError, r"expected a batch of shape \(B, 3, H, W\), got \(2, 1, 32, 32\)"),
-    "no picture": (GREY[:0], ShapeError, "expected one picture or more"),
+    "no image": (GREY[:0], ShapeError, "expected one image or more"),
 }
 OBLONG = GREY[:, :, :20]
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_other_pictures_are_refused(recogniser: Recogniser, landmarks: Landmarks, case: str) -> None:
+def test_other_images_are_refused(recogniser: Recogniser, landmarks: Landmarks, case: str) -> None:
     faces, error, message = REFUSED[case]
     for use in (recogniser, recogniser.of_aligned, landmarks, landmarks.of_aligned, sharpness):
         with pytest.raises(error, match=message):
@@ -353,7 +353,7 @@ def test_a_photo_of_any_size_shows_the_same_faces(package: Path) -> None:
 def test_a_blurred_face_is_less_sharp_by_what_the_blur_takes() -> None:
     """Of a wave of f cycles per pixel a blur of std s leaves exp(-2 (pi s f)^2); its std is its amplitude / sqrt 2."""
     side = 128
-    wave = torch.cos(torch.pi * 24 * torch.arange(side) / (side - 1))  # f = 24 / 254; a cosine of the mirrored picture
+    wave = torch.cos(torch.pi * 24 * torch.arange(side) / (side - 1))  # f = 24 / 254; a cosine of the mirrored image
     faces = (0.5 + 0.3 * wave).expand(2, 3, side, side).clone()
     frequency, std = 24 / 254, 1.0
     expected = 0.3 / 2**0.5 * (1 - np.exp(-2 * (np.pi * std * frequency) ** 2))
@@ -379,7 +379,7 @@ def test_identity_and_landmarks_say_how_much_a_face_changed(
 
 
 def test_a_face_moved_by_some_pixels_has_its_points_moved_by_as_many(package: Path, landmarks: Landmarks) -> None:
-    """In shares of the eye distance, whatever the size of the picture."""
+    """In shares of the eye distance, whatever the size of the image."""
     face = read_image(package / "face0.png")[None]
     moved = torch.roll(face, 6, dims=-1)
     with torch.no_grad():
@@ -431,7 +431,7 @@ def test_face_networks_of_a_file_enter_another_pack_and_load(
         file = TINY / f"{entry}.safetensors"
         assert adapt(monkeypatch, "packs", "add", tmp_path / "mine", entry, file, "--size", 64, *about) == 0
         assert f": {entry} is a {ARCHITECTURES[entry]} of " in capsys.readouterr().out
-    faces = pictures(64, 1)
+    faces = images(64, 1)
     mine = tmp_path / "mine"
     for load in (load_recogniser, load_landmarks):
         torch.testing.assert_close(load(mine)(faces), load("tiny")(faces), rtol=0, atol=0)

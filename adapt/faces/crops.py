@@ -1,4 +1,4 @@
-"""Square windows of pictures brought to the side that a network takes: differentiable, and no picture sees another."""
+"""Square windows of images brought to the side that a network takes: differentiable, and no image sees another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adapt.errors import ShapeError
 
 
 class Window(NamedTuple):
-    """A rectangle in pixels; 0 is the outer edge of the first pixel. It may reach past the picture, which is black."""
+    """A rectangle in pixels; 0 is the outer edge of the first pixel. It may reach past the image, which is black."""
 
     left: float
     top: float
@@ -21,19 +21,19 @@ class Window(NamedTuple):
 
 
 def share_of(side: int, shares: Window) -> Window:
-    """A window that is given in shares of a square picture's side, in its pixels."""
+    """A window that is given in shares of a square image's side, in its pixels."""
     return Window(*(share * side for share in shares))
 
 
 def letterbox(height: int, width: int, *, centred: bool) -> Window:
-    """The smallest square around a picture: the picture in its middle, or in its upper left corner."""
+    """The smallest square around an image: the image in its middle, or in its upper left corner."""
     side = max(height, width)
     left, top = ((side - width) / 2, (side - height) / 2) if centred else (0.0, 0.0)
     return Window(-left, -top, side - left, side - top)
 
 
 def check_square(faces: Tensor, name: str) -> int:
-    """The side of a batch of square pictures.
+    """The side of a batch of square images.
 
     Raises:
         ShapeError: not (B, 3, S, S).
@@ -44,7 +44,7 @@ def check_square(faces: Tensor, name: str) -> int:
 
 
 def resized(images: Tensor, window: Window, size: int) -> Tensor:
-    """A window of each picture as (B, 3, size, size), bilinear, over all pixels where it shrinks.
+    """A window of each image as (B, 3, size, size), bilinear, over all pixels where it shrinks.
 
     A new pixel is read at its own middle. This is Pillow's `resize(box=window, resample=BILINEAR)`.
 
@@ -71,8 +71,8 @@ def _through(images: Tensor, window: Window, size: int, *, corner: bool) -> Tens
     left, top, right, bottom = window
     rows = _weights(images.shape[2], top, bottom, size, corner).to(images)
     columns = _weights(images.shape[3], left, right, size, corner).to(images)
-    with torch.autocast(images.device.type, enabled=False):  # a product in bfloat16 would round the picture itself
-        flat = images.flatten(0, 1)  # batched products: one picture's never depend on how many there are
+    with torch.autocast(images.device.type, enabled=False):  # a product in bfloat16 would round the image itself
+        flat = images.flatten(0, 1)  # batched products: one image's never depend on how many there are
         flat = torch.bmm(rows.expand(len(flat), -1, -1), flat)
         return torch.bmm(flat, columns.T.expand(len(flat), -1, -1)).unflatten(0, images.shape[:2])
 

@@ -25,14 +25,14 @@ from adapt.weights import load_weights
 SIDE: Final = 112
 POINTS: Final = 68
 WIDTHS: Final = (32, 64, 128, 256)
-RIGHT_EYE: Final = slice(36, 42)  # the person's own right, left in the picture
+RIGHT_EYE: Final = slice(36, 42)  # the person's own right, left in the image
 LEFT_EYE: Final = slice(42, 48)
 AROUND: Final = Window(0.15, 0.29, 0.85, 0.99)  # of an aligned face, in shares of its side
 _MEAN = (122.782, 117.001, 104.298)  # of RGB in [0, 255]
 
 
 class DenseUnit(nn.Module):
-    """Four convolutions, each of the sum of all before it; the first halves the picture."""
+    """Four convolutions, each of the sum of all before it; the first halves the image."""
 
     def __init__(self, before: int, width: int, first: bool) -> None:
         super().__init__()
@@ -76,20 +76,20 @@ class Landmarks:
 
     Attributes:
         name: what the user calls it.
-        network: for a loss on pictures that may leave [0, 1], call it on `resized_from_corner` windows of them.
+        network: for a loss on images that may leave [0, 1], call it on `resized_from_corner` windows of them.
     """
 
     name: str
     network: LandmarkNetwork
 
     def __call__(self, faces: Tensor) -> Tensor:
-        """The points of faces that fill their pictures.
+        """The points of faces that fill their images.
 
         Args:
             faces: (B, 3, H, W) in [0, 1]; what is missing to a square is black, on both sides alike.
 
         Returns:
-            (B, 68, 2), x and y in pixels of the pictures, counted as their authors' code counts them: by mirrored faces
+            (B, 68, 2), x and y in pixels of the images, counted as their authors' code counts them: by mirrored faces
             all lie 0.4 % of the window's side too far left. No face's depend on the others of its batch.
 
         Raises:
@@ -99,7 +99,7 @@ class Landmarks:
         return self._within(faces, letterbox(faces.shape[2], faces.shape[3], centred=True))
 
     def of_aligned(self, faces: Tensor) -> Tensor:
-        """The points of faces aligned as those of FFHQ are, in pixels of the whole pictures; as above.
+        """The points of faces aligned as those of FFHQ are, in pixels of the whole images; as above.
 
         The network sees `AROUND`: where it is most at one with itself (docs/measurements.md).
 

@@ -1,4 +1,4 @@
-"""What is kept of a face, and how sharp it is: pure functions of aligned pictures, one value per picture.
+"""What is kept of a face, and how sharp it is: pure functions of aligned images, one value per image.
 
 All take aligned faces, (B, 3, S, S) in [0, 1], aligned as those of FFHQ are, and are differentiable. Identity and
 landmarks are compared by networks that this project did not train; their names belong beside every number.
@@ -27,7 +27,7 @@ def identity_similarity(a: Tensor, b: Tensor, recogniser: Recogniser) -> Tensor:
     are at 0.92 on average and two photos of one person at 0.99: read `identity_distance` beside it.
 
     Raises:
-        ShapeError, RangeError: not two batches of square pictures, as many in one as in the other, in [0, 1].
+        ShapeError, RangeError: not two batches of square images, as many in one as in the other, in [0, 1].
     """
     return cosine_similarity(*_embedded(a, b, recogniser))
 
@@ -65,10 +65,10 @@ def landmark_distance(a: Tensor, b: Tensor, landmarks: Landmarks) -> Tensor:
 
 
 def sharpness(faces: Tensor) -> Tensor:
-    """How much fine detail a picture has, (B,): standard deviation of what a Gaussian blur takes from it.
+    """How much fine detail an image has, (B,): standard deviation of what a Gaussian blur takes from it.
 
     Protocol: the blur's std is 4 px of 512, scaled with the shorter side; over all pixels and channels, in the unit of
-    the picture. Noise and blocks of compression count as detail. No network.
+    the image. Noise and blocks of compression count as detail. No network.
 
     Raises:
         ShapeError, RangeError: not (B, 3, H, W) in [0, 1].

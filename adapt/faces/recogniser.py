@@ -24,7 +24,7 @@ SIDE: Final = 150
 FEATURES: Final = 128
 SAME_PERSON: Final = 0.6  # two photos of one person are nearer than about this (dlib)
 INSIDE: Final = Window(0.1, 0.1, 0.9, 0.9)  # of an aligned face, in shares of its side
-UNITS: Final = (  # name, width, whether it halves the picture; in the order of the way through
+UNITS: Final = (  # name, width, whether it halves the image; in the order of the way through
     ("conv32_1", 32, False), ("conv32_2", 32, False), ("conv32_3", 32, False),
     ("conv64_down", 64, True), ("conv64_1", 64, False), ("conv64_2", 64, False), ("conv64_3", 64, False),
     ("conv128_down", 128, True), ("conv128_1", 128, False), ("conv128_2", 128, False),
@@ -35,7 +35,7 @@ _MEAN = (122.782, 117.001, 104.298)  # of RGB in [0, 255]
 
 
 class ResidualUnit(nn.Module):
-    """Two convolutions and a way around them; where it halves the picture, the way around is a mean of 2 x 2 pixels."""
+    """Two convolutions and a way around them; where it halves the image, the way around is a mean of 2 x 2 pixels."""
 
     def __init__(self, before: int, width: int, halves: bool) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Recogniser:
 
     Attributes:
         name: what the user calls it.
-        network: for a loss on pictures that may leave [0, 1], call it on `crop` of them.
+        network: for a loss on images that may leave [0, 1], call it on `crop` of them.
     """
 
     name: str
