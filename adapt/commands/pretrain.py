@@ -27,6 +27,7 @@ from adapt.build import (
 from adapt.devices import pick_device, processes
 from adapt.digests import settings_digest
 from adapt.errors import UsageError
+from adapt.faces.entries import ARCHITECTURES as FACE_NETWORKS
 from adapt.packs.pack import Pack, add_network, add_table, load_pack
 from adapt.photos.folder import photos_of
 from adapt.pretraining.faces import load_faces
@@ -363,10 +364,13 @@ def _refuse_other_size(path: Path, settings: Settings, pack: Pack) -> None:
 def _shared_licence(pack: Pack, name: str) -> str:
     """The licence that all entries of a pack but this one have.
 
+    Networks that look at faces do not count: nothing that is trained here begins from one or learns of its answers.
+
     Raises:
         UsageError: there are several, or none.
     """
-    licences = {network.licence for other, network in pack.card.networks.items() if other != name}
+    apart = {name, *FACE_NETWORKS}
+    licences = {network.licence for other, network in pack.card.networks.items() if other not in apart}
     if len(licences) != 1:
         found = f"{len(licences)} licences" if licences else "no licence"
         raise UsageError(
