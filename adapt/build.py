@@ -11,8 +11,8 @@ from adapt.packs.pack import Pack, embedded_packs, load_pack
 from adapt.settings.paths import WEIGHT_FILES, WEIGHT_SUFFIXES
 
 if TYPE_CHECKING:
-
     import torch
+    from torch import Tensor
 
     from adapt.blur.adjuster import GuidanceAdjuster
     from adapt.blur.estimator import BlurEstimator

@@ -19,7 +19,7 @@ from torch import Tensor
 from adapt.build import load_detector, load_landmarks
 from adapt.faces.crops import Window, resized
 from adapt.faces.landmarks import Landmarks, eye_distance
-from adapt.photos.faces import load_faces
+from adapt.pretraining.faces import load_faces
 
 SIDE = 256
 SHARES = (0.6, 0.65, 0.7, 0.75)  # sides of the windows
