@@ -292,12 +292,10 @@ def draw_sweep(path: Path, swept: Mapping[str, Mapping[float, Evaluation]]) -> N
     for key, score in first.scores.items():
         metric = METRICS[key]
         curves = {
-            name: [(w, each.scores[key].mean * metric.factor) for w, each in evaluations.items()]
-            for name, evaluations in swept.items()
+            name: [(w, each.scores[key].mean * metric.factor) for w, each in row.items()] for name, row in swept.items()
         }
         heading = metric.heading or score.protocol.title
-        if metric.better != "neither":
-            heading += f", {metric.better} is better"
+        heading += f", {metric.better} is better" if metric.better != "neither" else ""
         panels.append(draw_panel(heading, curves, across="fidelity w", up="", digits=metric.digits))
     write_atomic(path, lambda stream: side_by_side(panels).save(stream, "PNG"))
 

@@ -76,6 +76,11 @@ class Sets:
     restored: Tensor
     sides: Mapping[str, Tensor]
 
+    @property
+    def fewest(self) -> int:
+        """Images on the side that has the fewest."""
+        return min(len(features) for features in (self.restored, *self.sides.values()))
+
     def generator(self) -> torch.Generator:
         """For what is drawn at random: of one seed, so that every model gets the same draws over the same photos."""
         return torch.Generator().manual_seed(_SEED)

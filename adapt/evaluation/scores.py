@@ -172,20 +172,15 @@ class Tally:
                 values = [float(row[metric.key]) for row in self.rows]
             else:
                 sets = self._sets(metric, metric.compute.features)
-                count, least = min(map(len, (sets.restored, *sets.sides.values()))), metric.at_least
-                if count < least:
-                    notes.append(f"{metric.name} left out: it needs {least} photos or more, there are {count}")
+                if (count := sets.fewest) < metric.at_least:
+                    needed = f"it needs {metric.at_least} photos or more, there are {count}"
+                    notes.append(f"{metric.name} left out: {needed}")
                     continue
-                computed = metric.compute.compute(sets)
-                if metric.per == "set":
-                    protocol = self._protocol(metric, len(sets.restored))
-                    scores[metric.key] = Score(
-                        float(computed.mean()), float(computed.std()), protocol, computed.tolist()
-                    )
-                    continue
-                values = computed.tolist()
-            known = [value for value in values if not math.isnan(value)]
-            if known:
+                values = metric.compute.compute(sets).tolist()
+            if metric.per == "set":
+                scores[metric.key] = self._score_of_set(metric, values)
+                continue
+            if known := [value for value in values if not math.isnan(value)]:
                 scores[metric.key] = Score(*mean_and_error(known), self._protocol(metric, len(known)))
             for row, value in zip(rows, values, strict=True):
                 if not math.isnan(value):
@@ -194,6 +189,10 @@ class Tally:
                 named = ", ".join(lost[:_NAMED]) + ", ..." * (len(lost) > _NAMED)
                 notes.append(f"{metric.name} left out of {len(lost)} of {len(rows)} photos, it has no value: {named}")
         return Evaluation(scores=scores, rows=rows, notes=tuple(notes))
+
+    def _score_of_set(self, metric: Metric, estimates: list[float]) -> Score:
+        drawn = torch.tensor(estimates, dtype=torch.float64)
+        return Score(float(drawn.mean()), float(drawn.std()), self._protocol(metric, len(self.rows)), estimates)
 
     def _keep_features(self, side: str, images: Tensor) -> None:
         for (features, of), kept in self._features.items():
