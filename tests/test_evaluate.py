@@ -103,7 +103,9 @@ def test_photos_and_reference_and_what_was_not_restored(tmp_path: Path):
     found = evaluate_folder(
         tmp_path / "restored", photos=tmp_path / "photos", reference=tmp_path / "reference", distance=Distance()
     )
-    assert list(found.scores) == ["kid_reference", "low_frequency", "colour_shift"]
+    assert list(found.scores) == [
+        "kid_reference", "low_frequency", "colour_shift", "sharpness_reference", "sharpness_absolute"
+    ]
     assert found.scores["low_frequency"].mean == found.scores["colour_shift"].mean == 0
     assert found.notes == ("1 of 13 images of photos not restored: extra",)
     assert [row["id"] for row in found.rows][:2] == ["sub/0", "sub/1"]

@@ -13,12 +13,13 @@ from adapt._version import versions
 from adapt.build import load_distance
 from adapt.commands.restore import restore_folder
 from adapt.disk import read_json_lines
+from adapt.evaluation.catalogue import METRICS, Metric, fewest
 from adapt.evaluation.compare import evaluate_folder
-from adapt.evaluation.metrics import KID_FLOOR
 from adapt.evaluation.report import Example, Report, write_report
 from adapt.evaluation.scores import Evaluation, difference
 from adapt.evaluation.sheets import write_sheet
 from adapt.finetuning.outcome import Outcome
+from adapt.intervals import Interval
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.pairs import enlarged_warning
@@ -64,7 +65,7 @@ def evaluate_run(
     if truth is not None:
         restore_folder(Identity(size), truth, out / "truth", digest=f"identity {size}")
         against["truth"] = _images(out / "truth", ids)
-    elif len(targets) >= KID_FLOOR:
+    elif len(targets) >= fewest("reference"):
         against["reference"] = targets
     evaluations: dict[str, Evaluation] = {}
     for index, (name, folder) in enumerate(folders.items()):
@@ -85,14 +86,22 @@ def _images(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
 def verdict_of(outcome: Outcome, evaluations: dict[str, Evaluation]) -> str:
     """The outcome in words; where the truth is known, what it says."""
     base, adapted = evaluations["pre-trained"], evaluations["adapted"]
-    if "psnr" not in adapted.scores:
+    known = base.scores.keys() & adapted.scores.keys()
+    told = [each for key, each in METRICS.items() if each.told and "truth" in each.sides and key in known]
+    if not told:
         return outcome.verdict
-    psnr, perceptual = (difference(base, adapted, key) for key in ("psnr", "perceptual"))
-    percent = 100 / base.scores["perceptual"].mean
-    return (
-        f"{outcome.verdict} Against the originals of {psnr.n} photos: PSNR {psnr.mean:+.2f} dB ({psnr.shown('+.2f')}),"
-        f" perceptual distance {perceptual.mean * percent:+.0f} % ({perceptual.shown('+.0f', percent)})."
-    )
+    gains = [difference(base, adapted, metric.key) for metric in told]
+    texts = [_gain(metric, base, gain) for metric, gain in zip(told, gains, strict=True)]
+    return f"{outcome.verdict} Against the originals of {gains[0].n} photos: {', '.join(texts)}."
+
+
+def _gain(metric: Metric, base: Evaluation, gain: Interval) -> str:
+    """A gain with its interval, as the metric is told of: "PSNR +1.00 dB (95 % interval +0.90 to +1.10)"."""
+    if metric.told == "percent":
+        percent = 100 / base.scores[metric.key].mean
+        return f"{metric.name} {gain.mean * percent:+.0f} % ({gain.shown('+.0f', percent)})"
+    form, unit = f"+.{metric.digits}f", f" {metric.unit}" if metric.unit else ""
+    return f"{metric.name} {gain.mean * metric.factor:{form}}{unit} ({gain.shown(form, metric.factor)})"
 
 
 def show_run(
