@@ -151,6 +151,7 @@ def restore(
     limit: int | None = None,
     batch: int = 8,
     overwrite: bool = False,
+    renew: bool = False,
     device: str = "auto",
     on_photo: RestoreProgress | None = None,
 ) -> Restored:
@@ -158,7 +159,7 @@ def restore(
 
     Args:
         model: as `adapt.build.load_model`.
-        photos, out, limit, batch, overwrite, on_photo: as there.
+        photos, out, limit, batch, overwrite, renew, on_photo: as there.
         fidelity: from 0, what faces look like, to 1, what the photo shows; the network's own where None. Only for
             networks that take one.
         size: side of the faces in pixels, for a network that takes any; where None what it was made for, or 512 where
@@ -190,6 +191,7 @@ def restore(
         limit=limit,
         batch=batch,
         overwrite=overwrite,
+        renew=renew,
         device=chosen,
         on_photo=on_photo,
     )
