@@ -182,9 +182,11 @@ def read_json_lines(path: Path, needed: Iterable[str] = ()) -> list[dict[str, An
     """
     if not path.exists():
         return []
-    *whole, last = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    if not _is_whole(lines[-1]):
+        lines.pop()
     found: list[dict[str, Any]] = []
-    for number, line in enumerate([*whole, *([last] if _is_whole(last) else [])], start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         place = f"{shown_name(path)}, line {number}: "
@@ -304,11 +306,12 @@ def make_folder(folder: Path) -> None:
     """Make a folder for outputs, with those above it, if it is missing.
 
     Raises:
-        UsageError: it is a file, or a link to nowhere, or one of those above it is.
+        UsageError: it is a file, or a link to nowhere.
+        OSError: it cannot be made, as where one of those above it is a file.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
+    except FileExistsError as error:
         raise UsageError(f"{shown_name(folder)}: expected a folder, there is a file; choose a folder") from error
 
 

@@ -9,6 +9,7 @@ Where a disk knows no locks, or a folder cannot be written, work goes on without
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shlex
@@ -53,9 +54,13 @@ def locked_beside(folder: Path) -> Generator[None]:
     """As `locked`, for a folder that is replaced as a whole: the lock lies beside it, and the folder need not be there.
 
     Raises:
-        UsageError: as `locked`.
+        UsageError: another command holds it.
+        OSError: the folder above it cannot be made, or is a file.
     """
-    make_folder(folder.parent)
+    above = folder.parent
+    if above.exists() and not above.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
+    above.mkdir(parents=True, exist_ok=True)
     with _held(folder, short_sibling(folder, "lock"), shared=False):
         yield
 

@@ -244,6 +244,50 @@ def test_only_a_bundle_is_replaced_and_only_by_a_checked_one(quick: list[Any], t
     assert (tmp_path / "file").read_text() == "a note"
 
 
+def test_overwrite_onto_a_link_replaces_the_bundle_it_leads_to(quick: list[Any], tmp_path: Path):
+    home, link = tmp_path / "there" / "bundle", tmp_path / "link"
+    home.parent.mkdir()
+    link.symlink_to(home)  # to nowhere yet
+    for turn in ("first", "second"):
+        export_bundle(tiny_restorer(), link, source={"weights": turn}, overwrite=turn == "second")
+        assert link.is_symlink()
+        assert turn in (home / "README.md").read_text()
+        assert [path.name for path in home.parent.iterdir()] == ["bundle"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "there"]
+    (home / "model.onnx").rename(tmp_path / "model.onnx")
+    (home / "model.onnx").symlink_to(tmp_path / "model.onnx")
+    before = (tmp_path / "model.onnx").read_bytes()
+    quick.append(lambda model: setattr(model, "doc_string", "third"))
+    export_bundle(tiny_restorer(), home, source={}, overwrite=True)
+    assert not (home / "model.onnx").is_symlink()
+    assert (tmp_path / "model.onnx").read_bytes() == before, "what a link in the bundle led to stays"
+
+
+def test_a_bundle_of_the_longest_name(quick: list[Any], tmp_path: Path):
+    out = tmp_path / ("x" * 255)
+    for overwrite in (False, True):
+        export_bundle(tiny_restorer(), out, source={}, overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize("text", ["{}", '{"name": "mine"}', '{"sha256": {}, "size": 4}'])
+def test_a_folder_with_a_bundle_json_of_others_is_no_bundle(text: str, quick: list[Any], tmp_path: Path):
+    (tmp_path / "bundle.json").write_text(text)
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(UsageError, match="is something else and is not replaced"):
+        export_bundle(tiny_restorer(), tmp_path, source={}, overwrite=True)
+    (tmp_path / "bundle.json").write_text("")
+    with pytest.raises(UsageError, match=r"bundle\.json: is damaged \(empty\)"):
+        export_bundle(tiny_restorer(), tmp_path, source={}, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "bundle.json"]
+
+
+def test_a_byte_order_mark_is_passed_over(bundle: Path, tmp_path: Path):
+    copied = shutil.copytree(bundle, tmp_path / "bundle")
+    (copied / "bundle.json").write_bytes(b"\xef\xbb\xbf" + (bundle / "bundle.json").read_bytes())
+    assert load_bundle(copied).size == 32
+
+
 def test_a_changed_file_is_noticed(bundle: Path, tmp_path: Path):
     copied = shutil.copytree(bundle, tmp_path / "bundle")
     with (copied / "model.onnx").open("ab") as stream:
