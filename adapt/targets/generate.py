@@ -192,7 +192,8 @@ def _make_all(
                     with journal.replacing(maps) as path:
                         draw_maps(path, {record.id: result.seen})
             except PhotoError as error:
-                kept[record.id, record.draw] = str(error)
+                if record.target is not None:  # else it is told of already
+                    kept[record.id, record.draw] = str(error)
             add(record, sum(id == record.id for id, _ in waiting) if result.unreadable else 1)
     records = {(record.id, record.draw): record for record in read_records(out)}
     chosen_records = [records[item.key] for item in items if item.key in records]
