@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.errors import UsageError
+from adapt.digests import file_digest
+from adapt.errors import UsageError, WeightsError
 from adapt.packs.pack import Pack, embedded_packs, load_pack
 from adapt.settings.paths import WEIGHT_FILES, WEIGHT_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     import torch
-    from torch import Tensor
 
     from adapt.blur.adjuster import GuidanceAdjuster
     from adapt.blur.estimator import BlurEstimator
@@ -21,10 +20,9 @@ if TYPE_CHECKING:
     from adapt.diffusion.prior import Prior
     from adapt.exporting.bundle import BundleModel
     from adapt.perceptual.distance import PerceptualDistance
-    from adapt.pretrain.adjuster import Surroundings
     from adapt.restorers.base import Restorer
     from adapt.restorers.vqgan import VQGAN
-    from adapt.settings import AdjusterSettings, TargetSettings
+    from adapt.settings import TargetSettings
     from adapt.targets.methods import BlurParts
 
 CODEBOOK, CODEFORMER = "codebook", "codeformer"  # what a pack calls them
@@ -235,34 +233,31 @@ def _pack_distance(pack: Pack) -> PerceptualDistance:
     return load_pack_distance(state, json.loads(metadata["settings"]), pack.network_digest("perceptual"))
 
 
-def load_surroundings(pack: Pack, settings: AdjusterSettings, device: torch.device) -> Surroundings:
-    """What a guidance adjuster is trained between: a pack's prior, table and, for the second stage, its mapping.
-
-    Raises:
-        WeightsError: the pack lacks one of them.
-    """
-    from adapt.guidance.gaussian_blur import blur_gradient
-    from adapt.pretrain.adjuster import Surroundings
-    from degradations.cosines import gaussian_blur
-
-    return Surroundings(
-        prior=load_prior(pack.folder).to(device),
-        blur=gaussian_blur,
-        gradient=blur_gradient,
-        start_t=load_start_steps(pack.folder).start_t,
-        distance=load_texture_distance(pack).to(device),
-        mapping=_blur_mapping(pack, device) if settings.first_stage < settings.steps else None,
-    )
+def weights_digest(name: str | Path) -> str:
+    """Stands for weights named by a file, a run, a bundle, a pack, or PACK/NETWORK."""
+    path = Path(name)
+    inside = ("best.safetensors", "model.onnx", "model.safetensors", "weights.safetensors")
+    for file in (path, *(path / each for each in inside)):
+        if file.is_file():
+            return file_digest(file)
+    pack, network = pack_restorer(name)
+    return pack.network_digest(network)
 
 
-def _blur_mapping(pack: Pack, device: torch.device) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """DBLM of a pack: degraded photos to their restored selves under a Gaussian blur, and its std."""
-    from adapt.blur.mapping import map_to_blur
+def codebook_digest(name: str | Path) -> str:
+    """Stands for the codebook that `adapt.build.load_codebook` loads by this name."""
+    path = Path(name)
+    for file in (path, path / "weights.safetensors"):
+        if file.is_file():
+            return file_digest(file)
+    return load_pack(name).network_digest(CODEBOOK)
 
-    restorer, estimator = load_restorer(pack.folder).to(device), load_blur_estimator(pack.folder).to(device)
 
-    def mapping(damaged: Tensor) -> tuple[Tensor, Tensor]:
-        guides = map_to_blur(damaged, restorer=restorer, estimator=estimator)
-        return guides.blurred[:, 0], guides.std[:, 0]
-
-    return mapping
+def prior_digest(pack: str) -> str:
+    path = Path(pack)
+    if path.is_file() and path.suffix in WEIGHT_SUFFIXES:
+        return file_digest(path)
+    opened = load_pack(pack)
+    if "prior" not in opened.card.networks:
+        raise WeightsError(f"pack {opened.card.name}: has no prior; see adapt packs show {pack}")
+    return opened.network_digest("prior")

@@ -19,8 +19,8 @@ from adapt.disk import (
     write_json,
 )
 from adapt.errors import UsageError
-from adapt.runs import Run
 from adapt.targets.store import TargetStore
+from adapt.training.run import Run
 
 WRITES = ["picture.png", "deep/picture.png", "mine/a.png", "ours/b.png", "link/d.png", "[ab].png"]
 

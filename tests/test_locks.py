@@ -21,8 +21,8 @@ from adapt.errors import UsageError
 from adapt.exporting.bundle import export_bundle
 from adapt.locks import locked, locked_beside
 from adapt.restorers.base import Restorer
-from adapt.runs import Run, open_run
 from adapt.targets.store import Record, TargetStore, read_records
+from adapt.training.run import Run, open_run
 
 HOLD = """
 import sys, time

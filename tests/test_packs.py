@@ -27,12 +27,11 @@ from adapt.build import (
     load_start_steps,
     pack_restorer,
 )
+from adapt.commands.add_to_pack import add_to_pack
 from adapt.diffusion.unet import UNet
 from adapt.digests import file_digest
 from adapt.errors import UsageError, WeightsError
-from adapt.packing import add_to_pack
 from adapt.packs.pack import EMBEDDED, embedded_packs, load_pack
-from adapt.recipe import SIZED, find_recipe, recipes_folder
 from adapt.settings import (
     AdjusterNetworkSettings,
     BlurNetworkSettings,
@@ -41,6 +40,7 @@ from adapt.settings import (
     UNetSettings,
     VQGANSettings,
 )
+from adapt.settings.recipe import SIZED, find_recipe, recipes_folder
 from adapt.weights import write_state
 
 ABOUT = {"licence": "some terms, non-commercial", "source": "https://example.org/it.pth", "trained": "on faces"}

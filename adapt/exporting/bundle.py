@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adapt._version import versions
 from adapt.digests import file_digest, is_unchanged
 from adapt.disk import is_marked, marked, read_json, short_sibling, shown_files, write_json, write_text
 from adapt.errors import UsageError, WeightsError
@@ -24,7 +25,6 @@ from adapt.images import check_image
 from adapt.locks import locked_beside
 from adapt.restorers.base import Restorer, choose_fidelity
 from adapt.restorers.vqgan import refuse_other_sizes
-from adapt.runs import versions
 
 CLAIM: Final = "bundle.json"
 KIND: Final = "bundle"

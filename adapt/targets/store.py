@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from adapt._version import versions
 from adapt.digests import file_digest, is_unchanged
 from adapt.disk import append_json_line, claim_folder, is_marked, read_json_lines
-from adapt.draft import differences
 from adapt.errors import UsageError
 from adapt.journal import Journal, journal_names
-from adapt.runs import versions
+from adapt.settings.draft import differences
 
 Status = Literal["done", "rejected", "failed"]
 Key = tuple[str, int]
