@@ -22,7 +22,7 @@ from adapt.errors import UsageError
 from adapt.targets.store import TargetStore
 from adapt.training.run import Run
 
-WRITES = ["picture.png", "deep/picture.png", "mine/a.png", "ours/b.png", "link/d.png", "[ab].png"]
+WRITES = ["image.png", "deep/image.png", "mine/a.png", "ours/b.png", "link/d.png", "[ab].png"]
 
 
 def claim(folder: Path, about: dict[str, str], overwrite: bool = False) -> dict[str, str]:
@@ -40,7 +40,7 @@ def test_a_folder_is_claimed_once_and_gone_on_with(tmp_path: Path):
     a, b = (marked("test", {"model": name}) for name in "ab")
     assert claim(folder, {"model": "a"}) == a
     (folder / "deep").mkdir()
-    for name in ("picture.png", "deep/picture.png", "deep/.adapt-731-0123abcd.part"):
+    for name in ("image.png", "deep/image.png", "deep/.adapt-731-0123abcd.part"):
         (folder / name).touch()
     assert claim(folder, {"model": "b"}) == a
     assert json.loads((folder / "about.json").read_text()) == a
@@ -163,7 +163,7 @@ def test_a_damaged_state_file_is_named_with_what_to_do(text: bytes, reason: str,
 
 def test_a_name_as_long_as_a_name_can_be(tmp_path: Path):
     path = tmp_path / f"{'x' * 251}.png"
-    write_atomic(path, lambda stream: stream.write(b"picture"))
+    write_atomic(path, lambda stream: stream.write(b"image"))
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 

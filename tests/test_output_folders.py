@@ -26,8 +26,8 @@ LINES = {"restore": "log.jsonl", "generate-targets": "manifest.jsonl", "degrade"
 def photos(tmp_path: Path) -> Path:
     """Two photos, a.png and b.png."""
     for seed, name in enumerate("ab"):
-        picture = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(seed))
-        write_image(tmp_path / "photos" / f"{name}.png", picture)
+        image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(seed))
+        write_image(tmp_path / "photos" / f"{name}.png", image)
     return tmp_path / "photos"
 
 
@@ -50,8 +50,8 @@ def command(way: str, photos: Path, small_pack: Path, tmp_path: Path, monkeypatc
     return lambda *more: adapt(monkeypatch, *arguments, "-o", tmp_path / "out", *more)
 
 
-def picture(way: str, out: Path, name: str) -> Path:
-    """Where a way puts the picture of a photo."""
+def image(way: str, out: Path, name: str) -> Path:
+    """Where a way puts the image of a photo."""
     return (out / "images" if way == "generate-targets" else out) / f"{name}.png"
 
 
@@ -59,7 +59,7 @@ def test_overwrite_removes_what_was_written_alone(way: str, command: Command, ph
     """Names that are like ours, links to elsewhere, and what lies behind them stay."""
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     assert command() == 0
-    made = picture(way, out, "b")
+    made = image(way, out, "b")
     foreign = [
         "images-mine/holiday.png", "images-0/a.png", "images-2/a.png", "mapsofeurope/rome.jpg", "maps/rome.jpg",
         "images/deep/mine.png", "manifest-notes.jsonl", ".mine.png.731.part", ".written-mine.jsonl", "mine.png",
@@ -68,13 +68,13 @@ def test_overwrite_removes_what_was_written_alone(way: str, command: Command, ph
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("mine")
     elsewhere.mkdir()
-    shutil.move(picture(way, out, "a"), elsewhere / "a.png")
+    shutil.move(image(way, out, "a"), elsewhere / "a.png")
     (elsewhere / "family.png").write_text("mine")
     (out / "images-old").symlink_to(elsewhere)
     (photos / "b.png").unlink()
     assert command("--overwrite") == 0
     assert not made.exists()
-    assert picture(way, out, "a").is_file()
+    assert image(way, out, "a").is_file()
     assert all((out / name).read_text() == "mine" for name in foreign)
     assert {path.name for path in elsewhere.iterdir()} == {"a.png", "family.png"}
 
@@ -86,7 +86,7 @@ def test_what_lies_behind_a_link_stays_with_overwrite_too(
     (photos / "deep").mkdir()
     shutil.copy(photos / "a.png", photos / "deep" / "c.png")
     assert command() == 0
-    folder = picture(way, out, "deep/c").parent
+    folder = image(way, out, "deep/c").parent
     shutil.move(folder, elsewhere)
     folder.symlink_to(elsewhere)
     (elsewhere / "c.png").write_text("mine")
@@ -109,12 +109,12 @@ def test_a_folder_with_a_like_named_file_of_others_is_not_ours(
         assert sorted(path.name for path in out.iterdir()) == sorted(["a.png", CLAIMS[way]])
 
 
-def test_a_picture_that_was_changed_stays_and_is_named(
+def test_a_image_that_was_changed_stays_and_is_named(
     way: str, command: Command, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     out = tmp_path / "out"
     assert command() == 0
-    changed = picture(way, out, "a")
+    changed = image(way, out, "a")
     write_image(changed, torch.zeros(3, 16, 16), overwrite=True)
     mine = changed.read_bytes()
     for _ in range(2):
@@ -133,29 +133,29 @@ def test_a_picture_that_was_changed_stays_and_is_named(
     assert changed.read_bytes() != mine
 
 
-def test_a_file_of_others_in_the_place_of_a_new_picture_stays(
+def test_a_file_of_others_in_the_place_of_a_new_image_stays(
     way: str, command: Command, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     out = tmp_path / "out"
     assert command() == 0
-    foreign = picture(way, out, "zz")
+    foreign = image(way, out, "zz")
     foreign.write_bytes(b"mine")
     shutil.copy(photos / "a.png", photos / "zz.png")
     shutil.copy(photos / "a.png", photos / "zzz.png")
     assert command() == 3
     assert f"{foreign}: was not made by this command, and is kept" in capsys.readouterr().err
     assert foreign.read_bytes() == b"mine"
-    assert picture(way, out, "zzz").is_file(), "the rest goes on"
+    assert image(way, out, "zzz").is_file(), "the rest goes on"
     assert command("--overwrite") == 0
     assert foreign.read_bytes() != b"mine"
 
 
-def test_a_photo_that_changed_has_its_picture_made_anew(way: str, command: Command, photos: Path, tmp_path: Path):
+def test_a_photo_that_changed_has_its_image_made_anew(way: str, command: Command, photos: Path, tmp_path: Path):
     assert command() == 0
-    before = picture(way, tmp_path / "out", "a").read_bytes()
+    before = image(way, tmp_path / "out", "a").read_bytes()
     shutil.copy(photos / "b.png", photos / "a.png")
     assert command() == 0
-    assert picture(way, tmp_path / "out", "a").read_bytes() != before
+    assert image(way, tmp_path / "out", "a").read_bytes() != before
 
 
 def test_names_that_are_not_unicode(
@@ -164,13 +164,13 @@ def test_names_that_are_not_unicode(
     out, name = tmp_path / "out", os.fsdecode(b"m\xfcller.png")
     try:
         shutil.copy(photos / "a.png", photos / name)
-        (photos / os.fsdecode(b"b\xe4d.png")).write_bytes(b"no picture")
+        (photos / os.fsdecode(b"b\xe4d.png")).write_bytes(b"no image")
     except OSError:
         pytest.skip("this file system takes Unicode names only")
     for _ in range(2):
         assert command() == 3
         assert "b\\udce4d.png" in capsys.readouterr().err
-    assert picture(way, out, "m\ufffdller").is_file()
+    assert image(way, out, "m\ufffdller").is_file()
     (out / LINES[way]).read_text(encoding="utf-8")
     assert command("--overwrite") == 3
     if way == "generate-targets":
@@ -184,7 +184,7 @@ def test_names_with_line_separators(
     shutil.copy(photos / "a.png", photos / f"{name}.png")
     for _ in range(2):
         assert command() == 0
-    made = picture(way, tmp_path / "out", name)
+    made = image(way, tmp_path / "out", name)
     assert made.is_file()
     assert command("--overwrite") == 0
     made.unlink()
@@ -200,8 +200,8 @@ def test_long_names(way: str, command: Command, photos: Path, tmp_path: Path, ca
     shutil.copy(photos / "a.png", photos / f"y{longest[1:]}.bmp")
     shutil.copy(photos / "a.png", photos / "zzz.png")
     assert command() == 3
-    assert picture(way, out, longest).is_file()
-    assert picture(way, out, "zzz").is_file()
+    assert image(way, out, longest).is_file()
+    assert image(way, out, "zzz").is_file()
     told = [line for line in capsys.readouterr().err.splitlines() if "cannot be written: File name too long" in line]
     assert len(told) == 2
     assert not list(out.rglob("*.part"))
@@ -211,7 +211,7 @@ def test_long_names(way: str, command: Command, photos: Path, tmp_path: Path, ca
     assert command("--overwrite") == 0
 
 
-def test_a_folder_in_the_place_of_a_picture_fails_that_photo(
+def test_a_folder_in_the_place_of_a_image_fails_that_photo(
     way: str, command: Command, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """And a file in the place of a folder."""
@@ -220,13 +220,13 @@ def test_a_folder_in_the_place_of_a_picture_fails_that_photo(
     (photos / "deep").mkdir()
     for name in ("c", "deep/c", "d"):
         shutil.copy(photos / "a.png", photos / f"{name}.png")
-    picture(way, out, "c").mkdir()
-    picture(way, out, "deep/c").parent.write_text("mine")
+    image(way, out, "c").mkdir()
+    image(way, out, "deep/c").parent.write_text("mine")
     assert command() == 3
     said = capsys.readouterr().err
-    assert f"{picture(way, out, 'c')}: cannot be written: a folder is there" in said
-    assert f"{picture(way, out, 'deep/c')}: cannot be written: Not a directory" in said
-    assert picture(way, out, "d").is_file()
+    assert f"{image(way, out, 'c')}: cannot be written: a folder is there" in said
+    assert f"{image(way, out, 'deep/c')}: cannot be written: Not a directory" in said
+    assert image(way, out, "d").is_file()
 
 
 @pytest.mark.parametrize("damage", ["empty", "garbage", "[]"])

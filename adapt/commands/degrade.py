@@ -1,10 +1,10 @@
-"""Damage laid over a folder of good pictures: every one damaged, skipped as done, or named with its reason.
+"""Damage laid over a folder of good images: every one damaged, skipped as done, or named with its reason.
 
     degraded.json     what the folder was made with: the resolved recipe, its digest (of a camera's profile the content
-                      counts, not the path), and whether RAW files were developed at half size; pictures made otherwise
+                      counts, not the path), and whether RAW files were developed at half size; images made otherwise
                       are not mixed in
-    manifest.jsonl    one line per picture, with the parameters drawn for it; the last line of a picture counts
-    ID.png            the pictures, mirrored like the originals' folders
+    manifest.jsonl    one line per image, with the parameters drawn for it; the last line of an image counts
+    ID.png            the images, mirrored like the originals' folders
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from degradations import chain
 from degradations.pieces.base import derived_seed
 
 CLAIM: Final = "degraded.json"
-KIND: Final = "degraded pictures"
+KIND: Final = "degraded images"
 MANIFEST: Final = "manifest.jsonl"
-OnPicture = Callable[[str, str, int, int], None]
+OnImage = Callable[[str, str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Degraded:
-    """How a folder came out: numbers of pictures, and a line for each that failed."""
+    """How a folder came out: numbers of images, and a line for each that failed."""
 
     done: int
     skipped: int
@@ -54,27 +54,27 @@ def degrade(
     limit: int | None = None,
     half_raw: bool = False,
     overwrite: bool = False,
-    on_picture: OnPicture | None = None,
+    on_image: OnImage | None = None,
 ) -> Degraded:
-    """Damage pictures into PNG files of the same names and sizes; RAW files count as large as they are developed.
+    """Damage images into PNG files of the same names and sizes; RAW files count as large as they are developed.
 
-    A picture's damage follows from the recipe's seed and the picture's id, whatever else is in the folder and in
+    An image's damage follows from the recipe's seed and the image's id, whatever else is in the folder and in
     whatever order, but for a file of the same stem, beside which the id gets its suffix; `degradations.chain.repeat`
-    makes it again from the picture's line in the manifest. What an earlier run of the same recipe finished is left
-    alone. A picture that was changed since, or that was not made here, stays too, and its original fails.
+    makes it again from the image's line in the manifest. What an earlier run of the same recipe finished is left
+    alone. An image that was changed since, or that was not made here, stays too, and its original fails.
 
     Args:
-        originals: a folder of good pictures, or one file.
+        originals: a folder of good images, or one file.
         out: where the damaged ones go.
         recipe: name or file of a recipe of damage.
         overrides: `key=value` for the recipe.
-        limit: only the first so many pictures.
+        limit: only the first so many images.
         half_raw: develop RAW files at half their size, which is four times as fast and invents no colours.
         overwrite: remove first what was damaged there.
-        on_picture: called with id, status, pictures finished, pictures in all.
+        on_image: called with id, status, images finished, images in all.
 
     Raises:
-        UsageError: no pictures, or an output folder with other files, of another recipe or camera profile, or with RAW
+        UsageError: no images, or an output folder with other files, of another recipe or camera profile, or with RAW
             files of the other size.
         RecipeError: a recipe with problems.
     """
@@ -84,7 +84,7 @@ def degrade(
     files = find_photos(originals, limit)
     with locked(out):
         _claim(out, settings, half_raw, overwrite)
-        return _degrade_all(files, out, settings, half_raw=half_raw, overwrite=overwrite, on_picture=on_picture)
+        return _degrade_all(files, out, settings, half_raw=half_raw, overwrite=overwrite, on_image=on_image)
 
 
 def _degrade_all(
@@ -94,7 +94,7 @@ def _degrade_all(
     *,
     half_raw: bool,
     overwrite: bool,
-    on_picture: OnPicture | None,
+    on_image: OnImage | None,
 ) -> Degraded:
     """`degrade` in a folder that is claimed and held."""
     lines = _lines(out)
@@ -119,15 +119,15 @@ def _degrade_all(
                 append_json_line(out / MANIFEST, made[1])
                 done += 1
                 status = "done"
-        if on_picture is not None:
-            on_picture(file.id, status, done + skipped + len(failed), len(files))
+        if on_image is not None:
+            on_image(file.id, status, done + skipped + len(failed), len(files))
     return Degraded(done, skipped, failed)
 
 
 def _degrade_one(
     file: PhotoFile, known: dict[str, Any] | None, journal: Journal, settings: DegradeSettings, half_raw: bool
 ) -> tuple[Tensor, dict[str, Any]] | None:
-    """One picture damaged, and its line of the manifest but for its digest; None where it is there already."""
+    """One image damaged, and its line of the manifest but for its digest; None where it is there already."""
     name = f"{file.id}.png"
     try:
         sha256 = file_digest(file.path)
@@ -139,7 +139,7 @@ def _degrade_one(
         raise PhotoError(f"{file.path}: cannot be read: {error.strerror or error}") from error
     seed = derived_seed(settings.seed, file.id)
     try:
-        damaged, drawn = chain.degrade(image, settings.pieces, seed)
+        damaged, drawn = chain.degrade(image, settings.degradations, seed)
     except ValueError as error:
         raise PhotoError(f"{file.path}: {error}") from error
     return damaged, {
@@ -149,7 +149,7 @@ def _degrade_one(
         "file": name,
         "size": list(image.shape[1:]),
         "seed": seed,
-        "pieces": drawn,
+        "degradations": drawn,
     }
 
 
@@ -167,7 +167,7 @@ def _claim(
         differs = differences(there, recipe) if isinstance(there, dict) else "it does not say which it was"
         what = differs or "the recipe is the same, a profile that it names is not"
         raise UsageError(
-            f"{out}: holds pictures of another recipe, seed or camera profile ({what}); choose another folder, or"
+            f"{out}: holds images of another recipe, seed or camera profile ({what}); choose another folder, or"
             " --overwrite"
         )
     if found.get("half_raw") != half_raw:
@@ -187,5 +187,5 @@ def _written(out: Path) -> list[str]:
 
 
 def _is_done(line: dict[str, Any] | None, sha256: str, out: Path) -> bool:
-    """Whether the damaged picture is there and still what was written."""
+    """Whether the damaged image is there and still what was written."""
     return line is not None and line["original_sha256"] == sha256 and is_unchanged(out / line["file"], line["sha256"])

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class FinetuneSetup:
     """What a fine-tuning begins with: its settings, the restorer, and the name that loads it."""
 
     settings: FinetuneSettings | CodeFinetuneSettings
@@ -44,7 +44,7 @@ class Beginning:
     restorer: Restorer
 
 
-def begin_finetune(
+def set_up_finetune(
     recipe: str | Path,
     *,
     pack: str | Path,
@@ -52,7 +52,7 @@ def begin_finetune(
     real: str | Path | None = None,
     replay: str | Path | None = None,
     overrides: Sequence[str] = (),
-) -> Beginning:
+) -> FinetuneSetup:
     """Read a finetune recipe and load the restorer it starts from; whatever is missing is said here, before any work.
 
     Args:
@@ -107,7 +107,7 @@ def begin_finetune(
     model = load_restorer(name)
     if by_codes:
         network_with_codes(model)
-    return Beginning(settings, name, model.at(card.size, f"pack {pack}"))
+    return FinetuneSetup(settings, name, model.at(card.size, f"pack {pack}"))
 
 
 def finetune(
@@ -134,7 +134,7 @@ def finetune(
 
     Args:
         photos: folder of aligned faces.
-        targets: a target store, or any folder of pictures with the photos' names. A store's targets whose photo is gone
+        targets: a target store, or any folder of images with the photos' names. A store's targets whose photo is gone
             are left out, and the outcome's notes tell how many.
         out: the run folder.
         recipe: name or file of a finetune recipe.
@@ -154,11 +154,11 @@ def finetune(
         max_steps, on_step, on_samples: as there.
 
     Raises:
-        UsageError: as `begin_finetune`; a device that cannot be used, or one for several processes; a target that is
-            gone; a run of other settings; an `out` among the pictures, or above them.
+        UsageError: as `set_up_finetune`; a device that cannot be used, or one for several processes; a target that is
+            gone; a run of other settings; an `out` among the images, or above them.
     """
     from adapt.devices import processes
-    from adapt.finetuning.data import Pictures, split_pairs
+    from adapt.finetuning.data import ImageDataset, split_pairs
     from adapt.finetuning.loop import finetune as run_finetune
     from adapt.finetuning.outcome import few_photos
     from adapt.photos.folder import find_photos, photos_of, refuse_overlap
@@ -177,15 +177,15 @@ def finetune(
         )
     photos_of("photos", photos, "aligned face photos")
     if not is_store(targets):
-        photos_of("targets", targets, "target pictures, or a target store")
-    beginning = begin_finetune(
+        photos_of("targets", targets, "target images, or a target store")
+    setup = set_up_finetune(
         recipe, pack=pack, restorer=restorer, real=real, replay=replay, overrides=overrides
     )
     folders = {"the photos": photos, "the targets": targets, "sharp faces": real, "clean faces": replay}
     for what, folder in folders.items():
-        if folder is not None and not is_store(folder):  # a store knows which pictures are its own
+        if folder is not None and not is_store(folder):  # a store knows which images are its own
             refuse_overlap(folder, out, what)
-    settings, model = beginning.settings, beginning.restorer
+    settings, model = setup.settings, setup.restorer
     teacher = teacher_digest = None
     if isinstance(settings, CodeFinetuneSettings):
         teacher, teacher_digest = _teacher(settings, model, pack)
@@ -195,23 +195,23 @@ def finetune(
     if changed:
         many = "1 target was" if len(changed) == 1 else f"{len(changed)} targets were"
         notes.append(f"{many} changed after being made, and used as now; first: {shown_name(changed[0])}.")
-    train, held = split_pairs(photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed)
+    train, validation = split_pairs(photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed)
     replayed, replay_digest = _replay(settings, replay, model.size)
     settled = {
         "recipe": recipe_digest(settings),
-        "restorer": weights_digest(beginning.name),
+        "restorer": weights_digest(setup.name),
         **({} if model.face_size is None else {"size": model.face_size}),
         "distance": distance.digest,
         "teacher": teacher_digest,
         "real": str(real),
         "replay": replay_digest,
     }
-    read = [*train.photos.paths, *held.photos.paths]
+    read = [*train.photos.paths, *validation.photos.paths]
     pairs = {"targets": digests, "photos": [file_digest(path) for path in read]}
     digest = settings_digest({**settled, **pairs})
     folders = {"photos": str(photos.resolve()), "targets": str(targets.resolve())}
     renewable = settings_digest({**settled, **folders}) if renew else None
-    reals = Pictures([photo.path for photo in find_photos(real)], model.size) if real is not None else None
+    reals = ImageDataset([photo.path for photo in find_photos(real)], model.size) if real is not None else None
     warning = few_photos(settings, len(accepted))
     if warning and on_warning is not None:
         on_warning(warning)
@@ -221,7 +221,7 @@ def finetune(
         outcome = run_finetune(
             model,
             train,
-            held,
+            validation,
             settings=settings,
             distance=distance,
             context=TrainingContext(run=run, device=chosen, on_step=on_step, max_steps=max_steps),
@@ -271,7 +271,7 @@ def _teacher(settings: CodeFinetuneSettings, model: Restorer, pack: str | Path) 
 
 def _replay(settings: TuningSettings, faces: Path | None, size: int) -> tuple[Replay | None, str | None]:
     """The pairs to mix in, and a digest that stands for faces and damage; None twice where there are none."""
-    from adapt.finetuning.data import Pictures
+    from adapt.finetuning.data import ImageDataset
     from adapt.finetuning.replay import Replay
     from adapt.photos.folder import find_photos
 
@@ -281,11 +281,11 @@ def _replay(settings: TuningSettings, faces: Path | None, size: int) -> tuple[Re
     files = find_photos(faces)
     listed = [(file.id, file.path.stat().st_size) for file in files]  # not read: it may be all of FFHQ
     digest = settings_digest({"damage": recipe_digest(damage), "faces": listed})
-    return Replay(Pictures([file.path for file in files], size), damage.pieces, settings.replay.share), digest
+    return Replay(ImageDataset([file.path for file in files], size), damage.degradations, settings.replay.share), digest
 
 
 def sample_writer(out: Path) -> Callable[[int, list[str], list[Tensor]], None]:
-    """Writes the contact sheets of a fine-tuning: the same held-back photos along the way."""
+    """Writes the contact sheets of a fine-tuning: the same validation photos along the way."""
 
     from adapt.evaluation.sheets import write_sheet
     from adapt.journal import Journal

@@ -138,15 +138,15 @@ def restore_folder(
     """Restore aligned faces to PNG files of the same names.
 
     Photos of another size than the model's are resized to it, and counted. Grey photos stay grey. What an earlier
-    run of the same model finished is left alone; `log.jsonl` in the folder says what was made of what. A picture that
+    run of the same model finished is left alone; `log.jsonl` in the folder says what was made of what. An image that
     was changed since, or that was not made here, stays too, and its photo fails.
 
     Args:
         model: a restorer or an exported bundle.
         photos: a folder of aligned faces, or one file.
-        out: where the pictures go.
-        digest: stands for the model: pictures of another one are not mixed in.
-        fidelity: what the model restores at, as its `chosen_fidelity` tells; pictures of another are not mixed in, nor
+        out: where the images go.
+        digest: stands for the model: images of another one are not mixed in.
+        fidelity: what the model restores at, as its `chosen_fidelity` tells; images of another are not mixed in, nor
             such of another size than the model's.
         limit: only the first so many photos.
         ids: only these of them.
@@ -200,8 +200,8 @@ def _restore_all(
         if not waiting:
             return
         results = model(torch.stack([image for _, _, image, _ in waiting]).to(device), fidelity).cpu()
-        for (id, line, _, grey), picture in zip(waiting, results, strict=True):
-            shown = picture.mean(dim=0, keepdim=True).expand(3, -1, -1) if grey else picture
+        for (id, line, _, grey), image in zip(waiting, results, strict=True):
+            shown = image.mean(dim=0, keepdim=True).expand(3, -1, -1) if grey else image
             try:
                 written_sha256 = journal.write(line["file"], encode_png(shown))
             except PhotoError as error:  # of its name
@@ -248,7 +248,7 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def _told(folder: Path) -> list[tuple[str, str | None]]:
-    """The pictures that the log tells of."""
+    """The images that the log tells of."""
     return [(line["file"], line["restored_sha256"]) for line in _lines(folder)]
 
 
@@ -268,16 +268,16 @@ def _open(
         )
         return
     if found.get("model") != digest:
-        raise UsageError(f"{out}: holds pictures of another model; choose another folder, or --overwrite")
+        raise UsageError(f"{out}: holds images of another model; choose another folder, or --overwrite")
     if there != size:
-        raise UsageError(f"{out}: holds pictures of {there} px, not {size}; choose another folder, or --overwrite")
+        raise UsageError(f"{out}: holds images of {there} px, not {size}; choose another folder, or --overwrite")
     if found.get("fidelity") != fidelity:
         raise UsageError(
-            f"{out}: holds pictures of fidelity {found.get('fidelity')}, not {fidelity}; choose another folder, or"
+            f"{out}: holds images of fidelity {found.get('fidelity')}, not {fidelity}; choose another folder, or"
             " --overwrite"
         )
 
 
 def _is_done(line: dict[str, Any] | None, sha256: str, path: Path) -> bool:
-    """Whether the photo's picture is there and still what was written."""
+    """Whether the photo's image is there and still what was written."""
     return line is not None and line["photo_sha256"] == sha256 and is_unchanged(path, line["restored_sha256"])

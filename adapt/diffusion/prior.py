@@ -64,7 +64,7 @@ class Prior:
 
     @property
     def size(self) -> int:
-        """Side of the pictures it was trained on."""
+        """Side of the images it was trained on."""
         return self.settings.image_size
 
     def to(self, device: torch.device | str) -> Prior:
@@ -122,7 +122,7 @@ def load_prior_file(path: Path, size: int | None = None) -> Prior:
 
     Args:
         path: safetensors or torch file.
-        size: side of the pictures it was trained on, where the file does not tell and it is not 8 px at the lowest
+        size: side of the images it was trained on, where the file does not tell and it is not 8 px at the lowest
             level of the network.
 
     Raises:
