@@ -347,7 +347,9 @@ def test_an_output_that_cannot_be_made_is_named_without_a_traceback(
     assert error.endswith(f": cannot be read or written: {os.strerror(errno.ENOTDIR)}")
 
 
-@pytest.mark.parametrize(("writes", "file", "finished"), [(3, "b.png", 1), (4, "{log}", 2)])
+@pytest.mark.parametrize(("writes", "file", "finished"), [
+    (4, ".written.jsonl", 1), (5, "b.png", 1), (6, "{log}", 2),
+])
 @pytest.mark.parametrize(("log", "command"), [
     ("log.jsonl", ["restore", "{pack}", "{photos}"]), ("manifest.jsonl", ["degrade", "{photos}", "--recipe", "blind"]),
 ])

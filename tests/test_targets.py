@@ -175,12 +175,13 @@ def test_kill_and_resume(whole: Path, small_photos: Path, small_pack: Path, tmp_
     assert (out / "manifest.jsonl").read_bytes() == (whole / "manifest.jsonl").read_bytes()
 
 
-def test_a_damaged_target_is_made_again(small_photos: Path, small_pack: Path, tmp_path: Path):
+def test_a_target_that_is_gone_or_empty_is_made_again(small_photos: Path, small_pack: Path, tmp_path: Path):
     out = tmp_path / "store"
     make(small_photos, out, small_pack, limit=2)
     before = contents(out)
-    (out / "images" / "a.png").write_bytes(b"cut")
-    make(small_photos, out, small_pack, limit=2)
+    (out / "images" / "a.png").write_bytes(b"")
+    (out / "images" / "b.png").unlink()
+    assert make(small_photos, out, small_pack, limit=2).kept == ()
     assert contents(out) == before
 
 
@@ -294,7 +295,7 @@ def test_maps_are_those_of_targets_made_now(small_photos: Path, dynamic_pack: Pa
     assert make_adaptive(small_photos, out, dynamic_pack, limit=4, maps=True).without_maps == 2
     assert sheets(out) == before
     for name in ("a", "deep/c"):
-        (out / "images" / f"{name}.png").write_bytes(b"cut")
+        (out / "images" / f"{name}.png").unlink()
     make_adaptive(small_photos, out, dynamic_pack, limit=4)
     assert list(sheets(out)) == ["maps/deep/d é 测.jpg"]
 

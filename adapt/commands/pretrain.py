@@ -46,7 +46,7 @@ from adapt.settings import (
 )
 from adapt.settings.recipe import KINDS, dump, find_recipe, kind_of, load_recipe, recipe_digest
 from adapt.training.context import Progress, TrainingContext
-from adapt.training.run import open_run
+from adapt.training.run import Run, open_run
 from adapt.weights import write_state
 
 if TYPE_CHECKING:
@@ -166,26 +166,26 @@ def pretrain(
         about = {"licence": terms, "source": "adapt pretrain", "trained": trained}
     with open_run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
         if isinstance(settings, StartStepsSettings):
-            return _start_steps(settings, faces, out, home, about)
+            return _start_steps(settings, faces, run, home, about)
         main = together.is_main_process
         context = TrainingContext(run=run, device=pick_device(), on_step=on_step, max_steps=max_steps)
         job = Pretraining(faces=faces, pack=own, main=main, context=context)
         made = TRAININGS[type(settings)](settings, job)
-    if run.stopped is not None:
-        step, steps = run.stopped
-        stopped = (
-            f"Stopped at step {step} of {steps}; no weights are written before the end.\n"
-            f"To go on, give the same command again, without --overwrite: {out} keeps the state."
-        )
-        return Pretrained(None, stopped if main else "")
-    weights = out / "weights.safetensors"
-    metadata = {"architecture": made.architecture, "settings": made.header, **made.more}
-    if main:
-        write_state(weights, made.state, metadata)
-        if home is not None:
-            entry = {"architecture": made.architecture, **about}
-            add_network(home.folder, ENTRIES[type(settings)], made.state, header=metadata, entry=entry)
-    together.wait_for_everyone()
+        if run.stopped is not None:
+            step, steps = run.stopped
+            stopped = (
+                f"Stopped at step {step} of {steps}; no weights are written before the end.\n"
+                f"To go on, give the same command again, without --overwrite: {out} keeps the state."
+            )
+            return Pretrained(None, stopped if main else "")
+        weights = out / "weights.safetensors"
+        metadata = {"architecture": made.architecture, "settings": made.header, **made.more}
+        if main:
+            write_state(run.place(weights.name), made.state, metadata)
+            if home is not None:
+                entry = {"architecture": made.architecture, **about}
+                add_network(home.folder, ENTRIES[type(settings)], made.state, header=metadata, entry=entry)
+        together.wait_for_everyone()
     return Pretrained(weights, f"Weights: {weights}" if main else "")
 
 
@@ -290,7 +290,7 @@ def _adjuster(settings: AdjusterSettings, job: Pretraining) -> Trained:
     if job.main and job.context.run.stopped is None:
         folder = job.context.run.folder
         network = adjuster.build_adjuster(str(folder), state, {"settings": header})
-        _draw_maps(folder / "maps.jpg", images, network, around)
+        _draw_maps(job.context.run.place("maps.jpg"), images, network, around)
     return Trained(adjuster.ARCHITECTURE, header, state, {"distance": around.distance.name})
 
 
@@ -321,11 +321,11 @@ ALONE: Final = (PerceptualSettings, StartStepsSettings)  # one process makes the
 
 
 def _start_steps(
-    settings: StartStepsSettings, faces: Path, out: Path, home: Pack | None, about: dict[str, str]
+    settings: StartStepsSettings, faces: Path, run: Run, home: Pack | None, about: dict[str, str]
 ) -> Pretrained:
     """A table and no network: its file, entered into a pack as it is."""
-    table = out / start_steps.FILE
-    start_steps.build_start_steps(load_faces(faces, settings.size, out), settings).save(table)
+    table = run.place(start_steps.FILE)
+    start_steps.build_start_steps(load_faces(faces, settings.size, run.folder), settings).save(table)
     if home is not None:
         add_table(home.folder, start_steps.ENTRY, table, entry={"architecture": start_steps.ENTRY, **about})
     return Pretrained(table, f"Table: {table}")

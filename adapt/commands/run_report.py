@@ -11,7 +11,6 @@ from torch import Tensor
 
 from adapt._version import versions
 from adapt.build import load_distance
-from adapt.commands.restore import restore_folder
 from adapt.disk import read_json_lines
 from adapt.evaluation.catalogue import METRICS, Metric, fewest
 from adapt.evaluation.compare import evaluate_folder
@@ -43,15 +42,15 @@ class Identity:
 def evaluate_run(
     out: Path,
     pack: str | Path,
-    truth: Path | None,
-    size: int,
+    with_truth: bool,
     on_row: Callable[[int, int], object],
     *,
     ids: Sequence[str],
 ) -> dict[str, Evaluation]:
     """The table's rows. With the truth: how near; without: how much changed, and how near the targets' features.
 
-    Only of the photos `ids`: folders may hold more, of an earlier run.
+    Only of the photos `ids`: folders may hold more, of an earlier run. The originals, if there are any, are in
+    `out`/truth.
 
     A target is the first of a photo's draws that was accepted. KID takes no second one: draws of one photo resemble
     each other, which would count as spread of the targets. Its reference shows the same people as the images that
@@ -62,8 +61,7 @@ def evaluate_run(
     wanted = {*ids}
     targets = {id: paths[0] for id, paths in accepted_targets(out / "targets").items() if id in wanted}
     against: dict[str, Any] = {"photos": folders["photo"]}
-    if truth is not None:
-        restore_folder(Identity(size), truth, out / "truth", digest=f"identity {size}")
+    if with_truth:
         against["truth"] = _images(out / "truth", ids)
     elif len(targets) >= fewest("reference"):
         against["reference"] = targets
@@ -106,6 +104,7 @@ def _gain(metric: Metric, base: Evaluation, gain: Interval) -> str:
 
 def show_run(
     out: Path,
+    put: Callable[[str, Callable[[Path], object]], object],
     outcome: Outcome,
     evaluations: dict[str, Evaluation],
     *,
@@ -125,6 +124,7 @@ def show_run(
 
     Args:
         out: of `adapt.commands.run.run`.
+        put: lets a file of `out`, by its name, be written by a function that takes its path.
         outcome: of the fine-tuning.
         evaluations: as `evaluate_run` gives them.
         base, method: what the run started from, for the summary.
@@ -141,7 +141,8 @@ def show_run(
     records = [record for record in read_records(out / "targets") if record.reason and record.id in chosen]
     told = {record.id for record in records}
     rows = [list(example.images.values()) for example in examples]
-    write_sheet(out / "sheet.jpg", list(examples[0].images), rows, row_names=[example.id for example in examples])
+    columns, names = list(examples[0].images), [example.id for example in examples]
+    put("sheet.jpg", lambda path: write_sheet(path, columns, rows, row_names=names))
     report = Report(
         title=title,
         summary=(
@@ -170,7 +171,7 @@ def show_run(
             *([outcome.warning] if outcome.warning else []),
         ],
     )
-    write_report(out / "report.html", report)
+    put("report.html", lambda path: write_report(path, report))
 
 
 def _examples(out: Path, with_truth: bool, ids: Sequence[str]) -> list[Example]:

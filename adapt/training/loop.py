@@ -131,6 +131,6 @@ def train(
             if context.on_step is not None:
                 context.on_step(step + 1, steps, values)
             if (step + 1) % settings.save_every == 0 or step + 1 == stop:
-                save_state(state_path, snapshot(step + 1))
+                save_state(run.place("last/state.pt"), snapshot(step + 1))
     run.stopped = (stop, steps) if stop < steps else None
     return {key: value.cpu() for key, value in ema.shadow.items()}
