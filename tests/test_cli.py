@@ -21,6 +21,35 @@ from adapt.cli.cores import WAITING, available_cores
 from adapt.cli.options import use_threads
 from adapt.cli.printing import Lines
 from adapt.photos.files import read_image, write_image
+from adapt.restorers.swinir import SwinIR
+
+
+def test_a_restorer_that_gives_what_is_not_finite_costs_that_photo_alone(
+    small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """In one batch and in several, by restore and for targets."""
+    forward = SwinIR.forward
+
+    def overflows(self: SwinIR, photo: torch.Tensor) -> torch.Tensor:
+        bright = photo.mean(dim=(1, 2, 3), keepdim=True) > 0.9
+        return torch.where(bright, torch.inf, forward(self, photo))
+
+    monkeypatch.setattr(SwinIR, "forward", overflows)
+    photos = tmp_path / "photos"
+    for name, image in (("a", torch.zeros(3, 16, 16)), ("m", torch.ones(3, 16, 16)), ("z", torch.zeros(3, 16, 16))):
+        write_image(photos / f"{name}.png", image)
+    commands = [
+        ["restore", small_pack, photos, "--batch", batch, "-o", tmp_path / f"r{batch}"] for batch in (1, 3)
+    ]
+    commands.append(
+        ["generate-targets", photos, "-o", tmp_path / "t", "--pack", small_pack, "--method", "low-frequency",
+         *QUICK_TARGETS]
+    )
+    for command in commands:
+        assert adapt(monkeypatch, *command) == 3
+        assert "m: the restorer gave values that are not finite" in capsys.readouterr().err
+    for folder in ("r1", "r3", "t"):
+        assert sorted(path.stem for path in (tmp_path / folder).rglob("*.png")) == ["a", "z"]
 
 
 def test_a_corrupt_photo_is_named_with_exit_code_3(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from adapt.build import load_model, weights_digest
-from adapt.devices import pick_device
+from adapt.devices import pick_device, within_memory
 from adapt.digests import file_digest, is_unchanged
 from adapt.disk import append_json_line, claim_folder, read_json_lines, shown_name
 from adapt.errors import PhotoError, UsageError
@@ -165,7 +165,7 @@ def restore_folder(
     with locked(out):
         _open(out, digest, model.size, fidelity, overwrite=overwrite, renew=renew)
         return _restore_all(
-            model, files, out, fidelity=fidelity, batch=batch, overwrite=overwrite, device=device, on_photo=on_photo
+            model, files, out, fidelity=fidelity, at_once=batch, overwrite=overwrite, device=device, on_photo=on_photo
         )
 
 
@@ -175,7 +175,7 @@ def _restore_all(
     out: Path,
     *,
     fidelity: float | None,
-    batch: int,
+    at_once: int,
     overwrite: bool,
     device: torch.device | str,
     on_photo: OnPhoto | None,
@@ -199,8 +199,12 @@ def _restore_all(
     def flush() -> None:
         if not waiting:
             return
-        results = model(torch.stack([image for _, _, image, _ in waiting]).to(device), fidelity).cpu()
+        batch = torch.stack([image for _, _, image, _ in waiting]).to(device)
+        results = within_memory(lambda part: model(part, fidelity), batch).cpu()
         for (id, line, _, grey), image in zip(waiting, results, strict=True):
+            if not bool(image.isfinite().all()):
+                report(id, "failed", f"{id}: the restorer gave values that are not finite")
+                continue
             shown = image.mean(dim=0, keepdim=True).expand(3, -1, -1) if grey else image
             try:
                 written_sha256 = journal.write(line["file"], encode_png(shown))
@@ -232,7 +236,7 @@ def _restore_all(
         if photo.enlarged is not None:
             enlarged[file.id] = photo.enlarged
         waiting.append((file.id, {"id": file.id, "photo_sha256": sha256, "file": name}, photo.image, photo.grey))
-        if len(waiting) == batch:
+        if len(waiting) == at_once:
             flush()
     flush()
     return Restored(counts["done"], counts["skipped"], counts["resized"], enlarged, failed, failed_ids)

@@ -21,7 +21,7 @@ from adapt.exporting import runner
 from adapt.exporting.card import model_card
 from adapt.exporting.onnx import FIDELITY, INPUT, OPSET, OUTPUT, export_onnx, open_session, providers_for
 from adapt.exporting.verify import check_inputs, verify
-from adapt.images import check_image
+from adapt.images import check_image, clamped
 from adapt.locks import locked_beside
 from adapt.restorers.base import Restorer, choose_fidelity
 from adapt.restorers.vqgan import refuse_other_sizes
@@ -243,7 +243,7 @@ class BundleModel:
         if chosen is not None:
             given[FIDELITY] = np.array([chosen], dtype=np.float32)
         restored = self._session.run(None, given)[0]
-        return torch.from_numpy(restored).clamp(0, 1).to(photo.device)
+        return clamped(torch.from_numpy(restored)).to(photo.device)
 
 
 def load_bundle(folder: Path, device: torch.device | None = None) -> BundleModel:

@@ -283,7 +283,12 @@ def main(photos: Path, out: Path, fidelity: float | None) -> int:
         if bands[0].size != (side, side):
             sys.stderr.write(f"{path}: resized from {bands[0].width} x {bands[0].height} to {side} x {side}\n")
             count["resized"] += 1
-        restored = np.asarray(session.run(None, {session.get_inputs()[0].name: pixels, **chosen})[0])[0].clip(0, 1)
+        restored = np.asarray(session.run(None, {session.get_inputs()[0].name: pixels, **chosen})[0])[0]
+        if not np.isfinite(restored).all():
+            sys.stderr.write(f"{path}: the model gave values that are not finite\n")
+            count["failed"] += 1
+            continue
+        restored = restored.clip(0, 1)
         if grey:  # the network may tint: the mean of its channels, in all three
             restored = np.repeat(restored.mean(axis=0, keepdims=True), 3, axis=0)
         rounded = (restored * 255).round().astype(np.uint8).transpose(1, 2, 0)
