@@ -12,6 +12,7 @@ import torch
 from images import seeded
 from torch import Tensor
 
+import adapt.packs
 from adapt.blur.start_steps import (
     StartSteps,
     build_start_steps,
@@ -50,7 +51,7 @@ def test_spectrum_refuses_what_has_none() -> None:
 
 @pytest.mark.parametrize(("std", "t"), [(0.4, 40), (1.0, 120), (1.5, 250)])
 def test_the_closed_form_is_what_noised_images_show(std: float, t: int) -> None:
-    """ImageDataset of a known spectrum, blurred and noised in numpy; 240 of them, each sharp and blurred."""
+    """Images of a known spectrum, blurred and noised in numpy; 240 of them, each sharp and blurred."""
     side = 40
     draw = np.random.Generator(np.random.PCG64(1))
     line = np.fft.fftfreq(side)
@@ -141,6 +142,15 @@ def test_between_two_levels_the_start_step_is_between_theirs(tmp_path: Path) -> 
     table.save(tmp_path / "t.json")
     assert load_start_steps_file(tmp_path / "t.json") == table
     assert {"statistic", "tol", "spectrum"} <= set(json.loads((tmp_path / "t.json").read_text()))
+
+
+def test_tables_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """They counted pictures, as the embedded pack's does; what is written now is read as it was."""
+    packed = load_start_steps_file(Path(adapt.packs.__file__).parent / "tiny" / "start-steps.json")
+    assert packed.images == 1216
+    packed.save(tmp_path / "table.json")
+    assert json.loads((tmp_path / "table.json").read_text())["images"] == 1216
+    assert load_start_steps_file(tmp_path / "table.json") == packed
 
 
 @pytest.mark.parametrize(
