@@ -128,7 +128,7 @@ class Bench:
         return out
 
     def score(self, images: ImageDataset, part: str = "test") -> Evaluation:
-        """ImageDataset against the originals of a part of the domain."""
+        """Images against the originals of a part of the domain."""
         return evaluate_folder(images, truth=self.domain / part / "hq", distance=self.distance)
 
     def report(self, title: str, evaluations: Mapping[str, Evaluation], against: str | None = BEFORE) -> None:
@@ -322,7 +322,7 @@ def forgetting(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def sheet(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
-    """ImageDataset of the half adapted on, side by side: only its photos have targets."""
+    """Images of the half adapted on, side by side: only its photos have targets."""
     files = {photo.id: photo.path for photo in find_photos(bench.domain / "adapt" / "lq")}
     columns: dict[str, Mapping[str, Path]] = {"photo": files}
     tuned: dict[str, Tuned] = {}

@@ -3,7 +3,7 @@
 PHOTOS is a folder, with the folders in it, or one file; OUT a folder for PNG files of the same names.
 Needs numpy, Pillow and onnxruntime. Lies beside model.onnx and bundle.json. Photos of another size than the model was
 made for are resized to it, and named. Colour profiles are converted to sRGB; 16-bit colour is read with 8 bits. Grey
-photos stay grey. ImageDataset that are there are left alone; those of another model or another W are not mixed in:
+photos stay grey. Images that are there are left alone; those of another model or another W are not mixed in:
 OUT/restored.json tells which they are of. What is not restored is named with the reason: camera RAW and HEIC, which
 Pillow does not read, photos that are damaged, files of other kinds.
 W is in [0, 1], for models that take it: 0 quality, 1 fidelity.

@@ -21,7 +21,7 @@ CACHE_BYTES = 1 << 30
 
 
 class ImageDataset:
-    """ImageDataset of one size by index, kept as 8 bits in memory as long as they fit in a gigabyte."""
+    """Images of one size by index, kept as 8 bits in memory as long as they fit in a gigabyte."""
 
     def __init__(self, paths: Sequence[Path], size: int) -> None:
         self.paths = list(paths)

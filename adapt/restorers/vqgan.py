@@ -206,7 +206,7 @@ class Reconstruction(NamedTuple):
 
 
 class VQGAN(nn.Module):
-    """ImageDataset (B, 3, S, S) in [0, 1] through the codebook and back. Differs: the public code takes [-1, 1].
+    """Images (B, 3, S, S) in [0, 1] through the codebook and back. Differs: the public code takes [-1, 1].
 
     The image's gradient reaches the encoder as if nothing had been quantised (straight-through).
 

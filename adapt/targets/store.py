@@ -168,7 +168,7 @@ def _numbered(draw: int) -> str:
 
 
 def accepted_targets(folder: Path) -> dict[str, list[Path]]:
-    """ImageDataset to train on, by photo id: a store's done ones, or all of a plain folder of images.
+    """Images to train on, by photo id: a store's done ones, or all of a plain folder of images.
 
     Raises:
         UsageError: none.
