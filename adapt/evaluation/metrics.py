@@ -1,6 +1,6 @@
 """The numbers that say how good restored images are, and the record of how each was obtained.
 
-ImageDataset are RGB in [0, 1]; computations are in float64, so CPU and GPU agree.
+Images are RGB in [0, 1]; computations are in float64, so CPU and GPU agree.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from adapt.images import check_image
 Better = Literal["higher", "lower", "neither"]
 
 KID_FLOOR: Final = 10
-"""ImageDataset that each side of a KID needs. Below it the interval is as wide as any difference one could look for."""
+"""Images that each side of a KID needs. Below it the interval is as wide as any difference one could look for."""
 
 _WINDOW: Final = 11
 _WINDOW_STD: Final = 1.5
@@ -152,7 +152,8 @@ def matched_to(image: Tensor, truth: Tensor) -> Tensor:
 def low_frequency_difference(a: Tensor, b: Tensor) -> Tensor:
     """Mean absolute difference of each pair after a low-pass: of the means of blocks, about 32 along the shorter side.
 
-    It says whether a restored image still shows what the photo shows; it needs no ground truth.
+    It says whether a restored image still shows what the photo shows; it needs no ground truth. Not the change that the
+    gate of targets limits, which is of 16 x 16 blocks (`adapt.targets.gate.low_frequency_change`) and smaller.
 
     Args:
         a, b: (B, 3, H, W) in [0, 1].
