@@ -16,8 +16,8 @@ from torch import Tensor
 
 from adapt.blur.adjuster import GuidanceAdjuster, build_adjuster
 from adapt.blur.estimator import BlurNetwork
-from adapt.build import load_adjuster
-from adapt.commands.pretrain import pretrain
+from adapt.build import load_adjuster, load_blur_estimator, load_restorer
+from adapt.commands.pretrain import load_frozen_models, pretrain
 from adapt.diffusion.prior import Prior
 from adapt.diffusion.schedule import linear_schedule
 from adapt.diffusion.solvers import Ancestral
@@ -50,6 +50,7 @@ from adapt.training.loop import StepContext
 from adapt.training.run import Run
 from adapt.training.sampling import step_generator
 from adapt.weights import read_state
+from degradations.cosines import gaussian_blur
 
 SIZE = 16
 UNET = UNetSettings(
@@ -411,6 +412,16 @@ def test_the_command_trains_through_both_stages_and_enters_the_network(
     with Image.open(tmp_path / "run" / "maps.jpg") as sheet:
         assert sheet.width > 5 * SIZE
         assert sheet.height > 6 * SIZE
+
+
+def test_the_mapping_of_the_second_stage_blurs_the_restored_photo_and_not_the_photo(whole_pack: Path):
+    settings = SETTINGS.model_copy(update={"first_stage": SETTINGS.steps - 1})
+    mapping = load_frozen_models(load_pack(whole_pack), settings, torch.device("cpu")).mapping
+    assert mapping is not None
+    photos = smooth_images((2, SIZE, SIZE), seed=4)
+    guides, std = mapping(photos)
+    assert torch.equal(std, load_blur_estimator(whole_pack)(photos).std)
+    torch.testing.assert_close(guides, gaussian_blur(load_restorer(str(whole_pack))(photos), std))
 
 
 def test_what_a_pack_lacks_is_named(
