@@ -233,7 +233,7 @@ def test_a_limited_step_never_leads_away_from_the_guidance(gen: torch.Generator)
 
 
 def natural_images(gen: torch.Generator, count: int, side: int) -> tuple[Tensor, Predictor]:
-    """ImageDataset whose power falls with the square of the frequency, and the prior that knows it."""
+    """Images whose power falls with the square of the frequency, and the prior that knows it."""
     index = torch.arange(side, dtype=torch.float64)
     waves = torch.cos(math.pi * (index + 0.5) * index[:, None] / side) * math.sqrt(2 / side)
     waves[0] /= math.sqrt(2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -14,11 +13,10 @@ from adapt.devices import full_precision
 from adapt.errors import ShapeError, UsageError
 from adapt.evaluation.metrics import KID_FLOOR, Perceptual
 from adapt.evaluation.scores import Evaluation, Tally
-from adapt.images import check_image
 from adapt.photos.files import read_photo
 from adapt.photos.folder import find_photos
 
-ImageDataset = Path | Mapping[str, Path]
+Images = Path | Mapping[str, Path]
 """A folder, whose images are called by their paths in it without suffix, or files by what they are called."""
 
 _BATCH: Final = 8
@@ -27,11 +25,11 @@ _NAMED: Final = 5  # file names in a message
 
 @full_precision()
 def evaluate_folder(
-    restored: ImageDataset,
+    restored: Images,
     *,
-    truth: ImageDataset | None = None,
-    photos: ImageDataset | None = None,
-    reference: ImageDataset | None = None,
+    truth: Images | None = None,
+    photos: Images | None = None,
+    reference: Images | None = None,
     distance: Perceptual | None,
     match_statistics: bool = False,
     half_raw: bool = False,
@@ -99,53 +97,6 @@ def evaluate_folder(
     return tally.evaluation()
 
 
-@full_precision()
-def evaluate_images(
-    restored: Tensor,
-    truth: Tensor,
-    *,
-    distance: Perceptual | None,
-    ids: Sequence[str] | None = None,
-    photos: Tensor | None = None,
-    match_statistics: bool = False,
-    device: torch.device | str = "cpu",
-) -> Evaluation:
-    """As `evaluate_folder`, for images in memory.
-
-    Args:
-        restored, truth: (N, 3, H, W) in [0, 1].
-        distance, match_statistics, device: as for `evaluate_folder`.
-        ids: the photos' names; their numbers if None.
-        photos: what `restored` was made from, same shape, or None.
-
-    Raises:
-        ShapeError, RangeError: not batches of one shape in [0, 1].
-        UsageError: no images, or another number of ids.
-    """
-    batches = {"restored": restored, "truth": truth} | ({} if photos is None else {"photos": photos})
-    for name, batch in batches.items():
-        if batch.shape != restored.shape:
-            raise ShapeError(
-                f"{name}: expected the shape of the restored images, {tuple(restored.shape)}, got"
-                f" {tuple(batch.shape)}"
-            )
-    if len(restored) == 0:
-        raise UsageError("evaluation: expected one image or more, got none")
-    for name, batch in batches.items():
-        check_image(batch, name)
-    names = [f"{index}" for index in range(len(restored))] if ids is None else list(ids)
-    if len(names) != len(restored):
-        raise UsageError(f"evaluation: expected an id for each of {len(restored)} images, got {len(names)}")
-    tally = Tally(distance, match_statistics=match_statistics, device=device)
-    for start in range(0, len(names), _BATCH):
-        part = slice(start, start + _BATCH)
-        for side in batches.keys() - {"restored"}:
-            for name, image in zip(names[part], batches[side][part], strict=True):
-                tally.note_content(side, name, _tensor_digest(image))
-        tally.add(names[part], restored[part], truth=truth[part], photos=None if photos is None else photos[part])
-    return tally.evaluation()
-
-
 # ---------------------------------------------------------------- parts
 
 
@@ -167,7 +118,7 @@ class _Size:
             )
 
 
-def _images(source: ImageDataset) -> dict[str, Path]:
+def _images(source: Images) -> dict[str, Path]:
     """Files by id, in order of id."""
     found = {photo.id: photo.path for photo in find_photos(source)} if isinstance(source, Path) else source
     if not found:
@@ -175,11 +126,11 @@ def _images(source: ImageDataset) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _called(source: ImageDataset) -> str:
+def _called(source: Images) -> str:
     return str(source) if isinstance(source, Path) else f"{len(source)} files"
 
 
-def _partners(found: dict[str, Path], source: ImageDataset, restored: str, tally: Tally) -> dict[str, Path]:
+def _partners(found: dict[str, Path], source: Images, restored: str, tally: Tally) -> dict[str, Path]:
     others = _images(source)
     if missing := [name for name in found if name not in others]:
         raise UsageError(
@@ -207,7 +158,3 @@ def _batches(ids: list[str]) -> Iterator[list[str]]:
 def _listed(names: Sequence[str]) -> str:
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _tensor_digest(image: Tensor) -> str:
-    return hashlib.sha256(image.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
