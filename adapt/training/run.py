@@ -26,7 +26,12 @@ def open_run(
     together = processes()
     with together.main_process_first():
         return Run(
-            folder, recipe=recipe, digest=digest, settled=settled, overwrite=overwrite and together.is_main_process
+            folder,
+            recipe=recipe,
+            digest=digest,
+            settled=settled,
+            overwrite=overwrite and together.is_main_process,
+            main=together.is_main_process,
         )
 
 
@@ -50,6 +55,7 @@ class Run:
         settled: digest of the part of it that may not change: where another run has it too, and only the rest is
             another, the run starts anew by itself. None where it never does.
         overwrite: remove first what a training wrote there.
+        main: this process is the one that writes, where several share the run.
 
     Attributes:
         renewed: whether it has started anew by itself.
@@ -60,10 +66,18 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, *, recipe: str, digest: str, settled: str | None = None, overwrite: bool = False
+        self,
+        folder: Path,
+        *,
+        recipe: str,
+        digest: str,
+        settled: str | None = None,
+        overwrite: bool = False,
+        main: bool = True,
     ) -> None:
         self.folder = folder
         self.digest = digest
+        self.main = main
         self.stopped: tuple[int, int] | None = None
         self.log_path = folder / "log.jsonl"
         about = {"digest": digest, **({} if settled is None else {"settled": settled}), "versions": versions()}
@@ -77,8 +91,9 @@ class Run:
                 f"{folder}: holds a run with other settings, photos or weights{_what_differs(folder, recipe)}; choose"
                 " another folder, or --overwrite to start anew"
             )
-        write_text(folder / "recipe.yaml", recipe)
-        write_json(folder / "run.json", about)  # with the versions that it goes on with
+        if main:
+            write_text(folder / "recipe.yaml", recipe)
+            write_json(folder / "run.json", about)  # with the versions that it goes on with
         self._events: Any = None
 
     def __enter__(self) -> Run:
