@@ -78,7 +78,8 @@ def processes(device: torch.device | None = None) -> PartialState:
     from accelerate import PartialState
 
     device = pick_device() if device is None else device
-    together = PartialState(cpu=device.type == "cpu")
+    with _unasked():
+        together = PartialState(cpu=device.type == "cpu")
     together.device = device
     return together
 
@@ -92,9 +93,32 @@ def join_processes(device: torch.device, *, resting: bool = False) -> Accelerato
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
+    class Told(Accelerator):
+        """Asks the environment nothing when it prepares networks and optimizers, either."""
+
+        def prepare(self, *parts: Any) -> Any:
+            with _unasked():
+                return super().prepare(*parts)
+
     processes(device)
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=resting)
-    return Accelerator(mixed_precision="no", device_placement=False, kwargs_handlers=[kwargs])
+    with _unasked():
+        return Told(mixed_precision="no", device_placement=False, kwargs_handlers=[kwargs])
+
+
+@contextmanager
+def _unasked() -> Generator[None]:
+    """Within it accelerate's own variables are not there.
+
+    They would choose the device, the precision, how many steps share an update, what is compiled; and one that says
+    what accelerate does not understand, or what a process has not begun with, would stop a training. The processes
+    find each other by those of `torchrun`.
+    """
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ACCELERATE_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 @contextmanager
