@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from command_line import kill_and_repeat
+from knobs import names_of, settings_of
 from networks import gradient_norms
 
 from adapt.build import load_restorer
@@ -24,6 +25,7 @@ from adapt.finetuning.outcome import Outcome
 from adapt.finetuning.transplant import transplant
 from adapt.intervals import Interval
 from adapt.photos.files import read_image, write_image
+from adapt.settings import FinetuneSettings
 from adapt.targets.store import Record, TargetStore, accepted_targets, image_name
 from adapt.training.losses import discriminator_loss, generator_loss, l1, weighted
 from adapt.weights import read_state
@@ -149,11 +151,20 @@ def test_two_processes_train_together(small_photos: Path, targets: Path, small_p
     assert outcome.main
 
 
-@pytest.mark.parametrize("knob", [
+KNOBS = [
     "seed=1", "learning_rate=5e-4", "final_learning_rate=1e-3", "weight_decay=0.5", "l1=0.5", "perceptual=0.5",
     "adversarial=0.5", "discriminator.features=6", "discriminator.learning_rate=0.1", "flips=false", "batch=3",
-    "transplant=0.9",
-])
+    "transplant=0.9", "steps=5", "holdout=0.6",
+]
+
+
+def test_every_setting_is_turned_below():
+    """`ema` has a test of its own, replay too (test_replay.py); how often it is evaluated changes no step."""
+    others = ("kind", "objective", "ema", "replay", "evaluate_every")
+    assert names_of(KNOBS) == settings_of(FinetuneSettings, *others)
+
+
+@pytest.mark.parametrize("knob", KNOBS)
 def test_every_knob_turns(
     knob: str, whole: Path, small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
 ):

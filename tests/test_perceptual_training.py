@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from images import edged_images
+from knobs import settings_of
 from networks import on_cpu
 from PIL import Image
 from torch import Tensor
@@ -185,6 +186,11 @@ KNOBS = {
     "channels": [4, 6, 10], "steps": 7, "batch": 5, "size": 20, "learning_rate": 2e-3, "warmup": 4, "ema": 0.0,
     "seed": 4,
 }  # fmt: skip
+
+
+def test_every_setting_is_turned_below() -> None:
+    """But for how often a state is saved, which changes no step."""
+    assert set(KNOBS) == settings_of(PerceptualSettings, "kind", "save_every")
 
 
 @pytest.mark.parametrize("knob", KNOBS)
