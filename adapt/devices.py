@@ -96,9 +96,9 @@ def join_processes(device: torch.device, *, resting: bool = False) -> Accelerato
     class Told(Accelerator):
         """Asks the environment nothing when it prepares networks and optimizers, either."""
 
-        def prepare(self, *parts: Any) -> Any:
+        def prepare(self, *parts: Any, device_placement: list[bool] | None = None) -> Any:
             with _unasked():
-                return super().prepare(*parts)
+                return super().prepare(*parts, device_placement=device_placement)
 
     processes(device)
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=resting)

@@ -157,7 +157,7 @@ def test_a_changed_profile_of_the_damage_is_another_run(
     small_photos: Path, small_pack: Path, faces: Path, tmp_path: Path
 ):
     damage, profile = tmp_path / "camera.yaml", tmp_path / "cam.json"
-    damage.write_text("kind: degrade\npieces: [{name: camera, profile: cam.json, iso: [400, 800], scale: 1}]\n")
+    damage.write_text("kind: degrade\ndegradations: [{name: camera, profile: cam.json, iso: [400, 800], scale: 1}]\n")
     known = read_profile("generic-phone")
     write_profile(profile, known)
     settings = f"replay.degradation={damage}"
