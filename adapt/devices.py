@@ -1,6 +1,6 @@
 """Where to compute, how precisely, and in how many processes: decided here, and nowhere else.
 
-accelerate, which joins the processes of one training, has an prior_score of its own on the first two; it is told, never
+accelerate, which joins the processes of one training, has an opinion of its own on the first two; it is told, never
 asked. Otherwise a training would mix tensors of two devices wherever both disagree: on a Mac, whose GPU accelerate
 takes by itself, or where ACCELERATE_USE_CPU is set on a machine with a GPU.
 """
@@ -79,7 +79,8 @@ def processes(device: torch.device | None = None) -> PartialState:
     from accelerate import PartialState
 
     device = pick_device() if device is None else device
-    together = PartialState(cpu=device.type == "cpu")
+    with _unasked():
+        together = PartialState(cpu=device.type == "cpu")
     together.device = device
     return together
 
@@ -93,9 +94,32 @@ def join_processes(device: torch.device, *, resting: bool = False) -> Accelerato
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
+    class Told(Accelerator):
+        """Asks the environment nothing when it prepares networks and optimizers, either."""
+
+        def prepare(self, *parts: Any, device_placement: list[bool] | None = None) -> Any:
+            with _unasked():
+                return super().prepare(*parts, device_placement=device_placement)
+
     processes(device)
     kwargs = DistributedDataParallelKwargs(find_unused_parameters=resting)
-    return Accelerator(mixed_precision="no", device_placement=False, kwargs_handlers=[kwargs])
+    with _unasked():
+        return Told(mixed_precision="no", device_placement=False, kwargs_handlers=[kwargs])
+
+
+@contextmanager
+def _unasked() -> Generator[None]:
+    """Within it accelerate's own variables are not there.
+
+    They would choose the device, the precision, how many steps share an update, what is compiled; and one that says
+    what accelerate does not understand, or what a process has not begun with, would stop a training. The processes
+    find each other by those of `torchrun`.
+    """
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ACCELERATE_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def within_memory(work: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ from adapt.digests import file_digest, settings_digest
 from adapt.disk import write_atomic, write_json
 from adapt.errors import UsageError
 from adapt.evaluation.catalogue import METRICS
-from adapt.evaluation.compare import ImageDataset, evaluate_folder
+from adapt.evaluation.compare import Images, evaluate_folder
 from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.sheets import write_sheet
 from adapt.evaluation.tables import markdown_table
@@ -128,7 +128,7 @@ class Bench:
         restore(model, self.domain / part / "lq", out, fidelity=fidelity)
         return out
 
-    def score(self, images: ImageDataset, part: str = "test") -> Evaluation:
+    def score(self, images: Images, part: str = "test") -> Evaluation:
         """Images against the originals of a part of the domain."""
         return evaluate_folder(images, truth=self.domain / part / "hq", distance=self.distance)
 

@@ -7,19 +7,12 @@ pipeline. Differs: the parameters of an image are drawn first and the noise fiel
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from degradations.filters import (
-    blur_and_resize,
-    check_batch,
-    check_one,
-    gaussian_kernel,
-    resize_linear,
-)
+from degradations.filters import blur_and_resize, check_one, gaussian_kernel, resize_linear
 from degradations.jpeg import jpeg
 from degradations.noise import gaussian
 from degradations.pieces.base import PUBLISHED_SIZE, shrinking
@@ -128,25 +121,6 @@ def degrade_blind(image: Tensor, parameters: BlindParameters, noise: torch.Gener
     return damaged[0].clamp(0, 1).mul(255).round() / 255
 
 
-def degrade_blind_batch(
-    images: Tensor, parameters: Sequence[BlindParameters], noise: Sequence[torch.Generator] | Sequence[Tensor]
-) -> Tensor:
-    """`degrade_blind` of each image with its own parameters and generator, bit for bit: (B, 3, H, W).
-
-    Image by image, because every one shrinks to a size of its own; at 128 pixels that takes 1 to 3 ms each.
-
-    Raises:
-        ValueError: not one set of parameters and one generator for each image.
-    """
-    check_batch(images, "blind degradation")
-    if not len(images) == len(parameters) == len(noise):
-        raise ValueError(
-            f"blind degradation: expected parameters and a generator for each of {len(images)} images,"
-            f" got {len(parameters)} and {len(noise)}"
-        )
-    return torch.stack([degrade_blind(*one) for one in zip(images, parameters, noise, strict=True)])
-
-
 def shrunk_size(size: tuple[int, int], downsample: float) -> tuple[int, int]:
     """Height and width after shrinking: the floor of side / downsample.
 
@@ -185,10 +159,3 @@ def _check_range(
         bounds = f"above {above:g}" if above > -math.inf else f"from {least:g}"
         bounds += f" to {most:g}" if most < math.inf else ""
         raise ValueError(f"blind degradation: {name} must be an ascending range {bounds}, got {low:g} to {high:g}")
-
-
-SWINIR = BlindRanges()
-"""DT-BFR and DifFace: the restorers' pre-training."""
-
-DYNFACE = BlindRanges(isotropic=1.0, grey=0.0)
-"""DynFaceRestore Eq. (16): a single std per kernel and no grey, otherwise the same numbers."""

@@ -51,7 +51,7 @@ def gaussian_response(std: Tensor, size: tuple[int, int]) -> Tensor:
     if not 0 <= lowest <= highest < math.inf:
         raise ValueError(f"gaussian_blur: expected stds of at least 0 pixels, got {lowest:g} to {highest:g}")
     variance = std.double().square()[:, None]
-    rows, columns = (gaussian_transfer(_frequencies(length, std.device), variance) for length in size)
+    rows, columns = (gaussian_transfer(line_frequencies(length, std.device), variance) for length in size)
     return rows[:, None, :, None] * columns[:, None, None, :]
 
 
@@ -81,7 +81,8 @@ def _transform(images: Tensor, *, inverse: bool) -> Tensor:
         return torch.bmm(flat, columns.T.expand(len(flat), -1, -1)).view(images.shape)
 
 
-def _frequencies(length: int, device: torch.device) -> Tensor:
+def line_frequencies(length: int, device: torch.device) -> Tensor:
+    """The frequencies of the cosines of a line of pixels, in cycles per pixel: (length,) float64, 0 to 0.5."""
     return torch.arange(length, dtype=torch.float64, device=device) / (2 * max(length - 1, 1))
 
 

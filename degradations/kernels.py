@@ -27,7 +27,7 @@ def motion_kernel(length: float, angle: float, bend: float = 0.0) -> Tensor:
     if not (0 <= length < math.inf and math.isfinite(angle) and math.isfinite(bend)):
         raise ValueError(f"motion kernel: expected a length of 0 or more and finite angles, got {length}, {angle}")
     count = max(1, math.ceil(length * _SUBPIXELS))
-    # Directions at the middles of equal degradations; their sum is the path.
+    # Directions at the middles of equal pieces; their sum is the path.
     directions = angle + bend * ((torch.arange(count, dtype=torch.float64) + 0.5) / count - 0.5)
     step = length / count
     x = (directions.cos().cumsum(0) - directions.cos() / 2) * step
@@ -62,7 +62,10 @@ def disk_kernel(radius: float) -> Tensor:
 
 
 def gaussian_blur(image: Tensor, std_x: float, std_y: float, angle: float) -> Tensor:
-    """The image (3, H, W) blurred by a Gaussian that is cut at four standard deviations; borders mirrored."""
+    """The image (3, H, W) blurred by a Gaussian that is cut at four standard deviations; borders mirrored.
+
+    Not `degradations.cosines.gaussian_blur`: this one may be longer than wide, and turned.
+    """
     check_one(image, "gaussian blur")
     size = 2 * math.ceil(4 * max(std_x, std_y)) + 1
     # Gaussians separate into few terms, so the products of matrices beat a convolution.

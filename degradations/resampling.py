@@ -22,8 +22,8 @@ def _triangle(x: Tensor) -> Tensor:
     return (1 - x.abs()).clamp(min=0)
 
 
-def _cubic(x: Tensor) -> Tensor:
-    """Keys' cubic with a = -0.5."""
+def cubic(x: Tensor) -> Tensor:
+    """The cubic convolution kernel with a = -0.5 (Keys 1981)."""
     x = x.abs()
     near = (1.5 * x - 2.5) * x**2 + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
@@ -39,7 +39,7 @@ def _box(x: Tensor) -> Tensor:
 
 
 _KERNELS: Final[MappingProxyType[str, tuple[Callable[[Tensor], Tensor], float]]] = MappingProxyType(
-    {"box": (_box, 0.5), "bilinear": (_triangle, 1.0), "bicubic": (_cubic, 2.0), "lanczos": (_lanczos, 3.0)}
+    {"box": (_box, 0.5), "bilinear": (_triangle, 1.0), "bicubic": (cubic, 2.0), "lanczos": (_lanczos, 3.0)}
 )
 
 
@@ -69,7 +69,10 @@ def resize(image: Tensor, size: tuple[int, int], method: Method) -> Tensor:
 
 
 def weights(old: int, new: int, method: str) -> Tensor:
-    """(new, old) float64: what each old pixel of a line is worth to each new one, by a stretching kernel."""
+    """(new, old) float64: what each old pixel of a line is worth to each new one, by a stretching kernel.
+
+    Borders as in Pillow; `adapt.guidance.low_frequency.resize_matrix` has those of MATLAB.
+    """
     kernel, support = _KERNELS[method]
     stretch = max(1.0, old / new)
     centre = (torch.arange(new, dtype=torch.float64) + 0.5) * old / new

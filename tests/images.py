@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adapt.pretraining.distortions import gaussian
+from degradations.cosines import gaussian_blur
 from degradations.filters import resize_linear
 
 
@@ -26,6 +26,7 @@ def smooth_image(height: int, width: int, seed: int = 0) -> Tensor:
 
 def edged_images(gen: torch.Generator, count: int = 3, height: int = 37, width: int = 31) -> Tensor:
     """Smooth random images with edges, (count, 3, height, width) in [0, 1]."""
-    waves = gaussian(torch.randn(count, 3, height, width, generator=gen), torch.full((count,), 2.0))
-    edges = (gaussian(torch.randn(count, 1, height, width, generator=gen), torch.full((count,), 4.0)) > 0).float()
+    waves = gaussian_blur(torch.randn(count, 3, height, width, generator=gen), torch.full((count,), 2.0))
+    coarse = torch.randn(count, 1, height, width, generator=gen).expand(-1, 3, -1, -1)
+    edges = (gaussian_blur(coarse, torch.full((count,), 4.0)) > 0).float()
     return (0.35 + 0.5 * waves + 0.3 * edges).clamp(0, 1)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from adapt.blur.adjuster import GuidanceAdjuster
 from adapt.blur.estimator import BlurEstimator, BlurNetwork
@@ -35,6 +38,22 @@ CPU = torch.device("cpu")
 def on_cpu(run: Run, on_step: Progress | None = None, max_steps: int | None = None) -> TrainingContext:
     """A training in an open run, on the CPU."""
     return TrainingContext(run=run, device=CPU, on_step=on_step, max_steps=max_steps)
+
+
+@contextmanager
+def gradient_norms() -> Generator[list[float]]:
+    """Collects the norm of all gradients that an optimizer takes a step by, step by step."""
+    norms: list[float] = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        gradients = [each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
+        norms.append(float(torch.cat([each.flatten() for each in gradients]).norm()))
+
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        yield norms
+    finally:
+        handle.remove()
 
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from knobs import settings_of
 from networks import on_cpu
 from PIL import Image
 from torch import Tensor
 
 from adapt.blur.adjuster import GuidanceAdjuster, build_adjuster
 from adapt.blur.estimator import BlurNetwork
-from adapt.build import load_adjuster
-from adapt.commands.pretrain import pretrain
+from adapt.build import load_adjuster, load_blur_estimator, load_restorer
+from adapt.commands.pretrain import load_frozen_models, pretrain
 from adapt.diffusion.prior import Prior
 from adapt.diffusion.schedule import linear_schedule
 from adapt.diffusion.solvers import Ancestral
@@ -50,6 +51,7 @@ from adapt.training.loop import StepContext
 from adapt.training.run import Run
 from adapt.training.sampling import step_generator
 from adapt.weights import read_state
+from degradations.cosines import gaussian_blur
 
 SIZE = 16
 UNET = UNetSettings(
@@ -304,7 +306,7 @@ def test_the_gradient_reaches_only_the_adjuster(faces: Tensor, tmp_path: Path, m
 
 
 KNOBS = {
-    "features": 9, "batch": 2, "learning_rate": 5e-3, "warmup": 3, "ema": 0.5, "seed": 1, "first_stage": 1,
+    "features": 9, "steps": 3, "batch": 2, "learning_rate": 5e-3, "warmup": 3, "ema": 0.5, "seed": 1, "first_stage": 1,
     "stride": 30, "blur_std": (10.0, 20.0), "degradation": BlindSettings(noise=(60.0, 60.0)), "wavelet": "haar",
     "bands": (0.0, 0.01, 0.01, 1.0), "perceptual": 0.0,
 }
@@ -315,9 +317,14 @@ def usual(faces: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Tensor:
     return trained(SETTINGS, faces, tmp_path_factory.mktemp("usual") / "run")["last.bias"]
 
 
+def test_every_setting_is_turned_below():
+    """But for the size, which is that of the faces, and how often a state is saved, which changes no step."""
+    within = {name.partition(".")[0] for name in settings_of(AdjusterSettings, "kind", "size", "save_every")}
+    assert set(KNOBS) == within
+
+
 @pytest.mark.parametrize("knob", KNOBS)
 def test_every_knob_turns(knob: str, faces: Tensor, usual: Tensor, tmp_path: Path):
-    assert set(AdjusterSettings.model_fields) - {"steps", "size", "save_every", "kind"} == set(KNOBS)
     turned = trained(SETTINGS.model_copy(update={knob: KNOBS[knob]}), faces, tmp_path / "turned")["last.bias"]
     assert not torch.equal(turned, usual)
 
@@ -411,6 +418,16 @@ def test_the_command_trains_through_both_stages_and_enters_the_network(
     with Image.open(tmp_path / "run" / "maps.jpg") as sheet:
         assert sheet.width > 5 * SIZE
         assert sheet.height > 6 * SIZE
+
+
+def test_the_mapping_of_the_second_stage_blurs_the_restored_photo_and_not_the_photo(whole_pack: Path):
+    settings = SETTINGS.model_copy(update={"first_stage": SETTINGS.steps - 1})
+    mapping = load_frozen_models(load_pack(whole_pack), settings, torch.device("cpu")).mapping
+    assert mapping is not None
+    photos = smooth_images((2, SIZE, SIZE), seed=4)
+    guides, std = mapping(photos)
+    assert torch.equal(std, load_blur_estimator(whole_pack)(photos).std)
+    torch.testing.assert_close(guides, gaussian_blur(load_restorer(str(whole_pack))(photos), std))
 
 
 def test_what_a_pack_lacks_is_named(

@@ -12,7 +12,7 @@ import torch
 from cameras import METHODS, PHASES
 from conftest import ROOT
 
-from degradations.camera.bayer import demosaic, mosaic, spread
+from degradations.camera.bayer import demosaic, mosaic
 from degradations.camera.profiles import Phase
 
 # ---------------------------------------------------------------- mosaic
@@ -25,15 +25,6 @@ def test_mosaic_sees_the_colour_its_name_says(phase: Any, gen: torch.Generator) 
     for image, y, x in itertools.product(range(2), range(5), range(7)):
         channel = "RGB".index(phase[2 * (y % 2) + x % 2])
         assert seen[image, 0, y, x] == images[image, channel, y, x]
-
-
-@pytest.mark.parametrize("phase", PHASES)
-def test_spread_is_the_adjoint_of_mosaic(phase: Any, gen: torch.Generator) -> None:
-    images = torch.rand(2, 3, 5, 7, generator=gen, dtype=torch.float64)
-    raw = torch.rand(2, 1, 5, 7, generator=gen, dtype=torch.float64)
-    left, right = (mosaic(images, phase) * raw).sum(), (images * spread(raw, phase)).sum()
-    torch.testing.assert_close(left, right, rtol=1e-13, atol=0)
-    assert torch.equal(mosaic(spread(raw, phase), phase), raw)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -157,8 +148,8 @@ def test_bayer_says_what_it_refuses() -> None:
         demosaic(raw, ["RGGB"])
     with pytest.raises(ValueError, match=r"demosaic: .* mosaics of shape \(B, 1, H, W\), got \(2, 3, 4, 4\)"):
         demosaic(image, "RGGB")
-    with pytest.raises(ValueError, match=r"spread: expected floating values, got torch.int64"):
-        spread(raw.long(), "RGGB")
+    with pytest.raises(ValueError, match=r"demosaic: expected floating values, got torch.int64"):
+        demosaic(raw.long(), "RGGB")
     with pytest.raises(ValueError, match=r"mosaic: expected a batch of shape \(B, 3, H, W\), got \(2, 1, 4, 4\)"):
         mosaic(raw, "RGGB")
     with pytest.raises(ValueError, match=r"demosaic: expected at least 2 x 2 photosites, got 1 x 4"):

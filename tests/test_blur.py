@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from adapt.blur.estimator import BlurEstimator, BlurNetwork, StdEstimator, build_blur_estimator
 from adapt.blur.labels import blur_errors, std_labels, std_levels, std_limits, survey, widest_xi
-from adapt.blur.mapping import blurred_guides, guide_stds, map_to_blur
+from adapt.blur.mapping import blurred_guides, guide_stds
 from adapt.build import load_restorer
 from adapt.errors import RangeError, ShapeError, UsageError, WeightsError
 from adapt.exporting.verify import smooth_images
@@ -259,13 +259,3 @@ def test_each_guidance_is_the_restored_photo_under_its_gaussian() -> None:
         for image, own in zip(restored, stds.tolist(), strict=True)
     ]
     np.testing.assert_allclose(blurred_guides(restored, stds).numpy(), expected, atol=1e-5)
-
-
-def test_the_mapping_blurs_the_restored_photo_and_not_the_photo() -> None:
-    model = estimator()
-    photo = smooth_images((2, SIZE, SIZE), seed=4)
-    guides = map_to_blur(photo, restorer=lambda y: 1 - y, estimator=model, count=2)
-    assert torch.equal(guides.restored, 1 - photo)
-    assert torch.equal(guides.std[:, 0], model(photo).std)
-    assert guides.blurred.shape == (2, 2, 3, SIZE, SIZE)
-    torch.testing.assert_close(guides.blurred[:, 1], gaussian_blur(1 - photo, guides.std[:, 1]))

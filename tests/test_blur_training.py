@@ -11,6 +11,7 @@ import torch
 from command_line import adapt
 from conftest import ROOT
 from images import seeded
+from knobs import settings_of
 from networks import SMALL_SWINIR, lively_codeformer, lively_swinir, on_cpu
 from torch import Tensor
 
@@ -91,7 +92,19 @@ KNOBS = {
     "degradation": BlindSettings(isotropic=1.0, grey=0.0, noise=(0.0, 1.0)),
     "channels": [4, 8, 8],
     "seed": 1,
+    "steps": 3,
+    "batch": 3,
+    "learning_rate": 2e-3,
+    "warmup": 3,
+    "ema": 0.0,
 }
+
+
+def test_every_setting_is_turned_below() -> None:
+    """But for the size of the faces, TM's layout and how many faces are counted, which other tests turn; and how often
+    a state is saved, which changes no step."""
+    others = ("kind", "size", "transfer", "survey", "save_every")
+    assert set(KNOBS) == {name.partition(".")[0] for name in settings_of(BlurEstimatorSettings)} - set(others)
 
 
 @pytest.mark.parametrize("knob", KNOBS)

@@ -14,7 +14,7 @@ from images import seeded
 from reference import Reference
 from torch import Tensor
 
-from degradations.camera.bayer import demosaic, mosaic, per_site, spread
+from degradations.camera.bayer import demosaic, mosaic, per_site
 from degradations.camera.photograph import Camera, Shot, expose, finish, sensor_offset
 from degradations.camera.profiles import profile_names, read_profile
 from degradations.camera.steps import (
@@ -114,8 +114,8 @@ def test_noise_table_of_the_public_code_says_what_its_noise_is(stages: Stages, r
 
 def test_stages_after_the_noise_are_those_of_the_public_pipeline(stages: Stages) -> None:
     """All but its learned demosaicing, from whose image the rendering starts."""
-    seen = spread(from_dn(stages.batch("raw_noisy"), 64, 1023).clamp(0, 1), "GRBG")
-    torch.testing.assert_close(seen, stages.batch("mosaic_rgb_01"), rtol=0, atol=1e-6)
+    seen = from_dn(stages.batch("raw_noisy"), 64, 1023).clamp(0, 1)
+    torch.testing.assert_close(seen, mosaic(stages.batch("mosaic_rgb_01"), "GRBG"), rtol=0, atol=1e-6)
     balanced = balance(stages.batch("demosaic_rgb"), stages.gains).clamp(0, 1)
     rendered = to_tone(from_camera(balanced, stages.matrix).clamp(0, 1))
     torch.testing.assert_close(rendered, stages.batch("rendered_rgb"), rtol=0, atol=2e-6)

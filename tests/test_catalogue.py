@@ -15,11 +15,12 @@ import pytest
 import torch
 from command_line import adapt
 from conftest import ROOT
+from scores import evaluate_images
 from torch import Tensor
 
 from adapt.commands.run_report import verdict_of
 from adapt.evaluation.catalogue import ARROWS, METRICS, Metric
-from adapt.evaluation.compare import evaluate_folder, evaluate_images
+from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.inputs import FromFeatures, FromImages, Networks
 from adapt.evaluation.metrics import sharpness
 from adapt.evaluation.report import Example, Report, write_report

@@ -294,7 +294,7 @@ def test_wrappings(wrap, tmp_path: Path, gen: torch.Generator):
     network = lively_codeformer()
     torch.save(wrap(network.state_dict()), tmp_path / "codeformer.pth")
     restorer = load_restorer(tmp_path / "codeformer.pth")
-    assert (restorer.architecture, restorer.size, restorer.takes_fidelity) == ("codeformer", 16, True)
+    assert (restorer.architecture, restorer.size, restorer.chosen_fidelity()) == ("codeformer", 16, 0.5)
     assert restorer.size_rule == "any batch; aligned faces of 16 by 16 pixels and no other: resize to that first"
     photo = torch.rand(2, 3, 16, 16, generator=gen)
     with torch.no_grad():

@@ -111,7 +111,8 @@ def slides(tmp_path: Path) -> Path:
     recipe.parent.mkdir()
     write_profile(recipe.parent / "cam.json", read_profile("generic-phone"))
     recipe.write_text(
-        "kind: degrade\ndegradations:\n  - {name: camera, profile: cam.json, iso: [400, 800], scale: 1}\n", encoding="utf-8"
+        "kind: degrade\ndegradations:\n  - {name: camera, profile: cam.json, iso: [400, 800], scale: 1}\n",
+        encoding="utf-8",
     )
     return recipe
 
@@ -253,7 +254,7 @@ def test_mistakes_in_a_recipe_are_named_with_their_line(
         ("mine.yaml:4:18: degradations.1.quality: ", "expected a range from low to high, got [60, 30]"),
         ("mine.yaml:5:37: degradations.2.radus: ", "did you mean 'radius'"),
         ("mine.yaml:7:39: degradations.3.first.0.factor.0: ", "should be greater than or equal to 1 (got 0.5)"),
-        ("mine.yaml:7:80: degradations.3.first.0.degradations.0.quality.0: ", "greater than or equal to 1 (got 0)"),
+        ("mine.yaml:7:86: degradations.3.first.0.degradations.0.quality.0: ", "greater than or equal to 1 (got 0)"),
         ("mine.yaml:8:15: degradations.3.second.0.name: ", "(got 'mixed')"),
         ("mine.yaml:9:37: degradations.4.profile: ", "generic-fone"),
         ("mine.yaml:10:5: degradations.5.name: needed: ", "(got a mapping)"),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adapt.diffusion.prior import Prediction, Predictor, Prior, build_prior
 from adapt.diffusion.sampler import Conditioning, PhotoNoise, StepRecord, guided_sample, start
-from adapt.diffusion.schedule import linear_schedule, noised, respaced, respaced_ddim
+from adapt.diffusion.schedule import linear_schedule, noised, respaced
 from adapt.diffusion.solvers import Ancestral, Ddim, DpmSolver2M, posterior_mean
 from adapt.diffusion.steps import Step, plan_dt_bfr, plan_from, steps_through
 from adapt.diffusion.unet import UNet, unet_settings
@@ -87,7 +87,6 @@ def test_wrong_weights_are_reported():
     ("schedule_1000", respaced(1000)),
     ("schedule_250", respaced(250)),
     ("schedule_50", respaced(50)),
-    ("schedule_ddim250", respaced_ddim(250)),
 ])
 def test_schedule_fixture(reference: Reference, name: str, timesteps: list[int]):
     arrays = reference.arrays(name)

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scores import evaluate_images
 from torch import Tensor
 
 from adapt.commands import run_report
 from adapt.errors import AdaptError, ShapeError, UsageError
-from adapt.evaluation.compare import evaluate_folder, evaluate_images
+from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.curves import loss_curves
 from adapt.evaluation.metrics import kid, psnr
 from adapt.evaluation.report import Example, Report, write_report

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from command_line import kill_and_repeat
+from knobs import names_of, settings_of
+from networks import gradient_norms
 
 from adapt.build import load_restorer
 from adapt.commands.finetune import finetune
 from adapt.digests import file_digest
-from adapt.disk import marked, write_json
+from adapt.disk import marked, read_json_lines, write_json
 from adapt.errors import PhotoError, TrainingError, UsageError
 from adapt.finetuning.data import ImageDataset, split_pairs
 from adapt.finetuning.outcome import Outcome
 from adapt.finetuning.transplant import transplant
 from adapt.intervals import Interval
 from adapt.photos.files import read_image, write_image
+from adapt.settings import FinetuneSettings
 from adapt.targets.store import Record, TargetStore, accepted_targets, image_name
 from adapt.training.losses import discriminator_loss, generator_loss, l1, weighted
 from adapt.weights import read_state
@@ -119,11 +124,47 @@ def test_kill_and_resume(whole: Path, small_photos: Path, targets: Path, small_p
     assert_same(whole, out)
 
 
-@pytest.mark.parametrize("knob", [
+def test_two_processes_train_together(small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path):
+    """Each on photos of its own, to the same weights; one of them writes and speaks."""
+    told, outs = tmp_path / "told", [tmp_path / "together", tmp_path / "alone"]
+    told.mkdir()
+    runner = [str(Path(__file__).with_name("one_of_many.py")), str(told)]
+    arguments = ["finetune", "--photos", small_photos, "--targets", targets, "--pack", small_pack, *QUICK, "-o"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launcher, *runner, *map(str, arguments), str(outs[0])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((told / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first["weights"] == second["weights"]
+    assert first["outcome"] == second["outcome"]
+    assert len(first["batches"]) == len(second["batches"]) == 6
+    for step in range(6):  # two batches of two are all four photos that are trained on
+        assert sorted(first["batches"][step] + second["batches"][step]) == [0, 1, 2, 3]
+    assert any(path.startswith(str(outs[0])) for path in first["touched"])
+    assert [path for path in second["touched"] if path.startswith(str(outs[0]))] == []
+    assert done.stdout.count("validation photos alone") == 1, done.stdout
+    assert done.stdout.count("Warning: Only 6 photos") == done.stderr.count("Warning: Only 6 photos") == 1
+    assert {line["step"] for line in read_json_lines(outs[0] / "log.jsonl")} == {0, 2, 5}
+    outcome = tune(small_photos, targets, outs[1], small_pack)
+    together, alone = map(final_weights, outs)
+    assert any(not torch.equal(together[key], alone[key]) for key in alone)
+    assert outcome.main
+
+
+KNOBS = [
     "seed=1", "learning_rate=5e-4", "final_learning_rate=1e-3", "weight_decay=0.5", "l1=0.5", "perceptual=0.5",
     "adversarial=0.5", "discriminator.features=6", "discriminator.learning_rate=0.1", "flips=false", "batch=3",
-    "transplant=0.9",
-])
+    "transplant=0.9", "steps=5", "holdout=0.6",
+]
+
+
+def test_every_setting_is_turned_below():
+    """`ema` has a test of its own, replay too (test_replay.py); how often it is evaluated changes no step."""
+    others = ("kind", "objective", "ema", "replay", "evaluate_every")
+    assert names_of(KNOBS) == settings_of(FinetuneSettings, *others)
+
+
+@pytest.mark.parametrize("knob", KNOBS)
 def test_every_knob_turns(
     knob: str, whole: Path, small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
 ):
@@ -169,6 +210,25 @@ def test_a_loss_that_is_not_finite_stops(small_photos: Path, targets: Path, smal
     torch.save(state, path)
     with pytest.raises(TrainingError, match="step 3: the l1 loss is nan; stopped at the last saved state"):
         tune(small_photos, targets, tmp_path / "run", small_pack)
+
+
+def test_a_discriminators_loss_that_is_not_finite_stops(
+    small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Before it learns from it: its next verdict would be the first that anybody saw."""
+    monkeypatch.setattr("adapt.finetuning.loop.discriminator_loss", lambda real, fake: real.mean() * float("inf"))
+    steps: list[int] = []
+    with pytest.raises(TrainingError, match=r"step 0: the discriminator loss is (nan|-?inf); stopped at the last"):
+        tune(small_photos, targets, tmp_path / "run", small_pack, on_step=lambda done, *_: steps.append(done))
+    assert steps == []
+    assert not (tmp_path / "run" / "last" / "state.pt").exists()
+
+
+def test_gradients_are_clipped(small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path):
+    """The restorer's, to a norm of 1, however large the loss; the discriminator's are its own."""
+    with gradient_norms() as norms:
+        tune(small_photos, targets, tmp_path / "run", small_pack, "l1=1000", "adversarial=0")
+    assert norms == pytest.approx([1.0] * 6, abs=1e-4)
 
 
 def test_refusals(whole: Path, small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -378,6 +378,12 @@ def two_steps(term: GaussianBlur, gen: torch.Generator) -> Tensor:
         GaussianFaces(smooth_covariance()), x, steps,
         solver=Ddim(0.0), terms=[term], conditioning=Conditioning(restored, levels), draw=no_noise,
     )
+
+
+def test_every_setting_is_turned_below():
+    """But for regions, which have a test of their own, and where it acts, which is one place."""
+    names = {field.name for field in fields(GaussianBlur)} - {"regions", "acts_on"}
+    assert {name for term in KNOBS.values() for name in names if getattr(term, name) != getattr(BASE, name)} == names
 
 
 @pytest.mark.parametrize("knob", KNOBS)

@@ -10,6 +10,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from knobs import differing, settings_of
 from networks import SMALL, lively_blur_parts, lively_prior
 from PIL import Image
 from torch import Tensor
@@ -125,7 +126,7 @@ def test_the_low_pass_of_that_factor_hides_the_blur(gen: torch.Generator):
     assert float(low_pass(lost, factor).std()) < 0.35 * float(low_pass(lost, 2).std())
 
 
-@pytest.mark.parametrize("knobs", [
+KNOBS = [
     changed(steps=9), changed(solver="dpm++2m", eta=0.0), changed(eta=0.3), changed(start_t=500, steps=3),
     changed(solver="ddpm", eta=0.0),
     changed(guidance=[ADAPTIVE.guidance[0].model_dump(), {"name": "low_frequency", "last_t": 500}]),
@@ -136,7 +137,23 @@ def test_the_low_pass_of_that_factor_hides_the_blur(gen: torch.Generator):
     changed(fallback=FallbackSettings(change_ratio=1e3)),
     blurred_by(weights=[1.0]), blurred_by(scale=0.05), blurred_by(std_rate=0.0), blurred_by(gradient="x0"),
     blurred_by(limit=False), blurred_by(adjuster=True), blurred_by(regions=2),
-], ids=lambda each: repr({
+    changed(reliability=ReliabilitySettings(floor=0.0, slope=100.0)),
+]
+
+
+def test_every_setting_is_turned_below():
+    """But for what lies around the drawing: seeds, light, batches, repetitions, gate; test_targets.py has those."""
+    others = {"kind", "seed", "batch", "draws", "gate", "compat", "match_mean_luminance"}
+    assert differing(ADAPTIVE, KNOBS) == set(TargetSettings.model_fields) - others
+    blurs, lows = ([term for each in KNOBS for term in each.guidance[place : place + 1]] for place in (0, 1))
+    assert differing(ADAPTIVE.guidance[0], blurs) == settings_of(GaussianBlurSettings, "name")
+    assert differing(ADAPTIVE.guidance[1], lows) == settings_of(LowFrequencySettings, "name")
+    assert differing(FallbackSettings(), [each.fallback for each in KNOBS if each.fallback]) == settings_of(
+        FallbackSettings
+    )
+
+
+@pytest.mark.parametrize("knobs", KNOBS, ids=lambda each: repr({
     key: value for key, value in each.model_dump().items() if value != ADAPTIVE.model_dump()[key]
 })[:60])
 def test_every_knob_turns(knobs: TargetSettings, prior: Prior, photos: Tensor):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from images import edged_images
+from knobs import settings_of
 from networks import on_cpu
 from PIL import Image
 from torch import Tensor
@@ -18,7 +18,7 @@ from adapt.errors import TrainingError, UsageError
 from adapt.perceptual.distance import load_pack_distance
 from adapt.perceptual.network import PerceptualNetwork
 from adapt.pretraining import distortions
-from adapt.pretraining.distortions import DISTORTIONS, FORGIVEN, RESENTED, at_equal_error, by_severity, gaussian
+from adapt.pretraining.distortions import DISTORTIONS, FORGIVEN, RESENTED, at_equal_error, by_severity
 from adapt.pretraining.ordering import ordering_table, squared_error
 from adapt.pretraining.perceptual import load_portraits, train_perceptual
 from adapt.settings import PerceptualSettings
@@ -26,21 +26,6 @@ from adapt.training.context import Progress
 from adapt.training.run import Run
 
 # ---------------------------------------------------------------- distortions
-
-
-def test_the_blur_is_a_mirrored_gaussian(gen: torch.Generator) -> None:
-    """Reference: a sampled kernel over an explicitly mirrored row, float64; at std 2 sampling errs below 1e-6."""
-    image = torch.rand(1, 3, 23, 29, generator=gen)
-    row = image[0].double().numpy()
-    kernel = np.exp(-0.5 * (np.arange(-20, 21) / 2.0) ** 2)
-    kernel /= kernel.sum()
-    for axis in (1, 2):
-        pad = [(0, 0)] * 3
-        pad[axis] = (20, 20)
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(row, pad, mode="symmetric"), 41, axis=axis)
-        row = windows @ kernel
-    blurred = gaussian(image, torch.tensor([2.0]))[0].double()
-    torch.testing.assert_close(blurred, torch.from_numpy(row), rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("kind", DISTORTIONS)
@@ -201,6 +186,11 @@ KNOBS = {
     "channels": [4, 6, 10], "steps": 7, "batch": 5, "size": 20, "learning_rate": 2e-3, "warmup": 4, "ema": 0.0,
     "seed": 4,
 }  # fmt: skip
+
+
+def test_every_setting_is_turned_below() -> None:
+    """But for how often a state is saved, which changes no step."""
+    assert set(KNOBS) == settings_of(PerceptualSettings, "kind", "save_every")
 
 
 @pytest.mark.parametrize("knob", KNOBS)

@@ -1,4 +1,4 @@
-"""Folders of photos and pairs of them: no two share an id, links are followed once, outputs do not mix with them."""
+"""Folders of photos: no two share an id, links are followed once, outputs do not mix with them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from adapt.errors import PhotoError, UsageError
 from adapt.photos.files import read_photo
 from adapt.photos.folder import find_photos, refuse_overlap, scan
-from adapt.photos.pairs import match
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -111,13 +110,3 @@ def test_folder_refusals(tmp_path: Path):
         with pytest.raises(UsageError, match="lies inside the photos"):
             refuse_overlap(tmp_path, out)
     refuse_overlap(tmp_path, tmp_path.parent / "elsewhere")
-
-
-def test_pairs(tmp_path: Path):
-    touch(tmp_path / "l", "a.png", "b.png", "c/d.png")
-    touch(tmp_path / "r", "a.jpg", "c/d.png", "e.png")
-    matches = match(tmp_path / "l", tmp_path / "r")
-    assert [pair.id for pair in matches.pairs] == ["a", "c/d"]
-    assert (matches.left_only, matches.right_only) == (["b"], ["e"])
-    with pytest.raises(UsageError, match=r"right: 1 images of left have no partner of the same name there \(b\)"):
-        matches.complete("left", "right")

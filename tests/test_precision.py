@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from adapt.build import load_distance, load_restorer
 from adapt.commands.restore import restore
 from adapt.devices import full_precision
-from adapt.evaluation.compare import evaluate_folder, evaluate_images
+from adapt.evaluation.compare import evaluate_folder
 from adapt.exporting import verify as verifying
 from adapt.packs.pack import load_pack
 from adapt.restorers.base import Restorer, build_restorer
@@ -67,17 +67,12 @@ def evaluate_files(photos: Path, pack: Path, out: Path) -> object:
     return evaluate_folder(photos, truth=photos, distance=load_distance(load_pack(pack)))
 
 
-def evaluate_two_images(photos: Path, pack: Path, out: Path) -> object:
-    image = torch.full((2, 3, 16, 16), 0.5)
-    return evaluate_images(image, image, distance=load_distance(load_pack(pack)))
-
-
 def compare_with_the_file(photos: Path, pack: Path, out: Path) -> object:
     return verifying.verify(out, nn.Identity(), [torch.full((1, 3, 16, 16), 0.5)], tolerance=0)
 
 
 @pytest.mark.parametrize("work", [
-    restore_photo, restore_by_codes, restore_folder, evaluate_files, evaluate_two_images, compare_with_the_file,
+    restore_photo, restore_by_codes, restore_folder, evaluate_files, compare_with_the_file,
 ])
 def test_networks_run_in_full_precision(
     work: Work, small_photos: Path, small_pack: Path, tmp_path: Path, seen: list[tuple[Any, Any]],

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from command_line import adapt
-from networks import on_cpu
+from networks import gradient_norms, on_cpu
 
 from adapt.commands.pretrain import TRAININGS, pretrain
 from adapt.diffusion.schedule import linear_schedule
@@ -27,9 +27,10 @@ from adapt.pretraining.prior import min_snr_weight, normal_kl, prior_losses, tra
 from adapt.pretraining.restorer import train_restorer
 from adapt.settings import PriorPhase, PriorSettings, RestorerSettings, StartStepsSettings, SwinIRSettings, UNetSettings
 from adapt.settings.recipe import KINDS
+from adapt.training.loop import StepContext
 from adapt.training.rates import cosine, trapezoid
 from adapt.training.run import Run
-from adapt.training.sampling import batch_indices
+from adapt.training.sampling import batch_indices, step_generator
 from adapt.weights import read_state
 
 PRIOR = PriorSettings(
@@ -62,6 +63,26 @@ def test_stop_and_resume_is_exact(train, settings, tmp_path: Path):
             parts = train(settings, faces(), on_cpu(run, max_steps=1))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     assert (tmp_path / "whole" / "log.jsonl").read_text() == (tmp_path / "parts" / "log.jsonl").read_text()
+
+
+def test_gradients_are_clipped(tmp_path: Path):
+    """To a norm of 1, however large the loss."""
+    with Run(tmp_path, recipe="", digest="x") as run, gradient_norms() as norms:
+        train_restorer(RESTORER.model_copy(update={"l1": 1000.0}), faces(), on_cpu(run))
+    assert norms == pytest.approx([1.0] * RESTORER.steps, abs=1e-4)
+
+
+def test_processes_share_the_faces():
+    """Two of them have different ones in each step, and in two steps every face once."""
+    shown = faces(8)
+    settings = RESTORER.model_copy(update={"batch": 2})
+    steps = [
+        StepContext(index, rank, 2, torch.device("cpu"), step_generator(0, index, rank))
+        for index in range(2)
+        for rank in range(2)
+    ]
+    seen = torch.cat([step.batch(shown, settings) for step in steps]).flatten(1).tolist()
+    assert sorted(seen) == sorted(shown.flatten(1).tolist())
 
 
 RECIPES = {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from knobs import names_of, settings_of
 
 from adapt.commands.finetune import finetune
 from adapt.errors import UsageError
@@ -13,7 +14,7 @@ from adapt.finetuning.data import ImageDataset
 from adapt.finetuning.outcome import few_photos
 from adapt.finetuning.replay import Replay
 from adapt.photos.files import read_image, write_image
-from adapt.settings import CodeFinetuneSettings, DegradeSettings, FinetuneSettings
+from adapt.settings import CodeFinetuneSettings, DegradeSettings, FinetuneSettings, ReplaySettings
 from degradations import chain
 from degradations.camera.profiles import read_profile, write_profile
 
@@ -106,7 +107,14 @@ def test_stop_and_resume_is_exact(whole: Path, small_photos: Path, small_pack: P
     assert (whole / "log.jsonl").read_text() == (tmp_path / "run" / "log.jsonl").read_text()
 
 
-@pytest.mark.parametrize("knob", ["replay.share=0.9", "replay.degradation=old-photo", "faces", "off"])
+KNOBS = ["replay.share=0.9", "replay.degradation=old-photo"]
+
+
+def test_every_setting_is_turned_below():
+    assert names_of(KNOBS) == {f"replay.{name}" for name in settings_of(ReplaySettings)}
+
+
+@pytest.mark.parametrize("knob", [*KNOBS, "faces", "off"])
 def test_every_knob_turns(
     knob: str, whole: Path, small_photos: Path, small_pack: Path, faces: Path, tmp_path: Path
 ):

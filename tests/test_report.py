@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scores import evaluate_images
 from torch import Tensor
 
 from adapt.errors import RangeError, ShapeError, UsageError
-from adapt.evaluation.compare import evaluate_images
 from adapt.evaluation.curves import HEIGHT, MOST_POINTS, WIDTH, loss_curves
 from adapt.evaluation.metrics import Better, MetricProtocol
 from adapt.evaluation.report import Example, Report, write_report

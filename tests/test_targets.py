@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import kill_and_repeat
+from knobs import names_of, settings_of
 from PIL import Image
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from adapt.errors import UsageError
 from adapt.evaluation.sheets import GAP
 from adapt.guidance.maps import SHOWN_STEPS
 from adapt.photos.files import read_image
-from adapt.settings import GateSettings
+from adapt.settings import GateSettings, LowFrequencySettings, TargetSettings
 from adapt.targets.exposure import match_mean_luminance
 from adapt.targets.gate import CHECKS, Candidate, Finding, judge
 from adapt.targets.methods import TargetMaker
@@ -55,14 +56,27 @@ def test_a_store_is_what_it_says(whole: Path):
     assert list(accepted_targets(whole)) == [record.id for record in records]
 
 
-@pytest.mark.parametrize("knobs", [
+KNOBS = [
     ["seed=1"], ["steps=4"], ["start_t=500"], ["guidance.0.factor=8"], ["guidance.0.last_t=100"], ["solver=dpm++2m"],
     ["solver=ddim"], ["solver=ddim", "eta=0.5"], ["compat=dt-bfr", "steps=6"], ["match_mean_luminance=false"],
-])
+    ["guidance.0.acts_on=x0"],
+]
+
+
+def test_every_setting_is_turned_below():
+    """What needs the blur level is turned in test_methods.py; the batch must change nothing; draws, gate: others."""
+    gate = ("gate.max_low_frequency_change", "gate.min_contrast")
+    others = ("kind", "method", "guidance", "fallback", "reliability", "batch", "draws", *gate)
+    terms = {f"guidance.0.{name}" for name in settings_of(LowFrequencySettings, "name")}
+    assert names_of(itertools.chain(*KNOBS)) == settings_of(TargetSettings, *others) | terms
+
+
+@pytest.mark.parametrize("knobs", KNOBS)
 def test_every_knob_turns(knobs: list[str], whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):
     make(small_photos, tmp_path / "store", small_pack, *knobs, limit=1)
-    for name, image in contents(tmp_path / "store").items():
-        assert image != contents(whole)[name], f"{knobs} changes nothing"
+    made = contents(tmp_path / "store")
+    assert list(made) == ["images/a.png"]
+    assert made["images/a.png"] != contents(whole)["images/a.png"], f"{knobs} changes nothing"
 
 
 @pytest.mark.parametrize("batch", [1, 4])

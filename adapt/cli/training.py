@@ -65,6 +65,8 @@ def finetune(
         on_step=lambda done, total, values: lines(done, total, describe(values)),
         on_samples=sample_writer(out),
     )
+    if not outcome.main:
+        return
     print(outcome.verdict)
     say_warning(outcome.warning)
     for note in outcome.notes:

@@ -150,7 +150,8 @@ def finetune(
         limit: only the first so many photos.
         renew: where a run is there that differs in nothing but which photos and targets of these folders it had, start
             it anew, and say so in the outcome's notes, instead of refusing.
-        on_warning: called before the first step, where there is something to be warned of.
+        on_warning: called before the first step, where there is something to be warned of; of several processes, in
+            the main one.
         max_steps, on_step, on_samples: as there.
 
     Raises:
@@ -213,7 +214,7 @@ def finetune(
     renewable = settings_digest({**settled, **folders}) if renew else None
     reals = ImageDataset([photo.path for photo in find_photos(real)], model.size) if real is not None else None
     warning = few_photos(settings, len(accepted))
-    if warning and on_warning is not None:
+    if warning and on_warning is not None and together.is_main_process:
         on_warning(warning)
     with open_run(out, recipe=dump(settings), digest=digest, settled=renewable, overwrite=overwrite) as run:
         if run.renewed:
@@ -230,7 +231,7 @@ def finetune(
             replay=replayed,
             on_samples=on_samples,
         )
-    return replace(outcome, notes=tuple(notes))
+    return replace(outcome, notes=tuple(notes), main=together.is_main_process)
 
 
 def _of_photos(

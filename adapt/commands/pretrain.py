@@ -420,12 +420,13 @@ def load_frozen_models(pack: Pack, settings: AdjusterSettings, device: torch.dev
 
 def _blur_mapping(pack: Pack, device: torch.device) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """DBLM of a pack: degraded photos to their restored selves under a Gaussian blur, and its std."""
-    from adapt.blur.mapping import map_to_blur
+    from adapt.blur.mapping import guide_stds
+    from degradations.cosines import gaussian_blur
 
     restorer, estimator = load_restorer(pack.folder).to(device), load_blur_estimator(pack.folder).to(device)
 
     def mapping(damaged: Tensor) -> tuple[Tensor, Tensor]:
-        guides = map_to_blur(damaged, restorer=restorer, estimator=estimator)
-        return guides.blurred[:, 0], guides.std[:, 0]
+        std = guide_stds(estimator(damaged).std, 1, damaged.shape[-1])[:, 0]
+        return gaussian_blur(restorer(damaged), std), std
 
     return mapping

@@ -46,13 +46,6 @@ def respaced(count: int) -> list[int]:
     return kept
 
 
-def respaced_ddim(count: int) -> list[int]:
-    """`count` timesteps at the whole stride 1000 // count from 0 on (Song et al. 2021, "ddimN" respacing)."""
-    if not 1 <= count <= TIMESTEPS:
-        raise UsageError(f"steps: expected 1 to {TIMESTEPS} timesteps, got {count}")
-    return list(range(0, TIMESTEPS, TIMESTEPS // count))[:count]
-
-
 def noised(x0: Tensor, abar: float, noise: Tensor) -> Tensor:
     """A draw of q(x_t | x_0) from standard normal `noise`; x0 (B, 3, H, W) in [-1, 1]."""
     return abar**0.5 * x0 + (1 - abar) ** 0.5 * noise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -15,11 +14,10 @@ from adapt.errors import ShapeError, UsageError
 from adapt.evaluation.inputs import Networks, Side
 from adapt.evaluation.metrics import Perceptual
 from adapt.evaluation.scores import Evaluation, Tally
-from adapt.images import check_image
 from adapt.photos.files import read_photo
 from adapt.photos.folder import find_photos
 
-ImageDataset = Path | Mapping[str, Path]
+Images = Path | Mapping[str, Path]
 """A folder, whose images are called by their paths in it without suffix, or files by what they are called."""
 
 _BATCH: Final = 8
@@ -28,11 +26,11 @@ _NAMED: Final = 5  # file names in a message
 
 @full_precision()
 def evaluate_folder(
-    restored: ImageDataset,
+    restored: Images,
     *,
-    truth: ImageDataset | None = None,
-    photos: ImageDataset | None = None,
-    reference: ImageDataset | None = None,
+    truth: Images | None = None,
+    photos: Images | None = None,
+    reference: Images | None = None,
     distance: Perceptual | None,
     networks: Networks | None = None,
     match_statistics: bool = False,
@@ -73,8 +71,8 @@ def evaluate_folder(
     if half_raw and truth is None:
         raise UsageError("--half-raw: is how RAW files of the truth are read, and none is given; leave it out")
     found = _images(restored)
-    folders: dict[Side, ImageDataset | None] = {"truth": truth, "photos": photos, "reference": reference}
-    given: dict[Side, ImageDataset] = {side: folder for side, folder in folders.items() if folder is not None}
+    folders: dict[Side, Images | None] = {"truth": truth, "photos": photos, "reference": reference}
+    given: dict[Side, Images] = {side: folder for side, folder in folders.items() if folder is not None}
     loaded = (networks or Networks({})).with_perceptual(distance)
     tally = Tally(given, loaded, match_statistics=match_statistics, device=device)
     partners: dict[Side, dict[str, Path]] = {
@@ -108,58 +106,6 @@ def evaluate_folder(
     return tally.evaluation()
 
 
-@full_precision()
-def evaluate_images(
-    restored: Tensor,
-    truth: Tensor,
-    *,
-    distance: Perceptual | None,
-    networks: Networks | None = None,
-    ids: Sequence[str] | None = None,
-    photos: Tensor | None = None,
-    match_statistics: bool = False,
-    device: torch.device | str = "cpu",
-) -> Evaluation:
-    """As `evaluate_folder`, for images in memory.
-
-    Args:
-        restored, truth: (N, 3, H, W) in [0, 1].
-        distance, networks, match_statistics, device: as for `evaluate_folder`.
-        ids: the photos' names; their numbers if None.
-        photos: what `restored` was made from, same shape, or None.
-
-    Raises:
-        ShapeError, RangeError: not batches of one shape in [0, 1].
-        UsageError: no images, or another number of ids.
-    """
-    sides: dict[Side, Tensor] = {"truth": truth}
-    if photos is not None:
-        sides["photos"] = photos
-    batches = {"restored": restored, **sides}
-    for name, batch in batches.items():
-        if batch.shape != restored.shape:
-            raise ShapeError(
-                f"{name}: expected the shape of the restored images, {tuple(restored.shape)}, got"
-                f" {tuple(batch.shape)}"
-            )
-    if len(restored) == 0:
-        raise UsageError("evaluation: expected one image or more, got none")
-    for name, batch in batches.items():
-        check_image(batch, name)
-    names = [f"{index}" for index in range(len(restored))] if ids is None else list(ids)
-    if len(names) != len(restored):
-        raise UsageError(f"evaluation: expected an id for each of {len(restored)} images, got {len(names)}")
-    loaded = (networks or Networks({})).with_perceptual(distance)
-    tally = Tally(sides, loaded, match_statistics=match_statistics, device=device)
-    for start in range(0, len(names), _BATCH):
-        part = slice(start, start + _BATCH)
-        for side, images in sides.items():
-            for name, image in zip(names[part], images[part], strict=True):
-                tally.note_content(side, name, _tensor_digest(image))
-        tally.add(names[part], restored[part], {side: images[part] for side, images in sides.items()})
-    return tally.evaluation()
-
-
 # ---------------------------------------------------------------- parts
 
 
@@ -181,7 +127,7 @@ class _Size:
             )
 
 
-def _images(source: ImageDataset) -> dict[str, Path]:
+def _images(source: Images) -> dict[str, Path]:
     """Files by id, in order of id."""
     found = {photo.id: photo.path for photo in find_photos(source)} if isinstance(source, Path) else source
     if not found:
@@ -189,11 +135,11 @@ def _images(source: ImageDataset) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _called(source: ImageDataset) -> str:
+def _called(source: Images) -> str:
     return str(source) if isinstance(source, Path) else f"{len(source)} files"
 
 
-def _partners(found: dict[str, Path], source: ImageDataset, restored: str, tally: Tally) -> dict[str, Path]:
+def _partners(found: dict[str, Path], source: Images, restored: str, tally: Tally) -> dict[str, Path]:
     others = _images(source)
     if missing := [name for name in found if name not in others]:
         raise UsageError(
@@ -221,7 +167,3 @@ def _batches(ids: list[str]) -> Iterator[list[str]]:
 def _listed(names: Sequence[str]) -> str:
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _tensor_digest(image: Tensor) -> str:
-    return hashlib.sha256(image.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()

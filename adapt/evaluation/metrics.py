@@ -158,7 +158,8 @@ def matched_to(image: Tensor, truth: Tensor) -> Tensor:
 def low_frequency_difference(a: Tensor, b: Tensor) -> Tensor:
     """Mean absolute difference of each pair after a low-pass: of the means of blocks, about 32 along the shorter side.
 
-    It says whether a restored image still shows what the photo shows; it needs no ground truth.
+    It says whether a restored image still shows what the photo shows; it needs no ground truth. Not the change that the
+    gate of targets limits, which is of 16 x 16 blocks (`adapt.targets.gate.low_frequency_change`) and smaller.
 
     Args:
         a, b: (B, 3, H, W) in [0, 1].

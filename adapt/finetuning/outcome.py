@@ -29,6 +29,7 @@ class Outcome:
         enlarged: how many times longer the side of each photo became that was smaller, by id.
         warning: what speaks against trusting it, in a sentence or two; empty where nothing does.
         notes: what else is to be told, each in a sentence: of targets that were left out, of a run made anew.
+        main: this process is the one that writes and speaks, where several train together.
     """
 
     improved: bool
@@ -43,6 +44,7 @@ class Outcome:
     enlarged: Mapping[str, float] = field(default_factory=dict[str, float])
     warning: str = ""
     notes: tuple[str, ...] = ()
+    main: bool = True
 
     @property
     def verdict(self) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from adapt.blur.adjuster import GuidanceAdjuster
 from adapt.blur.labels import std_limits
-from adapt.blur.mapping import GUIDES, guide_stds
+from adapt.blur.mapping import GUIDES, blurred_guides, guide_stds
 from adapt.diffusion.sampler import Conditioning, GuidanceLoss, step_length
 from adapt.diffusion.steps import Step
 from adapt.errors import UsageError
@@ -136,9 +136,7 @@ class GaussianBlur:
 
     def _blurred(self, image: Tensor, std: Tensor) -> Tensor:
         """An image (B, 3, H, W) under each blur (B, G, R), blended over the regions: (B, G, 3, H, W)."""
-        size = (image.shape[2], image.shape[3])
-        response = gaussian_response(std.reshape(-1), size).to(image).view(*std.shape, 1, *size)
-        return (from_cosines(to_cosines(image)[:, None, None] * response) * self._windows(image)).sum(dim=2)
+        return (blurred_guides(image, std) * self._windows(image)).sum(dim=2)
 
     def _windows(self, image: Tensor) -> Tensor:
         return region_weights(self.regions, (image.shape[-2], image.shape[-1])).to(image)

@@ -16,22 +16,15 @@ from adapt.diffusion.schedule import noised
 from adapt.diffusion.solvers import Draw
 from adapt.diffusion.steps import Step
 from adapt.errors import ShapeError
-
-
-def _cubic(distance: Tensor) -> Tensor:
-    """The cubic convolution kernel with a = -0.5 (Keys 1981)."""
-    d = distance.abs()
-    near = 1.5 * d**3 - 2.5 * d**2 + 1
-    far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
-    return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+from degradations.resampling import cubic
 
 
 def resize_matrix(length: int, out_length: int) -> Tensor:
     """Cubic resizing of one axis as a matrix, (out_length, length) float64.
 
     Pixel centres are aligned, the kernel is stretched when it shrinks (antialiased), rows sum to 1, and borders are
-    mirrored with the edge pixel repeated, as MATLAB's imresize does it. `F.interpolate` differs near the borders
-    by up to 0.16.
+    mirrored with the edge pixel repeated, as MATLAB's imresize does it. `degradations.resampling.weights` and
+    `F.interpolate` leave out what lies outside, as Pillow does, and differ near the borders by up to 0.16.
     """
     scale = out_length / length
     stretch = max(1.0, 1 / scale)
@@ -39,7 +32,7 @@ def resize_matrix(length: int, out_length: int) -> Tensor:
     taps = int(4 * stretch) + 2
     left = torch.floor(centres - 2 * stretch).long()
     positions = left[:, None] + torch.arange(taps)[None, :]
-    weights = _cubic((positions - centres[:, None]) / stretch)
+    weights = cubic((positions - centres[:, None]) / stretch)
     weights = weights / weights.sum(dim=1, keepdim=True)
     period = 2 * length
     folded = positions % period

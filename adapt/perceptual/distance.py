@@ -16,6 +16,7 @@ from adapt.digests import file_digest, settings_digest
 from adapt.errors import UsageError, WeightsError
 from adapt.images import to_signed
 from adapt.perceptual.network import PerceptualNetwork, pooled
+from adapt.weights import load_weights
 
 TINY_NAME: Final = "tiny-perceptual"
 LPIPS_NAME: Final = "lpips-vgg-v0.1"
@@ -94,7 +95,7 @@ def load_pack_distance(state: Mapping[str, Tensor], settings: Mapping[str, objec
     if not all(isinstance(width, int) and width > 0 for width in widths):
         raise UsageError(f"perceptual network: expected positive whole numbers as channels, got {list(widths)}")
     network = PerceptualNetwork(cast("list[int]", list(widths)))
-    load_exactly(network, {key: value.float() for key, value in state.items()}, "perceptual network")
+    load_weights(network, {key: value.float() for key, value in state.items()}, source="perceptual network")
     return PerceptualDistance(TINY_NAME, digest, network)
 
 
@@ -116,9 +117,8 @@ def find_lpips(backbone: Path | None = None) -> PerceptualDistance | None:
     network = _LpipsNetwork()
     # lpips groups the layers in slices but keeps their numbers: slice2.5.weight is torchvision's features.5.weight.
     wanted = {key: "features." + key.split(".", 1)[1] for key in network.backbone.state_dict()}
-    load_exactly(
-        network.backbone, {key: found.state[name] for key, name in wanted.items() if name in found.state}, found.path
-    )
+    state = {key: found.state[name] for key, name in wanted.items() if name in found.state}
+    load_weights(network.backbone, state, source=str(found.path))
     digest = settings_digest({"backbone": found.sha256, "heads": tensors_digest(network.heads_state())})
     return PerceptualDistance(LPIPS_NAME, digest, network)
 
@@ -171,24 +171,6 @@ class _LpipsNetwork(nn.Module):
     def embed(self, image: Tensor) -> Tensor:
         scaled = cast(nn.Module, self.lpips.scaling_layer)(to_signed(image))
         return torch.cat([pooled(stage) for stage in list(self.backbone(scaled))[-2:]], dim=1)
-
-
-def load_exactly(network: nn.Module, state: Mapping[str, Tensor], name: str | Path) -> None:
-    """Load strictly; WeightsError with all differences in one line."""
-    expected = network.state_dict()
-    missing = sorted(expected.keys() - state.keys())
-    unexpected = sorted(state.keys() - expected.keys())
-    shapes = [
-        f"{key} is {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
-        for key in sorted(expected.keys() & state.keys())
-        if state[key].shape != expected[key].shape
-    ]
-    if missing or unexpected or shapes:
-        raise WeightsError(
-            f"{name}: the weights do not fit: missing {missing or 'none'}, unexpected {unexpected or 'none'},"
-            f" of another shape {shapes or 'none'}"
-        )
-    network.load_state_dict(dict(state))
 
 
 def tensors_digest(state: Mapping[str, Tensor]) -> str:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from adapt.digests import settings_digest
 from adapt.errors import ShapeError, WeightsError
-from adapt.perceptual.distance import PerceptualDistance, find_vgg, load_exactly, tensors_digest
+from adapt.perceptual.distance import PerceptualDistance, find_vgg, tensors_digest
 from adapt.perceptual.network import MIN_SIDE, pooled
+from adapt.weights import load_weights
 
 DISTS_NAME: Final = "dists-vgg"
 STAGES: Final = ((3, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3))  # width in, out, convolutions
@@ -123,7 +124,7 @@ def find_dists(backbone: Path | None = None) -> PerceptualDistance | None:
                     state[f"stages.{stage}.{index}.{kind}"] = found.state[name]
             number += 2
         number += 1
-    load_exactly(network, state, found.path)
+    load_weights(network, state, source=str(found.path))
     digest = settings_digest({"backbone": found.sha256, "channels": tensors_digest(weights)})
     return PerceptualDistance(DISTS_NAME, digest, network)
 

@@ -1,4 +1,4 @@
-"""Images that belong together by name, and images brought to the size of a network."""
+"""Aligned faces brought to the size of a network."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from adapt.errors import PhotoError, UsageError
+from adapt.errors import PhotoError
 from adapt.photos.files import read_photo
-from adapt.photos.folder import find_photos
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,38 +16,6 @@ if TYPE_CHECKING:
 SHOWN = 3
 SQUARE_TOLERANCE = 0.01
 ENLARGED: Final = 2.0  # times; from there on a network sees more of the interpolation than of the photo
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two files of the same id."""
-
-    id: str
-    left: Path
-    right: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """Two folders side by side: the pairs, and the ids that only one of them has."""
-
-    pairs: list[Pair]
-    left_only: list[str]
-    right_only: list[str]
-
-    def complete(self, left: str, right: str) -> list[Pair]:
-        """The pairs, if nothing on the left lacks its partner.
-
-        Raises:
-            UsageError: an image on the left has none on the right, or there are no pairs.
-        """
-        if self.left_only or not self.pairs:
-            first = ", ".join(self.left_only[:SHOWN])
-            raise UsageError(
-                f"{right}: {len(self.left_only)} images of {left} have no partner of the same name there"
-                f" ({first}{', ...' if len(self.left_only) > SHOWN else ''})"
-            )
-        return self.pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +33,6 @@ class Fitted:
     grey: bool
     resized: bool
     enlarged: float | None = None
-
-
-def match(left: Path, right: Path) -> Matches:
-    """Pair the images of two folders by id."""
-    a = {photo.id: photo.path for photo in find_photos(left)}
-    b = {photo.id: photo.path for photo in find_photos(right)}
-    return Matches(
-        [Pair(id, path, b[id]) for id, path in a.items() if id in b],
-        [id for id in a if id not in b],
-        [id for id in b if id not in a],
-    )
 
 
 def fit(image: Tensor, size: int) -> tuple[Tensor, bool]:

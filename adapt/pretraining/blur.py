@@ -112,7 +112,8 @@ def survey_labels(settings: BlurEstimatorSettings, faces: Tensor, run: Run, *, r
     table = torch.cat(errors)
     xi = settings.xi or widest_xi(table, size=settings.size)
     found = survey(table, xi=xi, size=settings.size)
-    write_json(run.place(LABELS), {**asdict(found), "photos": len(table), "evenness": found.evenness})
+    if run.main:
+        write_json(run.place(LABELS), {**asdict(found), "photos": len(table), "evenness": found.evenness})
     return found
 
 

@@ -7,7 +7,6 @@ It returns images in [0, 1]. Lengths are pixels.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -17,42 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from degradations import jpeg as codec
+from degradations.cosines import from_cosines, gaussian_blur, line_frequencies, to_cosines
 
 Distortion = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-@functools.lru_cache(maxsize=8)
-def _cosines(size: int) -> Tensor:
-    """The orthonormal DCT-II matrix (size, size): row k is the cosine of k half-periods. Its borders are mirrors."""
-    k = torch.arange(size, dtype=torch.float64)
-    matrix = torch.cos(math.pi / size * (k + 0.5) * k[:, None]) * math.sqrt(2 / size)
-    matrix[0] /= math.sqrt(2)
-    return matrix.float()
-
-
-def _filtered(image: Tensor, response: Callable[[Tensor], Tensor]) -> Tensor:
-    """The image filtered along both axes.
-
-    `response` takes frequencies (1, N) in cycles per pixel (0 to 0.5) and gives the gain (B, N) of each image.
-    """
-    for axis in (2, 3):
-        matrix = _cosines(image.shape[axis]).to(image)
-        frequencies = torch.arange(image.shape[axis], device=image.device)[None] / (2 * image.shape[axis])
-        filters = matrix.T @ (response(frequencies)[:, :, None] * matrix)  # (B, N, N)
-        filters = filters[:, None].to(image.dtype)
-        image = filters @ image if axis == 2 else image @ filters.transpose(-1, -2)
-    return image
-
-
-def gaussian(image: Tensor, std: Tensor) -> Tensor:
-    """Blurred with a Gaussian of `std` (B,) pixels, exactly, with mirrored borders."""
-    return _filtered(image, lambda f: torch.exp(-2 * (math.pi * f * std[:, None]) ** 2))
 
 
 def blur(image: Tensor, strength: Tensor, field: Tensor) -> Tensor:
     """Gaussian blur, std 0.4 to 5."""
     del field
-    return gaussian(image, _geometric(0.4, 5.0, strength)).clamp(0, 1)
+    return gaussian_blur(image, _geometric(0.4, 5.0, strength)).clamp(0, 1)
 
 
 def noise(image: Tensor, strength: Tensor, field: Tensor) -> Tensor:
@@ -62,7 +34,7 @@ def noise(image: Tensor, strength: Tensor, field: Tensor) -> Tensor:
 
 def coarse_noise(image: Tensor, strength: Tensor, field: Tensor) -> Tensor:
     """Grain: noise of a correlation of 1 pixel, std 3 to 50 on the scale of 255."""
-    grain = gaussian(field, torch.ones_like(strength))
+    grain = gaussian_blur(field, torch.ones_like(strength))
     grain = grain / grain.std(dim=(1, 2, 3), keepdim=True)
     return noise(image, strength, grain)
 
@@ -84,7 +56,11 @@ def ringing(image: Tensor, strength: Tensor, field: Tensor) -> Tensor:
     del field
     cut = _geometric(0.4, 0.06, strength)[:, None]
     # The edge of the pass band is one frequency wide, so that the damage grows steadily with the strength.
-    return _filtered(image, lambda f: ((cut - f) * 2 * f.shape[1] + 0.5).clamp(0, 1)).clamp(0, 1)
+    rows, columns = (
+        ((cut - f) / f[1] + 0.5).clamp(0, 1) for f in (line_frequencies(side, image.device) for side in image.shape[2:])
+    )
+    kept = (rows[:, None, :, None] * columns[:, None, None, :]).to(image)
+    return from_cosines(to_cosines(image) * kept).clamp(0, 1)
 
 
 def smoothing(image: Tensor, strength: Tensor, field: Tensor) -> Tensor:
@@ -103,13 +79,13 @@ def smoothing(image: Tensor, strength: Tensor, field: Tensor) -> Tensor:
 def oversharpening(image: Tensor, strength: Tensor, field: Tensor) -> Tensor:
     """Unsharp mask of std 1.5, amount 0.3 to 5."""
     del field
-    detail = image - gaussian(image, torch.full_like(strength, 1.5))
+    detail = image - gaussian_blur(image, torch.full_like(strength, 1.5))
     return (image + _geometric(0.3, 5.0, strength)[:, None, None, None] * detail).clamp(0, 1)
 
 
 def warp(image: Tensor, strength: Tensor, field: Tensor) -> Tensor:
     """Bent by a smooth random displacement (correlated over 6 pixels) of std 0.3 to 4 pixels."""
-    offsets = gaussian(field[:, :2], torch.full_like(strength, 6.0))
+    offsets = gaussian_blur(field, torch.full_like(strength, 6.0))[:, :2]
     offsets = offsets / offsets.std(dim=(1, 2, 3), keepdim=True) * _geometric(0.3, 4.0, strength)[:, None, None, None]
     height, width = image.shape[2:]
     identity = torch.eye(2, 3).expand(len(image), 2, 3).to(image)

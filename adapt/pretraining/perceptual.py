@@ -32,7 +32,6 @@ from adapt.pretraining.distortions import (
     Triplets,
     at_equal_error,
     by_severity,
-    gaussian,
     resampled,
 )
 from adapt.settings import PerceptualSettings
@@ -42,6 +41,7 @@ from adapt.training.loop import LOG_EVERY
 from adapt.training.rates import cosine, trapezoid
 from adapt.training.sampling import batch_indices, step_generator
 from adapt.training.state import check_finite, load_state, save_state
+from degradations.cosines import gaussian_blur
 from degradations.jpeg import jpeg
 
 RANKING_SHARE: Final = 0.25  # of the steps
@@ -118,7 +118,7 @@ def degraded(images: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     """
     amounts = torch.rand(len(images), 4, generator=draw)
     amounts = amounts * (torch.rand(len(images), 4, generator=draw) < 0.6)
-    blurred = gaussian(images, 4 * amounts[:, 0])
+    blurred = gaussian_blur(images, 4 * amounts[:, 0])
     small = resampled(blurred, (6 ** amounts[:, 1]).tolist())
     field = torch.randn(images.shape, generator=draw)
     noisy = (small + amounts[:, 2, None, None, None] * 40 / 255 * field).clamp(0, 1)

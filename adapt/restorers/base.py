@@ -148,11 +148,6 @@ class Restorer:
         """How far an exported file of it may be from the network, on the scale of [0, 1]."""
         return ARCHITECTURES[self.architecture].parity if self.architecture in ARCHITECTURES else PARITY
 
-    @property
-    def takes_fidelity(self) -> bool:
-        """Whether it can be told how far to keep to the photo; then that is the network's second input."""
-        return self.chosen_fidelity() is not None
-
     def chosen_fidelity(self, given: float | None = None) -> float | None:
         """The fidelity it restores at: the one that is given, else its own; None where it takes none.
 

@@ -47,7 +47,11 @@ Check = Callable[[Candidate, GateSettings], Finding]
 
 
 def low_frequency_change(target: Tensor, restored: Tensor, side: int = 16) -> float:
-    """Mean absolute difference of two images, (3, H, W) in [0, 1], as seen at `side` x `side` pixels."""
+    """Mean absolute difference of two images, (3, H, W) in [0, 1], as seen at `side` x `side` pixels.
+
+    Not `adapt.evaluation.metrics.low_frequency_difference`, which shows what a restorer changed at twice as many
+    pixels along a side and is larger: the limits of gate and fallback are on this one, of layout and colour alone.
+    """
     small = [F.adaptive_avg_pool2d(image[None], side) for image in (target, restored)]
     return float((small[0] - small[1]).abs().mean())
 

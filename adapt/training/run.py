@@ -78,9 +78,9 @@ class Run:
     ) -> None:
         self.folder = folder
         self.digest = digest
+        self.main = main
         self.stopped: tuple[int, int] | None = None
         self.log_path = folder / LOG
-        self._main = main
         self._events: Any = None
         with ExitStack() as held:  # given back at once where the folder is refused
             if main:
@@ -108,7 +108,7 @@ class Run:
                 f"{folder}: holds a run with other settings, photos or weights{_what_differs(folder, recipe)}; choose"
                 " another folder, or --overwrite to start anew"
             )
-        if self._main:
+        if self.main:
             write_text(folder / RECIPE, recipe)
             write_json(folder / CLAIM, marked(KIND, about))  # with the versions that it goes on with
 
@@ -129,7 +129,7 @@ class Run:
 
     def rewind(self, step: int) -> None:
         """Forget log lines of steps from `step` on, which will be run again; only in the process that writes."""
-        if not self._main:
+        if not self.main:
             return
         kept = [line for line in self.rows() if line["step"] < step]
         write_text(self.log_path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in kept))

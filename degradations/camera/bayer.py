@@ -40,23 +40,6 @@ def _mosaic(images: Tensor, phase: Phase) -> Tensor:
     return raw
 
 
-def spread(raw: Tensor, phase: Phase | Sequence[Phase]) -> Tensor:
-    """A mosaic (B, 1, H, W) as an image (B, 3, H, W) that is 0 where a colour was not seen: the adjoint of `mosaic`.
-
-    Raises:
-        ValueError: another shape, or not one phase for each image.
-    """
-    _check_raw(raw, "spread")
-    return _by_phase(_spread, raw, phase)
-
-
-def _spread(raw: Tensor, phase: Phase) -> Tensor:
-    images = raw.new_zeros(len(raw), 3, raw.shape[2], raw.shape[3])
-    for channel, rows, columns in _sites(phase):
-        images[:, channel, rows, columns] = raw[:, 0, rows, columns]
-    return images
-
-
 def per_site(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Numbers of the four sites, (B, 4) as in `NoiseLevel`, at every photosite: (B, 1, H, W)."""
     rows, columns = (torch.arange(length, device=values.device) % 2 for length in size)
