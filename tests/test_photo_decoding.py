@@ -162,6 +162,34 @@ def test_a_flipped_bit_in_a_png_is_seen():
         decode(bytes(data))
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("width", [16, 40, 53, 54, 72, 128, 160, 164, 216, 540])
+def test_a_bmp_of_any_width_is_read(mode: str, width: int):
+    """Row lengths in bytes such as 16, 160, 164, 216 and 1620: digits that are also those of 16-bit samples."""
+    image = Image.fromarray(np.resize(narrow(), (3, width, 3))).convert(mode)
+    stream = io.BytesIO()
+    image.save(stream, "BMP")
+    samples = decode(stream.getvalue())
+    assert (samples.format, samples.peak) == ("BMP", 255)
+    grey = mode in ("1", "L")
+    np.testing.assert_array_equal(np.asarray(samples.colour), np.asarray(image.convert("L" if grey else "RGB")))
+    with pytest.raises(PhotoError, match="damaged or incomplete"):
+        decode(stream.getvalue()[: -len(stream.getvalue()) // 3])
+
+
+@pytest.mark.parametrize(("masks", "shifts", "bits"), [
+    ((0xF800, 0x7E0, 0x1F), (11, 5, 0), (5, 6, 5)),
+    ((0x7C00, 0x3E0, 0x1F), (10, 5, 0), (5, 5, 5)),
+])
+def test_a_bmp_of_16_bits_for_a_pixel(masks: tuple[int, ...], shifts: tuple[int, ...], bits: tuple[int, ...]):
+    values = np.random.default_rng(0).integers(0, 2 ** min(bits), (3, 8, 3))
+    words = sum(values[..., i] << shifts[i] for i in range(3)).astype("<u2")[::-1].tobytes()
+    header = struct.pack("<IiiHHIIiiII", 40, 8, 3, 1, 16, 3, len(words), 0, 0, 0, 0) + struct.pack("<3I", *masks)
+    data = struct.pack("<2sIHHI", b"BM", 14 + len(header) + len(words), 0, 0, 14 + len(header)) + header + words
+    expected = np.stack([values[..., i] * 255 // (2 ** bits[i] - 1) for i in range(3)], axis=-1)
+    np.testing.assert_allclose(samples_of(data), expected, atol=1)
+
+
 @pytest.mark.parametrize(("width", "height"), [(10_000, 10_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])
 def test_bombs_are_refused_by_their_header(width: int, height: int):
     """100 million pixels, where Pillow only warns, and more, where it raises."""

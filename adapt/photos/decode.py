@@ -154,8 +154,13 @@ def _depth(image: Any) -> int:
     if image.format == "TIFF":
         bits = _tag(image, 258, (1,))
         return max(8, *(bits if isinstance(bits, tuple) else (bits,)))
-    raw = "".join(str(tile.args) for tile in image.tile)
-    return 16 if "16" in raw or image.mode.startswith("I;16") else 8
+    # Only PNG is left with more than 8 bits. BGR;16 is a BMP with 16 bits for all three colours of a pixel.
+    return 16 if image.format == "PNG" and any(";16" in _raw_mode(tile) for tile in image.tile) else 8
+
+
+def _raw_mode(tile: Any) -> str:
+    """How the samples of a tile lie in the file: of a decoder's arguments the first, or the only one."""
+    return str(tile.args[0] if isinstance(tile.args, tuple) else tile.args)
 
 
 def _tag(image: Any, number: int, default: Any = None) -> Any:
@@ -185,7 +190,7 @@ def _wide(image: Any, data: bytes) -> tuple[np.ndarray, np.ndarray | None, bool]
             grey = 65535 - grey
         alpha = None if key is None else np.where(grey[..., 0] == key, 0, 65535).astype(np.uint16)
         return grey, alpha, True
-    raw = str(image.tile[0].args[0] if isinstance(image.tile[0].args, tuple) else image.tile[0].args)
+    raw = _raw_mode(image.tile[0])
     if raw == "LA;16B":  # four bytes per pixel, as plain RGBA has: L high, L low, A high, A low
         halves = _upright(_retiled(data, "RGBA")).astype(np.uint16)
         return halves[..., 0:1] << 8 | halves[..., 1:2], halves[..., 2] << 8 | halves[..., 3], True
