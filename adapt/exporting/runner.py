@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "AVIF")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".avif", ".mpo"}
@@ -206,6 +206,7 @@ def open_model() -> onnxruntime.InferenceSession:
 def main(photos: Path, out: Path, fidelity: float | None) -> int:
     """Restore every photo; the number of photos that could not be read."""
     warnings.simplefilter("error", Image.DecompressionBombWarning)
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 1 << 28  # bytes of texts and profiles, not pixels
     whole = out.resolve()
     if photos.is_dir() and any(each.exists() and each.samefile(photos) for each in (whole, *whole.parents)):
         refuse(f"{out}: lies inside the photos; choose an output folder elsewhere")

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from adapt.errors import PhotoError
-from adapt.photos.png import check_chunks
+from adapt.photos.png import check_chunks, without_profile_and_texts
 from adapt.photos.raw import develop, raw_kind
 
 FORMATS: Final = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "AVIF")
@@ -119,15 +119,18 @@ def decode(data: bytes, *, at_least: int | None = None) -> Samples:
 
 
 def _decode_pillow(data: bytes) -> Samples:
+    profile: bytes | None = None
+    of_profile: tuple[str, ...] = ()
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         check_chunks(data)  # Pillow does not look at the checksums of the pixel data
+        data, profile, of_profile = without_profile_and_texts(data)
     image = _open(data)
     depth = _depth(image)
     if image.format == "TIFF" and depth == 16 and _tag(image, 284) == 2:
         data = _interleaved(data)
         image = _open(data)
-    notes = _notes(image, data, depth)
-    profile = image.info.get("icc_profile") or None
+    profile = profile or image.info.get("icc_profile") or None
+    notes = (*of_profile, *_notes(image, data, depth, profile))
     common: dict[str, Any] = {"format": str(image.format), "profile": profile}
     if depth > 8 and image.mode != "CMYK":
         colour, alpha, grey = _wide(image, data)
@@ -249,7 +252,7 @@ def _interleaved(data: bytes) -> bytes:
     return stream.getvalue()
 
 
-def _notes(image: Any, data: bytes, depth: int) -> tuple[str, ...]:
+def _notes(image: Any, data: bytes, depth: int, profile: bytes | None) -> tuple[str, ...]:
     notes: list[str] = []
     if getattr(image, "is_animated", False):
         notes.append(f"the first of its {image.n_frames} frames or pages")
@@ -260,7 +263,7 @@ def _notes(image: Any, data: bytes, depth: int) -> tuple[str, ...]:
         if 0 <= box < len(data) - 6 and data[box + 6] & 0x40:
             notes.append("AVIF of 10 or 12 bits, read with 8 bits")
     gamma = image.info.get("gamma")
-    if gamma and abs(gamma - 1 / 2.2) > 0.01 and not {"srgb", "icc_profile"} & set(image.info):
+    if gamma and abs(gamma - 1 / 2.2) > 0.01 and profile is None and "srgb" not in image.info:
         notes.append(f"its gamma of {gamma:g} was not applied: taken as sRGB")
     return tuple(notes)
 
