@@ -17,6 +17,7 @@ from adapt.cli.adapting import demo, run
 from adapt.cli.calibrating import calibrate
 from adapt.cli.degrading import degrade
 from adapt.cli.models import evaluate, export, restore
+from adapt.cli.signs import show_what_can_be_shown
 from adapt.cli.targets import generate_targets
 from adapt.cli.training import finetune, pretrain
 from adapt.errors import AdaptError
@@ -57,6 +58,7 @@ def main() -> None:
     Exit codes: those of `adapt.errors`; FAILED_PHOTOS where the rest was done; STOPPED where a file or the disk stopped
     the work; INTERRUPTED.
     """
+    show_what_can_be_shown()
     try:
         app()
     except AdaptError as error:
