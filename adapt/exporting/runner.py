@@ -5,7 +5,7 @@ Needs numpy, Pillow and onnxruntime. Lies beside model.onnx and bundle.json. Pho
 made for are resized to it, and named. Colour profiles are converted to sRGB; 16-bit colour is read with 8 bits. Grey
 photos stay grey. Pictures that are there are left alone; those of another model or another W are not mixed in:
 OUT/restored.json tells which they are of. What is not restored is named with the reason: camera RAW and HEIC, which
-Pillow does not read, photos that are damaged, files of other kinds.
+Pillow does not read, photos that are damaged, files of other kinds. Nothing is sent anywhere.
 W is in [0, 1], for models that take it: 0 quality, 1 fidelity.
 Exit code 2: wrong use; 3: some photos could not be read.
 """
@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported: nothing is to be sent anywhere
 import onnxruntime
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
