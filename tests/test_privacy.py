@@ -31,3 +31,8 @@ def test_no_command_leaves_a_file_at_home(small_photos: Path, small_pack: Path, 
     assert files_left_at_home(tmp_path / "second home", *restore) == []
     runner = [bundle / "run_model.py", small_photos, tmp_path / "restored alone"]
     assert files_left_at_home(tmp_path / "third home", *runner) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its home is no folder that a variable names")
+def test_whoever_imports_onnxruntime_behind_us_leaves_no_file_at_home(tmp_path: Path):
+    assert files_left_at_home(tmp_path / "home", "-c", "import adapt, onnxruntime") == []
