@@ -18,6 +18,8 @@ from adapt.disk import write_atomic
 from adapt.errors import WeightsError
 
 WRAPPINGS = ("params_ema", "params", "state_dict", "model")  # in the order in which they are preferred
+PREFIX = "module."  # of torch's parallel wrappers, round the whole network
+COMPILED = "_orig_mod"  # of torch.compile, round the whole network or any part of it
 SHOWN = 5
 
 
@@ -56,8 +58,8 @@ class MismatchError(WeightsError):
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a checkpoint: safetensors, or a torch file read with ``weights_only=True``.
 
-    Wrappings (`params_ema`, `params`, `state_dict`, `model`, nested too) are taken off, and a `module.` prefix
-    that all names share.
+    Wrappings (`params_ema`, `params`, `state_dict`, `model`, nested too) are taken off, and from the names what
+    torch's own wrappers add, in any order: a `module.` prefix that all of them share, and `_orig_mod` wherever it is.
 
     What kind of file it is, is read off its first bytes and not its name.
 
@@ -117,7 +119,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return _plainly_named(state), dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: damaged, or not a safetensors file ({error})") from error
 
@@ -134,9 +137,17 @@ def _unwrapped(loaded: Any, path: Path) -> dict[str, Tensor]:
     state = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
     if not state:
         raise WeightsError(f"{path}: holds no tensors; its keys are {list(loaded)[:SHOWN]}")
-    while all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
+    return _plainly_named(state)
+
+
+def _plainly_named(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by the names that the network itself gives them, whatever of torch's was put round it."""
+    names = {key: ".".join(part for part in key.split(".") if part != COMPILED) for key in state}
+    while state and all(name.startswith(PREFIX) for name in names.values()):
+        names = {key: name.removeprefix(PREFIX) for key, name in names.items()}
+    if len({*names.values()}) < len(state):  # two of one name: not what a wrapper made
+        return state
+    return {names[key]: value for key, value in state.items()}
 
 
 def compare_keys(network: nn.Module, state: Mapping[str, Tensor], ignore: Collection[str] = ()) -> KeyReport:
