@@ -227,12 +227,12 @@ def load_texture_distance(pack: Pack) -> PerceptualDistance:
 
 
 def _pack_distance(pack: Pack) -> PerceptualDistance:
-    import json
-
     from adapt.perceptual.distance import load_pack_distance
+    from adapt.weights import header_mapping
 
     state, metadata = pack.read("perceptual")
-    return load_pack_distance(state, json.loads(metadata["settings"]), pack.network_digest("perceptual"))
+    settings = header_mapping(f"{pack.card.name}/perceptual", metadata)
+    return load_pack_distance(state, settings, pack.network_digest("perceptual"))
 
 
 def load_surroundings(pack: Pack, settings: AdjusterSettings, device: torch.device) -> Surroundings:

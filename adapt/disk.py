@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 from adapt.errors import UsageError
 
@@ -56,6 +56,19 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        UsageError: it is not JSON, or holds what Python does not take: numbers of thousands of digits, nesting.
+        OSError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, too many digits
+        raise UsageError(f"{path}: cannot be used: it is not JSON as we write it ({error})") from error
+
+
 def append_json_line(path: Path, value: Any) -> None:
     """Append one JSON line and force it to the disk; a last line that a crash cut short is dropped first."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,11 +85,18 @@ def append_json_line(path: Path, value: Any) -> None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a JSON-lines file; a last line cut by a crash is left out. [] if there is no file."""
+    """All whole lines of a JSON-lines file; a last line cut by a crash is left out. [] if there is no file.
+
+    Raises:
+        UsageError: another line is not JSON.
+    """
     if not path.exists():
         return []
-    whole, _, _cut = path.read_text(encoding="utf-8").rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines() if line.strip()]
+    whole, _, _cut = path.read_bytes().rpartition(b"\n")  # cut first: a letter may have been cut through as well
+    try:
+        return [json.loads(line) for line in whole.decode().split("\n") if line.strip()]
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: cannot be used: a line of it is not JSON as we write it ({error})") from error
 
 
 def optional_path(path: str | Path | None) -> Path | None:
@@ -110,7 +130,10 @@ def claim_folder(
     """
     path = folder / name
     if path.exists() and not overwrite:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise UsageError(f"{path}: cannot be used: it is not as we write it")
+        return cast(dict[str, Any], found)
     if path.exists():
         remove_written(folder, writes)
     elif others := shown_files(folder):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from adapt.packs.pack import PackCard, PackNetwork, embedded_packs, load_pack, n
 from adapt.perceptual.distance import load_pack_distance
 from adapt.restorers import vqgan
 from adapt.restorers.base import ARCHITECTURES, build_restorer
-from adapt.weights import read_state
+from adapt.weights import header_mapping, read_state
 
 PARTS: Final[dict[str, str]] = {  # entries that are no restorers, and their architectures
     "prior": "unet",
@@ -151,7 +150,7 @@ def _content(file: Path, name: str, size: int) -> Content:
             prior = build_prior(source, state, header, size=size)
             return Content(PARTS[name], _parameters(prior.network), prior.size)
         case "perceptual":
-            settings = json.loads(header.get("settings", "{}"))
+            settings = header_mapping(source, header)
             return Content(PARTS[name], _parameters(load_pack_distance(state, settings, "").module))
         case build.CODEBOOK:
             codebook = vqgan.build_vqgan(source, state, header)

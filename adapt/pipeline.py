@@ -21,7 +21,7 @@ from torch import Tensor
 from adapt import tasks, tuning
 from adapt.build import load_distance
 from adapt.digests import file_digest
-from adapt.disk import optional_path, write_json
+from adapt.disk import optional_path, read_json, write_json
 from adapt.errors import UsageError, VerificationError
 from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.sheets import write_sheet
@@ -277,11 +277,9 @@ def _refuse_incomplete(truth: Path, photos: Sequence[PhotoFile]) -> None:
 
 def _stale(folder: Path, digest: str, fidelity: float | None) -> bool:
     """Whether a folder holds pictures of other weights, as where a resumed run found better ones, or fidelity."""
-    import json
-
     if not (folder / "restored.json").exists():
         return False
-    about = json.loads((folder / "restored.json").read_text(encoding="utf-8"))
+    about = read_json(folder / "restored.json")
     return (about["model"], about.get("fidelity")) != (digest, fidelity)
 
 
@@ -300,12 +298,10 @@ def _export(
     Raises:
         VerificationError: the file does not compute what the network does. An earlier bundle stays as it was.
     """
-    import json
-
     best = tasks.weights_digest(out / "finetune")
     bundle, model = out / "bundle", out / "model.onnx"
     about = bundle / "bundle.json"
-    if not about.exists() or _exported(json.loads(about.read_text(encoding="utf-8"))) != (best, fidelity):
+    if not about.exists() or _exported(read_json(about)) != (best, fidelity):
         try:
             _export_bundle(out, bundle, base, outcome, evaluations, ids=ids, best=best, fidelity=fidelity)
         except VerificationError as error:

@@ -6,12 +6,14 @@ import json
 import pickle
 import re
 import tarfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from adapt.disk import write_atomic
@@ -148,6 +150,29 @@ def _plainly_named(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if len({*names.values()}) < len(state):  # two of one name: not what a wrapper made
         return state
     return {names[key]: value for key, value in state.items()}
+
+
+@contextmanager
+def settings_of(name: str, architecture: str) -> Generator[None]:
+    """Within it, settings that do not pass, of a file's header or as its shapes tell them, are a WeightsError."""
+    try:
+        yield
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        said = f"{where}: {problem['msg']}" if where else problem["msg"]
+        raise WeightsError(f"{name}: not the layout of a {architecture} ({said})") from error
+
+
+def header_mapping(name: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The settings in a file's header where they have no schema; {} where it has none. Raises WeightsError."""
+    try:
+        found = json.loads(metadata.get("settings", "{}"))
+    except (ValueError, RecursionError) as error:  # ValueError: not JSON, and numbers of thousands of digits
+        raise WeightsError(f"{name}: the settings in its header are not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{name}: the settings in its header are a {type(found).__name__}, expected a mapping")
+    return found
 
 
 def compare_keys(network: nn.Module, state: Mapping[str, Tensor], ignore: Collection[str] = ()) -> KeyReport:

@@ -403,6 +403,11 @@ def test_going_on(bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.
     done = run_model(program, photos, out)
     message = f"{out}: holds pictures of 64 px, not 32; choose another folder"
     assert (done.returncode, done.stderr.strip()) == (2, message)
+    for content in ("[" * 100_000, '{"size": ' + "9" * 5000 + "}", "[1]"):
+        claim.write_text(content)
+        done = run_model(program, photos, out)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert done.stderr.startswith(f"{claim}: ")
 
 
 def test_help(bundles: dict[str, Path]):

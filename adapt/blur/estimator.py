@@ -18,7 +18,7 @@ from adapt.errors import UsageError, WeightsError
 from adapt.images import check_image
 from adapt.restorers.swinir import SwinIR
 from adapt.settings import BlurNetworkSettings
-from adapt.weights import load_weights, read_state
+from adapt.weights import load_weights, read_state, settings_of
 from degradations.blind import PUBLISHED_SIZE
 
 ARCHITECTURE: Final = "blur-estimator"
@@ -149,7 +149,9 @@ def build_blur_estimator(name: str, state: dict[str, Tensor], metadata: dict[str
     if metadata.get("architecture") != ARCHITECTURE or "settings" not in metadata:
         got = metadata.get("architecture", "nothing")
         raise WeightsError(f"{name}: expected a {ARCHITECTURE} of ours, its header names {got}")
-    network = BlurNetwork(BlurNetworkSettings.model_validate_json(metadata["settings"]))
+    with settings_of(name, ARCHITECTURE):
+        settings = BlurNetworkSettings.model_validate_json(metadata["settings"])
+    network = BlurNetwork(settings)
     load_weights(network, state, source=name, ignore=RECOMPUTED)
     return BlurEstimator(name, network.eval())
 

@@ -14,7 +14,7 @@ from adapt.diffusion.steps import Step
 from adapt.diffusion.unet import UNet, unet_settings
 from adapt.errors import ShapeError
 from adapt.settings import UNetSettings
-from adapt.weights import load_weights, read_state
+from adapt.weights import load_weights, read_state, settings_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,8 @@ def build_prior(name: str, state: dict[str, Tensor], metadata: dict[str, str], *
         WeightsError: not a U-Net in the public layout, or weights that do not fit.
     """
     stored = metadata.get("settings")
-    settings = UNetSettings.model_validate_json(stored) if stored else unet_settings(state, size)
+    with settings_of(name, "prior"):
+        settings = UNetSettings.model_validate_json(stored) if stored else unet_settings(state, size)
     network = UNet(settings)
     load_weights(network, state, source=name)
     return Prior(name, settings, network.eval().requires_grad_(False))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from adapt.digests import file_digest, is_unchanged
-from adapt.disk import shown_files, write_json, write_text
+from adapt.disk import read_json, shown_files, write_json, write_text
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting import runner
 from adapt.exporting.card import model_card
@@ -179,7 +178,7 @@ class BundleModel:
 
     def __init__(self, folder: Path, device: torch.device | None = None) -> None:
         try:
-            self.about: dict[str, Any] = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+            self.about: dict[str, Any] = read_json(folder / "bundle.json")
             expected = self.about["sha256"]["model.onnx"]
             self.size = int(self.about["size"])
             fidelity = self.about.get("fidelity")

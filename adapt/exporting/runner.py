@@ -51,6 +51,15 @@ def refuse(why: str) -> NoReturn:
     sys.exit(2)
 
 
+def stored(path: Path) -> dict[str, Any]:
+    """What a JSON file of ours holds."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        refuse(f"{path}: cannot be read ({error})")
+    return found if isinstance(found, dict) else refuse(f"{path}: is not as it was written")
+
+
 def composed(name: str) -> str:
     """A name in composed Unicode: the same, however the file system spells its accents."""
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
@@ -187,8 +196,8 @@ def claim(out: Path, bundle: dict[str, Any], fidelity: float | None) -> dict[str
         out.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
         os.replace(part, path)
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if found["model"] != made["model"]:
+    found = stored(path)
+    if found.get("model") != made["model"]:
         refuse(f"{out}: holds pictures of another model; choose another folder")
     if (known := found.get("size", size)) != size:
         refuse(f"{out}: holds pictures of {known} px, not {size}; choose another folder")
@@ -213,7 +222,7 @@ def main(photos: Path, out: Path, fidelity: float | None) -> int:
     if photos.is_dir() and any(each.exists() and each.samefile(photos) for each in (whole, *whole.parents)):
         refuse(f"{out}: lies inside the photos; choose an output folder elsewhere")
     files = find(photos)
-    bundle = json.loads(Path(__file__).with_name("bundle.json").read_text(encoding="utf-8"))
+    bundle = stored(Path(__file__).with_name("bundle.json"))
     chosen, session, side = claim(out, bundle, fidelity), open_model(), bundle["size"]
     count = Counter[str]()
     for path, name in files.items():

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
 from pydantic import Field, PositiveInt, ValidationError
 
 from adapt.digests import file_digest, is_unchanged, settings_digest
 from adapt.disk import write_text
-from adapt.errors import UsageError, WeightsError
+from adapt.draft import Draft, to_yaml
+from adapt.errors import RecipeError, UsageError, WeightsError
 from adapt.settings import Settings
 
 if TYPE_CHECKING:
@@ -141,9 +141,23 @@ def load_pack(name: str | Path) -> Pack:
     if not card.is_file() or card.suffix not in (".yaml", ".yml"):
         raise UsageError(f"no pack '{name}'; embedded packs are {', '.join(embedded_packs())}, else name a folder")
     try:
-        return Pack(card.parent, PackCard.model_validate(yaml.safe_load(card.read_text(encoding="utf-8"))))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise WeightsError(f"{card}: not a pack card: {error}") from error
+        return Pack(card.parent, PackCard.model_validate(_card_values(card)))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise WeightsError(f"{card}: not a pack card: {where}: {first['msg']}{more}") from error
+
+
+def _card_values(card: Path) -> dict[str, Any]:
+    """What a card's file says, not yet checked. Raises WeightsError: it is not YAML, or holds too much."""
+    try:
+        draft = Draft.read(card)
+        if draft.problems:
+            raise RecipeError(str(min(draft.problems)))
+        return draft.values
+    except RecipeError as error:
+        raise WeightsError(f"{card}: not a pack card: {str(error).removeprefix(f'{card}: ')}") from error
 
 
 def add_network(
@@ -215,10 +229,10 @@ def write_card(folder: Path, card: PackCard) -> None:
 def _enter(folder: Path, name: str, entry: dict[str, Any]) -> None:
     """Put an entry into a pack's card."""
     card_path = folder / "pack.yaml"
-    card = yaml.safe_load(card_path.read_text(encoding="utf-8"))
+    card = _card_values(card_path)
     card.setdefault("networks", {})[name] = entry
     _write(card_path, card)
 
 
 def _write(path: Path, card: dict[str, Any]) -> None:
-    write_text(path, yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=110))
+    write_text(path, to_yaml(card, in_blocks=True))

@@ -6,7 +6,6 @@ degraded photo to the least blur under which the restored photo is true, and to 
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict
 from typing import Final
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from adapt.blur.estimator import RECOMPUTED, BlurNetwork
 from adapt.blur.labels import Survey, blur_errors, std_labels, std_levels, std_limits, survey, widest_xi
-from adapt.disk import write_json
+from adapt.disk import read_json, write_json
 from adapt.errors import UsageError
 from adapt.pretrain.loop import Network, Progress, Turn, train
 from adapt.pretrain.restorer import blind_pairs, blind_ranges, clean_pictures
@@ -99,7 +98,7 @@ def survey_labels(settings: BlurEstimatorSettings, faces: Tensor, run: Run, *, r
     """
     path = run.folder / LABELS
     if path.exists():
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_json(path)
         return Survey(known["xi"], known["size"], tuple(known["counts"]), known["least"], known["never"])
     generator = step_generator(settings.seed, 0, rank=-2)
     ranges = blind_ranges(settings.degradation, settings.size)
