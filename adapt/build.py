@@ -69,10 +69,13 @@ def load_start_steps(name: str | Path) -> StartSteps:
         UsageError: no such pack.
         WeightsError: a pack without one, or a file that is not a start-step table.
     """
-    from adapt.blur.start_steps import ENTRY, load_start_steps_file
+    from adapt.blur.start_steps import ENTRY, load_start_steps_file, parse_start_steps
 
     path = Path(name)
-    return load_start_steps_file(path if path.suffix == ".json" else load_pack(name).table(ENTRY))
+    if path.suffix == ".json":
+        return load_start_steps_file(path)
+    path, data = load_pack(name).table(ENTRY)
+    return parse_start_steps(data, path)
 
 
 def load_adjuster(name: str | Path) -> GuidanceAdjuster:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import re
@@ -72,19 +73,30 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         WeightsError: no such file, not a checkpoint, damaged, or one that would run code; it is named, and so is what
             was blocked.
     """
+    return parse_state(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file of weights, to be parsed after its digest is known. Raises WeightsError."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     try:
-        with path.open("rb") as stream:
-            head = stream.read(64)
+        return path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except MemoryError as error:
+        raise WeightsError(f"{path}: not enough memory to read its {path.stat().st_size} bytes") from error
+
+
+def parse_state(data: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What a checkpoint of this content holds; the rest as `read_state`, to which it owes the name of the file."""
+    head = data[:64]
     if head[4:9] == b"\0\0\0\0{":  # a length in eight bytes, of at most 100 MB, and the header's JSON
-        return _read_safetensors(path)
+        return _parse_safetensors(data, path)
     if not head.startswith((b"PK", b"\x80")):
         what = _taken_for_weights(head)
         raise WeightsError(f"{path}: expected a checkpoint (.pth, .safetensors), got {what}; fetch or choose it again")
-    return _unwrapped(_read_torch(path), path), {}
+    return _unwrapped(_parse_torch(data, path), path), {}
 
 
 def _taken_for_weights(head: bytes) -> str:
@@ -98,11 +110,10 @@ def _taken_for_weights(head: bytes) -> str:
     return f"a file that starts with {head[:12]!r}"
 
 
-def _read_torch(path: Path) -> Any:
+def _parse_torch(data: bytes, path: Path) -> Any:
     """What a torch file holds, read without running any of it."""
     try:
-        with path.open("rb") as stream:  # given a path, newer versions of PyTorch go by its ending
-            return torch.load(stream, map_location="cpu", weights_only=True)
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         blocked = sorted(set(re.findall(r"GLOBAL ([\w.]+)", str(error))))
         if not blocked:
@@ -116,15 +127,16 @@ def _read_torch(path: Path) -> Any:
         raise WeightsError(f"{path}: damaged, or not a checkpoint ({reason[0]})") from error
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
+def _parse_safetensors(data: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
     try:
-        with safe_open(path, framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return _plainly_named(state), dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+        state = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, ValueError, RecursionError, KeyError) as error:  # KeyError: numbers torch does not know
         raise WeightsError(f"{path}: damaged, or not a safetensors file ({error})") from error
+    return _plainly_named(state), dict(header.get("__metadata__") or {})
 
 
 def _unwrapped(loaded: Any, path: Path) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from command_line import adapt
 from networks import SMALL_CODEFORMER, lively_codeformer, lively_swinir, lively_vqgan
 from torch import Tensor, nn
 
+from adapt import weights
 from adapt.blur.adjuster import GuidanceAdjuster
 from adapt.blur.estimator import BlurNetwork
 from adapt.blur.start_steps import StartSteps
@@ -176,6 +177,50 @@ def test_a_file_that_has_changed_is_refused(tmp_path: Path, folder: Path) -> Non
     with pytest.raises(WeightsError, match=r"s\.pth: not the file that .*mine/pack\.yaml names"):
         load_restorer(folder)
     assert [problem.split(": ")[1][:15] for problem in load_pack(folder).problems()] == ["expected sha256"]
+
+
+def test_no_file_of_another_digest_reaches_a_parser(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither torch's, nor that of safetensors, nor that of tables: what is not ours may be made to do harm."""
+    add(folder, "swinir", saved(tmp_path / "s.pth", lively_swinir()))
+    add(folder, "prior", ours(tmp_path / "p.safetensors", UNet(PRIOR), "unet", PRIOR.model_dump_json()))
+    TABLE.save(tmp_path / "t.json")
+    add(folder, "start-steps", tmp_path / "t.json")
+    for name in ("s.pth", "p.safetensors", "t.json"):
+        with (tmp_path / name).open("ab") as stream:
+            stream.write(b" ")
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a file of another digest was parsed")
+
+    for parser in ("torch.load", "safetensors.torch.load", "safetensors.safe_open", "adapt.weights.parse_state",
+                   "adapt.blur.start_steps.parse_start_steps", "adapt.blur.start_steps.load_start_steps_file"):
+        monkeypatch.setattr(parser, never)
+    for load, name in ((load_restorer, "s.pth"), (load_prior, "p.safetensors"), (load_start_steps, "t.json")):
+        with pytest.raises(WeightsError, match=rf"{name}: not the file that .*pack\.yaml names; fetch it again$"):
+            load(folder)
+
+
+def test_what_is_parsed_are_the_bytes_of_the_digest(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is exchanged between the two: the card names what was looked at, and what is loaded is checked."""
+    first, second = lively_swinir(), lively_swinir(seed=1)
+    file, original = saved(tmp_path / "s.pth", first), weights.parse_state
+
+    def exchanged(data: bytes, path: Path) -> Any:
+        saved(file, second)
+        return original(data, path)
+
+    monkeypatch.setattr("adapt.packing.parse_state", exchanged)
+    digest = file_digest(file)
+    add(folder, "swinir", file)
+    assert list(load_pack(folder).card.networks["swinir"].files.values()) == [digest]
+    saved(file, first)
+    monkeypatch.setattr("adapt.weights.parse_state", exchanged)
+    loaded = load_restorer(folder).network.state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in first.state_dict().items())
 
 
 def test_the_first_restorer_restores_until_another_is_named(tmp_path: Path, folder: Path) -> None:

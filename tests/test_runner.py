@@ -410,6 +410,14 @@ def test_going_on(bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.
         assert done.stderr.startswith(f"{claim}: ")
 
 
+def test_another_model_than_the_bundles_is_refused(bundles: dict[str, Path], tmp_path: Path):
+    bundle = shutil.copytree(bundles["plain"], tmp_path / "bundle")
+    shutil.copyfile(bundles["fidelity"] / "model.onnx", bundle / "model.onnx")
+    done = run_model(bundle / "run_model.py", fill(tmp_path / "photos", "a.png"), tmp_path / "out")
+    message = f"{bundle / 'model.onnx'}: is not the file that bundle.json names; export it again"
+    assert (done.returncode, done.stderr.strip()) == (2, message)
+
+
 def test_help(bundles: dict[str, Path]):
     done = run_model(bundles["plain"] / "run_model.py", "--help")
     assert done.returncode == 0

@@ -189,9 +189,16 @@ def load_start_steps_file(path: Path) -> StartSteps:
         WeightsError: no such file, or not a start-step table.
     """
     try:
-        return StartSteps.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return parse_start_steps(data, path)
+
+
+def parse_start_steps(data: bytes, path: Path) -> StartSteps:
+    """The table that a file of this content holds. Raises WeightsError: it is none."""
+    try:
+        return StartSteps.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(key) for key in first["loc"])

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapt.digests import file_digest, is_unchanged
+from adapt.digests import bytes_digest, file_digest
 from adapt.disk import read_json, shown_files, write_json, write_text
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting import runner
@@ -170,6 +170,7 @@ class BundleModel:
         name: the bundle's folder.
         size: side of the aligned faces it was made for, in pixels.
         about: the contents of bundle.json.
+        digest: sha256 of the model.onnx that it runs.
 
     Raises:
         UsageError: a device that onnxruntime does not have.
@@ -186,10 +187,12 @@ class BundleModel:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"{folder}: not a bundle: its bundle.json cannot be read ({error!r})") from error
         path = folder / "model.onnx"
-        if not is_unchanged(path, expected):
+        data = path.read_bytes() if path.is_file() else b""
+        if bytes_digest(data) != expected:
             raise WeightsError(f"{path}: is not the file that bundle.json names; export it again")
         self.name = str(folder)
-        self._session = open_session(path, providers_for(device))
+        self.digest: str = expected
+        self._session = open_session(path, providers_for(device), data)
 
     def chosen_fidelity(self, given: float | None = None) -> float | None:
         """The fidelity it restores at: the one that is given, else its own; None where it takes none.

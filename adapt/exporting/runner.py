@@ -206,12 +206,15 @@ def claim(out: Path, bundle: dict[str, Any], fidelity: float | None) -> dict[str
     return {about["name"]: np.array([wanted], np.float32)} if about else {}
 
 
-def open_model() -> onnxruntime.InferenceSession:
-    """The model, on CUDA where onnxruntime has it."""
+def open_model(sha256: str) -> onnxruntime.InferenceSession:
+    """The model, on CUDA where onnxruntime has it; no other file than the one that bundle.json names."""
     cuda = [("CUDAExecutionProvider", {"use_tf32": "0"})]
     available = cuda if cuda[0][0] in onnxruntime.get_available_providers() else []
     model = Path(__file__).with_name("model.onnx")
-    return onnxruntime.InferenceSession(str(model), providers=[*available, "CPUExecutionProvider"])
+    content = model.read_bytes() if model.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != sha256:
+        refuse(f"{model}: is not the file that bundle.json names; export it again")
+    return onnxruntime.InferenceSession(content, providers=[*available, "CPUExecutionProvider"])
 
 
 def main(photos: Path, out: Path, fidelity: float | None) -> int:
@@ -223,7 +226,8 @@ def main(photos: Path, out: Path, fidelity: float | None) -> int:
         refuse(f"{out}: lies inside the photos; choose an output folder elsewhere")
     files = find(photos)
     bundle = stored(Path(__file__).with_name("bundle.json"))
-    chosen, session, side = claim(out, bundle, fidelity), open_model(), bundle["size"]
+    chosen, side = claim(out, bundle, fidelity), bundle["size"]
+    session = open_model(bundle["sha256"]["model.onnx"])
     count = Counter[str]()
     for path, name in files.items():
         target = out / f"{name}.png"

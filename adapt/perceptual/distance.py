@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Final, Protocol, Self, cast
 import torch
 from torch import Tensor, nn
 
-from adapt.digests import file_digest, settings_digest
+from adapt.digests import bytes_digest, settings_digest
 from adapt.errors import UsageError, WeightsError
 from adapt.images import to_signed
 from adapt.perceptual.network import PerceptualNetwork, pooled
@@ -139,13 +140,14 @@ def find_vgg(backbone: Path | None = None) -> Backbone | None:
         if backbone is None:
             return None
         raise WeightsError(f"{path}: no such file; expected torchvision's {VGG_FILE}, the backbone of lpips and DISTS")
-    sha256 = file_digest(path)
+    data = path.read_bytes()
+    sha256 = bytes_digest(data)
     if not sha256.startswith(VGG_SHA256_STARTS):
         raise WeightsError(
             f"{path}: expected torchvision's {VGG_FILE}, whose sha256 starts with {VGG_SHA256_STARTS}, got"
             f" {sha256[:8]}...; fetch the file anew"
         )
-    return Backbone(torch.load(path, map_location="cpu", weights_only=True), path, sha256)
+    return Backbone(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), path, sha256)
 
 
 class _LpipsNetwork(nn.Module):
