@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.errors import UsageError
-from adapt.packs.pack import Pack, embedded_packs, load_pack
-from adapt.settings.paths import WEIGHT_FILES, WEIGHT_SUFFIXES
+from adapt.packs.named import named_network, named_restorer
+from adapt.packs.pack import Pack, load_pack
+from adapt.settings.paths import is_bundle, weights_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,23 +27,24 @@ if TYPE_CHECKING:
     from adapt.settings import AdjusterSettings, TargetSettings
     from adapt.targets.methods import BlurParts
 
-CODEBOOK, CODEFORMER = "codebook", "codeformer"  # what a pack calls them
+PRIOR, CODEBOOK, CODEFORMER = "prior", "codebook", "codeformer"  # what a pack calls them
 
 
 def load_prior(name: str | Path) -> Prior:
-    """A diffusion prior by pack name, pack folder, or checkpoint file in the public layout.
+    """A diffusion prior by pack name, pack folder, or checkpoint file or run in the public layout.
 
     Raises:
         UsageError: no such pack or file.
         WeightsError: weights that cannot be read or do not fit.
     """
-    from adapt.diffusion.prior import build_prior, load_prior_file
+    from dataclasses import replace
 
-    if Path(name).suffix in WEIGHT_SUFFIXES:
-        return load_prior_file(Path(name))
-    pack = load_pack(name)
-    state, metadata = pack.read("prior")
-    return build_prior(f"{pack.card.name}/prior", state, metadata, size=pack.card.size)
+    from adapt.diffusion.prior import build_prior
+
+    named = named_network(name, PRIOR)
+    read = named.read()
+    size = None if named.pack is None else named.pack.card.size
+    return replace(build_prior(named.label, read.state, read.metadata, size=size), digest=read.digest)
 
 
 def load_blur_estimator(name: str | Path) -> BlurEstimator:
@@ -53,13 +54,11 @@ def load_blur_estimator(name: str | Path) -> BlurEstimator:
         UsageError: no such pack or file.
         WeightsError: a pack without one, or weights that cannot be read or do not fit.
     """
-    from adapt.blur.estimator import ARCHITECTURE, build_blur_estimator, load_blur_estimator_file
+    from adapt.blur.estimator import ARCHITECTURE, build_blur_estimator
 
-    if Path(name).suffix in WEIGHT_SUFFIXES:
-        return load_blur_estimator_file(Path(name))
-    pack = load_pack(name)
-    state, metadata = pack.read(ARCHITECTURE)
-    return build_blur_estimator(f"{pack.card.name}/{ARCHITECTURE}", state, metadata)
+    named = named_network(name, ARCHITECTURE)
+    read = named.read()
+    return build_blur_estimator(named.label, read.state, read.metadata)
 
 
 def load_start_steps(name: str | Path) -> StartSteps:
@@ -86,14 +85,10 @@ def load_adjuster(name: str | Path) -> GuidanceAdjuster:
         WeightsError: a pack without one, or weights that cannot be read or do not fit.
     """
     from adapt.blur.adjuster import ARCHITECTURE, build_adjuster
-    from adapt.weights import read_state
 
-    if Path(name).suffix in WEIGHT_SUFFIXES:
-        state, metadata = read_state(Path(name))
-        return build_adjuster(str(name), state, metadata)
-    pack = load_pack(name)
-    state, metadata = pack.read(ARCHITECTURE)
-    return build_adjuster(f"{pack.card.name}/{ARCHITECTURE}", state, metadata)
+    named = named_network(name, ARCHITECTURE)
+    read = named.read()
+    return build_adjuster(named.label, read.state, read.metadata)
 
 
 def load_blur_parts(name: str | Path, settings: TargetSettings, device: torch.device) -> tuple[BlurParts, str]:
@@ -108,7 +103,7 @@ def load_blur_parts(name: str | Path, settings: TargetSettings, device: torch.de
     from adapt.digests import settings_digest
     from adapt.targets.methods import BlurParts
 
-    if Path(name).suffix in WEIGHT_SUFFIXES:
+    if weights_file(Path(name)) is not None:
         return BlurParts(), settings_digest({})
     pack = load_pack(name)
     asked = {ESTIMATOR: settings.needs_blur, ENTRY: settings.start_t is None, ADJUSTER: settings.needs_adjuster}
@@ -141,18 +136,14 @@ def load_restorer(name: str | Path, *, adain: bool | None = None) -> Restorer:
 
 
 def _find_restorer(name: str | Path) -> Restorer:
-    from adapt.restorers.base import build_restorer, load_restorer_file
+    from dataclasses import replace
 
-    path = Path(name)
-    if path.suffix in WEIGHT_SUFFIXES:
-        return load_restorer_file(path)
-    for inside in WEIGHT_FILES:
-        if (path / inside).is_file():
-            return load_restorer_file(path / inside)
-    pack, chosen = pack_restorer(name)
-    state, metadata = pack.read(chosen)
-    restorer = build_restorer(f"{pack.card.name}/{chosen}", state, metadata)
-    return restorer.at(pack.card.size, f"pack {name}")
+    from adapt.restorers.base import build_restorer
+
+    named = named_restorer(name)
+    read = named.read()
+    restorer = replace(build_restorer(named.label, read.state, read.metadata), digest=read.digest)
+    return restorer if named.pack is None else restorer.at(named.pack.card.size, f"pack {name}")
 
 
 def load_codebook(name: str | Path) -> VQGAN:
@@ -162,37 +153,16 @@ def load_codebook(name: str | Path) -> VQGAN:
         UsageError: no such file, run or pack.
         WeightsError: a pack without one, or weights that cannot be read or do not fit.
     """
+    return read_codebook(name)[0]
+
+
+def read_codebook(name: str | Path) -> tuple[VQGAN, str]:
+    """As `load_codebook`, and the digest of what was loaded."""
     from adapt.restorers.vqgan import build_vqgan
-    from adapt.weights import read_state
 
-    path = Path(name)
-    for file in (path, path / "weights.safetensors"):
-        if file.suffix in WEIGHT_SUFFIXES and (file == path or file.is_file()):
-            state, metadata = read_state(file)
-            return build_vqgan(str(file), state, metadata)
-    pack = load_pack(name)
-    state, metadata = pack.read(CODEBOOK)
-    return build_vqgan(f"{pack.card.name}/{CODEBOOK}", state, metadata)
-
-
-def pack_restorer(name: str | Path) -> tuple[Pack, str]:
-    """The pack and its network that PACK (name or folder: its default restorer) or PACK/RESTORER means.
-
-    Raises:
-        UsageError: neither.
-    """
-    text = str(name)
-    if text in embedded_packs() or (Path(name) / "pack.yaml").is_file():
-        pack = load_pack(name)
-        return pack, pack.card.restorer
-    pack_name, _, wanted = text.rpartition("/")
-    try:
-        return load_pack(pack_name), wanted
-    except UsageError as error:
-        raise UsageError(
-            f"no restorer '{name}': expected a checkpoint file, a run, a bundle, PACK or PACK/RESTORER"
-            f" (packs: {', '.join(embedded_packs())})"
-        ) from error
+    named = named_network(name, CODEBOOK)
+    read = named.read()
+    return build_vqgan(named.label, read.state, read.metadata), read.digest
 
 
 def load_model(name: str | Path, device: torch.device | None = None) -> Restorer | BundleModel:
@@ -207,7 +177,7 @@ def load_model(name: str | Path, device: torch.device | None = None) -> Restorer
         WeightsError: weights that cannot be read or do not fit.
     """
     path = Path(name)
-    if (path / "bundle.json").is_file():
+    if is_bundle(path):
         from adapt.exporting.bundle import load_bundle
 
         return load_bundle(path, device)

@@ -18,10 +18,11 @@ from adapt.packs.pack import PackCard, PackNetwork, embedded_packs, load_pack, n
 from adapt.perceptual.distance import load_pack_distance
 from adapt.restorers import vqgan
 from adapt.restorers.base import ARCHITECTURES, build_restorer
+from adapt.settings.paths import BUNDLE, ONNX, WEIGHT_FILES
 from adapt.weights import header_mapping, parse_state, read_bytes
 
 PARTS: Final[dict[str, str]] = {  # entries that are no restorers, and their architectures
-    "prior": "unet",
+    build.PRIOR: "unet",
     "perceptual": "perceptual",
     build.CODEBOOK: vqgan.ARCHITECTURE,
     estimator.ARCHITECTURE: estimator.ARCHITECTURE,
@@ -29,7 +30,7 @@ PARTS: Final[dict[str, str]] = {  # entries that are no restorers, and their arc
     start_steps.ENTRY: start_steps.ENTRY,
 }
 # A folder with one of these is taken for a run or a bundle, whatever else it holds.
-TAKEN: Final = ("best.safetensors", "model.safetensors", "weights.safetensors", "model.onnx", "bundle.json")
+TAKEN: Final = (*WEIGHT_FILES, ONNX, BUNDLE)
 DESCRIPTION: Final = "Files of this machine, entered where they lie."
 
 
@@ -150,7 +151,7 @@ def _content(file: Path, name: str, size: int) -> Content:
     if None not in (expected, told) and told != expected:
         raise WeightsError(f"expected a {expected}, its header names a {told}")
     match name:
-        case "prior":
+        case build.PRIOR:
             prior = build_prior(source, state, header, size=size)
             return Content(PARTS[name], _parameters(prior.network), sha256, prior.size)
         case "perceptual":

@@ -34,6 +34,7 @@ from adapt.recipe import load_recipe
 from adapt.restoring import restore_folder
 from adapt.result_folder import claim_result, refuse_removal
 from adapt.settings import TargetSettings
+from adapt.settings.paths import BEST
 from adapt.showing import Identity, evaluate_run, show_run, verdict_of
 
 CHECKED_PHOTOS = 4
@@ -307,7 +308,7 @@ def _export(
         except VerificationError as error:
             kept = f"; {model} is still that of earlier weights" if model.exists() else ""
             raise VerificationError(
-                f"{error}{kept}; the adapted weights are in {out / 'finetune' / 'best.safetensors'}"
+                f"{error}{kept}; the adapted weights are in {out / 'finetune' / BEST}"
             ) from error
     _place(bundle / "model.onnx", model)
     return model

@@ -22,6 +22,7 @@ from adapt.build import (
 )
 from adapt.digests import settings_digest
 from adapt.errors import UsageError
+from adapt.packs.named import named_network, named_restorer
 from adapt.packs.pack import Pack, add_network, add_table, load_pack
 from adapt.photos.faces import load_faces
 from adapt.photos.folder import photos_of
@@ -40,7 +41,8 @@ from adapt.settings import (
     StartStepsSettings,
     TrainingSettings,
 )
-from adapt.tasks import codebook_digest, pick_device, weights_digest
+from adapt.settings.paths import WEIGHTS
+from adapt.tasks import pick_device
 from adapt.weights import write_state
 
 if TYPE_CHECKING:
@@ -172,7 +174,7 @@ def pretrain(
             f"To go on, give the same command again, without --overwrite: {out} keeps the state."
         )
         return Pretrained(None, stopped if main else "")
-    weights = out / "weights.safetensors"
+    weights = out / WEIGHTS
     metadata = {"architecture": made.architecture, "settings": made.header, **made.more}
     if main:
         write_state(weights, made.state, metadata)
@@ -187,13 +189,13 @@ def _identity(settings: Settings, faces: Path, pack: str) -> dict[str, str]:
     """What a run depends on: resuming with anything else is refused."""
     identity = {"recipe": recipe_digest(settings), "faces": str(faces.resolve())}
     if isinstance(settings, BlurEstimatorSettings):
-        identity["restorer"] = weights_digest(pack)
+        identity["restorer"] = named_restorer(pack).digest()
     if isinstance(settings, AdjusterSettings):
         identity["surroundings"] = _surroundings_digest(settings, load_pack(pack))
     if isinstance(settings, CodePredictorSettings | FusionSettings):
-        identity["codebook"] = codebook_digest(settings.codebook or pack)
+        identity["codebook"] = named_network(settings.codebook or pack, CODEBOOK).digest()
     if isinstance(settings, FusionSettings):
-        identity["start"] = weights_digest(settings.start or f"{pack}/{CODEFORMER}")
+        identity["start"] = named_restorer(settings.start or f"{pack}/{CODEFORMER}").digest()
     return identity
 
 

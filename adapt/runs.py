@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 from adapt.disk import append_json_line, claim_folder, read_json_lines, write_json, write_text
 from adapt.draft import Draft, differences
 from adapt.errors import RecipeError, UsageError
+from adapt.settings.paths import BEST, WEIGHTS
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
 CLAIM: Final = "run.json"
 WRITES: Final = (
-    "recipe.yaml", "log.jsonl", "tensorboard/events.out.tfevents.*", "last/state.pt", "best.safetensors",
-    "samples/step-*.jpg", "weights.safetensors", "maps.jpg", "labels.json", "perceptual.json", "start-steps.json",
+    "recipe.yaml", "log.jsonl", "tensorboard/events.out.tfevents.*", "last/state.pt", BEST,
+    "samples/step-*.jpg", WEIGHTS, "maps.jpg", "labels.json", "perceptual.json", "start-steps.json",
 )  # every training, in its run folder, beside it  # fmt: skip
 LIBRARIES = ("torch", "torchvision", "numpy", "accelerate", "safetensors", "Pillow", "onnx", "onnxruntime")
 

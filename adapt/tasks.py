@@ -8,22 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from adapt.build import (
-    CODEBOOK,
-    load_blur_parts,
-    load_distance,
-    load_model,
-    load_prior,
-    load_restorer,
-    pack_restorer,
-)
-from adapt.digests import file_digest
+from adapt.build import load_blur_parts, load_distance, load_model, load_prior, load_restorer
+from adapt.digests import bytes_digest
 from adapt.disk import optional_path
-from adapt.errors import UsageError, WeightsError
+from adapt.errors import UsageError
+from adapt.packs.named import named_restorer
 from adapt.packs.pack import load_pack
 from adapt.recipe import load_recipe
 from adapt.settings import TargetSettings
-from adapt.settings.paths import WEIGHT_SUFFIXES
+from adapt.settings.paths import ONNX, is_bundle
+from adapt.weights import read_bytes
 
 if TYPE_CHECKING:
     from adapt.evaluation.scores import Evaluation
@@ -47,23 +41,10 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def weights_digest(name: str | Path) -> str:
-    """Stands for weights named by a file, a run, a bundle, a pack, or PACK/NETWORK."""
-    path = Path(name)
-    inside = ("best.safetensors", "model.onnx", "model.safetensors", "weights.safetensors")
-    for file in (path, *(path / each for each in inside)):
-        if file.is_file():
-            return file_digest(file)
-    pack, network = pack_restorer(name)
-    return pack.network_digest(network)
-
-
-def codebook_digest(name: str | Path) -> str:
-    """Stands for the codebook that `adapt.build.load_codebook` loads by this name."""
-    path = Path(name)
-    for file in (path, path / "weights.safetensors"):
-        if file.is_file():
-            return file_digest(file)
-    return load_pack(name).network_digest(CODEBOOK)
+    """Stands for what `adapt.build.load_model` would run by this name now: of a bundle its model.onnx."""
+    if is_bundle(Path(name)):
+        return bytes_digest(read_bytes(Path(name) / ONNX))
+    return named_restorer(name).digest()
 
 
 def generate_targets(
@@ -121,9 +102,9 @@ def generate_targets(
     model = load_restorer(name).at(prior.size, f"pack {pack}").to(chosen)
     identity = {
         "recipe": settings.model_dump(mode="json", exclude={"batch"}),
-        "prior": _prior_digest(pack),
+        "prior": prior.digest,
         "blur": blur,
-        "restorer": weights_digest(name),
+        "restorer": model.digest,
     }
     return generate(
         photos,
@@ -185,7 +166,7 @@ def restore(
         loaded,
         Path(photos),
         Path(out),
-        digest=weights_digest(model),
+        digest=loaded.digest,
         fidelity=chosen_fidelity,
         limit=limit,
         batch=batch,
@@ -255,9 +236,10 @@ def export(
     """Export a restorer as a checked bundle; see `adapt.exporting.bundle.export_bundle`."""
     from adapt.exporting.bundle import export_bundle
 
-    about = source or {"weights": str(model), "weights sha256": weights_digest(model)}
+    restorer = load_restorer(model)
+    about = source or {"weights": str(model), "weights sha256": restorer.digest}
     return export_bundle(
-        load_restorer(model),
+        restorer,
         Path(out),
         fidelity=fidelity,
         source=about,
@@ -265,16 +247,6 @@ def export(
         photos=photos,
         overwrite=overwrite,
     )
-
-
-def _prior_digest(pack: str) -> str:
-    path = Path(pack)
-    if path.is_file() and path.suffix in WEIGHT_SUFFIXES:
-        return file_digest(path)
-    opened = load_pack(pack)
-    if "prior" not in opened.card.networks:
-        raise WeightsError(f"pack {opened.card.name}: has no prior; see adapt packs show {pack}")
-    return opened.network_digest("prior")
 
 
 def describe(values: dict[str, Any]) -> str:

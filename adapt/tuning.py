@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.build import CODEBOOK, CODEFORMER, load_codebook, load_distance, load_restorer
+from adapt.build import CODEBOOK, CODEFORMER, load_codebook, load_distance, load_restorer, read_codebook
 from adapt.digests import file_digest, settings_digest
 from adapt.disk import optional_path
 from adapt.errors import UsageError
 from adapt.packs.pack import load_pack
 from adapt.recipe import dump, load_recipe, recipe_digest
 from adapt.settings import CodeFinetuneSettings, DegradeSettings, FinetuneSettings, ReplaySettings, TuningSettings
-from adapt.tasks import codebook_digest, pick_device, weights_digest
+from adapt.tasks import pick_device
 
 if TYPE_CHECKING:
     from adapt.finetuning.codes import Teacher
@@ -183,7 +183,7 @@ def finetune(
     replayed, replay_digest = _replay(settings, replay, model.size)
     settled = {
         "recipe": recipe_digest(settings),
-        "restorer": weights_digest(beginning.name),
+        "restorer": model.digest,
         **({} if model.face_size is None else {"size": model.face_size}),
         "distance": distance.digest,
         "teacher": teacher_digest,
@@ -252,7 +252,8 @@ def _teacher(settings: CodeFinetuneSettings, model: Restorer, pack: str | Path) 
         own.network.requires_grad_(False)
         return network_with_codes(own), "restorer"
     name = pack if settings.teacher == CODEBOOK else settings.teacher
-    return load_codebook(name).requires_grad_(False), codebook_digest(name)
+    codebook, digest = read_codebook(name)
+    return codebook.requires_grad_(False), digest
 
 
 def _replay(settings: TuningSettings, faces: Path | None, size: int) -> tuple[Replay | None, str | None]:

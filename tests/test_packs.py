@@ -26,12 +26,12 @@ from adapt.build import (
     load_prior,
     load_restorer,
     load_start_steps,
-    pack_restorer,
 )
 from adapt.diffusion.unet import UNet
 from adapt.digests import file_digest
 from adapt.errors import UsageError, WeightsError
 from adapt.packing import add_to_pack
+from adapt.packs.named import pack_restorer
 from adapt.packs.pack import EMBEDDED, embedded_packs, load_pack
 from adapt.recipe import SIZED, find_recipe, recipes_folder
 from adapt.settings import (

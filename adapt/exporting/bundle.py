@@ -23,8 +23,9 @@ from adapt.images import check_image
 from adapt.restorers.base import Restorer, choose_fidelity
 from adapt.restorers.vqgan import refuse_other_sizes
 from adapt.runs import versions
+from adapt.settings.paths import BUNDLE, MODEL, ONNX
 
-FILES: Final = ("model.onnx", "model.safetensors", "run_model.py", "README.md", "bundle.json")
+FILES: Final = (ONNX, MODEL, "run_model.py", "README.md", BUNDLE)
 LICENCES = (
     "code: Apache-2.0",
     "weights of the embedded pack: CC BY 4.0; portraits of the US Government Printing Office (public domain),"
@@ -104,7 +105,7 @@ def _refuse_occupied(out: Path, overwrite: bool) -> None:
     """Only an empty folder, or a bundle that is to be replaced, may stand where the bundle goes."""
     if not out.exists() or (out.is_dir() and not shown_files(out)):
         return
-    if not (out / "bundle.json").is_file():
+    if not (out / BUNDLE).is_file():
         raise UsageError(f"{out}: expected a new or empty folder or a bundle; it is something else and is not replaced")
     if not overwrite:
         raise UsageError(f"{out}: exists already; choose another folder, or --overwrite to replace it")
@@ -124,11 +125,11 @@ def _write_bundle(
     network = copy.deepcopy(restorer.network).cpu().float().eval()
     multiple = max(int(getattr(network, "multiple", 8)), 16)
     side = restorer.size if restorer.one_size else None
-    export_onnx(network, folder / "model.onnx", multiple=multiple, side=side, fidelity=own is not None)
+    export_onnx(network, folder / ONNX, multiple=multiple, side=side, fidelity=own is not None)
     inputs = check_inputs(restorer.size, multiple, photos, one_size=restorer.one_size)
     fidelities = () if own is None else tuple(dict.fromkeys((own, 0.0, 0.5, 1.0)))
-    parity = verify(folder / "model.onnx", network, inputs, tolerance=tolerance, fidelities=fidelities)
-    restorer.save(folder / "model.safetensors")
+    parity = verify(folder / ONNX, network, inputs, tolerance=tolerance, fidelities=fidelities)
+    restorer.save(folder / MODEL)
     shutil.copyfile(runner.__file__, folder / "run_model.py")
     shape = f"(B, 3, {side}, {side})" if side else "(B, 3, H, W)"
     about = {
@@ -141,7 +142,7 @@ def _write_bundle(
         "fidelity": own if own is None else {**FIDELITY_INPUT, "default": own},
         "output": {"name": OUTPUT, "shape": shape, "dtype": "float32", "clamp": [0, 1], "colour": "RGB"},
         "opset": OPSET,
-        "sha256": {name: file_digest(folder / name) for name in ("model.onnx", "model.safetensors", "run_model.py")},
+        "sha256": {name: file_digest(folder / name) for name in (ONNX, MODEL, "run_model.py")},
         "parity": [item.as_json() for item in parity],
         "tolerance": tolerance,
         "source": source,
@@ -149,7 +150,7 @@ def _write_bundle(
         "licences": list(LICENCES),
         "versions": versions(),
     }
-    write_json(folder / "bundle.json", about)
+    write_json(folder / BUNDLE, about)
     write_text(folder / "README.md", model_card(about))
 
 
@@ -179,14 +180,14 @@ class BundleModel:
 
     def __init__(self, folder: Path, device: torch.device | None = None) -> None:
         try:
-            self.about: dict[str, Any] = read_json(folder / "bundle.json")
-            expected = self.about["sha256"]["model.onnx"]
+            self.about: dict[str, Any] = read_json(folder / BUNDLE)
+            expected = self.about["sha256"][ONNX]
             self.size = int(self.about["size"])
             fidelity = self.about.get("fidelity")
             self._fidelity = None if fidelity is None else float(fidelity["default"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"{folder}: not a bundle: its bundle.json cannot be read ({error!r})") from error
-        path = folder / "model.onnx"
+        path = folder / ONNX
         data = path.read_bytes() if path.is_file() else b""
         if bytes_digest(data) != expected:
             raise WeightsError(f"{path}: is not the file that bundle.json names; export it again")

@@ -22,6 +22,7 @@ from adapt.intervals import Interval, mean_interval
 from adapt.restorers.base import Restorer
 from adapt.runs import Run
 from adapt.settings import CodeFinetuneSettings, FinetuneSettings, TuningSettings
+from adapt.settings.paths import BEST
 from adapt.training import Ema, batch_indices, check_finite, cosine, step_generator
 
 OnStep = Callable[[int, int, dict[str, float]], None]
@@ -95,7 +96,7 @@ def finetune(
         state.base_parts = state.best_parts = _means(scores)
         state.base_score = state.best_score = state.base_parts["total"]
         if accelerator.is_main_process:
-            restorer.save(run.folder / "best.safetensors", metadata={"step": "0"})
+            restorer.save(run.folder / BEST, metadata={"step": "0"})
     if accelerator.is_main_process:
         run.rewind(state.step)
     state.ema.shadow = {key: value.to(device) for key, value in state.ema.shadow.items()}
@@ -282,7 +283,7 @@ def _evaluate(
             state.best_score, state.best_step, state.best_parts = parts["total"], state.step, parts
             state.best_each = scores["total"]
             if run is not None:
-                restorer.save(run.folder / "best.safetensors", metadata={"step": str(state.step)})
+                restorer.save(run.folder / BEST, metadata={"step": str(state.step)})
 
 
 def _samples(

@@ -84,6 +84,7 @@ class Restorer:
         settings: the network's layout.
         network: (B, 3, H, W) in [0, 1] to the same, not clamped; what fine-tuning trains.
         face_size: side of the aligned faces it works at, in pixels, where that is not what its layout tells; see `at`.
+        digest: stands for the weights that it was loaded with; empty where it was not loaded by a name.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Restorer:
     settings: Settings
     network: nn.Module
     face_size: int | None = None
+    digest: str = ""
 
     @property
     def size(self) -> int:
