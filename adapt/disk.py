@@ -51,9 +51,9 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda stream: stream.write(text.encode()))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write JSON atomically: indented for people, or all on one line."""
+    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -24,8 +24,9 @@ from adapt.digests import settings_digest
 from adapt.errors import UsageError
 from adapt.packs.named import named_network, named_restorer
 from adapt.packs.pack import Pack, add_network, add_table, load_pack
+from adapt.photos.contents import Contents
 from adapt.photos.faces import load_faces
-from adapt.photos.folder import photos_of
+from adapt.photos.folder import find_photos, photos_of
 from adapt.recipe import KINDS, dump, find_recipe, kind_of, load_recipe, recipe_digest
 from adapt.runs import Run, open_run, processes
 from adapt.settings import (
@@ -154,7 +155,8 @@ def pretrain(
     if isinstance(settings, ALONE) and together.num_processes > 1:
         raise UsageError(f"{path}: is the work of one process; it was started in {together.num_processes}")
     own = pack or "tiny"
-    digest = settings_digest(_identity(settings, faces, own))
+    contents = Contents(out)
+    digest = settings_digest(_identity(settings, contents.digest("faces", find_photos(faces)), own))
     home = None if add_to is None else load_pack(add_to.resolve())
     about: dict[str, str] = {}
     if home is not None:
@@ -162,6 +164,8 @@ def pretrain(
         terms = _shared_licence(home, ENTRIES[type(settings)]) if licence is None else licence
         about = {"licence": terms, "source": "adapt pretrain", "trained": trained}
     with open_run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
+        if together.is_main_process:
+            contents.remember(out)
         if isinstance(settings, StartStepsSettings):
             return _start_steps(settings, faces, out, home, about)
         main = together.is_main_process
@@ -185,9 +189,9 @@ def pretrain(
     return Pretrained(weights, f"Weights: {weights}" if main else "")
 
 
-def _identity(settings: Settings, faces: Path, pack: str) -> dict[str, str]:
-    """What a run depends on: resuming with anything else is refused."""
-    identity = {"recipe": recipe_digest(settings), "faces": str(faces.resolve())}
+def _identity(settings: Settings, faces: str, pack: str) -> dict[str, str]:
+    """What a run depends on, the faces by their digest: resuming with anything else is refused."""
+    identity = {"recipe": recipe_digest(settings), "faces": faces}
     if isinstance(settings, BlurEstimatorSettings):
         identity["restorer"] = named_restorer(pack).digest()
     if isinstance(settings, AdjusterSettings):

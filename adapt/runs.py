@@ -23,6 +23,7 @@ CLAIM: Final = "run.json"
 WRITES: Final = (
     "recipe.yaml", "log.jsonl", "tensorboard/events.out.tfevents.*", "last/state.pt", BEST,
     "samples/step-*.jpg", WEIGHTS, "maps.jpg", "labels.json", "perceptual.json", "start-steps.json",
+    "contents.json",
 )  # every training, in its run folder, beside it  # fmt: skip
 LIBRARIES = ("torch", "torchvision", "numpy", "accelerate", "safetensors", "Pillow", "onnx", "onnxruntime")
 

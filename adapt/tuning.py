@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from adapt.finetuning.loop import OnSamples, OnStep
     from adapt.finetuning.outcome import Outcome
     from adapt.finetuning.replay import Replay
+    from adapt.photos.contents import Contents
     from adapt.restorers.base import Restorer
 
 
@@ -149,6 +150,7 @@ def finetune(
     from adapt.finetuning.data import Pictures, split_pairs
     from adapt.finetuning.loop import finetune as run_finetune
     from adapt.finetuning.outcome import few_photos
+    from adapt.photos.contents import Contents
     from adapt.photos.folder import find_photos, photos_of, refuse_overlap
     from adapt.runs import open_run, processes
     from adapt.targets.store import accepted_targets, target_digests
@@ -180,14 +182,16 @@ def finetune(
     accepted, notes = _of_photos(accepted_targets(targets), photos, targets, limit)
     digests = target_digests(targets, accepted)
     train, held = split_pairs(photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed)
-    replayed, replay_digest = _replay(settings, replay, model.size)
+    contents = Contents(out)
+    sharp = None if real is None else find_photos(real)
+    replayed, replay_digest = _replay(settings, replay, model.size, contents)
     settled = {
         "recipe": recipe_digest(settings),
         "restorer": model.digest,
         **({} if model.face_size is None else {"size": model.face_size}),
         "distance": distance.digest,
         "teacher": teacher_digest,
-        "real": str(real),
+        "real": None if sharp is None else contents.digest("real", sharp),
         "replay": replay_digest,
     }
     read = [*train.photos.paths, *held.photos.paths]
@@ -195,11 +199,13 @@ def finetune(
     digest = settings_digest({**settled, **pairs})
     folders = {"photos": str(photos.resolve()), "targets": str(targets.resolve())}
     renewable = settings_digest({**settled, **folders}) if renew else None
-    reals = Pictures([photo.path for photo in find_photos(real)], model.size) if real is not None else None
+    reals = None if sharp is None else Pictures([photo.path for photo in sharp], model.size)
     warning = few_photos(settings, len(accepted))
     if warning and on_warning is not None:
         on_warning(warning)
     with open_run(out, recipe=dump(settings), digest=digest, settled=renewable, overwrite=overwrite) as run:
+        if together.is_main_process:
+            contents.remember(out)
         if run.renewed:
             notes.append("The photos or their targets are not those of before: the fine-tuning was made anew.")
         outcome = run_finetune(
@@ -256,7 +262,9 @@ def _teacher(settings: CodeFinetuneSettings, model: Restorer, pack: str | Path) 
     return codebook.requires_grad_(False), digest
 
 
-def _replay(settings: TuningSettings, faces: Path | None, size: int) -> tuple[Replay | None, str | None]:
+def _replay(
+    settings: TuningSettings, faces: Path | None, size: int, contents: Contents
+) -> tuple[Replay | None, str | None]:
     """The pairs to mix in, and a digest that stands for faces and damage; None twice where there are none."""
     from adapt.finetuning.data import Pictures
     from adapt.finetuning.replay import Replay
@@ -266,6 +274,5 @@ def _replay(settings: TuningSettings, faces: Path | None, size: int) -> tuple[Re
         return None, None
     damage = load_recipe(settings.replay.degradation, DegradeSettings)
     files = find_photos(faces)
-    listed = [(file.id, file.path.stat().st_size) for file in files]  # not read: it may be all of FFHQ
-    digest = settings_digest({"damage": recipe_digest(damage), "faces": listed})
+    digest = settings_digest({"damage": recipe_digest(damage), "faces": contents.digest("replay", files)})
     return Replay(Pictures([file.path for file in files], size), damage.pieces, settings.replay.share), digest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -59,6 +59,10 @@ class CodePredictorSettings(TrainingSettings):
     token: PositiveFloat = Field(default=0.5, description="of the cross-entropy on the clean face's codes")
     degradation: BlindSettings = BlindSettings()
 
+    def identity(self) -> dict[str, Any]:
+        """The settings without the path of the codebook, for which its content stands."""
+        return self.model_dump(mode="json", exclude={"codebook"})
+
 
 class FusionSettings(TrainingSettings):
     """Pre-training of CodeFormer's controllable feature transformation: stage III."""
@@ -79,3 +83,7 @@ class FusionSettings(TrainingSettings):
     feature: Weight = Field(default=1.0, description="of the encoder's distance to the clean face's codes")
     token: PositiveFloat = Field(default=0.5, description="of the cross-entropy on the clean face's codes")
     degradation: BlindSettings = BlindSettings()
+
+    def identity(self) -> dict[str, Any]:
+        """The settings without the paths of weights, for which their contents stand."""
+        return self.model_dump(mode="json", exclude={"codebook", "start"})

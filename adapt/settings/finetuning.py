@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
@@ -54,6 +54,13 @@ class TuningSettings(Settings):
     )
     seed: Annotated[int, Field(ge=0)] = 0
 
+    def identity(self) -> dict[str, Any]:
+        """The settings without the name of the replay's damage, for which the content of its recipe stands."""
+        found = super().identity()
+        if self.replay is not None:
+            found["replay"] = self.replay.model_dump(mode="json", exclude={"degradation"})
+        return found
+
     @property
     def learns_codes(self) -> bool:
         """Whether what is learnt is the choice of codes, and not what a picture looks like."""
@@ -95,6 +102,11 @@ class CodeFinetuneSettings(TuningSettings):
     def learns_codes(self) -> bool:
         """Whether what is learnt is the choice of codes, and not what a picture looks like."""
         return True
+
+    def identity(self) -> dict[str, Any]:
+        """The settings without the path of a teacher, for which the content of its file stands."""
+        named = self.teacher if self.teacher in ("codebook", "restorer") else "a file"
+        return {**super().identity(), "teacher": named}
 
     @field_validator("teacher")
     @classmethod
