@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NoReturn
 
+from adapt.errors import WeightsError
 from adapt.packs.named import named_network, named_restorer
 from adapt.packs.pack import Pack, load_pack
 from adapt.settings.paths import is_bundle, weights_file
@@ -185,24 +186,44 @@ def load_model(name: str | Path, device: torch.device | None = None) -> Restorer
     return restorer if device is None else restorer.to(device)
 
 
-def load_distance(pack: Pack) -> PerceptualDistance:
-    """LPIPS where its weights are on the machine, else the pack's own perceptual distance; `.name` says which."""
+def load_distance(pack: Pack, chosen: Literal["pack", "lpips", "auto"] = "auto") -> PerceptualDistance:
+    """A pack's own perceptual distance or LPIPS; `.name` says which, also where `auto` takes LPIPS if it is there.
+
+    Raises:
+        WeightsError: the weights that were chosen are not there.
+    """
     from adapt.perceptual.distance import find_lpips
 
-    return find_lpips() or _pack_distance(pack)
+    found = None if chosen == "pack" else find_lpips()
+    return found or (_no_backbone(chosen) if chosen == "lpips" else _pack_distance(pack))
 
 
-def load_texture_distance(pack: Pack) -> PerceptualDistance:
-    """DISTS where its weights are on the machine, else the pack's own perceptual distance; `.name` says which."""
+def load_texture_distance(pack: Pack, chosen: Literal["pack", "dists", "auto"] = "auto") -> PerceptualDistance:
+    """The same of DISTS in place of LPIPS."""
     from adapt.perceptual.dists import find_dists
 
-    return find_dists() or _pack_distance(pack)
+    found = None if chosen == "pack" else find_dists()
+    return found or (_no_backbone(chosen) if chosen == "dists" else _pack_distance(pack))
+
+
+def _no_backbone(chosen: str) -> NoReturn:
+    from adapt.perceptual.distance import vgg_place
+
+    raise WeightsError(
+        f"distance: {chosen}: its weights are not on this machine; put torchvision's file at {vgg_place()}, or say"
+        " distance=pack and give `perceptual` a weight for that"
+    )
 
 
 def _pack_distance(pack: Pack) -> PerceptualDistance:
     from adapt.perceptual.distance import load_pack_distance
     from adapt.weights import header_mapping
 
+    if "perceptual" not in pack.card.networks:
+        raise WeightsError(
+            f"pack {pack.card.name}: has no 'perceptual'; it has {', '.join(pack.card.networks)}. Enter one with adapt"
+            " packs add, or where VGG-16's weights are on the machine say distance=auto"
+        )
     state, metadata = pack.read("perceptual")
     settings = header_mapping(f"{pack.card.name}/perceptual", metadata)
     return load_pack_distance(state, settings, pack.network_digest("perceptual"))
@@ -223,7 +244,7 @@ def load_surroundings(pack: Pack, settings: AdjusterSettings, device: torch.devi
         blur=gaussian_blur,
         gradient=blur_gradient,
         start_t=load_start_steps(pack.folder).start_t,
-        distance=load_texture_distance(pack).to(device),
+        distance=load_texture_distance(pack, settings.distance).to(device),
         mapping=_blur_mapping(pack, device) if settings.first_stage < settings.steps else None,
     )
 

@@ -33,6 +33,7 @@ from adapt.photos.folder import PhotoFile, find_photos, photos_of, refuse_overla
 from adapt.recipe import load_recipe
 from adapt.restoring import restore_folder
 from adapt.result_folder import claim_result, refuse_removal
+from adapt.runs import distance_of
 from adapt.settings import TargetSettings
 from adapt.settings.paths import BEST
 from adapt.showing import Identity, evaluate_run, show_run, verdict_of
@@ -334,6 +335,7 @@ def _export_bundle(
     source = {
         "started from": base,
         "weights sha256": best,
+        "perceptual distance of the training": distance_of(out / "finetune"),
         "photos": outcome.trained + outcome.held_back,
         "outcome": " ".join(filter(None, (outcome.verdict, outcome.warning))),
     }

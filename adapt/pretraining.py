@@ -59,22 +59,20 @@ class Job:
 
     Attributes:
         main: this process is the one that writes, where several train together.
+        distance: the perceptual distance of its losses, where they have one.
     """
 
     faces: Path
     run: Run
     pack: str
     main: bool
+    distance: PerceptualDistance | None
     on_step: OnStep | None
     max_steps: int | None
 
     def pictures(self, size: int) -> torch.Tensor:
         """The faces as (N, 3, size, size) uint8."""
         return load_faces(self.faces, size, self.run.folder)
-
-    def distance(self, weight: float) -> PerceptualDistance | None:
-        """The perceptual distance, where a recipe gives it a weight."""
-        return load_distance(load_pack(self.pack)).to(pick_device()) if weight else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +154,24 @@ def pretrain(
         raise UsageError(f"{path}: is the work of one process; it was started in {together.num_processes}")
     own = pack or "tiny"
     contents = Contents(out)
-    digest = settings_digest(_identity(settings, contents.digest("faces", find_photos(faces)), own))
+    distance = _distance(settings, own)
+    digest = settings_digest(_identity(settings, contents.digest("faces", find_photos(faces)), own, distance))
     home = None if add_to is None else load_pack(add_to.resolve())
     about: dict[str, str] = {}
     if home is not None:
         _refuse_other_size(path, settings, home)
         terms = _shared_licence(home, ENTRIES[type(settings)]) if licence is None else licence
         about = {"licence": terms, "source": "adapt pretrain", "trained": trained}
-    with open_run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
+    by = None if distance is None else distance.about
+    with open_run(out, recipe=dump(settings), digest=digest, distance=by, overwrite=overwrite) as run:
         if together.is_main_process:
             contents.remember(out)
         if isinstance(settings, StartStepsSettings):
             return _start_steps(settings, faces, out, home, about)
         main = together.is_main_process
-        job = Job(faces=faces, run=run, pack=own, main=main, on_step=on_step, max_steps=max_steps)
+        job = Job(
+            faces=faces, run=run, pack=own, main=main, distance=distance, on_step=on_step, max_steps=max_steps
+        )
         made = TRAININGS[type(settings)](settings, job)
     if run.stopped is not None:
         step, steps = run.stopped
@@ -189,9 +191,20 @@ def pretrain(
     return Pretrained(weights, f"Weights: {weights}" if main else "")
 
 
-def _identity(settings: Settings, faces: str, pack: str) -> dict[str, str]:
+def _distance(settings: Settings, pack: str) -> PerceptualDistance | None:
+    """The perceptual distance that a recipe gives a weight, as it says; None where it gives none."""
+    if isinstance(settings, AdjusterSettings):
+        return load_texture_distance(load_pack(pack), settings.distance)
+    if isinstance(settings, RestorerSettings | CodebookSettings | FusionSettings) and settings.perceptual:
+        return load_distance(load_pack(pack), settings.distance).to(pick_device())
+    return None
+
+
+def _identity(settings: Settings, faces: str, pack: str, distance: PerceptualDistance | None) -> dict[str, str]:
     """What a run depends on, the faces by their digest: resuming with anything else is refused."""
     identity = {"recipe": recipe_digest(settings), "faces": faces}
+    if distance is not None:
+        identity["distance"] = distance.digest
     if isinstance(settings, BlurEstimatorSettings):
         identity["restorer"] = named_restorer(pack).digest()
     if isinstance(settings, AdjusterSettings):
@@ -217,9 +230,9 @@ def _prior(settings: PriorSettings, job: Job) -> Trained:
 def _restorer(settings: RestorerSettings, job: Job) -> Trained:
     from adapt.pretrain.restorer import train_restorer
 
-    images, distance = job.pictures(settings.size), job.distance(settings.perceptual)
+    images = job.pictures(settings.size)
     state = train_restorer(
-        settings, images, job.run, distance=distance, on_step=job.on_step, max_steps=job.max_steps
+        settings, images, job.run, distance=job.distance, on_step=job.on_step, max_steps=job.max_steps
     )
     return Trained("swinir", settings.network.model_dump_json(), state)
 
@@ -235,9 +248,9 @@ def _codebook(settings: CodebookSettings, job: Job) -> Trained:
     from adapt.pretrain.codebook import train_codebook
     from adapt.restorers.vqgan import ARCHITECTURE
 
-    images, distance = job.pictures(settings.size), job.distance(settings.perceptual)
+    images = job.pictures(settings.size)
     state = train_codebook(
-        settings, images, job.run, distance=distance, on_step=job.on_step, max_steps=job.max_steps
+        settings, images, job.run, distance=job.distance, on_step=job.on_step, max_steps=job.max_steps
     )
     return Trained(ARCHITECTURE, settings.network.model_dump_json(), state)
 
@@ -266,7 +279,7 @@ def _fusion(settings: FusionSettings, job: Job) -> Trained:
         job.run,
         network=start.network,
         codebook=codebook,
-        distance=job.distance(settings.perceptual),
+        distance=job.distance,
         on_step=job.on_step,
         max_steps=job.max_steps,
     )
@@ -384,7 +397,7 @@ def _surroundings_digest(settings: AdjusterSettings, pack: Pack) -> str:
     if settings.first_stage < settings.steps:
         names += [pack.card.restorer, "blur-estimator"]
     parts = {name: pack.network_digest(name) for name in names}
-    return settings_digest({**parts, "distance": load_texture_distance(pack).digest})
+    return settings_digest(parts)
 
 
 def _draw_maps(path: Path, faces: torch.Tensor, network: adjuster.GuidanceAdjuster, around: Surroundings) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from adapt.disk import append_json_line, claim_folder, read_json_lines, write_json, write_text
+from adapt.disk import append_json_line, claim_folder, read_json, read_json_lines, write_json, write_text
 from adapt.draft import Draft, differences
 from adapt.errors import RecipeError, UsageError
 from adapt.settings.paths import BEST, WEIGHTS
@@ -55,14 +55,38 @@ def processes() -> PartialState:
 
 
 def open_run(
-    folder: Path, *, recipe: str, digest: str, settled: str | None = None, overwrite: bool = False
+    folder: Path,
+    *,
+    recipe: str,
+    digest: str,
+    settled: str | None = None,
+    distance: dict[str, str] | None = None,
+    overwrite: bool = False,
 ) -> Run:
     """`Run` of a training that several processes may share: the main one makes the folder, then the others find it."""
     together = processes()
     with together.main_process_first():
         return Run(
-            folder, recipe=recipe, digest=digest, settled=settled, overwrite=overwrite and together.is_main_process
+            folder,
+            recipe=recipe,
+            digest=digest,
+            settled=settled,
+            distance=distance,
+            overwrite=overwrite and together.is_main_process,
         )
+
+
+def distance_of(folder: Path) -> str | None:
+    """The perceptual distance that a run was trained with, by name and digest; None where it tells of none."""
+    try:
+        told = read_json(folder / CLAIM).get("distance")
+        return None if told is None else _distance_in_words(told)
+    except (OSError, UsageError, AttributeError, KeyError, TypeError):
+        return None
+
+
+def _distance_in_words(about: dict[str, str]) -> str:
+    return f"{about['name']} (weights {about['digest'][:12]})"
 
 
 def _what_differs(folder: Path, recipe: str) -> str:
@@ -84,6 +108,7 @@ class Run:
         digest: digest of everything the result depends on; a run with another digest is refused.
         settled: digest of the part of it that may not change: where another run has it too, and only the rest is
             another, the run starts anew by itself. None where it never does.
+        distance: name and digest of the perceptual distance of its losses; None where they have none.
         overwrite: remove first what a training wrote there.
 
     Attributes:
@@ -95,19 +120,37 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, *, recipe: str, digest: str, settled: str | None = None, overwrite: bool = False
+        self,
+        folder: Path,
+        *,
+        recipe: str,
+        digest: str,
+        settled: str | None = None,
+        distance: dict[str, str] | None = None,
+        overwrite: bool = False,
     ) -> None:
         self.folder = folder
         self.digest = digest
         self.stopped: tuple[int, int] | None = None
         self.log_path = folder / "log.jsonl"
-        about = {"digest": digest, **({} if settled is None else {"settled": settled}), "versions": versions()}
+        about = {
+            "digest": digest,
+            **({} if settled is None else {"settled": settled}),
+            **({} if distance is None else {"distance": distance}),
+            "versions": versions(),
+        }
         claim = partial(claim_folder, folder, CLAIM, about, ours="a run of ours", writes=WRITES)
         known = claim(overwrite=overwrite)
         self.renewed = known["digest"] != digest and settled is not None and known.get("settled") == settled
         if self.renewed:
             known = claim(overwrite=True)
         if known["digest"] != digest:
+            if distance is not None and known.get("distance") not in (None, distance):
+                raise UsageError(
+                    f"{folder}: was trained with the perceptual distance {_distance_in_words(known['distance'])}, and"
+                    f" would go on with {_distance_in_words(distance)}; say `distance` as it was, choose another"
+                    " folder, or --overwrite to start anew"
+                )
             raise UsageError(
                 f"{folder}: holds a run with other settings, photos or weights{_what_differs(folder, recipe)}; choose"
                 " another folder, or --overwrite to start anew"

@@ -21,7 +21,7 @@ from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.pairs import enlarged_warning
 from adapt.restoring import restore_folder
-from adapt.runs import versions
+from adapt.runs import distance_of, versions
 from adapt.targets.store import accepted_targets, read_records
 
 EXAMPLES = 12
@@ -156,6 +156,7 @@ def show_run(
         notes=[
             *notes,
             *outcome.notes,
+            f"The perceptual distance of the fine-tuning's losses: {distance_of(out / 'finetune') or 'not known'}.",
             *_on_sizes(resized, enlarged, size),
             *([_on_fidelity(fidelity)] if fidelity is not None else []),
             *([outcome.warning] if outcome.warning else []),

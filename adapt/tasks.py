@@ -15,6 +15,7 @@ from adapt.errors import UsageError
 from adapt.packs.named import named_restorer
 from adapt.packs.pack import load_pack
 from adapt.recipe import load_recipe
+from adapt.runs import distance_of
 from adapt.settings import TargetSettings
 from adapt.settings.paths import ONNX, is_bundle
 from adapt.weights import read_bytes
@@ -237,7 +238,12 @@ def export(
     from adapt.exporting.bundle import export_bundle
 
     restorer = load_restorer(model)
-    about = source or {"weights": str(model), "weights sha256": restorer.digest}
+    trained_with = distance_of(Path(model))
+    about = source or {
+        "weights": str(model),
+        "weights sha256": restorer.digest,
+        **({} if trained_with is None else {"perceptual distance of the training": trained_with}),
+    }
     return export_bundle(
         restorer,
         Path(out),

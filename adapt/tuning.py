@@ -21,17 +21,19 @@ if TYPE_CHECKING:
     from adapt.finetuning.loop import OnSamples, OnStep
     from adapt.finetuning.outcome import Outcome
     from adapt.finetuning.replay import Replay
+    from adapt.perceptual.distance import PerceptualDistance
     from adapt.photos.contents import Contents
     from adapt.restorers.base import Restorer
 
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """What a fine-tuning begins with: its settings, the restorer, and the name that loads it."""
+    """What a fine-tuning begins with: settings, the restorer, the name that loads it, and the perceptual distance."""
 
     settings: FinetuneSettings | CodeFinetuneSettings
     name: str
     restorer: Restorer
+    distance: PerceptualDistance
 
 
 def begin_finetune(
@@ -97,7 +99,8 @@ def begin_finetune(
     model = load_restorer(name)
     if by_codes:
         network_with_codes(model)
-    return Beginning(settings, name, model.at(card.size, f"pack {pack}"))
+    distance = load_distance(load_pack(pack), settings.distance)
+    return Beginning(settings, name, model.at(card.size, f"pack {pack}"), distance)
 
 
 def finetune(
@@ -178,7 +181,7 @@ def finetune(
     teacher = teacher_digest = None
     if isinstance(settings, CodeFinetuneSettings):
         teacher, teacher_digest = _teacher(settings, model, pack)
-    distance = load_distance(load_pack(pack)).to(chosen)
+    distance = beginning.distance.to(chosen)
     accepted, notes = _of_photos(accepted_targets(targets), photos, targets, limit)
     digests = target_digests(targets, accepted)
     train, held = split_pairs(photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed)
@@ -203,7 +206,14 @@ def finetune(
     warning = few_photos(settings, len(accepted))
     if warning and on_warning is not None:
         on_warning(warning)
-    with open_run(out, recipe=dump(settings), digest=digest, settled=renewable, overwrite=overwrite) as run:
+    with open_run(
+        out,
+        recipe=dump(settings),
+        digest=digest,
+        settled=renewable,
+        distance=distance.about,
+        overwrite=overwrite,
+    ) as run:
         if together.is_main_process:
             contents.remember(out)
         if run.renewed:

@@ -70,6 +70,11 @@ class PerceptualDistance:
         """Pooled deep features of (B, 3, H, W) in [0, 1], as (B, D): what KID compares. Raises ShapeError."""
         return cast(PerceptualModule, self.module).embed(image)
 
+    @property
+    def about(self) -> dict[str, str]:
+        """What a run writes down of it."""
+        return {"name": self.name, "digest": self.digest}
+
     def to(self, device: torch.device | str) -> Self:
         """Move the network to a device, in place."""
         self.module.to(device)
@@ -133,9 +138,14 @@ class Backbone:
     sha256: str
 
 
+def vgg_place() -> Path:
+    """Where VGG-16 is looked for: where torch.hub keeps its checkpoints."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / VGG_FILE
+
+
 def find_vgg(backbone: Path | None = None) -> Backbone | None:
     """VGG-16 from a file on this machine, its digest checked; arguments, None and errors as in `find_lpips`."""
-    path = backbone or Path(torch.hub.get_dir()) / "checkpoints" / VGG_FILE
+    path = backbone or vgg_place()
     if not path.is_file():
         if backbone is None:
             return None

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from adapt.settings.base import Weight
+from adapt.settings.base import Distance, Weight
 from adapt.settings.damage import BlindSettings
 from adapt.settings.networks import PatchDiscriminatorSettings, VQGANSettings
 from adapt.settings.paths import WeightsName
@@ -20,6 +20,7 @@ class CodebookSettings(TrainingSettings):
     network: VQGANSettings
     l1: Weight = 1.0
     perceptual: Weight = 1.0
+    distance: Distance = Field(default="pack", description="which perceptual distance that weight is for")
     codebook: Weight = Field(default=1.0, description="pulls codes to what the encoder says")
     commitment: Weight = Field(default=0.25, description="beta: holds what the encoder says to the codes")
     adversarial: Weight = Field(default=0.8, description="times the weight that balances the gradients; 0: no GAN")
@@ -77,6 +78,7 @@ class FusionSettings(TrainingSettings):
     fidelity: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="w of the pictures trained on")
     l1: Weight = 1.0
     perceptual: Weight = 1.0
+    distance: Distance = Field(default="pack", description="which perceptual distance that weight is for")
     adversarial: Weight = Field(default=0.8, description="times the weight that balances the gradients; 0: no GAN")
     adversarial_from: Annotated[int, Field(ge=0)] = Field(default=0, description="the step at which the GAN begins")
     discriminator: PatchDiscriminatorSettings = PatchDiscriminatorSettings()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
-from adapt.settings.base import Settings, Weight
+from adapt.settings.base import Distance, Settings, Weight
 from adapt.settings.paths import RecipeName, weights_path
 
 
@@ -36,6 +36,7 @@ class TuningSettings(Settings):
     weight_decay: Weight = 0.0
     l1: Weight = 1.0
     perceptual: Weight = Field(default=0.1, description="weight of the mean perceptual distance")
+    distance: Distance = Field(default="pack", description="which perceptual distance that weight is for")
     adversarial: Weight = 0.1
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.999, description="decay per step; 0 switches it off")
