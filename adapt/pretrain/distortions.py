@@ -7,7 +7,6 @@ It returns images in [0, 1]. Lengths are pixels.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -17,11 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from degradations import jpeg as codec
+from degradations.constants import kept
 
 Distortion = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-@functools.lru_cache(maxsize=8)
+@kept(8)
 def _cosines(size: int) -> Tensor:
     """The orthonormal DCT-II matrix (size, size): row k is the cosine of k half-periods. Its borders are mirrors."""
     k = torch.arange(size, dtype=torch.float64)
