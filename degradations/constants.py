@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 
@@ -26,6 +26,6 @@ def kept(most: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
             with torch.inference_mode(mode=False), torch.no_grad():
                 return function(*args, **kwargs)
 
-        return ordinary
+        return cast("Callable[P, T]", ordinary)
 
     return keeping
