@@ -29,7 +29,7 @@ $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.installed: requirements.lock pyproject.toml adapt/__init__.py $(VENV)/.created
+$(VENV)/.installed: requirements.lock pyproject.toml adapt/_version.py $(VENV)/.created
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@

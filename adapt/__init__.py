@@ -10,20 +10,23 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from adapt._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from adapt.build import load_model, load_prior, load_restorer
-    from adapt.calibrating import calibrate
-    from adapt.degrading import degrade
+    from adapt.commands.calibrate import calibrate
+    from adapt.commands.degrade import degrade
+    from adapt.commands.evaluate import evaluate
+    from adapt.commands.export import export
+    from adapt.commands.finetune import finetune
+    from adapt.commands.generate_targets import generate_targets
+    from adapt.commands.restore import restore
+    from adapt.commands.run import run
     from adapt.photos.files import read_photo
-    from adapt.pipeline import run
-    from adapt.tasks import evaluate, export, generate_targets, restore
-    from adapt.tuning import finetune
 
 # onnxruntime, wherever it is imported, would otherwise keep a number for this machine in the user's home, and a file of
 # events to be sent. Photographs are private, and so is what is done with them.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-__version__ = "0.1.0"
 
 __all__ = [
     "calibrate",
@@ -44,15 +47,15 @@ _HOMES: Final = {
     "load_model": "adapt.build",
     "load_prior": "adapt.build",
     "load_restorer": "adapt.build",
-    "calibrate": "adapt.calibrating",
-    "degrade": "adapt.degrading",
+    "calibrate": "adapt.commands.calibrate",
+    "degrade": "adapt.commands.degrade",
     "read_photo": "adapt.photos.files",
-    "evaluate": "adapt.tasks",
-    "export": "adapt.tasks",
-    "generate_targets": "adapt.tasks",
-    "restore": "adapt.tasks",
-    "finetune": "adapt.tuning",
-    "run": "adapt.pipeline",
+    "evaluate": "adapt.commands.evaluate",
+    "export": "adapt.commands.export",
+    "generate_targets": "adapt.commands.generate_targets",
+    "restore": "adapt.commands.restore",
+    "finetune": "adapt.commands.finetune",
+    "run": "adapt.commands.run",
 }
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
+from adapt.digests import bytes_digest
 from adapt.errors import WeightsError
 from adapt.packs.named import named_network, named_restorer
 from adapt.packs.pack import Pack, load_pack
-from adapt.settings.paths import is_bundle, weights_file
+from adapt.settings.paths import ONNX, is_bundle, weights_file
+from adapt.weights import read_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     import torch
-    from torch import Tensor
 
     from adapt.blur.adjuster import GuidanceAdjuster
     from adapt.blur.estimator import BlurEstimator
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from adapt.diffusion.prior import Prior
     from adapt.exporting.bundle import BundleModel
     from adapt.perceptual.distance import PerceptualDistance
-    from adapt.pretrain.adjuster import Surroundings
     from adapt.restorers.base import Restorer
     from adapt.restorers.vqgan import VQGAN
-    from adapt.settings import AdjusterSettings, TargetSettings
+    from adapt.settings import TargetSettings
     from adapt.targets.methods import BlurParts
 
 PRIOR, CODEBOOK, CODEFORMER = "prior", "codebook", "codeformer"  # what a pack calls them
@@ -229,34 +228,8 @@ def _pack_distance(pack: Pack) -> PerceptualDistance:
     return load_pack_distance(state, settings, pack.network_digest("perceptual"))
 
 
-def load_surroundings(pack: Pack, settings: AdjusterSettings, device: torch.device) -> Surroundings:
-    """What a guidance adjuster is trained between: a pack's prior, table and, for the second stage, its mapping.
-
-    Raises:
-        WeightsError: the pack lacks one of them.
-    """
-    from adapt.guidance.gaussian_blur import blur_gradient
-    from adapt.pretrain.adjuster import Surroundings
-    from degradations.cosines import gaussian_blur
-
-    return Surroundings(
-        prior=load_prior(pack.folder).to(device),
-        blur=gaussian_blur,
-        gradient=blur_gradient,
-        start_t=load_start_steps(pack.folder).start_t,
-        distance=load_texture_distance(pack, settings.distance).to(device),
-        mapping=_blur_mapping(pack, device) if settings.first_stage < settings.steps else None,
-    )
-
-
-def _blur_mapping(pack: Pack, device: torch.device) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """DBLM of a pack: degraded photos to their restored selves under a Gaussian blur, and its std."""
-    from adapt.blur.mapping import map_to_blur
-
-    restorer, estimator = load_restorer(pack.folder).to(device), load_blur_estimator(pack.folder).to(device)
-
-    def mapping(damaged: Tensor) -> tuple[Tensor, Tensor]:
-        guides = map_to_blur(damaged, restorer=restorer, estimator=estimator)
-        return guides.blurred[:, 0], guides.std[:, 0]
-
-    return mapping
+def weights_digest(name: str | Path) -> str:
+    """Stands for what `adapt.build.load_model` would run by this name now: of a bundle its model.onnx."""
+    if is_bundle(Path(name)):
+        return bytes_digest(read_bytes(Path(name) / ONNX))
+    return named_restorer(name).digest()

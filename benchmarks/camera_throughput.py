@@ -27,8 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from degradations.camera import quantise
-from degradations.photograph import (
+from degradations.camera.photograph import (
     Camera,
     Shot,
     develop,
@@ -39,7 +38,8 @@ from degradations.photograph import (
     sensor_offset,
     shot_at,
 )
-from degradations.profiles import read_profile
+from degradations.camera.profiles import read_profile
+from degradations.camera.steps import quantise
 
 ISO = 1600
 SIZES = {128: 1, 512: 4}  # side and scale

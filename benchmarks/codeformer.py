@@ -23,10 +23,10 @@ from reference import Reference  # noqa: E402  # pyright: ignore[reportMissingIm
 from adapt.build import load_restorer  # noqa: E402
 from adapt.exporting.bundle import export_bundle, load_bundle  # noqa: E402
 from adapt.finetuning.codes import code_objective  # noqa: E402
-from adapt.finetuning.losses import l1  # noqa: E402
 from adapt.restorers.codeformer import CodeFormer  # noqa: E402
 from adapt.restorers.vqgan import VQGAN  # noqa: E402
 from adapt.settings import CodeFinetuneSettings, CodeFormerSettings, VQGANSettings  # noqa: E402
+from adapt.training.losses import l1  # noqa: E402
 
 
 def show(name: str, found: Tensor | np.ndarray, expected: np.ndarray, tolerance: float) -> None:

@@ -41,8 +41,10 @@ from domain import (
 )
 from panels import draw_panel, side_by_side
 
-from adapt import tasks, tuning
-from adapt.build import load_distance
+from adapt.build import load_distance, weights_digest
+from adapt.commands.finetune import begin_finetune
+from adapt.commands.restore import restore
+from adapt.commands.run import split_overrides
 from adapt.digests import file_digest, settings_digest
 from adapt.disk import write_atomic, write_json
 from adapt.errors import UsageError
@@ -55,9 +57,8 @@ from adapt.packs.pack import Pack, load_pack
 from adapt.perceptual.distance import PerceptualDistance
 from adapt.photos.files import read_image
 from adapt.photos.folder import PhotoFile, find_photos
-from adapt.pipeline import split_overrides
-from adapt.recipe import load_recipe
 from adapt.settings import CodeFinetuneSettings, FinetuneSettings, TargetSettings
+from adapt.settings.recipe import load_recipe
 from adapt.targets.store import TargetStore, accepted_targets, read_records
 
 RECIPES: Final = ("swinir", "codeformer")
@@ -90,13 +91,13 @@ class Bench:
 
     def base(self, recipe: str) -> str:
         """What a finetune recipe starts from."""
-        return tuning.begin_finetune(recipe, pack=self.pack_name, overrides=self.overrides["finetune"]).name
+        return begin_finetune(recipe, pack=self.pack_name, overrides=self.overrides["finetune"]).name
 
     def targets(self, restorer: str) -> Path:
         """The store of targets of the half adapted on, all that are accepted."""
         settings = load_recipe(self.method, TargetSettings, self.overrides["targets"], pack=self.pack_name)
         recipe = settings.model_dump(mode="json", exclude={"batch"})
-        networks = [self.pack.network_digest("prior"), tasks.weights_digest(restorer)]
+        networks = [self.pack.network_digest("prior"), weights_digest(restorer)]
         store = self.domain / "targets" / settings_digest([recipe, networks])[:12]
         make_targets(
             self.domain / "adapt" / "lq", store, f"{self.domain.name}, {Path(restorer).name}",
@@ -109,8 +110,8 @@ class Bench:
     ) -> Tuned:
         """The run of one row: the recipe with the row's changes over it, on these targets."""
         overrides = [*self.overrides["finetune"], *changes]
-        beginning = tuning.begin_finetune(recipe, pack=self.pack_name, replay=replay, overrides=overrides)
-        made_with = [beginning.settings.model_dump(mode="json"), tasks.weights_digest(beginning.name), targets.name]
+        beginning = begin_finetune(recipe, pack=self.pack_name, replay=replay, overrides=overrides)
+        made_with = [beginning.settings.model_dump(mode="json"), weights_digest(beginning.name), targets.name]
         key = settings_digest([*made_with, str(replay)])[:12]
         run = self.domain / "runs" / f"{Path(recipe).stem}-{key}"
         outcome = fine_tune(
@@ -122,8 +123,8 @@ class Bench:
     def restored(self, model: str, part: str = "test", fidelity: float | None = None) -> Path:
         """The degraded photos of a part of the domain as a model restores them."""
         name = part if fidelity is None else f"{part}-w{fidelity:g}"
-        out = self.domain / "restored" / tasks.weights_digest(model)[:12] / name
-        tasks.restore(model, self.domain / part / "lq", out, fidelity=fidelity)
+        out = self.domain / "restored" / weights_digest(model)[:12] / name
+        restore(model, self.domain / part / "lq", out, fidelity=fidelity)
         return out
 
     def score(self, pictures: Pictures, part: str = "test") -> Evaluation:

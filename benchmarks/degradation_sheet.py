@@ -10,14 +10,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from adapt.demo import DATA
+from adapt.commands.demo import DATA
 from adapt.disk import write_atomic
 from adapt.evaluation.sheets import PAPER, contact_sheet
 from adapt.photos.files import read_image
-from adapt.recipe import list_recipes, load_recipe
 from adapt.settings import DegradeSettings
+from adapt.settings.recipe import list_recipes, load_recipe
 from degradations.chain import degrade
-from degradations.piece import derived_seed
+from degradations.pieces.base import derived_seed
 
 FACES = ("face-04", "face-10", "face-25", "face-33")
 SHEET = Path(__file__).parents[1] / "docs" / "images" / "degradations.jpg"

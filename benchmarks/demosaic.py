@@ -27,10 +27,10 @@ from torch import Tensor
 
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos
-from degradations.bayer import Demosaic, demosaic, mosaic
-from degradations.camera import to_linear, to_tone
-from degradations.photograph import Camera, Shot, draw_fields, sensor_offset, shot_at
-from degradations.profiles import Phase, read_profile
+from degradations.camera.bayer import Demosaic, demosaic, mosaic
+from degradations.camera.photograph import Camera, Shot, draw_fields, sensor_offset, shot_at
+from degradations.camera.profiles import Phase, read_profile
+from degradations.camera.steps import to_linear, to_tone
 
 BORDER = 4
 LIBRAW = ("LINEAR", "VNG", "PPG", "AHD", "DCB", "DHT", "AAHD")

@@ -16,10 +16,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from adapt import tasks, tuning
 from adapt.build import load_distance
 from adapt.cli.printing import Lines, say_warning
-from adapt.degrading import degrade
+from adapt.commands.degrade import degrade
+from adapt.commands.finetune import begin_finetune, finetune, sample_writer
+from adapt.commands.generate_targets import generate_targets
+from adapt.commands.progress import describe
+from adapt.commands.restore import restore
+from adapt.commands.run import split_overrides
 from adapt.digests import file_digest
 from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.scores import Evaluation, difference
@@ -30,7 +34,6 @@ from adapt.packs.pack import Pack
 from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import PhotoFile, find_photos
 from adapt.photos.pairs import load_fitted
-from adapt.pipeline import sample_writer, split_overrides
 from adapt.targets.store import TargetStore, accepted_targets, read_records
 
 SHOWN = 8  # rows of a contact sheet
@@ -82,9 +85,9 @@ def make_domain(
 def make_targets(
     photos: Path, store: Path, title: str, *, pack: str, restorer: str, method: str, overrides: Sequence[str] = ()
 ) -> None:
-    """A target of each photo, or what is missing of them; arguments as `tasks.generate_targets`."""
+    """A target of each photo, or what is missing of them; arguments as `generate_targets`."""
     line = Lines(f"{title}: targets")
-    tasks.generate_targets(
+    generate_targets(
         photos, store, pack=pack, restorer=restorer, method=method, overrides=overrides,
         on_photo=lambda record, done, total: line(done, total),
     )
@@ -94,11 +97,11 @@ def fine_tune(
     photos: Path, targets: Path, run: Path, title: str, *, pack: str, restorer: str, recipe: str,
     replay: Path | None = None, overrides: Sequence[str] = (),
 ) -> Outcome:
-    """Fine-tune a restorer, or go on; its outcome is printed. Arguments as `tuning.finetune`."""
+    """Fine-tune a restorer, or go on; its outcome is printed. Arguments as `finetune`."""
     line = Lines(f"{title}: fine-tuning")
-    outcome = tuning.finetune(
+    outcome = finetune(
         photos, targets, run, pack=pack, restorer=restorer, recipe=recipe, replay=replay, overrides=overrides,
-        on_step=lambda done, total, values: line(done, total, tasks.describe(values)),
+        on_step=lambda done, total, values: line(done, total, describe(values)),
         on_samples=sample_writer(run),
     )
     print(f"{title}: {outcome.verdict}")
@@ -119,7 +122,7 @@ def adapt_to(
         overrides: `targets.KEY=VALUE` and `finetune.KEY=VALUE`.
     """
     split = split_overrides(overrides)
-    base = tuning.begin_finetune(recipe, pack=pack, overrides=split["finetune"]).name
+    base = begin_finetune(recipe, pack=pack, overrides=split["finetune"]).name
     make_targets(
         domain / "adapt" / "lq", work / "targets", _title(domain, work),
         pack=pack, restorer=base, method=method, overrides=split["targets"],
@@ -137,7 +140,7 @@ def adapt_to_originals(
         own = os.path.relpath(original, opened.folder) if record.target else None
         opened.add(replace(record, target=own, target_sha256=file_digest(original) if own else None))
     finetune = split_overrides(overrides)["finetune"]
-    base = tuning.begin_finetune(recipe, pack=pack, overrides=finetune).name
+    base = begin_finetune(recipe, pack=pack, overrides=finetune).name
     _tune_and_restore(domain, work, pack=pack, recipe=recipe, base=base, overrides=finetune)
 
 
@@ -152,8 +155,8 @@ def _tune_and_restore(
         domain / "adapt" / "lq", work / "targets", work / "finetune", _title(domain, work),
         pack=pack, restorer=base, recipe=recipe, overrides=overrides,
     )
-    tasks.restore(str(work / "finetune"), domain / "test" / "lq", work / "adapted", overwrite=True)
-    tasks.restore(base, domain / "test" / "lq", domain / "base", overwrite=True)
+    restore(str(work / "finetune"), domain / "test" / "lq", work / "adapted", overwrite=True)
+    restore(base, domain / "test" / "lq", domain / "base", overwrite=True)
 
 
 def evaluate_targets(domains: Sequence[Path], works: Mapping[str, str], pack: Pack) -> dict[str, Evaluation]:

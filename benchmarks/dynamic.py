@@ -42,10 +42,10 @@ from domain import (
 )
 from refinement import Belief, Outcome, draw_refinement, gap_closed, outcome_of, refinement_table
 
-from adapt import tasks
 from adapt.blur.labels import std_levels
 from adapt.build import load_blur_parts, load_distance, load_prior, load_restorer
 from adapt.cli.printing import Lines
+from adapt.devices import pick_device
 from adapt.diffusion.schedule import TIMESTEPS
 from adapt.digests import file_digest, photo_seed, settings_digest
 from adapt.disk import write_json
@@ -58,10 +58,10 @@ from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import find_photos
 from adapt.photos.pairs import load_fitted
-from adapt.recipe import load_recipe
 from adapt.settings import TargetSettings
+from adapt.settings.recipe import load_recipe
+from adapt.targets.exposure import restored_for
 from adapt.targets.generate import at_a_time
-from adapt.targets.light import restored_for
 from adapt.targets.methods import Way, target_maker
 
 CAMERA_DOMAINS: Final = "dtbfr-4x-moderate,dtbfr-4x-severe,dtbfr-8x-moderate,dtbfr-8x-severe"
@@ -179,7 +179,7 @@ class Drawn:
 
 def draw(faces: Faces, settings: TargetSettings, pack: str, out: Path, title: str) -> Drawn:
     """Draw a target of every photo, or find them drawn; pictures that are not finite are left out, and named."""
-    device = tasks.pick_device()
+    device = pick_device()
     parts, blur = load_blur_parts(pack, settings, device)
     paths = {name: faces.folder / "lq" / f"{name}.png" for name in faces.names}
     digests = {name: file_digest(path) for name, path in paths.items()}
@@ -301,7 +301,7 @@ def factor_notes(evaluations: Mapping[str, Evaluation], ways: Mapping[str, Way])
 
 def run_fig11(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fig. 11: PSNR over the std believed at first."""
-    device = tasks.pick_device()
+    device = pick_device()
     settings = load_recipe("dynamic", TargetSettings, arguments.overrides, pack=arguments.pack)
     prior = load_prior(arguments.pack).to(device)
     files = spread(find_photos(arguments.faces), arguments.limit)

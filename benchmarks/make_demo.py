@@ -15,15 +15,15 @@ import torch.nn.functional as F
 from skimage import data
 
 from adapt.build import load_prior
-from adapt.demo import DATA
+from adapt.commands.demo import DATA
+from adapt.commands.pretrain import load_faces
 from adapt.diffusion.sampler import Job, PhotoNoise, guided_sample, start
 from adapt.diffusion.solvers import Ddim
 from adapt.diffusion.steps import plan_from
 from adapt.images import from_uint8, to_signed, to_unit
 from adapt.photos.files import write_image
-from adapt.pretraining import load_faces
-from adapt.recipe import load_recipe
 from adapt.settings import DegradeSettings
+from adapt.settings.recipe import load_recipe
 from degradations.chain import degrade
 
 ASTRONAUT = (18, 136, 180)  # top, left, side: eyes at 46.9 % of the height, as in the aligned faces

@@ -8,7 +8,7 @@ from typing import Final
 
 from PIL import Image, ImageDraw, ImageFont
 
-from adapt.noise_plot import COLOURS, GRID, INK, PAPER
+from adapt.commands.noise_plot import COLOURS, GRID, INK, PAPER
 
 PANEL: Final = (640, 440)
 MARGINS: Final = (64, 40, 20, 56)  # left, top, right, bottom

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from adapt.digests import file_digest
 from adapt.perceptual.distance import load_pack_distance
-from adapt.pretrain.ordering import ordering_table
+from adapt.pretraining.ordering import ordering_table
 
 SHIPPED = Path(__file__).resolve().parents[1] / "adapt/packs/tiny/perceptual.safetensors"
 

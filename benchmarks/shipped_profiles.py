@@ -16,8 +16,8 @@ from pathlib import Path
 
 import rawpy
 
-from adapt.calibrating import calibrate
-from degradations.profiles import SHIPPED, CameraProfile, Light, NoiseLevel, PerSite, read_profile, write_profile
+from adapt.commands.calibrate import calibrate
+from degradations.camera.profiles import SHIPPED, CameraProfile, Light, NoiseLevel, PerSite, read_profile, write_profile
 
 FILES = ("Canon_PowerShot_G2_CRW_0304.CRW", "Canon_PowerShot_S40_CRW_0101.CRW")
 GAINS = (1, 2, 4, 8)  # of the ISO the files were taken at, up to 400: the highest of both cameras

@@ -25,11 +25,11 @@ from adapt.guidance.regions import region_stds
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos
-from adapt.recipe import load_recipe
 from adapt.settings import DoubtSettings, TargetSettings
-from adapt.targets.doubt import doubted_std
-from adapt.targets.light import restored_for
-from adapt.targets.opinion import opinion_of
+from adapt.settings.recipe import load_recipe
+from adapt.targets.exposure import restored_for
+from adapt.targets.prior_score import opinion_of
+from adapt.targets.reliability import doubted_std
 
 DOMAINS = (
     "camera-noise-starlight,dtbfr-4x-moderate,dtbfr-4x-severe,dtbfr-8x-moderate,dtbfr-8x-severe,dynface"

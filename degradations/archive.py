@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from degradations.camera import to_linear, to_tone
+from degradations.camera.steps import to_linear, to_tone
 from degradations.fields import smooth_field
 from degradations.filters import check_one
 

@@ -22,7 +22,7 @@ from degradations.filters import (
 )
 from degradations.jpeg import jpeg
 from degradations.noise import gaussian
-from degradations.piece import PUBLISHED_SIZE, shrinking
+from degradations.pieces.base import PUBLISHED_SIZE, shrinking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from degradations.filters import check_one
-from degradations.piece import PUBLISHED_SIZE, Parameters, Piece, apply_all, draw_all
+from degradations.pieces.base import PUBLISHED_SIZE, Parameters, Piece, apply_all, draw_all
 
 
 def degrade(image: Tensor, pieces: Sequence[Piece], seed: int) -> tuple[Tensor, list[Parameters]]:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from degradations.camera import to_linear, to_tone
+from degradations.camera.steps import to_linear, to_tone
 from degradations.filters import blur, blur_and_resize, check_one, gaussian_kernel
 
 _SUBPIXELS = 8  # points for each pixel's side, for areas; and for each pixel of a path

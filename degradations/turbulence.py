@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from degradations.camera import to_linear, to_tone
+from degradations.camera.steps import to_linear, to_tone
 from degradations.fields import smooth_field
 from degradations.filters import check_one
 from degradations.kernels import gaussian_blur

@@ -10,10 +10,10 @@ from typing import get_args
 from pictures import smooth_pictures
 from torch import Tensor
 
-from degradations.bayer import Demosaic
-from degradations.camera import Curve
-from degradations.photograph import Shot, shot_at
-from degradations.profiles import Phase, read_profile
+from degradations.camera.bayer import Demosaic
+from degradations.camera.photograph import Shot, shot_at
+from degradations.camera.profiles import Phase, read_profile
+from degradations.camera.steps import Curve
 
 PHASES, METHODS, CURVES = get_args(Phase), get_args(Demosaic), get_args(Curve)
 SITES = tuple(itertools.product((0, 1), (0, 1)))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 # Threads are counted when the libraries load, so this stands above every import of numpy and torch.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -60,20 +59,9 @@ def gen() -> torch.Generator:
 
 
 @pytest.fixture
-def half_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training runs in bfloat16, as it does on a GPU: what has no such arithmetic, or mixes both, fails here too."""
-    import accelerate
-    from accelerate.state import AcceleratorState
-
-    as_it_is: Any = accelerate.Accelerator
-
-    def in_half(**options: Any) -> accelerate.Accelerator:
-        return as_it_is(**{**options, "mixed_precision": "bf16"})
-
-    monkeypatch.setattr(accelerate, "Accelerator", in_half)
-    AcceleratorState._reset_state(True)  # pyright: ignore[reportPrivateUsage]
-    yield
-    AcceleratorState._reset_state(True)  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr("adapt.devices.trains_in_half", lambda device: True)
 
 
 @pytest.fixture(scope="session")
@@ -82,8 +70,8 @@ def small_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from adapt.diffusion.unet import UNet
     from adapt.packs.pack import add_network
     from adapt.perceptual.network import PerceptualNetwork
-    from adapt.pretrain.prior import initialise as initialise_prior
-    from adapt.pretrain.restorer import initialise as initialise_restorer
+    from adapt.pretraining.prior import initialise as initialise_prior
+    from adapt.pretraining.restorer import initialise as initialise_restorer
     from adapt.restorers.swinir import SwinIR
     from adapt.settings import SwinIRSettings, UNetSettings
 

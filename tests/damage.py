@@ -8,8 +8,8 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from degradations.chain import degrade
-from degradations.piece import Piece
-from degradations.pieces import AnyPiece
+from degradations.pieces.base import Piece
+from degradations.pieces.names import AnyPiece
 
 CHAIN = TypeAdapter(list[AnyPiece])
 

@@ -13,7 +13,7 @@ from adapt.blur.estimator import BlurEstimator, BlurNetwork
 from adapt.blur.start_steps import StartSteps
 from adapt.diffusion.prior import Prior
 from adapt.diffusion.unet import UNet
-from adapt.pretrain.prior import initialise
+from adapt.pretraining.prior import initialise
 from adapt.restorers.codeformer import CodeFormer
 from adapt.restorers.swinir import SwinIR
 from adapt.restorers.vqgan import VQGAN
@@ -26,6 +26,16 @@ from adapt.settings import (
     VQGANSettings,
 )
 from adapt.targets.methods import BlurParts
+from adapt.training.context import Progress, TrainingContext
+from adapt.training.run import Run
+
+CPU = torch.device("cpu")
+
+
+def on_cpu(run: Run, on_step: Progress | None = None, max_steps: int | None = None) -> TrainingContext:
+    """A training in an open run, on the CPU."""
+    return TrainingContext(run=run, device=CPU, on_step=on_step, max_steps=max_steps)
+
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adapt.pretrain.distortions import gaussian
+from adapt.pretraining.distortions import gaussian
 from degradations.filters import resize_linear
 
 

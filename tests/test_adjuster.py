@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adapt.blur.adjuster import GuidanceAdjuster, build_adjuster, map_picture
+from adapt.blur.adjuster import GuidanceAdjuster, build_adjuster
 from adapt.errors import ShapeError, WeightsError
+from adapt.guidance.maps import map_picture
 from adapt.settings import AdjusterNetworkSettings
 
 

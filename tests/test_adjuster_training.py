@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from networks import on_cpu
 from PIL import Image
 from torch import Tensor
 
 from adapt.blur.adjuster import GuidanceAdjuster, build_adjuster
 from adapt.blur.estimator import BlurNetwork
 from adapt.build import load_adjuster
+from adapt.commands.pretrain import pretrain
 from adapt.diffusion.prior import Prior
 from adapt.diffusion.schedule import linear_schedule
 from adapt.diffusion.solvers import Ancestral
@@ -26,7 +28,7 @@ from adapt.exporting.verify import smooth_pictures
 from adapt.packs.pack import add_network, load_pack
 from adapt.perceptual.distance import PerceptualDistance
 from adapt.perceptual.network import PerceptualNetwork
-from adapt.pretrain.adjuster import (
+from adapt.pretraining.adjuster import (
     Surroundings,
     adjuster_layout,
     draw_moment,
@@ -36,9 +38,6 @@ from adapt.pretrain.adjuster import (
     step_back,
     train_adjuster,
 )
-from adapt.pretrain.loop import Turn
-from adapt.pretraining import pretrain
-from adapt.runs import Run
 from adapt.settings import (
     AdjusterNetworkSettings,
     AdjusterSettings,
@@ -47,7 +46,9 @@ from adapt.settings import (
     SwinIRSettings,
     UNetSettings,
 )
-from adapt.training import step_generator
+from adapt.training.loop import Turn
+from adapt.training.run import Run
+from adapt.training.sampling import step_generator
 from adapt.weights import read_state
 
 SIZE = 16
@@ -121,7 +122,7 @@ def turn(step: int) -> Turn:
 
 def trained(settings: AdjusterSettings, faces: Tensor, folder: Path, **changes: Any) -> dict[str, Tensor]:
     with Run(folder, recipe="", digest="x") as run:
-        return train_adjuster(settings, faces, run, around=surroundings(**changes))
+        return train_adjuster(settings, faces, on_cpu(run), around=surroundings(**changes))
 
 
 # ---------------------------------------------------------------- a step of the training
@@ -265,7 +266,7 @@ def test_stop_and_resume_is_exact(faces: Tensor, tmp_path: Path):
     parts: dict[str, Tensor] = {}
     for _ in range(4):
         with Run(tmp_path / "parts", recipe="", digest="x") as run:
-            parts = train_adjuster(SETTINGS, faces, run, around=surroundings(), max_steps=1)
+            parts = train_adjuster(SETTINGS, faces, on_cpu(run, max_steps=1), around=surroundings())
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     assert (tmp_path / "whole" / "log.jsonl").read_text() == (tmp_path / "parts" / "log.jsonl").read_text()
 
@@ -292,7 +293,7 @@ def test_the_gradient_reaches_only_the_adjuster(faces: Tensor, tmp_path: Path, m
     frozen = [*around.prior.network.parameters(), *around.distance.module.parameters()]
     kept = [parameter.clone() for parameter in frozen]
     with Run(tmp_path / "run", recipe="", digest="x") as run:
-        state = train_adjuster(SETTINGS, faces, run, around=around)
+        state = train_adjuster(SETTINGS, faces, on_cpu(run), around=around)
     assert all(parameter.grad is None for parameter in frozen)
     assert all(torch.equal(parameter, old) for parameter, old in zip(frozen, kept, strict=True))
     names = [name for name, _ in GuidanceAdjuster(adjuster_layout(SETTINGS, around.prior)).named_parameters()]

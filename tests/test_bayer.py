@@ -12,8 +12,8 @@ import torch
 from cameras import METHODS, PHASES
 from conftest import ROOT
 
-from degradations.bayer import demosaic, mosaic, spread
-from degradations.profiles import Phase
+from degradations.camera.bayer import demosaic, mosaic, spread
+from degradations.camera.profiles import Phase
 
 # ---------------------------------------------------------------- mosaic
 

@@ -16,8 +16,8 @@ from PIL import Image
 from adapt.errors import UsageError
 from adapt.photos.files import write_image
 from adapt.photos.folder import find_photos
-from adapt.recipe import load_recipe
 from adapt.settings import CodeFinetuneSettings, FinetuneSettings
+from adapt.settings.recipe import load_recipe
 from adapt.targets.store import Record, TargetStore, accepted_targets, picture_name
 
 
@@ -146,7 +146,7 @@ def test_a_curve_that_rises_is_drawn_rising_in_its_own_colour(codes: ModuleType)
 
 def _height(picture: Image.Image, colour: str, column: int) -> float:
     """The mean row of a colour in one column of a picture."""
-    from adapt.noise_plot import COLOURS
+    from adapt.commands.noise_plot import COLOURS
 
     rows = [y for y in range(picture.height) if picture.getpixel((column, y)) == COLOURS[colour]]
     assert rows, f"no {colour} in column {column}"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from command_line import adapt
 from conftest import ROOT
-from networks import SMALL_SWINIR, lively_codeformer, lively_swinir
+from networks import SMALL_SWINIR, lively_codeformer, lively_swinir, on_cpu
 from pictures import seeded
 from torch import Tensor
 
@@ -18,11 +18,11 @@ from adapt.blur.labels import Survey
 from adapt.build import load_blur_estimator, load_start_steps
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting.verify import smooth_pictures
-from adapt.pretrain.blur import train_blur_estimator, untrained
-from adapt.recipe import load_recipe
+from adapt.pretraining.blur import train_blur_estimator, untrained
 from adapt.restorers.base import Restorer
-from adapt.runs import Run
 from adapt.settings import BlindSettings, BlurEstimatorSettings
+from adapt.settings.recipe import load_recipe
+from adapt.training.run import Run
 from adapt.weights import read_state
 
 SIZE = 32
@@ -43,7 +43,8 @@ def trained(
     folder: Path, settings: BlurEstimatorSettings = TRAINING, max_steps: int | None = None
 ) -> dict[str, Tensor]:
     with Run(folder, recipe="", digest="x") as run:
-        layout, state = train_blur_estimator(settings, uint8_faces(), run, restorer=restorer(), max_steps=max_steps)
+        context = on_cpu(run, max_steps=max_steps)
+        layout, state = train_blur_estimator(settings, uint8_faces(), context, restorer=restorer())
     assert layout.transfer == SMALL_SWINIR
     return state
 
@@ -77,7 +78,7 @@ def test_the_first_stage_learns_the_std(tmp_path: Path) -> None:
     seen: list[float] = []
     with Run(tmp_path, recipe="", digest="x") as run:
         train_blur_estimator(
-            settings, grain, run, restorer=restorer(), on_step=lambda _i, _n, parts: seen.append(parts["std"])
+            settings, grain, on_cpu(run, lambda _i, _n, parts: seen.append(parts["std"])), restorer=restorer()
         )
     assert np.mean(seen[:4]) == pytest.approx(15 / 4, abs=1.2)
     assert np.mean(seen[-5:]) < 1.5

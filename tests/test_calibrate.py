@@ -13,11 +13,11 @@ from pictures import seeded
 from PIL import Image
 from raw_files import COLOUR_MATRIX, scene, sensor, write_dng
 
-from adapt.calibrating import calibrate
+from adapt.commands.calibrate import calibrate
+from adapt.commands.noise_plot import PANEL
 from adapt.errors import PhotoError, UsageError
-from adapt.noise_plot import PANEL
-from degradations.calibrate import SIDE, Patches, find_patches, fit_noise, join_patches
-from degradations.profiles import CameraProfile, read_profile
+from degradations.camera.calibrate import SIDE, Patches, find_patches, fit_noise, join_patches
+from degradations.camera.profiles import CameraProfile, read_profile
 
 SLOPE = (0.9, 1.2, 1.25, 0.95)
 DARK = (14.0, 20.0, 21.0, 15.0)

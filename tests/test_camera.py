@@ -14,8 +14,10 @@ from pictures import seeded
 from reference import Reference
 from torch import Tensor
 
-from degradations.bayer import demosaic, mosaic, per_site, spread
-from degradations.camera import (
+from degradations.camera.bayer import demosaic, mosaic, per_site, spread
+from degradations.camera.photograph import Camera, Shot, expose, finish, sensor_offset
+from degradations.camera.profiles import profile_names, read_profile
+from degradations.camera.steps import (
     balance,
     from_camera,
     from_dn,
@@ -30,8 +32,6 @@ from degradations.camera import (
     unbalance,
 )
 from degradations.filters import resize_area
-from degradations.photograph import Camera, Shot, expose, finish, sensor_offset
-from degradations.profiles import profile_names, read_profile
 
 PUBLIC_NOISE = "noise_hg-s22u-s908u-na-b0q-pr-t2-id35248-v7.json"
 

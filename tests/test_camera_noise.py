@@ -13,11 +13,11 @@ import torch
 from pictures import seeded, smooth_picture
 from torch import Tensor
 
-from adapt.recipe import load_recipe
 from adapt.settings import DegradeSettings
-from degradations.camera import to_linear, to_tone
-from degradations.camera_noise import CameraNoise
-from degradations.camera_noise_piece import CameraNoise as CameraNoisePiece
+from adapt.settings.recipe import load_recipe
+from degradations.camera.camera_noise import CameraNoise
+from degradations.camera.steps import to_linear, to_tone
+from degradations.pieces.camera_noise import CameraNoise as CameraNoisePiece
 
 
 def night_mode(strength: str) -> CameraNoise:

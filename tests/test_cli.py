@@ -93,7 +93,7 @@ def test_enlarged_photos_are_counted_by_themselves_and_warned_of(
     assert json.loads(capsys.readouterr().out) == {"done": 7, "rejected": 0, "failed": 0, "resized": 6, "enlarged": 5}
     run = ["run", photos, "-o", tmp_path / "run", "--pack", small_pack, "--method", "low-frequency", "--device", "cpu",
            *[f"targets.{each}" for each in QUICK_TARGETS], *[f"finetune.{each}" for each in QUICK_FINETUNE]]
-    monkeypatch.setattr("adapt.pipeline._export", lambda *_, **__: tmp_path / "run" / "model.onnx")
+    monkeypatch.setattr("adapt.commands.run._export", lambda *_, **__: tmp_path / "run" / "model.onnx")
     assert adapt(monkeypatch, *run) == 0
     assert said in capsys.readouterr().out
     page = html.unescape((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
@@ -181,8 +181,10 @@ def test_a_wrong_folder_is_named_with_its_option_before_any_work(
     Path("empty").mkdir()
     for place in (Path("notes.txt"), Path("empty", "notes.txt")):
         place.write_text("no picture")
-    for loader in ("adapt.tuning.load_restorer", "adapt.tasks.load_distance", "adapt.tasks.load_prior"):
-        monkeypatch.setattr(loader, lambda *_: pytest.fail("loaded before the folders were looked at"))
+    loaders = ("finetune.load_restorer", "evaluate.load_distance", "generate_targets.load_prior")
+    for loader in loaders:
+        never = lambda *_: pytest.fail("loaded before the folders were looked at")  # noqa: E731
+        monkeypatch.setattr(f"adapt.commands.{loader}", never)
     assert adapt(monkeypatch, *(each.format(photos=small_photos, wrong=wrong) for each in arguments)) == 2
     error = capsys.readouterr().err
     for part in message.format(wrong=wrong, what=f"{what}#").split("#"):

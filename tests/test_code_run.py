@@ -13,6 +13,8 @@ from networks import SMALL_CODEFORMER, lively_codeformer, lively_vqgan
 from torch import nn
 
 from adapt.build import load_restorer
+from adapt.commands.finetune import begin_finetune, finetune
+from adapt.commands.generate_targets import generate_targets
 from adapt.errors import UsageError
 from adapt.exporting import bundle
 from adapt.exporting.verify import Parity, smooth_pictures
@@ -20,8 +22,6 @@ from adapt.packs.pack import add_network
 from adapt.photos.files import read_image, write_image
 from adapt.restorers.codeformer import PARTS
 from adapt.settings import CodeFormerSettings, VQGANSettings
-from adapt.tasks import generate_targets
-from adapt.tuning import begin_finetune, finetune
 from adapt.weights import read_state
 
 QUICK_TARGETS = ["guidance.0.factor=4", "steps=2", "draws=1", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]
@@ -114,9 +114,9 @@ def test_run_with_few_photos_warns_on_screen_and_on_the_page(
     capsys: pytest.CaptureFixture[str],
 ):
     """The recipe of pictures begins with the pack's own restorer, whatever else the pack has."""
-    from adapt import pipeline
+    from adapt.commands import run
 
-    monkeypatch.setattr(pipeline, "_export", lambda out, *_, **__: out / "model.onnx")
+    monkeypatch.setattr(run, "_export", lambda out, *_, **__: out / "model.onnx")
     arguments = [
         "run", small_photos, "-o", tmp_path / "out", "--method", "low-frequency", "--pack", code_pack,
         "--device", "cpu", *[f"targets.{each}" for each in QUICK_TARGETS],

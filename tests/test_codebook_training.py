@@ -8,23 +8,20 @@ from typing import Any
 
 import pytest
 import torch
-from networks import SMALL_CODEFORMER, lively_codeformer, lively_vqgan
+from networks import SMALL_CODEFORMER, lively_codeformer, lively_vqgan, on_cpu
 from pydantic import ValidationError
 from reference import Reference
 
 from adapt.build import load_codebook, load_restorer
+from adapt.commands.finetune import finetune
+from adapt.commands.pretrain import pretrain
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting.verify import smooth_pictures
-from adapt.finetuning.losses import l1
-from adapt.pretrain.adversary import PatchDiscriminator, Verdict, balance, deceives, tells_apart
-from adapt.pretrain.codebook import Autoencoding, initialise, place_idle_codes, random_crops, train_codebook
-from adapt.pretrain.codeformer import train_code_predictor, train_fusion
-from adapt.pretrain.loop import Turn
-from adapt.pretraining import pretrain
+from adapt.pretraining.codebook import Autoencoding, initialise, place_idle_codes, random_crops, train_codebook
+from adapt.pretraining.codeformer import train_code_predictor, train_fusion
 from adapt.restorers.base import build_restorer
 from adapt.restorers.codeformer import PARTS, CodeFormer
 from adapt.restorers.vqgan import VQGAN, Reconstruction, build_vqgan
-from adapt.runs import Run
 from adapt.settings import (
     BlindSettings,
     CodebookSettings,
@@ -34,8 +31,11 @@ from adapt.settings import (
     PatchDiscriminatorSettings,
     VQGANSettings,
 )
-from adapt.training import step_generator
-from adapt.tuning import finetune
+from adapt.training.adversary import PatchDiscriminator, Verdict, balance, deceives, tells_apart
+from adapt.training.loop import Turn
+from adapt.training.losses import l1
+from adapt.training.run import Run
+from adapt.training.sampling import step_generator
 
 COARSE = VQGANSettings(**{key: getattr(SMALL_CODEFORMER, key) for key in VQGANSettings.model_fields})
 PATCHES = PatchDiscriminatorSettings(features=4, layers=1)
@@ -61,21 +61,20 @@ def run_of(
     stage: str, folder: Path, log: list[dict[str, float]] | None = None, *, max_steps: int | None = None, **changes: Any
 ) -> dict[str, torch.Tensor]:
     """Train a stage in a folder, with its settings changed; losses go into `log`."""
-    options: dict[str, Any] = {"max_steps": max_steps}
-    if log is not None:
-        options["on_step"] = lambda step, steps, values: log.append(values)
+    on_step = None if log is None else lambda step, steps, values: log.append(values)
     settings = {"codebook": CODEBOOK, "predictor": PREDICTOR, "fusion": FUSION}[stage].model_copy(update=changes)
     with Run(folder, recipe="", digest=stage) as run:
+        context = on_cpu(run, on_step, max_steps)
         match settings:
             case CodebookSettings():
-                return train_codebook(settings, faces(), run, distance=l1, **options)
+                return train_codebook(settings, faces(), context, distance=l1)
             case CodePredictorSettings():
-                return train_code_predictor(settings, faces(), run, codebook=teacher(), **options)[1]
+                return train_code_predictor(settings, faces(), context, codebook=teacher())[1]
             case _:
                 network = lively_codeformer(SMALL_CODEFORMER)
                 network.load_state_dict(teacher().state_dict(), strict=False)
                 return train_fusion(
-                    settings, faces(), run, network=network, codebook=teacher(), distance=l1, **options
+                    settings, faces(), context, network=network, codebook=teacher(), distance=l1
                 )
 
 
@@ -255,7 +254,7 @@ def test_refusals(tmp_path: Path):
         run_of("predictor", tmp_path / "b", connect_list=[64])
     without = CodeFormer(CodeFormerSettings.model_validate({**SMALL_CODEFORMER.model_dump(), "connect_list": []}))
     with Run(tmp_path / "c", recipe="", digest="") as run, pytest.raises(UsageError, match="it has no fusion to train"):
-        train_fusion(FUSION, faces(), run, network=without, codebook=teacher(), distance=l1)
+        train_fusion(FUSION, faces(), on_cpu(run), network=without, codebook=teacher(), distance=l1)
 
 
 COMMANDS = {

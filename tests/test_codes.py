@@ -14,22 +14,14 @@ from pydantic import ValidationError
 from reference import Reference
 
 from adapt.errors import UsageError
-from adapt.finetuning.codes import (
-    CODE_NEEDS,
-    Attempt,
-    CodeObjective,
-    PredictsCodes,
-    Teacher,
-    code_feature,
-    code_objective,
-    code_token,
-)
-from adapt.finetuning.losses import l1
+from adapt.finetuning.codes import CODE_NEEDS, CodeObjective, code_objective
 from adapt.finetuning.objectives import network_with_codes
 from adapt.restorers.base import Restorer
 from adapt.restorers.codeformer import PARTS, CodeFormer, Reading
 from adapt.restorers.vqgan import Codebook
 from adapt.settings import CodeFinetuneSettings
+from adapt.training.code_losses import Attempt, PredictsCodes, Teacher, code_feature, code_token
+from adapt.training.losses import l1
 
 CODES = CodeFinetuneSettings(steps=1)
 PICTURES = CodeFinetuneSettings(

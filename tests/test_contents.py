@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from command_line import adapt
 
+from adapt.commands.finetune import finetune
 from adapt.digests import file_digest
 from adapt.errors import UsageError
 from adapt.photos import contents
 from adapt.photos.contents import Contents
 from adapt.photos.folder import find_photos
-from adapt.tuning import finetune
 
 LONG_AGO = 1_600_000_000_000_000_000
 

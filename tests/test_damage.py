@@ -14,12 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from degradations import archive
-from degradations.camera import to_linear, to_tone
+from degradations.camera.steps import to_linear, to_tone
 from degradations.chain import degrade
 from degradations.jpeg import jpeg
 from degradations.kernels import blur_light, disk_kernel, gaussian_blur, motion_kernel
 from degradations.noise import photons, speckle
-from degradations.piece import draw_all
+from degradations.pieces.base import draw_all
 from degradations.resampling import resize
 from degradations.turbulence import turbulent, warped
 from degradations.webp import webp

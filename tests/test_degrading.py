@@ -12,15 +12,15 @@ import torch
 from command_line import adapt
 from raw_files import write_dng
 
-from adapt.degrading import degrade
+from adapt.commands.degrade import degrade
 from adapt.disk import read_json_lines
 from adapt.errors import RecipeError, UsageError
 from adapt.evaluation.metrics import psnr
 from adapt.photos.files import read_image, read_photo, write_image
-from adapt.recipe import dump, load_recipe, recipe_digest
 from adapt.settings import DegradeSettings
+from adapt.settings.recipe import dump, load_recipe, recipe_digest
+from degradations.camera.profiles import read_profile, write_profile
 from degradations.chain import repeat
-from degradations.profiles import read_profile, write_profile
 
 
 @pytest.fixture

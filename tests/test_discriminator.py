@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from reference import Reference
 
 from adapt.errors import ShapeError
-from adapt.finetuning.discriminator import SpectralConv, UNetDiscriminator
+from adapt.training.discriminator import SpectralConv, UNetDiscriminator
 
 
 def test_fixture(reference: Reference):

@@ -17,8 +17,8 @@ from adapt.disk import (
     write_atomic,
 )
 from adapt.errors import UsageError
-from adapt.runs import Run
 from adapt.targets.store import TargetStore
+from adapt.training.run import Run
 
 
 def claim(folder: Path, about: dict[str, str], overwrite: bool = False) -> dict[str, str]:

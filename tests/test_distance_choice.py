@@ -12,13 +12,13 @@ from command_line import adapt
 from torch import nn
 
 from adapt.build import load_distance, load_texture_distance
+from adapt.commands.export import export
+from adapt.commands.finetune import finetune
 from adapt.errors import UsageError, WeightsError
 from adapt.packs.pack import load_pack
 from adapt.perceptual.distance import PerceptualDistance
-from adapt.recipe import list_recipes
-from adapt.runs import distance_of
-from adapt.tasks import export
-from adapt.tuning import finetune
+from adapt.settings.recipe import list_recipes
+from adapt.training.run import distance_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINING = """

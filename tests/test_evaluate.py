@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapt import showing
+from adapt.commands import run_report
 from adapt.errors import AdaptError, ShapeError, UsageError
 from adapt.evaluation.compare import evaluate_folder, evaluate_images
 from adapt.evaluation.curves import loss_curves
@@ -113,7 +113,7 @@ def test_a_run_is_compared_with_the_first_accepted_target_of_each_photo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The gate refused the first draw of one photo and both of another; what it refused is still in the store."""
-    monkeypatch.setattr(showing, "load_distance", lambda pack: Distance())
+    monkeypatch.setattr(run_report, "load_distance", lambda pack: Distance())
     draws = pictures(24, seed=1)
     store = TargetStore(tmp_path / "targets", {})
     for index, picture in enumerate(pictures(12)):
@@ -127,7 +127,7 @@ def test_a_run_is_compared_with_the_first_accepted_target_of_each_photo(
                 id=f"{index:02}", draw=draw, photo="", photo_sha256="", target=target, target_sha256="",
                 status="rejected" if refused else "done", reason="flat" if refused else None,
             ))
-    found = showing.evaluate_run(
+    found = run_report.evaluate_run(
         tmp_path, "tiny", None, 24, lambda done, total: None, ids=[f"{index:02}" for index in range(12)]
     )
     assert [row["id"] for row in found["target"].rows] == [f"{index:02}" for index in range(12) if index != 5]

@@ -17,6 +17,8 @@ from networks import SMALL_CODEFORMER, SMALL_SWINIR, lively_codeformer, lively_s
 from torch import Tensor, nn
 
 from adapt.build import load_restorer
+from adapt.commands.finetune import begin_finetune
+from adapt.commands.restore import restore
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting.verify import smooth_pictures
 from adapt.packs.pack import add_network
@@ -24,8 +26,6 @@ from adapt.photos.files import read_image, write_image
 from adapt.photos.pairs import load_fitted
 from adapt.restorers.base import EXTERNAL, Restorer, load_restorer_file
 from adapt.restorers.external import ExternalNetwork, ExternalSettings
-from adapt.tasks import restore
-from adapt.tuning import begin_finetune
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ def test_a_size_that_a_network_does_not_take_is_refused_before_anything_is_writt
     codeformer = Restorer(str(file), "codeformer", SMALL_CODEFORMER, lively_codeformer())
     fixed = ExternalNetwork(Fixed(), ExternalSettings(layout="layout")).eval()
     loaded = codeformer if model == "codeformer" else Restorer(str(file), EXTERNAL, fixed.settings, fixed)
-    monkeypatch.setattr("adapt.tasks.load_model", lambda *_: loaded)
+    monkeypatch.setattr("adapt.commands.restore.load_model", lambda *_: loaded)
     with pytest.raises(UsageError, match=re.escape(message.format(file=file))):
         restore(file, small_photos, tmp_path / "out", size=size, device="cpu")
     assert not (tmp_path / "out").exists()

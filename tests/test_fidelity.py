@@ -16,13 +16,13 @@ from command_line import adapt
 from networks import SMALL_CODEFORMER, lively_codeformer
 from torch import Tensor, nn
 
+from adapt.commands.restore import restore
 from adapt.errors import RangeError, ShapeError, UsageError, VerificationError
 from adapt.exporting.bundle import export_bundle, load_bundle
 from adapt.exporting.verify import LEAD, check_inputs, smooth_pictures, verify
 from adapt.photos.files import read_image, write_image
 from adapt.restorers.base import Restorer
 from adapt.restorers.codeformer import CodeFormer
-from adapt.tasks import restore
 
 SIDE = SMALL_CODEFORMER.img_size
 

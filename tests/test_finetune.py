@@ -12,16 +12,16 @@ import torch
 from command_line import kill_and_repeat
 
 from adapt.build import load_restorer
+from adapt.commands.finetune import finetune
 from adapt.digests import file_digest
 from adapt.errors import PhotoError, TrainingError, UsageError
 from adapt.finetuning.data import Pictures, split_pairs
-from adapt.finetuning.losses import fools, l1, tells_apart, weighted
 from adapt.finetuning.outcome import Outcome
 from adapt.finetuning.transplant import transplant
 from adapt.intervals import Interval
 from adapt.photos.files import read_image, write_image
 from adapt.targets.store import Record, TargetStore, accepted_targets, picture_name
-from adapt.tuning import finetune
+from adapt.training.losses import fools, l1, tells_apart, weighted
 from adapt.weights import read_state
 
 QUICK = ["steps=6", "batch=2", "evaluate_every=3", "discriminator.features=4", "holdout=0.34", "learning_rate=1e-3"]
@@ -263,14 +263,15 @@ def test_it_trains_on_the_device_that_is_named(
     small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Whatever accelerate would choose; processes that share a training each have their own."""
-    from accelerate import Accelerator
+    from accelerate import PartialState
 
-    tune(small_photos, targets, tmp_path / "plain", small_pack, device="cpu")
-    monkeypatch.setattr(Accelerator, "device", torch.device("meta"))
+    tune(small_photos, targets, tmp_path / "plain", small_pack)
+    monkeypatch.setattr(PartialState, "default_device", torch.device("meta"))
+    PartialState._reset_state()  # it is asked only once in a process
     for _ in range(2):
         tune(small_photos, targets, tmp_path / "run", small_pack, device="cpu", max_steps=3)
     assert_same(tmp_path / "plain", tmp_path / "run")
-    monkeypatch.setattr("adapt.runs.processes", lambda: SimpleNamespace(num_processes=2))
+    monkeypatch.setattr("adapt.devices.processes", lambda device: SimpleNamespace(num_processes=2))
     with pytest.raises(UsageError, match="--device cpu: 2 processes train together, each on its own device"):
         tune(small_photos, targets, tmp_path / "other", small_pack, device="cpu")
 

@@ -16,7 +16,7 @@ from adapt.finetuning.data import Pictures
 from adapt.guidance.low_frequency import low_pass
 from adapt.perceptual.swt import swt2
 from adapt.photos.files import write_image
-from adapt.pretrain import distortions
+from adapt.pretraining import distortions
 from degradations import cosines
 
 ROOT = Path(__file__).resolve().parents[1]

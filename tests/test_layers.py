@@ -72,8 +72,6 @@ def imported(module: str, path: Path, known: set[str]) -> Iterator[tuple[str, in
                 origin = ".".join([*above, origin] if origin else above)
             within = [f"{origin}.{alias.name}" for alias in node.names]
             found = [name if name in known else origin for name in within]
-            if origin == "adapt":  # the version may be read anywhere
-                found = [name for name, each in zip(found, node.names, strict=True) if each.name != "__version__"]
         elif isinstance(node, ast.Call) and node.args and ast.unparse(node.func).endswith("import_module"):
             argument = node.args[0]
             found = [argument.value] if isinstance(argument, ast.Constant) else []
@@ -119,8 +117,23 @@ def test_the_table_is_understood(rules: dict[str, set[str]]) -> None:
     assert rules["adapt.errors"] == set()
     assert rules["adapt.cli"] == {EVERYTHING}
     assert {"adapt.targets.store", "adapt.photos", "adapt.settings", "degradations"} <= rules["adapt.finetuning"]
-    assert "adapt.diffusion" in rules["adapt.pretrain"] - rules["adapt.finetuning"]
+    assert "adapt.diffusion" in rules["adapt.pretraining"] - rules["adapt.finetuning"]
     assert not {"adapt.targets", "adapt.diffusion", "adapt.guidance"} & rules["adapt.finetuning"]
+    assert not {"adapt.finetuning"} & (rules["adapt.training"] | rules["adapt.pretraining"])
+    assert "adapt.pretraining" not in rules["adapt.finetuning"]
+    assert not {"adapt.commands", "adapt.cli", EVERYTHING} & rules["adapt.build"]
+
+
+def test_only_ground_stones_stand_at_the_top() -> None:
+    loose = {path.name for path in (ROOT / "adapt").glob("*.py")} - {"__init__.py", "__main__.py"}
+    assert len(loose) <= 12, sorted(loose)
+
+
+def test_every_command_has_a_module_of_its_name() -> None:
+    from adapt.cli import COMMANDS
+
+    modules = {path.stem for path in (ROOT / "adapt" / "commands").glob("*.py")}
+    assert {name.replace("-", "_") for name in COMMANDS} <= modules
 
 
 def test_no_import_leaves_its_layer(rules: dict[str, set[str]]) -> None:
@@ -168,7 +181,7 @@ def test_what_the_table_allows_is_let_through(tmp_path: Path, rules: dict[str, s
     room = tmp_path / "adapt" / "finetuning"
     room.mkdir(parents=True)
     (room / "loop.py").write_text(
-        "import torch\nfrom adapt import __version__\nfrom adapt.targets.store import read\nfrom .losses import l1\n",
+        "import torch\nimport adapt.settings\nfrom adapt.targets.store import read\nfrom .data import l1\n",
         encoding="utf-8",
     )
     assert violations(tmp_path, rules) == []

@@ -13,18 +13,17 @@ from networks import SMALL, lively_blur_parts, lively_prior
 from PIL import Image
 from torch import Tensor
 
-from adapt.blur.adjuster import Seen, map_picture
 from adapt.blur.labels import std_limits
+from adapt.commands.generate_targets import generate_targets
+from adapt.commands.map_sheet import write_maps
 from adapt.diffusion.prior import Prediction, Predictor, Prior
 from adapt.diffusion.sampler import PhotoNoise, StepRecord
 from adapt.diffusion.steps import Step
 from adapt.errors import UsageError, WeightsError
 from adapt.guidance.low_frequency import factor_for, low_pass
-from adapt.guidance.maps import SHOWN_STEPS, MapWatch, guidance_maps, shown_steps
+from adapt.guidance.maps import SHOWN_STEPS, MapWatch, Seen, guidance_maps, map_picture, shown_steps
 from adapt.guidance.regions import region_stds
 from adapt.images import to_uint8, to_unit
-from adapt.map_sheet import write_maps
-from adapt.recipe import load_recipe
 from adapt.settings import (
     DirectSettings,
     DoubtSettings,
@@ -32,11 +31,11 @@ from adapt.settings import (
     LowFrequencySettings,
     TargetSettings,
 )
-from adapt.targets.direct import made_worse
-from adapt.targets.doubt import LEAST, doubted_std
+from adapt.settings.recipe import load_recipe
+from adapt.targets.fallback import made_worse
 from adapt.targets.methods import BlurParts, Made, target_maker
-from adapt.targets.opinion import Opinion, opinion_of
-from adapt.tasks import generate_targets
+from adapt.targets.prior_score import Opinion, opinion_of
+from adapt.targets.reliability import LEAST, doubted_std
 from degradations.cosines import gaussian_blur
 
 SIZE = SMALL

@@ -27,13 +27,12 @@ from adapt.build import (
     load_restorer,
     load_start_steps,
 )
+from adapt.commands.add_to_pack import add_to_pack
 from adapt.diffusion.unet import UNet
 from adapt.digests import file_digest
 from adapt.errors import UsageError, WeightsError
-from adapt.packing import add_to_pack
 from adapt.packs.named import pack_restorer
 from adapt.packs.pack import EMBEDDED, embedded_packs, load_pack
-from adapt.recipe import SIZED, find_recipe, recipes_folder
 from adapt.settings import (
     AdjusterNetworkSettings,
     BlurNetworkSettings,
@@ -42,6 +41,7 @@ from adapt.settings import (
     UNetSettings,
     VQGANSettings,
 )
+from adapt.settings.recipe import SIZED, find_recipe, recipes_folder
 from adapt.weights import write_state
 
 ABOUT = {"licence": "some terms, non-commercial", "source": "https://example.org/it.pth", "trained": "on faces"}
@@ -213,7 +213,7 @@ def test_what_is_parsed_are_the_bytes_of_the_digest(
         saved(file, second)
         return original(data, path)
 
-    monkeypatch.setattr("adapt.packing.parse_state", exchanged)
+    monkeypatch.setattr("adapt.commands.add_to_pack.parse_state", exchanged)
     digest = file_digest(file)
     add(folder, "swinir", file)
     assert list(load_pack(folder).card.networks["swinir"].files.values()) == [digest]

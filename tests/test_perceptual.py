@@ -16,7 +16,7 @@ from adapt.errors import ShapeError, UsageError, WeightsError
 from adapt.perceptual import distance as distance_room
 from adapt.perceptual.distance import PerceptualDistance, find_lpips, load_pack_distance
 from adapt.perceptual.network import PerceptualNetwork, initialise
-from adapt.pretrain.distortions import DISTORTIONS, at_equal_error
+from adapt.pretraining.distortions import DISTORTIONS, at_equal_error
 
 SHIPPED = Path(__file__).resolve().parents[1] / "adapt/packs/tiny/perceptual.safetensors"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import on_cpu
 from pictures import edged_pictures
 from PIL import Image
 from torch import Tensor
@@ -16,13 +17,13 @@ from adapt.digests import settings_digest
 from adapt.errors import TrainingError, UsageError
 from adapt.perceptual.distance import load_pack_distance
 from adapt.perceptual.network import PerceptualNetwork
-from adapt.pretrain import distortions
-from adapt.pretrain.distortions import DISTORTIONS, FORGIVEN, RESENTED, at_equal_error, by_severity, gaussian
-from adapt.pretrain.loop import Progress
-from adapt.pretrain.ordering import ordering_table, squared_error
-from adapt.pretrain.perceptual import load_portraits, train_perceptual
-from adapt.runs import Run
+from adapt.pretraining import distortions
+from adapt.pretraining.distortions import DISTORTIONS, FORGIVEN, RESENTED, at_equal_error, by_severity, gaussian
+from adapt.pretraining.ordering import ordering_table, squared_error
+from adapt.pretraining.perceptual import load_portraits, train_perceptual
 from adapt.settings import PerceptualSettings
+from adapt.training.context import Progress
+from adapt.training.run import Run
 
 # ---------------------------------------------------------------- distortions
 
@@ -134,7 +135,7 @@ def train(
     """Train in a run folder, as the command line does."""
     digest = settings_digest(settings.model_dump(mode="json"))
     with Run(out, recipe="", digest=digest) as run:
-        return train_perceptual(settings, faces, run, held_out=held_out, on_step=on_step, max_steps=max_steps)
+        return train_perceptual(settings, faces, on_cpu(run, on_step, max_steps), held_out=held_out)
 
 
 @pytest.mark.parametrize("stops_in", ["tasks", "ranking"])

@@ -14,9 +14,7 @@ from pictures import seeded
 from pydantic import ValidationError
 from torch import Tensor
 
-from degradations.camera import quantise, to_linear
-from degradations.camera_piece import CameraPiece
-from degradations.photograph import (
+from degradations.camera.photograph import (
     Camera,
     Shot,
     develop,
@@ -27,7 +25,9 @@ from degradations.photograph import (
     sensor_offset,
     shot_at,
 )
-from degradations.profiles import CameraProfile, read_profile
+from degradations.camera.profiles import CameraProfile, read_profile
+from degradations.camera.steps import quantise, to_linear
+from degradations.pieces.camera import CameraPiece
 
 # ---------------------------------------------------------------- photographs
 

@@ -12,12 +12,12 @@ from conftest import ROOT
 from damage import damaged, piece
 from pictures import smooth_picture
 
-from adapt.recipe import list_recipes, load_recipe
 from adapt.settings import DegradeSettings
+from adapt.settings.recipe import list_recipes, load_recipe
 from degradations.chain import degrade, repeat, scaled
 from degradations.fields import smooth_field, smooth_mask
-from degradations.piece import Piece, draw_all
-from degradations.pieces import AnyPiece
+from degradations.pieces.base import Piece, draw_all
+from degradations.pieces.names import AnyPiece
 
 RECIPES = [info.name.rpartition("/")[2] for info in list_recipes("degrade")]
 

@@ -15,12 +15,12 @@ from networks import lively_codeformer
 from torch import Tensor, nn
 
 from adapt.build import load_distance, load_restorer
+from adapt.commands.restore import restore
+from adapt.devices import full_precision
 from adapt.evaluation.compare import evaluate_folder, evaluate_images
 from adapt.exporting import verify as verifying
 from adapt.packs.pack import load_pack
-from adapt.precision import full_precision
 from adapt.restorers.base import Restorer, build_restorer
-from adapt.tasks import restore
 
 CONVOLUTIONS = torch.backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue]
 PRODUCTS = torch.backends.cuda.matmul
@@ -130,7 +130,7 @@ TURNED: dict[str, str] = {
 }
 STATE = """
 import json, torch
-from adapt.precision import full_precision
+from adapt.devices import full_precision
 
 def older():
     try:

@@ -15,19 +15,21 @@ import pytest
 import torch
 import yaml
 from command_line import adapt
+from networks import on_cpu
 
+from adapt.commands.pretrain import TRAININGS, pretrain
 from adapt.diffusion.schedule import linear_schedule
 from adapt.disk import read_json_lines
 from adapt.errors import UsageError
 from adapt.packs.pack import SHARD_BYTES, add_network, load_pack
-from adapt.photos.faces import load_faces
-from adapt.pretrain.prior import min_snr_weight, normal_kl, prior_losses, train_prior
-from adapt.pretrain.restorer import train_restorer
-from adapt.pretraining import TRAININGS, pretrain
-from adapt.recipe import KINDS
-from adapt.runs import Run
+from adapt.pretraining.faces import load_faces
+from adapt.pretraining.prior import min_snr_weight, normal_kl, prior_losses, train_prior
+from adapt.pretraining.restorer import train_restorer
 from adapt.settings import PriorPhase, PriorSettings, RestorerSettings, StartStepsSettings, SwinIRSettings, UNetSettings
-from adapt.training import batch_indices, cosine, trapezoid
+from adapt.settings.recipe import KINDS
+from adapt.training.rates import cosine, trapezoid
+from adapt.training.run import Run
+from adapt.training.sampling import batch_indices
 from adapt.weights import read_state
 
 PRIOR = PriorSettings(
@@ -53,11 +55,11 @@ def faces(count: int = 5) -> torch.Tensor:
 @pytest.mark.parametrize(("train", "settings"), [(train_prior, PRIOR), (train_restorer, RESTORER)])
 def test_stop_and_resume_is_exact(train, settings, tmp_path: Path):
     with Run(tmp_path / "whole", recipe="", digest="x") as run:
-        whole = train(settings, faces(), run)
+        whole = train(settings, faces(), on_cpu(run))
     parts: dict[str, torch.Tensor] = {}
     for _ in range(4):
         with Run(tmp_path / "parts", recipe="", digest="x") as run:
-            parts = train(settings, faces(), run, max_steps=1)
+            parts = train(settings, faces(), on_cpu(run, max_steps=1))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     assert (tmp_path / "whole" / "log.jsonl").read_text() == (tmp_path / "parts" / "log.jsonl").read_text()
 
@@ -210,7 +212,7 @@ def test_faces_beyond_memory_are_read_from_a_file_without_a_name(
     with patch("numpy.memmap", wraps=np.memmap) as mapping:
         held = load_faces(small_photos, 24, tmp_path)
         assert held.shape == (6, 3, 24, 24)
-        monkeypatch.setattr("adapt.photos.faces.HELD_BYTES", held.numel() - 1)
+        monkeypatch.setattr("adapt.pretraining.faces.HELD_BYTES", held.numel() - 1)
         assert torch.equal(load_faces(small_photos, 24), held)
         assert not mapping.called
         mapped = load_faces(small_photos, 24, tmp_path)
@@ -244,8 +246,8 @@ def test_only_the_main_process_leaves_weights_and_speaks(
         (tmp_path / f"{name}.yaml").write_text(text)
     pack = shutil.copytree(small_pack, tmp_path / "pack")
     card = (pack / "pack.yaml").read_bytes()
-    monkeypatch.setattr("adapt.runs.processes", OtherProcess)
-    monkeypatch.setattr("adapt.pretraining.processes", OtherProcess)
+    monkeypatch.setattr("adapt.training.run.processes", OtherProcess)
+    monkeypatch.setattr("adapt.commands.pretrain.processes", OtherProcess)
     command = ["pretrain", "--faces", small_photos, "-o", tmp_path / "run", "--pack", small_pack, "--add-to", pack]
     for more in (["--max-steps", 3], []):
         assert adapt(monkeypatch, *command, "--recipe", tmp_path / "restorer.yaml", *more) == 0

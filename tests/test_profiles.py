@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from degradations.profiles import NoiseLevel, profile_names, read_profile, write_profile
+from degradations.camera.profiles import NoiseLevel, profile_names, read_profile, write_profile
 
 
 def test_shipped_profiles_know_the_isos_they_are_for() -> None:

@@ -44,7 +44,7 @@ def project() -> dict[str, Any]:
 HEAVY = ("torch", "torchvision", "accelerate", "lpips", "skimage", "scipy", "onnx", "onnxruntime", "matplotlib")
 
 
-@pytest.mark.parametrize("module", ["adapt", "adapt.cli", "adapt.recipe"])
+@pytest.mark.parametrize("module", ["adapt", "adapt.cli", "adapt.settings.recipe"])
 def test_nothing_heavy_is_imported_before_it_is_needed(module: str) -> None:
     answer = python("-c", f"import sys, {module}; print(*sorted(set({HEAVY}) & set(sys.modules)))")
     assert answer.returncode == 0, answer.stderr

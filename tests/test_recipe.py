@@ -14,9 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from adapt.draft import Draft, differences, to_yaml
 from adapt.errors import RecipeError
-from adapt.recipe import dump, kind_of, load_recipe, recipe_digest
 from adapt.settings import (
     CodeFinetuneSettings,
     CodePredictorSettings,
@@ -28,6 +26,8 @@ from adapt.settings import (
     Settings,
     TargetSettings,
 )
+from adapt.settings.draft import Draft, differences, to_yaml
+from adapt.settings.recipe import dump, kind_of, load_recipe, recipe_digest
 
 GOOD = """\
 # Targets for a test.

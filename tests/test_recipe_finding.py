@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from adapt import recipe
 from adapt.errors import RecipeError
-from adapt.recipe import (
+from adapt.settings import TargetSettings, recipe
+from adapt.settings.recipe import (
     KINDS,
     RecipeInfo,
     find_recipe,
@@ -24,7 +24,6 @@ from adapt.recipe import (
     recipe_text,
     recipes_folder,
 )
-from adapt.settings import TargetSettings
 
 PLAIN = """\
 # Targets for a test.
@@ -163,8 +162,11 @@ def test_every_recipe_that_ships_is_good(name: str) -> None:
 
 
 def test_reading_recipes_needs_no_torch() -> None:
-    code = "import sys, adapt.recipe as r; r.list_recipes(); print('torch' in sys.modules, 'numpy' in sys.modules)"
-    root = Path(recipe.__file__).resolve().parents[1]
+    code = (
+        "import sys, adapt.settings.recipe as r; r.list_recipes();"
+        " print('torch' in sys.modules, 'numpy' in sys.modules)"
+    )
+    root = Path(recipe.__file__).resolve().parents[2]
     answer = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from adapt.commands.finetune import finetune
 from adapt.errors import UsageError
 from adapt.finetuning.data import Pictures
 from adapt.finetuning.outcome import few_photos
 from adapt.finetuning.replay import Replay
 from adapt.photos.files import read_image, write_image
 from adapt.settings import CodeFinetuneSettings, DegradeSettings, FinetuneSettings
-from adapt.tuning import finetune
 from degradations import chain
-from degradations.profiles import read_profile, write_profile
+from degradations.camera.profiles import read_profile, write_profile
 
 QUICK = ["steps=6", "batch=4", "evaluate_every=3", "adversarial=0", "holdout=0.34", "learning_rate=1e-3"]
 JPEG = DegradeSettings.model_validate({"pieces": [{"name": "jpeg", "quality": [10, 20]}]}).pieces

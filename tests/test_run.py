@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt
 
+from adapt.commands.run import split_overrides
 from adapt.errors import UsageError, VerificationError
 from adapt.exporting import bundle
 from adapt.photos.files import read_image
-from adapt.pipeline import split_overrides
 
 
 def test_run_end_to_end(
@@ -72,7 +73,7 @@ def test_run_end_to_end(
     assert f"its folders hold other files (1), first: {notes}; move them" in capsys.readouterr().err
     notes.unlink()
     with monkeypatch.context() as stopped:
-        stopped.setattr("adapt.tasks.generate_targets", lambda *_, **__: (_ for _ in ()).throw(UsageError("enough")))
+        stopped.setattr("adapt.commands.run.generate_targets", Mock(side_effect=UsageError("enough")))
         assert adapt(stopped, *arguments, "--overwrite", "--restorer", out / "finetune") == 2
         assert "--restorer " in capsys.readouterr().err
         assert (out / "finetune" / "best.safetensors").is_file()
@@ -117,7 +118,7 @@ def test_run_is_of_the_photos_that_are_there_now(
     """One removed, then fewer by --limit, then more, one of them no picture: targets stay, the rest is made anew."""
     photos, out = tmp_path / "photos", tmp_path / "out"
     shutil.copytree(small_photos, photos)
-    monkeypatch.setattr("adapt.pipeline._export", lambda out, *_, **__: out / "model.onnx")
+    monkeypatch.setattr("adapt.commands.run._export", lambda out, *_, **__: out / "model.onnx")
     arguments = [
         "run", photos, "-o", out, "--pack", small_pack, "--method", "low-frequency", "--device", "cpu",
         *[f"targets.{each}" for each in QUICK_TARGETS], *[f"finetune.{each}" for each in QUICK_FINETUNE],
@@ -193,7 +194,7 @@ def test_run_fine_tunes_on_the_device_that_is_named(
         given.append(device)
         raise UsageError("that is enough")
 
-    monkeypatch.setattr("adapt.tuning.finetune", tune)
+    monkeypatch.setattr("adapt.commands.run.finetune", tune)
     arguments = [small_photos, "-o", tmp_path / "out", "--pack", small_pack, "--method", "low-frequency", "--limit", 2]
     assert adapt(monkeypatch, "run", *arguments, "--device", "cpu", *[f"targets.{each}" for each in QUICK_TARGETS]) == 2
     assert given == ["cpu"]

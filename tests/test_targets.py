@@ -15,17 +15,17 @@ from command_line import kill_and_repeat
 from PIL import Image
 from torch import Tensor
 
+from adapt.commands.generate_targets import generate_targets
 from adapt.diffusion.sampler import OnStep
 from adapt.errors import UsageError
 from adapt.evaluation.sheets import GAP
 from adapt.guidance.maps import SHOWN_STEPS
 from adapt.photos.files import read_image
 from adapt.settings import GateSettings
+from adapt.targets.exposure import match_light
 from adapt.targets.gate import judge
-from adapt.targets.light import match_light
 from adapt.targets.methods import TargetMaker
 from adapt.targets.store import Record, TargetStore, accepted_targets, maps_name, read_records
-from adapt.tasks import generate_targets
 
 QUICK = ["guidance.0.factor=4", "steps=3", "batch=2", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +14,6 @@ from adapt.settings import AdjusterNetworkSettings
 from adapt.weights import load_weights, settings_of
 
 ARCHITECTURE: Final = "guidance-adjuster"
-
-# Fig. 12: blue where the prior is free, red where the guidance holds it; white is halfway.
-_FREE = (0.13, 0.30, 0.78)
-_HELD = (0.80, 0.10, 0.15)
-
 
 class _Bounded(torch.autograd.Function):
     """Clamp to [0, 1] whose gradient vanishes outside only where it would lead further out.
@@ -125,36 +120,3 @@ def build_adjuster(name: str, state: dict[str, Tensor], metadata: dict[str, str]
     network = GuidanceAdjuster(settings)
     load_weights(network, state, source=name)
     return network.eval().requires_grad_(False)
-
-
-class Seen(NamedTuple):
-    """What is shown of one timestep of a face's way.
-
-    Attributes:
-        t: the timestep.
-        clean: the clean image there, (3, H, W) in [0, 1], on the CPU.
-        scale: the adjuster's map as a picture (`map_picture`), the same shape and range.
-    """
-
-    t: int
-    clean: Tensor
-    scale: Tensor
-
-
-def map_picture(scale: Tensor) -> Tensor:
-    """A map as a picture, as in Fig. 12: blue is 0, white one half, red 1.
-
-    Args:
-        scale: (C, H, W) or (B, C, H, W) in [0, 1]; the mean over channels is shown.
-
-    Returns:
-        (3, H, W) or (B, 3, H, W) in [0, 1].
-
-    Raises:
-        ShapeError: neither.
-    """
-    if scale.ndim not in (3, 4):
-        raise ShapeError(f"guidance map: expected a map (C, H, W) or a batch of them, got {tuple(scale.shape)}")
-    height = scale.detach().float().mean(dim=-3, keepdim=True).clamp(0, 1)
-    free, held = (torch.tensor(colour).to(height).view(3, 1, 1) for colour in (_FREE, _HELD))
-    return torch.where(height < 0.5, free + 2 * height * (1 - free), 1 + (2 * height - 1) * (held - 1))

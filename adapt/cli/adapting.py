@@ -28,7 +28,7 @@ from adapt.cli.options import (
 from adapt.cli.printing import Lines, end, say_resized, say_warning
 
 if TYPE_CHECKING:
-    from adapt.pipeline import Result
+    from adapt.commands.run import Result
 
 
 def run(
@@ -53,7 +53,7 @@ def run(
     Settings are given as targets.KEY=VALUE and finetune.KEY=VALUE.
     """
     use_threads(threads)
-    from adapt.pipeline import run
+    from adapt.commands.run import run
 
     result = run(
         photos,
@@ -80,7 +80,7 @@ def demo(
 ) -> None:
     """The main job on the photographs that ship: faces that the prior drew, with a camera's noise, and an astronaut."""
     use_threads(threads)
-    from adapt.demo import run_demo
+    from adapt.commands.demo import run_demo
 
     result = run_demo(out, progress=Lines, overwrite=overwrite)
     _print_result(result)

@@ -26,8 +26,8 @@ def calibrate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
 ) -> None:
     """Measure a camera in its own RAW files: noise at each ISO from flat areas, levels and colours as they say."""
-    from adapt.calibrating import calibrate as measure
-    from adapt.calibrating import describe
+    from adapt.commands.calibrate import calibrate as measure
+    from adapt.commands.calibrate import describe
 
     out = out or Path(f"{files[0].stem}.json")
     plot = plot or out.with_suffix(".png")

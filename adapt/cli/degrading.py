@@ -25,7 +25,7 @@ def degrade(
 ) -> None:
     """Lay known damage over good pictures, with the parameters drawn for each in a manifest."""
     use_threads(threads)
-    from adapt.degrading import degrade as degrade_pictures
+    from adapt.commands.degrade import degrade as degrade_pictures
 
     lines = Lines("degrading")
     result = degrade_pictures(

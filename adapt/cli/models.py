@@ -48,7 +48,7 @@ def restore(
 ) -> None:
     """Restore a folder of aligned faces to PNG files of the same names."""
     use_threads(threads)
-    from adapt.tasks import restore as restore_photos
+    from adapt.commands.restore import restore as restore_photos
 
     lines = Lines("restoring")
     result = restore_photos(
@@ -85,7 +85,7 @@ def evaluate(
     With --half-raw the RAW files of --truth are developed as adapt degrade --half-raw does.
     """
     use_threads(threads)
-    from adapt.tasks import evaluate as evaluate_pictures
+    from adapt.commands.evaluate import evaluate as evaluate_pictures
 
     evaluation, table = evaluate_pictures(
         restored, truth=truth, photos=photos, reference=reference, pack=pack, half_raw=half_raw
@@ -106,6 +106,6 @@ def export(
     """
     if format != "onnx":
         raise UsageError(f"--format {format}: expected onnx")
-    from adapt.tasks import export as export_model
+    from adapt.commands.export import export as export_model
 
     print(f"Bundle: {export_model(model, out, fidelity=fidelity, overwrite=overwrite)}")

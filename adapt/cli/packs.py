@@ -66,7 +66,7 @@ def packs_add(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an entry of that name.")] = False,
 ) -> None:
     """Enter a file of yours into a pack, where it lies: it is read, checked, and named with its sha256."""
-    from adapt.packing import add_to_pack
+    from adapt.commands.add_to_pack import add_to_pack
 
     content = add_to_pack(
         folder,

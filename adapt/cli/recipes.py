@@ -17,7 +17,7 @@ def recipes_list(
     kind: Annotated[str | None, typer.Argument(help="targets, finetune, pretrain or degradations.")] = None,
 ) -> None:
     """Recipes that ship."""
-    from adapt.recipe import list_recipes
+    from adapt.settings.recipe import list_recipes
 
     infos = list_recipes(kind)
     width = max((len(info.name) for info in infos), default=0)
@@ -28,7 +28,7 @@ def recipes_list(
 @app.command("show")
 def recipes_show(name: Annotated[str, typer.Argument(help="As recipes list prints it.")]) -> None:
     """A recipe's text."""
-    from adapt.recipe import recipe_text
+    from adapt.settings.recipe import recipe_text
 
     print(recipe_text(name), end="")
 
@@ -40,7 +40,7 @@ def recipes_copy(
 ) -> None:
     """Copy a recipe to a file of your own, to edit."""
     from adapt.disk import write_text
-    from adapt.recipe import recipe_text
+    from adapt.settings.recipe import recipe_text
 
     if file.exists():
         raise UsageError(f"{file}: exists already and is not replaced")
@@ -53,7 +53,7 @@ def recipes_check(
     recipe: Annotated[str, typer.Argument(help="A file of yours (ends in .yaml), or as recipes list prints it.")],
 ) -> None:
     """Check a recipe; all problems at once, with their lines."""
-    from adapt.recipe import KINDS, kind_of, load_recipe, shipped_recipe
+    from adapt.settings.recipe import KINDS, kind_of, load_recipe, shipped_recipe
 
     path = Path(recipe) if recipe.endswith((".yaml", ".yml")) else shipped_recipe(recipe)
     load_recipe(path, KINDS[kind_of(path)])

@@ -59,7 +59,7 @@ def generate_targets(
 ) -> None:
     """Make pseudo-targets: restored by the restorer, cleaned by the diffusion prior."""
     use_threads(threads)
-    from adapt.tasks import generate_targets as generate
+    from adapt.commands.generate_targets import generate_targets as generate
 
     flags = {"steps": steps, "solver": solver, "seed": seed, "batch": batch, "compat": compat}
     summary = generate(

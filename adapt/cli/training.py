@@ -44,9 +44,9 @@ def finetune(
 ) -> None:
     """Fine-tune a restorer on photos and their targets; `best.safetensors` is the better of old and new."""
     use_threads(threads)
-    from adapt.pipeline import sample_writer
-    from adapt.tasks import describe
-    from adapt.tuning import finetune as tune
+    from adapt.commands.finetune import finetune as tune
+    from adapt.commands.finetune import sample_writer
+    from adapt.commands.progress import describe
 
     lines = Lines("fine-tuning")
     outcome = tune(
@@ -95,8 +95,8 @@ def pretrain(
 ) -> None:
     """Train a pack's own networks from clean faces, or build its start-step table."""
     use_threads(threads)
-    from adapt.pretraining import pretrain as train
-    from adapt.tasks import describe
+    from adapt.commands.pretrain import pretrain as train
+    from adapt.commands.progress import describe
 
     lines = Lines(Path(recipe).stem)
     made = train(

@@ -10,13 +10,13 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from adapt.devices import full_precision
 from adapt.errors import ShapeError, UsageError
 from adapt.evaluation.metrics import KID_FLOOR, Perceptual
 from adapt.evaluation.scores import Evaluation, Tally
 from adapt.images import check_image
 from adapt.photos.files import read_photo
 from adapt.photos.folder import find_photos
-from adapt.precision import full_precision
 
 Pictures = Path | Mapping[str, Path]
 """A folder, whose pictures are called by their paths in it without suffix, or files by what they are called."""

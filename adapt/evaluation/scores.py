@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from adapt import __version__
+from adapt._version import __version__
 from adapt.errors import UsageError
 from adapt.evaluation.metrics import (
     KID_FLOOR,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adapt._version import versions
 from adapt.digests import bytes_digest, file_digest
 from adapt.disk import read_json, shown_files, write_json, write_text
 from adapt.errors import UsageError, WeightsError
@@ -22,7 +23,6 @@ from adapt.exporting.verify import check_inputs, verify
 from adapt.images import check_image
 from adapt.restorers.base import Restorer, choose_fidelity
 from adapt.restorers.vqgan import refuse_other_sizes
-from adapt.runs import versions
 from adapt.settings.paths import BUNDLE, MODEL, ONNX
 
 FILES: Final = (ONNX, MODEL, "run_model.py", "README.md", BUNDLE)

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapt.devices import full_precision
 from adapt.errors import VerificationError
 from adapt.exporting.onnx import FIDELITY, INPUT, open_session
 from adapt.images import check_image
-from adapt.precision import full_precision
 from adapt.restorers.codeformer import CodeFormer
 
 LEAD: Final = 1e-3  # of logits of about 1: how near two codes may be for rounding, 1e-5, to choose between them

@@ -5,95 +5,22 @@ Its losses are those of CodeFormer's stage II (Zhou et al. 2022, arXiv:2206.1125
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapt.errors import UsageError
-from adapt.finetuning.losses import Distance, fools, l1, weighted
-from adapt.restorers.codeformer import DEFAULT_FIDELITY, Reading
-from adapt.restorers.vqgan import Codebook
+from adapt.restorers.codeformer import Reading
 from adapt.settings import CodeFinetuneSettings
+from adapt.training.code_losses import Attempt, Attempts, PredictsCodes, Teacher, code_feature, code_token
+from adapt.training.losses import Distance, fools, l1, weighted
 
 STORED_AS_HALF = 2e-3  # how far rows of one codebook may be apart, next to the largest, where a file holds 16 bits
 
 
-def code_feature(feature: Tensor, rows: Tensor) -> Tensor:
-    """L_code^feat: mean squared distance of what the encoder says to the rows it should be near, all (B, C, h, h).
-
-    (B,); gradients reach the encoder alone.
-    """
-    return (feature - rows.detach()).square().mean(dim=(1, 2, 3))
-
-
-def code_token(logits: Tensor, codes: Tensor) -> Tensor:
-    """L_code^token: cross-entropy of logits (B, N, K) against codes (B, N), averaged over places -> (B,)."""
-    return F.cross_entropy(logits.transpose(1, 2), codes, reduction="none").mean(dim=1)
-
-
-class Teacher(Protocol):
-    """What knows the codes of a clean picture: a VQGAN, or another CodeFormer."""
-
-    quantize: Codebook
-
-    def codes(self, picture: Tensor) -> Tensor:
-        """The codes of pictures (B, 3, S, S) in [0, 1]: (B, N) int64."""
-        ...
-
-
-class PredictsCodes(Teacher, Protocol):
-    """What the objective asks of a network, of whatever architecture; a CodeFormer has it all."""
-
-    def read(self, photo: Tensor) -> Reading:
-        """What it takes photos (B, 3, S, S) in [0, 1] to show: the codes' logits, and what the encoder says."""
-        ...
-
-    def generate(self, reading: Reading, fidelity: float) -> Tensor:
-        """The picture of a reading, (B, 3, S, S), about [0, 1]."""
-        ...
-
-    def train_only(self, parts: Collection[str]) -> None:
-        """Let gradients reach these of its parts, as `CodeFinetuneSettings.trains` names them, and no other."""
-        ...
-
-
 CODE_NEEDS: Final = ("quantize", "codes", "read", "generate", "train_only")  # the members of `PredictsCodes`
-
-
-class Attempt(NamedTuple):
-    """What a network makes of photos: what it reads in them, and the picture where one was asked for."""
-
-    reading: Reading
-    picture: Tensor | None
-
-
-class Attempts(nn.Module):
-    """A network that predicts codes, as its training runs it: photos (B, 3, S, S) in [0, 1] to an `Attempt`.
-
-    In training a picture is made only if a loss looks at it, and nothing of it reaches encoder or transformer: it
-    trains the fusion. In evaluation it is the picture that the restorer gives.
-
-    Args:
-        network: a module; its weights are shared.
-        fidelity: w of the training's picture; None for no picture.
-    """
-
-    def __init__(self, network: PredictsCodes, fidelity: float | None) -> None:
-        super().__init__()
-        self.network = network
-        self.fidelity = fidelity
-
-    def forward(self, photo: Tensor) -> Attempt:
-        reading = self.network.read(photo)
-        if not self.training:
-            return Attempt(reading, self.network.generate(reading, DEFAULT_FIDELITY))
-        if self.fidelity is None:
-            return Attempt(reading, None)
-        return Attempt(reading, self.network.generate(reading.detached(), self.fidelity))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +66,8 @@ class CodeObjective:
             if settings.perceptual:
                 parts["perceptual"], weights["perceptual"] = self.distance(picture, target), settings.perceptual
             if discriminator is not None:
-                parts["adversarial"], weights["adversarial"] = fools(discriminator(picture)), settings.adversarial
+                parts["adversarial"] = fools(discriminator(picture).float())
+                weights["adversarial"] = settings.adversarial
         return weighted(parts, weights), parts
 
     def score(self, output: Attempt, target: Tensor) -> dict[str, Tensor]:

@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapt.finetuning.codes import Teacher
+from adapt.devices import as_float32, autocast, join_processes
 from adapt.finetuning.data import Pictures, Split
-from adapt.finetuning.discriminator import UNetDiscriminator
-from adapt.finetuning.losses import Distance, tells_apart
 from adapt.finetuning.objectives import OBJECTIVES, Objective
 from adapt.finetuning.outcome import Outcome, few_photos
 from adapt.finetuning.replay import Replay
@@ -20,12 +18,18 @@ from adapt.finetuning.state import State
 from adapt.finetuning.transplant import transplant
 from adapt.intervals import Interval, mean_interval
 from adapt.restorers.base import Restorer
-from adapt.runs import Run
 from adapt.settings import CodeFinetuneSettings, FinetuneSettings, TuningSettings
 from adapt.settings.paths import BEST
-from adapt.training import Ema, batch_indices, check_finite, cosine, step_generator
+from adapt.training.code_losses import Teacher
+from adapt.training.context import TrainingContext
+from adapt.training.discriminator import UNetDiscriminator
+from adapt.training.ema import Ema
+from adapt.training.losses import Distance, tells_apart
+from adapt.training.rates import cosine
+from adapt.training.run import Run
+from adapt.training.sampling import batch_indices, step_generator
+from adapt.training.state import check_finite
 
-OnStep = Callable[[int, int, dict[str, float]], None]
 OnSamples = Callable[[int, list[str], list[Tensor]], None]
 
 EVALUATION_BATCH = 8
@@ -40,14 +44,11 @@ def finetune(
     *,
     settings: FinetuneSettings | CodeFinetuneSettings,
     distance: Distance,
-    run: Run,
+    context: TrainingContext,
     teacher: Teacher | None = None,
     real: Pictures | None = None,
     replay: Replay | None = None,
-    device: torch.device | None = None,
-    on_step: OnStep | None = None,
     on_samples: OnSamples | None = None,
-    max_steps: int | None = None,
 ) -> Outcome:
     """Fine-tune a restorer, or go on where the run folder stands.
 
@@ -56,26 +57,20 @@ def finetune(
         train, held: pairs trained on, and pairs that only choose `best`.
         settings: the recipe.
         distance: the perceptual distance.
-        run: the open run folder.
+        context: its run, device and progress.
         teacher: what gives the codes of targets, where the recipe's objective is codes.
         real: sharp faces for the discriminator; the accepted targets themselves, unpaired, where None. DT-BFR takes
             70,000 FFHQ photographs.
         replay: pairs of clean faces to mix in; none where None. They are no photos that could be held back.
-        device: where to train; accelerate's choice, which differs between processes, where None.
-        on_step: called with step, steps and losses.
         on_samples: called with step, ids and rows (photo, base, adapted, target) at every evaluation.
-        max_steps: stop, resumably, after so many steps of this call.
 
     Raises:
         PhotoError: a photo or a target cannot be read or is not square.
         TrainingError: a loss is not finite; the last state is kept.
         UsageError: a restorer that does not offer what the objective needs.
     """
-    from accelerate import Accelerator
-
-    mixed = "bf16" if torch.cuda.is_available() else "no"
-    accelerator = Accelerator(mixed_precision=mixed, device_placement=False)
-    device = accelerator.device if device is None else device
+    run, device = context.run, context.device
+    accelerator = join_processes(device)
     if isinstance(teacher, nn.Module):
         teacher.to(device).eval()
     objective = OBJECTIVES[settings.objective](settings, restorer, distance, teacher)
@@ -106,7 +101,7 @@ def finetune(
         discriminator, discriminator_optimizer = accelerator.prepare(discriminator, discriminator_optimizer)
     rank, world = accelerator.process_index, accelerator.num_processes
     reals = train.targets if real is None else real
-    stop = settings.steps if max_steps is None else min(settings.steps, state.step + max_steps)
+    stop = context.stop(state.step, settings.steps)
     network.train()
 
     for step in range(state.step, stop):
@@ -129,8 +124,8 @@ def finetune(
 
         if discriminator is not None:
             discriminator.requires_grad_(False)  # the generator's loss must not reach the discriminator (FACTS 4.1)
-        with accelerator.autocast():
-            output = network(photos)
+        with autocast(device):
+            output = as_float32(network(photos))
             total, parts = objective.losses(output, targets, discriminator)
         check_finite(parts, step)
         accelerator.backward(total)
@@ -143,7 +138,7 @@ def finetune(
             discriminator.requires_grad_(True)
             picked = torch.randint(len(reals), (len(photos),), generator=generator).tolist()
             restored = objective.picture(output).detach()
-            with accelerator.autocast():
+            with autocast(device):
                 loss = tells_apart(discriminator(reals.batch(picked).to(device)), discriminator(restored))
             check_finite({"discriminator": loss}, step)
             accelerator.backward(loss)
@@ -156,8 +151,8 @@ def finetune(
         due = state.step % settings.evaluate_every == 0 or state.step == settings.steps
         if accelerator.is_main_process and (step % LOG_EVERY == 0 or due):
             run.log(step, values)
-        if on_step is not None and accelerator.is_main_process:
-            on_step(state.step, settings.steps, values)
+        if context.on_step is not None and accelerator.is_main_process:
+            context.on_step(state.step, settings.steps, values)
         if due:  # in every process: all have the same weights, and all must know which are the best
             _evaluate(restorer, state, held, objective, run if accelerator.is_main_process else None, device)
             if on_samples is not None and accelerator.is_main_process:

@@ -9,10 +9,11 @@ from typing import Any, Final, Protocol, cast
 from torch import Tensor, nn
 
 from adapt.errors import UsageError
-from adapt.finetuning.codes import CODE_NEEDS, CodeObjective, PredictsCodes, Teacher, code_objective
-from adapt.finetuning.losses import Distance, fools, l1, weighted
+from adapt.finetuning.codes import CODE_NEEDS, CodeObjective, code_objective
 from adapt.restorers.base import Restorer
 from adapt.settings import CodeFinetuneSettings, FinetuneSettings
+from adapt.training.code_losses import PredictsCodes, Teacher
+from adapt.training.losses import Distance, fools, l1, weighted
 
 
 class Objective(Protocol):
@@ -72,7 +73,8 @@ class ImageObjective:
         if self.settings.perceptual:
             parts["perceptual"], weights["perceptual"] = self.distance(restored, target), self.settings.perceptual
         if discriminator is not None:
-            parts["adversarial"], weights["adversarial"] = fools(discriminator(restored)), self.settings.adversarial
+            parts["adversarial"] = fools(discriminator(restored).float())
+            weights["adversarial"] = self.settings.adversarial
         return weighted(parts, weights), parts
 
     def score(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from adapt.errors import UsageError
 from adapt.finetuning.data import Pictures
 from degradations import chain
 from degradations.blind import to_grey
-from degradations.piece import Parameters, Piece
+from degradations.pieces.base import Parameters, Piece
 
 
 @dataclass(frozen=True, slots=True)

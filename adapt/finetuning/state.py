@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from adapt.training import Ema, load_state, save_state
+from adapt.training.ema import Ema
+from adapt.training.state import load_state, save_state
 
 
 @dataclass(slots=True)

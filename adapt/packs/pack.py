@@ -11,9 +11,9 @@ from pydantic import Field, PositiveInt, ValidationError
 
 from adapt.digests import bytes_digest, file_digest, settings_digest
 from adapt.disk import write_text
-from adapt.draft import Draft, to_yaml
 from adapt.errors import RecipeError, UsageError, WeightsError
 from adapt.settings import Settings
+from adapt.settings.draft import Draft, to_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,7 +19,7 @@ from PIL import Image
 
 from adapt.errors import PhotoError
 from adapt.photos.folder import RAW_SUFFIXES
-from degradations.profiles import Light, Phase
+from degradations.camera.profiles import Light, Phase
 
 if TYPE_CHECKING:
     import rawpy

@@ -10,9 +10,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from adapt.devices import full_precision
 from adapt.errors import RangeError, UsageError, WeightsError
 from adapt.images import check_image
-from adapt.precision import full_precision
 from adapt.restorers.codeformer import DEFAULT_FIDELITY, CodeFormer, codeformer_settings
 from adapt.restorers.external import ALIGNED_FACE, ExternalNetwork, load_external
 from adapt.restorers.swinir import SwinIR, swinir_settings

@@ -1,6 +1,6 @@
 """The settings each kind of recipe has: frozen models in which every number is checked.
 
-`adapt.recipe` reads them from YAML. Timesteps are always those of the 1000-step schedule.
+`adapt.settings.recipe` reads them from YAML. Timesteps are always those of the 1000-step schedule.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from adapt.settings.base import Settings, Weight
 from adapt.settings.damage import BlindSettings
 from adapt.settings.networks import SwinIRSettings
 from adapt.settings.pretraining import TrainingSettings
-from degradations.piece import Positive
+from degradations.pieces.base import Positive
 
 
 class BlurEstimatorSettings(TrainingSettings):

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from adapt.settings.base import Settings
-from degradations.piece import NonNegative, Odd, Positive, Qualities, Share
-from degradations.pieces import AnyPiece
+from degradations.pieces.base import NonNegative, Odd, Positive, Qualities, Share
+from degradations.pieces.names import AnyPiece
 
 
 class DegradeSettings(Settings):

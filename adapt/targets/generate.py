@@ -11,19 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapt.blur.adjuster import Seen
+from adapt.devices import full_precision
 from adapt.digests import file_digest, photo_seed
 from adapt.disk import write_atomic
 from adapt.errors import PhotoError
-from adapt.guidance.maps import MapWatch
+from adapt.guidance.maps import MapWatch, Seen
 from adapt.photos.files import encode_png
 from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
 from adapt.photos.pairs import Fitted, read_fitted
-from adapt.precision import full_precision
 from adapt.restorers.base import Restorer
 from adapt.settings import TargetSettings
+from adapt.targets.exposure import restored_for
 from adapt.targets.gate import judge
-from adapt.targets.light import restored_for
 from adapt.targets.methods import Made, TargetMaker, Way
 from adapt.targets.store import Key, Record, TargetStore, maps_name, picture_name, read_records
 

@@ -25,9 +25,9 @@ from adapt.guidance.low_frequency import LowFrequency, factor_for
 from adapt.guidance.regions import region_stds
 from adapt.images import to_signed, to_unit
 from adapt.settings import GaussianBlurSettings, TargetSettings
-from adapt.targets.direct import made_worse
-from adapt.targets.doubt import LEAST, doubted_std
-from adapt.targets.opinion import opinion_of
+from adapt.targets.fallback import made_worse
+from adapt.targets.prior_score import opinion_of
+from adapt.targets.reliability import LEAST, doubted_std
 from degradations.blind import PUBLISHED_SIZE
 
 SOLVERS: Final[dict[str, Callable[[float], Solver]]] = {

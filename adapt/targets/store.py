@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from adapt._version import versions
 from adapt.digests import file_digest, is_unchanged
 from adapt.disk import append_json_line, claim_folder, read_json_lines
-from adapt.draft import differences
 from adapt.errors import UsageError
-from adapt.runs import versions
+from adapt.settings.draft import differences
 
 Status = Literal["done", "rejected", "failed"]
 Key = tuple[str, int]

@@ -1,0 +1,153 @@
+"""Damage laid over a folder of good pictures: every one damaged, skipped as done, or named with its reason.
+
+    degraded.json     what the folder was made with: the resolved recipe, its digest (of a camera's profile the content
+                      counts, not the path), and whether RAW files were developed at half size; pictures made otherwise
+                      are not mixed in
+    manifest.jsonl    one line per picture, with the parameters drawn for it; the last line of a picture counts
+    ID.png            the pictures, mirrored like the originals' folders
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from adapt._version import versions
+from adapt.digests import file_digest, is_unchanged
+from adapt.disk import append_json_line, claim_folder, listed_files, read_json_lines
+from adapt.errors import PhotoError, UsageError
+from adapt.photos.files import read_photo, write_image
+from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
+from adapt.settings import DegradeSettings
+from adapt.settings.draft import differences
+from adapt.settings.recipe import load_recipe, recipe_digest
+from degradations import chain
+from degradations.pieces.base import derived_seed
+
+OnPicture = Callable[[str, str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """How a folder came out: numbers of pictures, and a line for each that failed."""
+
+    done: int
+    skipped: int
+    failed: list[str]
+
+
+def degrade(
+    originals: str | Path,
+    out: str | Path,
+    *,
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    limit: int | None = None,
+    half_raw: bool = False,
+    overwrite: bool = False,
+    on_picture: OnPicture | None = None,
+) -> Degraded:
+    """Damage pictures into PNG files of the same names and sizes; RAW files count as large as they are developed.
+
+    A picture's damage follows from the recipe's seed and the picture's id, whatever else is in the folder and in
+    whatever order, but for a file of the same stem, beside which the id gets its suffix; `degradations.chain.repeat`
+    makes it again from the picture's line in the manifest. What an earlier run of the same recipe finished is left
+    alone.
+
+    Args:
+        originals: a folder of good pictures, or one file.
+        out: where the damaged ones go.
+        recipe: name or file of a recipe of damage.
+        overrides: `key=value` for the recipe.
+        limit: only the first so many pictures.
+        half_raw: develop RAW files at half their size, which is four times as fast and invents no colours.
+        overwrite: remove first what was damaged there.
+        on_picture: called with id, status, pictures finished, pictures in all.
+
+    Raises:
+        UsageError: no pictures, or an output folder with other files, of another recipe or camera profile, or with RAW
+            files of the other size.
+        RecipeError: a recipe with problems.
+    """
+    originals, out = Path(originals), Path(out)
+    settings = load_recipe(recipe, DegradeSettings, overrides)
+    refuse_overlap(originals, out)
+    files = find_photos(originals, limit)
+    manifest = out / "manifest.jsonl"
+    writes = [*listed_files(read_json_lines(manifest), [f"{file.id}.png" for file in files]), manifest.name]
+    _claim(out, settings, half_raw, writes, overwrite)
+    known = {line["id"]: line for line in read_json_lines(manifest)}
+    done = skipped = 0
+    failed: list[str] = []
+    for file in files:
+        try:
+            sha256 = file_digest(file.path)
+            made = None if _is_done(known.get(file.id), sha256, out) else _degrade_one(file, settings, half_raw)
+        except PhotoError as error:
+            failed.append(str(error))
+            status = "failed"
+        except OSError as error:
+            failed.append(f"{file.path}: cannot be read: {error.strerror or error}")
+            status = "failed"
+        else:
+            if made is None:
+                skipped += 1
+                status = "skipped"
+            else:
+                damaged, line = made
+                path = out / line["file"]
+                write_image(path, damaged, overwrite=True)
+                append_json_line(manifest, {**line, "sha256": file_digest(path), "original_sha256": sha256})
+                done += 1
+                status = "done"
+        if on_picture is not None:
+            on_picture(file.id, status, done + skipped + len(failed), len(files))
+    return Degraded(done, skipped, failed)
+
+
+def _degrade_one(file: PhotoFile, settings: DegradeSettings, half_raw: bool) -> tuple[Tensor, dict[str, Any]]:
+    """One picture damaged, and its line of the manifest, without the digests of files."""
+    image = read_photo(file.path, at_least=1 if half_raw else None).image
+    seed = derived_seed(settings.seed, file.id)
+    try:
+        damaged, drawn = chain.degrade(image, settings.pieces, seed)
+    except ValueError as error:
+        raise PhotoError(f"{file.path}: {error}") from error
+    return damaged, {
+        "id": file.id,
+        "original": file.path.name,
+        "file": f"{file.id}.png",
+        "size": list(image.shape[1:]),
+        "seed": seed,
+        "pieces": drawn,
+    }
+
+
+def _claim(
+    out: Path, settings: DegradeSettings, half_raw: bool, writes: Sequence[str], overwrite: bool
+) -> None:
+    """Take the folder; it must be new, or ours, of the same recipe and the same size of RAW files."""
+    recipe, digest = settings.model_dump(mode="json"), recipe_digest(settings)
+    about = {"recipe": recipe, "digest": digest, "half_raw": half_raw, "versions": versions()}
+    found = claim_folder(out, "degraded.json", about, ours="one of ours", writes=writes, overwrite=overwrite)
+    # Folders from before the digest have the recipe alone.
+    if found["digest"] != digest if "digest" in found else found["recipe"] != recipe:
+        what = differences(found["recipe"], recipe) or "the recipe is the same, a profile that it names is not"
+        raise UsageError(
+            f"{out}: holds pictures of another recipe, seed or camera profile ({what}); choose another folder, or"
+            " --overwrite"
+        )
+    if found.get("half_raw", False) != half_raw:  # folders from before the switch do not name it
+        begun, ask = ("full", "leave out") if half_raw else ("half", "give")
+        raise UsageError(
+            f"{out}: was begun with RAW files at {begun} size; {ask} --half-raw, choose another folder, or --overwrite"
+        )
+
+
+def _is_done(line: dict[str, Any] | None, sha256: str, out: Path) -> bool:
+    """Whether the damaged picture is there and still what was written."""
+    return line is not None and line["original_sha256"] == sha256 and is_unchanged(out / line["file"], line["sha256"])

@@ -1,0 +1,48 @@
+"""`adapt evaluate`: metrics of a folder of restored photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapt.build import load_distance
+from adapt.disk import optional_path
+from adapt.packs.pack import load_pack
+
+if TYPE_CHECKING:
+    from adapt.evaluation.scores import Evaluation
+
+
+def evaluate(
+    restored: str | Path,
+    *,
+    truth: str | Path | None = None,
+    photos: str | Path | None = None,
+    reference: str | Path | None = None,
+    pack: str | Path = "tiny",
+    half_raw: bool = False,
+) -> tuple[Evaluation, str]:
+    """Metrics of a folder of restored photos, and a table of them; see `adapt.evaluation.compare.evaluate_folder`."""
+    from adapt.evaluation.compare import evaluate_folder
+    from adapt.evaluation.tables import text_table
+    from adapt.photos.folder import find_photos, photos_of
+
+    restored = Path(restored)
+    find_photos(restored)
+    for option, folder, what in (
+        ("truth", truth, "clean originals, named like the restored photos"),
+        ("photos", photos, "the photos they were restored from, named alike"),
+        ("reference", reference, "clean faces of other people"),
+    ):
+        if folder is not None:
+            photos_of(option, Path(folder), what)
+    distance = load_distance(load_pack(pack))
+    evaluation = evaluate_folder(
+        restored,
+        truth=optional_path(truth),
+        photos=optional_path(photos),
+        reference=optional_path(reference),
+        distance=distance,
+        half_raw=half_raw,
+    )
+    return evaluation, text_table({restored.name: evaluation}) + f"\nperceptual network: {distance.name}"

@@ -1,0 +1,43 @@
+"""`adapt export`: a restorer as a checked bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adapt.build import load_restorer
+from adapt.training.run import distance_of
+
+
+def export(
+    model: str | Path,
+    out: str | Path,
+    *,
+    fidelity: float | None = None,
+    source: dict[str, Any] | None = None,
+    evaluation: Any = None,
+    photos: Sequence[torch.Tensor] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Export a restorer as a checked bundle; see `adapt.exporting.bundle.export_bundle`."""
+    from adapt.exporting.bundle import export_bundle
+
+    restorer = load_restorer(model)
+    trained_with = distance_of(Path(model))
+    about = source or {
+        "weights": str(model),
+        "weights sha256": restorer.digest,
+        **({} if trained_with is None else {"perceptual distance of the training": trained_with}),
+    }
+    return export_bundle(
+        restorer,
+        Path(out),
+        fidelity=fidelity,
+        source=about,
+        evaluation=evaluation,
+        photos=photos,
+        overwrite=overwrite,
+    )

@@ -1,0 +1,302 @@
+"""`adapt finetune`: from a recipe, photos and targets to a run; what is missing is said before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapt.build import CODEBOOK, CODEFORMER, load_codebook, load_distance, load_restorer, read_codebook
+from adapt.devices import pick_device
+from adapt.digests import file_digest, settings_digest
+from adapt.disk import optional_path
+from adapt.errors import UsageError
+from adapt.packs.pack import load_pack
+from adapt.settings import CodeFinetuneSettings, DegradeSettings, FinetuneSettings, ReplaySettings, TuningSettings
+from adapt.settings.recipe import dump, load_recipe, recipe_digest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adapt.finetuning.loop import OnSamples
+    from adapt.finetuning.outcome import Outcome
+    from adapt.finetuning.replay import Replay
+    from adapt.perceptual.distance import PerceptualDistance
+    from adapt.photos.contents import Contents
+    from adapt.restorers.base import Restorer
+    from adapt.training.code_losses import Teacher
+    from adapt.training.context import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a fine-tuning begins with: settings, the restorer, the name that loads it, and the perceptual distance."""
+
+    settings: FinetuneSettings | CodeFinetuneSettings
+    name: str
+    restorer: Restorer
+    distance: PerceptualDistance
+
+
+def begin_finetune(
+    recipe: str | Path,
+    *,
+    pack: str | Path,
+    restorer: str | Path | None = None,
+    real: str | Path | None = None,
+    replay: str | Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Beginning:
+    """Read a finetune recipe and load the restorer it starts from; whatever is missing is said here, before any work.
+
+    Args:
+        recipe, pack, real, replay, overrides: as `finetune`.
+        restorer: what to start from; where None the pack's own, or its CodeFormer where the objective is codes. It
+            works at the size of the pack's faces, which its prior draws, whatever it was made for; one that cannot is
+            refused.
+
+    Raises:
+        UsageError: a pack without what the recipe needs, a restorer that cannot learn by it or takes no faces of the
+            pack's size, settings for replay without a folder, sharp faces for a recipe without a discriminator, or a
+            folder, a recipe of damage or a teacher that is not there.
+    """
+    from adapt.finetuning.objectives import network_with_codes
+    from adapt.photos.folder import photos_of
+    from adapt.settings.recipe import find_recipe, kind_of
+
+    pack = str(pack)
+    path = find_recipe(recipe, "finetune", pack)
+    by_codes = kind_of(path) == "finetune-codes"
+    settings = load_recipe(path, CodeFinetuneSettings if by_codes else FinetuneSettings, overrides, pack=pack)
+    if settings.replay is not None and replay is None:
+        raise UsageError(f"{recipe}: replay mixes in pairs of clean faces; name their folder with --replay FACES")
+    if settings.replay is None and replay is not None:
+        settings = settings.model_copy(update={"replay": ReplaySettings()})
+    if real is not None and not settings.adversarial:
+        raise UsageError(
+            f"--real {real}: sharp faces are shown to a discriminator, and {recipe} has none; leave this out, or give"
+            " `adversarial` a weight"
+        )
+    if real is not None:
+        photos_of("real", Path(real), "sharp aligned faces")
+    if replay is not None:
+        photos_of("replay", Path(replay), "clean aligned faces")
+    if settings.replay is not None:
+        load_recipe(settings.replay.degradation, DegradeSettings)
+    card = load_pack(pack).card
+    networks = card.networks
+    if by_codes and restorer is None and CODEFORMER not in networks:
+        raise UsageError(
+            f"pack {pack}: has no {CODEFORMER}, which recipe {recipe} starts from (it has {', '.join(networks)});"
+            " name one with --restorer FILE, or take --recipe swinir"
+        )
+    if isinstance(settings, CodeFinetuneSettings) and settings.teacher == CODEBOOK and CODEBOOK not in networks:
+        raise UsageError(
+            f"pack {pack}: has no codebook to give the codes of targets; name a VQGAN's file (teacher=FILE), or take"
+            " the restorer's own encoder (teacher=restorer)"
+        )
+    if isinstance(settings, CodeFinetuneSettings) and settings.teacher not in (CODEBOOK, "restorer"):
+        load_codebook(settings.teacher)
+    name = str(restorer or (f"{pack}/{CODEFORMER}" if by_codes else pack))
+    model = load_restorer(name)
+    if by_codes:
+        network_with_codes(model)
+    distance = load_distance(load_pack(pack), settings.distance)
+    return Beginning(settings, name, model.at(card.size, f"pack {pack}"), distance)
+
+
+def finetune(
+    photos: str | Path,
+    targets: str | Path,
+    out: str | Path,
+    *,
+    recipe: str | Path = "swinir",
+    pack: str | Path = "tiny",
+    restorer: str | Path | None = None,
+    real: str | Path | None = None,
+    replay: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+    device: str = "auto",
+    limit: int | None = None,
+    renew: bool = False,
+    max_steps: int | None = None,
+    on_warning: Callable[[str], None] | None = None,
+    on_step: Progress | None = None,
+    on_samples: OnSamples | None = None,
+) -> Outcome:
+    """Fine-tune a restorer on photos and targets; see `adapt.finetuning.loop.finetune`.
+
+    Args:
+        photos: folder of aligned faces.
+        targets: a target store, or any folder of pictures with the photos' names. A store's targets whose photo is gone
+            are left out, and the outcome's notes tell how many.
+        out: the run folder.
+        recipe: name or file of a finetune recipe.
+        pack: the pack with the restorer, the perceptual network, and the codebook where the objective is codes.
+        restorer: what to start from; the pack's own where None, or its CodeFormer where the objective is codes.
+        real: a folder of sharp faces for the discriminator; the accepted targets, unpaired, where None.
+        replay: a folder of clean faces: pairs of them, damaged by the recipe's `replay.degradation`, are mixed into the
+            batches against forgetting what the restorer could. Sharp and clean faces are brought to the restorer's size
+            as they are read, and not counted: there may be 70,000.
+        overrides: `key=value` for the recipe.
+        overwrite: start the run anew.
+        device: auto, cpu, cuda, cuda:1, ...; several processes that train together each have their own, by auto.
+        limit: only the first so many photos.
+        renew: where a run is there that differs in nothing but which photos and targets of these folders it had, start
+            it anew, and say so in the outcome's notes, instead of refusing.
+        on_warning: called before the first step, where there is something to be warned of.
+        max_steps, on_step, on_samples: as there.
+
+    Raises:
+        UsageError: as `begin_finetune`; a device that cannot be used, or one for several processes; a target that is
+            gone, or not what its store tells; a run of other settings; an `out` among the pictures, or above them.
+    """
+    from adapt.devices import processes
+    from adapt.finetuning.data import Pictures, split_pairs
+    from adapt.finetuning.loop import finetune as run_finetune
+    from adapt.finetuning.outcome import few_photos
+    from adapt.photos.contents import Contents
+    from adapt.photos.folder import find_photos, photos_of, refuse_overlap
+    from adapt.targets.store import accepted_targets, target_digests
+    from adapt.training.context import TrainingContext
+    from adapt.training.run import open_run
+
+    photos, targets, out = Path(photos), Path(targets), Path(out)
+    real, replay = optional_path(real), optional_path(replay)
+    chosen = pick_device(device)
+    together = processes(chosen)
+    if device != "auto" and together.num_processes > 1:
+        raise UsageError(
+            f"--device {device}: {together.num_processes} processes train together, each on its own device; leave this"
+            " out"
+        )
+    photos_of("photos", photos, "aligned face photos")
+    if not (targets / "store.json").is_file():
+        photos_of("targets", targets, "target pictures, or a target store")
+    beginning = begin_finetune(
+        recipe, pack=pack, restorer=restorer, real=real, replay=replay, overrides=overrides
+    )
+    folders = {"the photos": photos, "the targets": targets, "sharp faces": real, "clean faces": replay}
+    for what, folder in folders.items():
+        if folder is not None and not (folder / "store.json").is_file():  # a store knows which pictures are its own
+            refuse_overlap(folder, out, what)
+    settings, model = beginning.settings, beginning.restorer
+    teacher = teacher_digest = None
+    if isinstance(settings, CodeFinetuneSettings):
+        teacher, teacher_digest = _teacher(settings, model, pack)
+    distance = beginning.distance.to(chosen)
+    accepted, notes = _of_photos(accepted_targets(targets), photos, targets, limit)
+    digests = target_digests(targets, accepted)
+    train, held = split_pairs(photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed)
+    contents = Contents(out)
+    sharp = None if real is None else find_photos(real)
+    replayed, replay_digest = _replay(settings, replay, model.size, contents)
+    settled = {
+        "recipe": recipe_digest(settings),
+        "restorer": model.digest,
+        **({} if model.face_size is None else {"size": model.face_size}),
+        "distance": distance.digest,
+        "teacher": teacher_digest,
+        "real": None if sharp is None else contents.digest("real", sharp),
+        "replay": replay_digest,
+    }
+    read = [*train.photos.paths, *held.photos.paths]
+    pairs = {"targets": digests, "photos": [file_digest(path) for path in read]}
+    digest = settings_digest({**settled, **pairs})
+    folders = {"photos": str(photos.resolve()), "targets": str(targets.resolve())}
+    renewable = settings_digest({**settled, **folders}) if renew else None
+    reals = None if sharp is None else Pictures([photo.path for photo in sharp], model.size)
+    warning = few_photos(settings, len(accepted))
+    if warning and on_warning is not None:
+        on_warning(warning)
+    with open_run(
+        out,
+        recipe=dump(settings),
+        digest=digest,
+        settled=renewable,
+        distance=distance.about,
+        overwrite=overwrite,
+    ) as run:
+        if together.is_main_process:
+            contents.remember(out)
+        if run.renewed:
+            notes.append("The photos or their targets are not those of before: the fine-tuning was made anew.")
+        outcome = run_finetune(
+            model,
+            train,
+            held,
+            settings=settings,
+            distance=distance,
+            context=TrainingContext(run=run, device=chosen, on_step=on_step, max_steps=max_steps),
+            teacher=teacher,
+            real=reals,
+            replay=replayed,
+            on_samples=on_samples,
+        )
+    return replace(outcome, notes=tuple(notes))
+
+
+def _of_photos(
+    accepted: dict[str, list[Path]], photos: Path, targets: Path, limit: int | None
+) -> tuple[dict[str, list[Path]], list[str]]:
+    """The targets of the chosen photos, and what is to be told of others.
+
+    Raises:
+        UsageError: no target has a photo, or a target has none that lies in a plain folder: a name may be mistaken.
+    """
+    from adapt.photos.folder import find_photos
+
+    there, chosen = ({photo.id for photo in find_photos(photos, most)} for most in (None, limit))
+    gone = [id for id in accepted if id not in there]
+    if gone and (len(gone) == len(accepted) or not (targets / "store.json").is_file()):
+        raise UsageError(
+            f"{photos}: {len(gone)} of {len(accepted)} targets have no photo of the same name there, first: {gone[0]}"
+        )
+    left = "1 photo that has a target is" if len(gone) == 1 else f"{len(gone)} photos that have targets are"
+    notes = [f"{left} not there any more, and left out; first: {gone[0]}."] if gone else []
+    return {id: paths for id, paths in accepted.items() if id in chosen}, notes
+
+
+def _teacher(settings: CodeFinetuneSettings, model: Restorer, pack: str | Path) -> tuple[Teacher, str]:
+    """What gives the codes of targets, frozen, and a digest that stands for it."""
+    from copy import deepcopy
+
+    from adapt.finetuning.objectives import network_with_codes
+
+    if settings.teacher == "restorer":
+        own = deepcopy(model)
+        own.network.requires_grad_(False)
+        return network_with_codes(own), "restorer"
+    name = pack if settings.teacher == CODEBOOK else settings.teacher
+    codebook, digest = read_codebook(name)
+    return codebook.requires_grad_(False), digest
+
+
+def _replay(
+    settings: TuningSettings, faces: Path | None, size: int, contents: Contents
+) -> tuple[Replay | None, str | None]:
+    """The pairs to mix in, and a digest that stands for faces and damage; None twice where there are none."""
+    from adapt.finetuning.data import Pictures
+    from adapt.finetuning.replay import Replay
+    from adapt.photos.folder import find_photos
+
+    if settings.replay is None or faces is None:
+        return None, None
+    damage = load_recipe(settings.replay.degradation, DegradeSettings)
+    files = find_photos(faces)
+    digest = settings_digest({"damage": recipe_digest(damage), "faces": contents.digest("replay", files)})
+    return Replay(Pictures([file.path for file in files], size), damage.pieces, settings.replay.share), digest
+
+
+def sample_writer(out: Path) -> Callable[[int, list[str], list[Tensor]], None]:
+    """Writes the contact sheets of a fine-tuning: the same held-back photos along the way."""
+
+    from adapt.evaluation.sheets import write_sheet
+
+    def write(step: int, ids: list[str], rows: list[Tensor]) -> None:
+        columns = ("photo", "pre-trained", f"step {step}", "target")
+        write_sheet(out / "samples" / f"step-{step:06d}.jpg", columns, [list(row) for row in rows], row_names=ids)
+
+    return write

@@ -1,0 +1,339 @@
+"""`adapt run`: targets, fine-tuning, restored photos, table, model, page. Each step resumes by itself.
+
+    OUT/targets/     the target store              OUT/photos/    the photos as the networks saw them
+    OUT/finetune/    the run, with best weights    OUT/base/      restored by the model it started from
+    OUT/bundle/      the exported model            OUT/restored/  restored by the adapted model
+    OUT/model.onnx   the same file, easy to find   OUT/sheet.jpg, OUT/report.html, OUT/evaluation.json
+    OUT/truth/       the originals at that size    OUT/adapted.json    by it the folder is known as ours
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapt.build import load_distance, weights_digest
+from adapt.commands.export import export
+from adapt.commands.finetune import begin_finetune, finetune, sample_writer
+from adapt.commands.generate_targets import generate_targets
+from adapt.commands.progress import ProgressLine, Silent, describe
+from adapt.commands.restore import restore, restore_folder
+from adapt.commands.result_folder import claim_result, refuse_removal
+from adapt.commands.run_report import Identity, evaluate_run, show_run, verdict_of
+from adapt.devices import pick_device
+from adapt.digests import file_digest
+from adapt.disk import optional_path, read_json, write_json
+from adapt.errors import UsageError, VerificationError
+from adapt.evaluation.scores import Evaluation
+from adapt.evaluation.tables import markdown_table, text_table
+from adapt.finetuning.outcome import Outcome
+from adapt.packs.pack import load_pack
+from adapt.photos.files import read_image
+from adapt.photos.folder import PhotoFile, find_photos, photos_of, refuse_overlap
+from adapt.settings import TargetSettings
+from adapt.settings.paths import BEST
+from adapt.settings.recipe import load_recipe
+from adapt.training.run import distance_of
+
+CHECKED_PHOTOS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run ended with.
+
+    Attributes:
+        table, verdict: what was measured, and the outcome in a sentence.
+        warning: what speaks against trusting it; empty where nothing does.
+        page, model: where they are.
+        resized: how many photos were brought to the networks' size first.
+        enlarged: how many times longer the side of each became that was smaller, by id.
+        notes: what else is to be told, as `adapt.finetuning.outcome.Outcome.notes`.
+        problems: what went wrong on the way.
+        evaluations: rows of the table.
+    """
+
+    table: str
+    verdict: str
+    warning: str
+    page: Path
+    model: Path
+    resized: int
+    enlarged: dict[str, float]
+    problems: list[str]
+    evaluations: dict[str, Evaluation]
+    notes: tuple[str, ...] = ()
+
+
+def run(
+    photos: str | Path,
+    out: str | Path,
+    *,
+    recipe: str | Path = "swinir",
+    pack: str | Path = "tiny",
+    method: str | Path = "adaptive",
+    restorer: str | Path | None = None,
+    truth: str | Path | None = None,
+    real: str | Path | None = None,
+    replay: str | Path | None = None,
+    fidelity: float | None = None,
+    overrides: Sequence[str] = (),
+    limit: int | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: Callable[[str], ProgressLine] = Silent,
+    title: str = "Adapted face restoration",
+    notes: Sequence[str] = (),
+) -> Result:
+    """The whole way from photos to a model and a page. Run again, it goes on where it stopped.
+
+    Args:
+        photos: folder of aligned faces.
+        out: everything ends here.
+        recipe, method: finetune and targets recipes, by name or file.
+        pack: as `adapt.commands.generate_targets.generate_targets`.
+        restorer: what everything starts from: it guides the targets, and is fine-tuned, at the size of the pack's
+            faces. Where None, the pack's own, or its CodeFormer where the finetune recipe's objective is codes.
+        truth: clean originals of the same names, for the table alone; no step before the table reads them.
+        real: sharp faces for the discriminator.
+        replay: clean faces to mix in, as `adapt.commands.finetune.finetune`.
+        fidelity: what the photos are restored at, by the adapted model and by the one it started from, so that they
+            compare, and the exported model's default; the network's own where None. Only for networks that take one.
+            Targets and fine-tuning do not depend on it: with another one a run makes anew what comes after them.
+        overrides: `targets.KEY=VALUE` and `finetune.KEY=VALUE`.
+        limit: only the first so many photos. Where they are others than an earlier run had, targets that are there
+            are kept, and the fine-tuning is made anew.
+        device: auto, cpu, cuda, ...; the table is computed on the CPU.
+        overwrite: remove what an earlier run made in `out`; files that are not of a run stay.
+        progress: makes a progress line of a title.
+        title, notes: for the page.
+
+    Raises:
+        UsageError: fewer than two different photos, a folder that is not there or lacks an original, an `out` with
+            other files or in which one of the inputs lies, a pack without what the finetune recipe starts from, or a
+            restorer that takes no faces of the pack's size.
+    """
+    photos, out, truth = Path(photos), Path(out), optional_path(truth)
+    for given, what in ((photos, "the photos"), (truth, "--truth"), (real, "--real"), (replay, "--replay")):
+        if given is not None:
+            refuse_overlap(Path(given), out, what)
+    split = split_overrides(overrides)
+    found = find_photos(photos, limit)
+    _refuse_one(photos, found, limit)
+    if truth is not None:
+        _refuse_incomplete(truth, found)
+    load_distance(load_pack(pack))  # of a pack that lacks it, now and not after the targets
+    beginning = begin_finetune(
+        recipe, pack=pack, restorer=restorer, real=real, replay=replay, overrides=split["finetune"]
+    )
+    load_recipe(method, TargetSettings, split["targets"], pack=str(pack))
+    pick_device(device)
+    base, size = beginning.name, beginning.restorer.size
+    own = beginning.restorer.chosen_fidelity(fidelity)
+    if overwrite:
+        refuse_removal(out, {"recipe": recipe, "pack": pack, "method": method, "restorer": restorer})
+    claim_result(out, overwrite)  # only now: a mistake costs no earlier run
+
+    line = progress("1/5 targets")
+    summary = generate_targets(
+        photos,
+        out / "targets",
+        method=method,
+        pack=pack,
+        restorer=base,
+        overrides=split["targets"],
+        limit=limit,
+        device=device,
+        on_photo=lambda record, done, total: line(done, total),
+    )
+
+    line2 = progress("2/5 fine-tuning")
+    outcome = finetune(
+        photos,
+        out / "targets",
+        out / "finetune",
+        recipe=recipe,
+        pack=pack,
+        restorer=base,
+        real=real,
+        replay=replay,
+        overrides=split["finetune"],
+        device=device,
+        limit=limit,
+        renew=True,
+        on_step=lambda done, total, values: line2(done, total, describe(values)),
+        on_samples=sample_writer(out / "finetune"),
+    )
+
+    line3 = progress("3/5 restoring")
+    restore_folder(Identity(size), photos, out / "photos", digest=f"identity {size}", limit=limit)
+    for model, name in ((base, "base"), (str(out / "finetune"), "restored")):
+        fresh = _stale(out / name, weights_digest(model), own)
+        result = restore(
+            model, photos, out / name, size=size, limit=limit, device=device, overwrite=fresh,
+            fidelity=own, on_photo=lambda id, status, done, total: line3(done, total),
+        )
+
+    line4 = progress("4/5 evaluating")
+    failed = dict(zip(result.failed_ids, result.failed, strict=True))
+    ids = [file.id for file in found if file.id not in failed]
+    evaluations = evaluate_run(out, pack, truth, size, line4, ids=ids)
+    write_json(out / "evaluation.json", {name: item.as_json() for name, item in evaluations.items()})
+
+    show_run(
+        out,
+        outcome,
+        evaluations,
+        base=base,
+        method=method,
+        with_truth=truth is not None,
+        resized=summary.resized,
+        enlarged=summary.enlarged,
+        size=size,
+        fidelity=own,
+        ids=ids,
+        failed=failed,
+        title=title,
+        notes=notes,
+    )
+
+    line5 = progress("5/5 exporting")
+    model = _export(out, base, outcome, evaluations, ids=ids, fidelity=own)
+    line5(1, 1)
+    return Result(
+        table=text_table(evaluations),
+        verdict=verdict_of(outcome, evaluations),
+        warning=outcome.warning,
+        page=out / "report.html",
+        model=model,
+        resized=summary.resized,
+        enlarged=summary.enlarged,
+        problems=list(failed.values()),
+        evaluations=evaluations,
+        notes=outcome.notes,
+    )
+
+
+def split_overrides(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """`targets.steps=5` to the targets recipe's `steps=5`, and the same for finetune."""
+    split: dict[str, list[str]] = {"targets": [], "finetune": []}
+    for override in overrides:
+        kind, _, rest = override.partition(".")
+        if kind not in split or "=" not in rest:
+            raise UsageError(f"{override}: expected targets.KEY=VALUE or finetune.KEY=VALUE")
+        split[kind].append(rest)
+    return split
+
+
+def _refuse_one(photos: Path, found: Sequence[PhotoFile], limit: int | None) -> None:
+    """Raise UsageError where fine-tuning could hold no photo back: there is one, or copies of one."""
+    contents: set[str] = set()
+    for photo in found:
+        if photo.path.is_file():  # no link into nowhere
+            contents.add(file_digest(photo.path))
+        if len(contents) > 1:
+            return
+    files = "1 file" if len(found) == 1 else f"{len(found)} files"
+    limited = f" with --limit {limit}" if limit is not None else ""
+    raise UsageError(
+        f"{photos}: fine-tuning needs at least 2 different photos, there are {len(contents)} in {files}{limited}"
+    )
+
+
+def _refuse_incomplete(truth: Path, photos: Sequence[PhotoFile]) -> None:
+    """Raise UsageError where the table could not be made: a photo without its original."""
+    known = {file.id for file in photos_of("truth", truth, "clean originals, named like the photos")}
+    if lost := [file.id for file in photos if file.id not in known]:
+        raise UsageError(
+            f"--truth {truth}: has no picture named like {len(lost)} of {len(photos)} photos, first: {lost[0]}; name a"
+            " folder with an original for each, or leave this out"
+        )
+
+
+def _stale(folder: Path, digest: str, fidelity: float | None) -> bool:
+    """Whether a folder holds pictures of other weights, as where a resumed run found better ones, or fidelity."""
+    if not (folder / "restored.json").exists():
+        return False
+    about = read_json(folder / "restored.json")
+    return (about["model"], about.get("fidelity")) != (digest, fidelity)
+
+
+def _export(
+    out: Path,
+    base: str,
+    outcome: Outcome,
+    evaluations: dict[str, Evaluation],
+    *,
+    ids: Sequence[str],
+    fidelity: float | None,
+) -> Path:
+    """The bundle of the best weights, and its model.onnx beside it; one that is there, of these weights and of this
+    fidelity, is kept.
+
+    Raises:
+        VerificationError: the file does not compute what the network does. An earlier bundle stays as it was.
+    """
+    best = weights_digest(out / "finetune")
+    bundle, model = out / "bundle", out / "model.onnx"
+    about = bundle / "bundle.json"
+    if not about.exists() or _exported(read_json(about)) != (best, fidelity):
+        try:
+            _export_bundle(out, bundle, base, outcome, evaluations, ids=ids, best=best, fidelity=fidelity)
+        except VerificationError as error:
+            kept = f"; {model} is still that of earlier weights" if model.exists() else ""
+            raise VerificationError(
+                f"{error}{kept}; the adapted weights are in {out / 'finetune' / BEST}"
+            ) from error
+    _place(bundle / "model.onnx", model)
+    return model
+
+
+def _exported(about: dict[str, Any]) -> tuple[str | None, float | None]:
+    """Weights and fidelity of a bundle, as its bundle.json tells them."""
+    return about["source"].get("weights sha256"), (about.get("fidelity") or {}).get("default")
+
+
+def _export_bundle(
+    out: Path,
+    bundle: Path,
+    base: str,
+    outcome: Outcome,
+    evaluations: dict[str, Evaluation],
+    *,
+    ids: Sequence[str],
+    best: str,
+    fidelity: float | None,
+) -> None:
+    """Export the best weights, checked on some of the photos as the networks saw them."""
+    source = {
+        "started from": base,
+        "weights sha256": best,
+        "perceptual distance of the training": distance_of(out / "finetune"),
+        "photos": outcome.trained + outcome.held_back,
+        "outcome": " ".join(filter(None, (outcome.verdict, outcome.warning))),
+    }
+    export(
+        str(out / "finetune"),
+        bundle,
+        fidelity=fidelity,
+        source=source,
+        evaluation=markdown_table(evaluations),
+        photos=[read_image(out / "photos" / f"{id}.png") for id in ids[:CHECKED_PHOTOS]],
+        overwrite=True,
+    )
+
+
+def _place(file: Path, where: Path) -> None:
+    """Put a file in a second place in one step: a link, or where the disk has none, a copy."""
+    part = where.with_name(f".{where.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(file, part)
+    except OSError:
+        shutil.copyfile(file, part)
+    os.replace(part, where)
+    part.unlink(missing_ok=True)  # a link onto itself is left by os.replace

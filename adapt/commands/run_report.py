@@ -1,0 +1,199 @@
+"""What `adapt run` shows of its work: the table's rows, the verdict, the contact sheet and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from adapt._version import versions
+from adapt.build import load_distance
+from adapt.commands.restore import restore_folder
+from adapt.disk import read_json_lines
+from adapt.evaluation.compare import evaluate_folder
+from adapt.evaluation.metrics import KID_FLOOR
+from adapt.evaluation.report import Example, Report, write_report
+from adapt.evaluation.scores import Evaluation, difference
+from adapt.evaluation.sheets import write_sheet
+from adapt.finetuning.outcome import Outcome
+from adapt.packs.pack import load_pack
+from adapt.photos.files import read_image
+from adapt.photos.pairs import enlarged_warning
+from adapt.targets.store import accepted_targets, read_records
+from adapt.training.run import distance_of
+
+EXAMPLES = 12
+FOLDERS = {"photo": "photos", "pre-trained": "base", "adapted": "restored"}
+COLUMNS = ("photo", "pre-trained", "target", "adapted")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Leaves photos as they are: what the networks saw, for table and page."""
+
+    size: int
+
+    def __call__(self, photo: Tensor, fidelity: float | None = None) -> Tensor:
+        return photo
+
+
+def evaluate_run(
+    out: Path,
+    pack: str | Path,
+    truth: Path | None,
+    size: int,
+    on_row: Callable[[int, int], object],
+    *,
+    ids: Sequence[str],
+) -> dict[str, Evaluation]:
+    """The table's rows. With the truth: how near; without: how much changed, and how near the targets' features.
+
+    Only of the photos `ids`: folders may hold more, of an earlier run.
+
+    A target is the first of a photo's draws that was accepted. KID takes no second one: draws of one photo resemble
+    each other, which would count as spread of the targets. Its reference shows the same people as the pictures that
+    are judged, so it compares rows of one table and nothing else.
+    """
+    distance = load_distance(load_pack(pack))
+    folders = {name: _pictures(out / folder, ids) for name, folder in FOLDERS.items()}
+    wanted = {*ids}
+    targets = {id: paths[0] for id, paths in accepted_targets(out / "targets").items() if id in wanted}
+    against: dict[str, Any] = {"photos": folders["photo"]}
+    if truth is not None:
+        restore_folder(Identity(size), truth, out / "truth", digest=f"identity {size}")
+        against["truth"] = _pictures(out / "truth", ids)
+    elif len(targets) >= KID_FLOOR:
+        against["reference"] = targets
+    evaluations: dict[str, Evaluation] = {}
+    for index, (name, folder) in enumerate(folders.items()):
+        chosen = {key: value for key, value in against.items() if not (name == "photo" and key == "photos")}
+        if chosen:
+            evaluations[name] = evaluate_folder(folder, distance=distance, **chosen)
+        on_row(index + 1, len(folders) + 1)
+    partners: dict[str, Any] = {key: _pictures(out / key, list(targets)) for key in against if key != "reference"}
+    evaluations["target"] = evaluate_folder(targets, distance=distance, **partners)
+    on_row(len(folders) + 1, len(folders) + 1)
+    return {name: evaluations[name] for name in COLUMNS if name in evaluations}
+
+
+def _pictures(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
+    return {id: folder / f"{id}.png" for id in ids}
+
+
+def verdict_of(outcome: Outcome, evaluations: dict[str, Evaluation]) -> str:
+    """The outcome in words; where the truth is known, what it says."""
+    base, adapted = evaluations["pre-trained"], evaluations["adapted"]
+    if "psnr" not in adapted.scores:
+        return outcome.verdict
+    psnr, perceptual = (difference(base, adapted, key) for key in ("psnr", "perceptual"))
+    percent = 100 / base.scores["perceptual"].mean
+    return (
+        f"{outcome.verdict} Against the originals of {psnr.n} photos: PSNR {psnr.mean:+.2f} dB ({psnr.shown('+.2f')}),"
+        f" perceptual distance {perceptual.mean * percent:+.0f} % ({perceptual.shown('+.0f', percent)})."
+    )
+
+
+def show_run(
+    out: Path,
+    outcome: Outcome,
+    evaluations: dict[str, Evaluation],
+    *,
+    base: str,
+    method: str | Path,
+    with_truth: bool,
+    resized: int,
+    enlarged: dict[str, float],
+    size: int,
+    fidelity: float | None,
+    ids: Sequence[str],
+    failed: Mapping[str, str],
+    title: str,
+    notes: Sequence[str],
+) -> None:
+    """Write sheet.jpg and report.html of a run whose photos are restored.
+
+    Args:
+        out: of `adapt.commands.run.run`.
+        outcome: of the fine-tuning.
+        evaluations: as `evaluate_run` gives them.
+        base, method: what the run started from, for the summary.
+        with_truth: the originals are shown beside.
+        resized: how many photos were brought to `size` first.
+        enlarged: how many times longer the side of each became that was smaller, by id.
+        fidelity: what photos were restored at.
+        ids: the photos that were restored; folders may hold more, of an earlier run.
+        failed: reasons of those that could not be, by id.
+        title, notes: for the page.
+    """
+    examples = _examples(out, with_truth, ids)
+    chosen = {*ids, *failed}
+    records = [record for record in read_records(out / "targets") if record.reason and record.id in chosen]
+    told = {record.id for record in records}
+    rows = [list(example.pictures.values()) for example in examples]
+    write_sheet(out / "sheet.jpg", list(examples[0].pictures), rows, row_names=[example.id for example in examples])
+    report = Report(
+        title=title,
+        summary=(
+            f"{outcome.trained + outcome.held_back} photographs were restored by {base}, cleaned by a diffusion prior"
+            f" (method {method}), and the restorer was fine-tuned on"
+            f" {'1 pair' if outcome.trained == 1 else f'{outcome.trained} pairs'}; {outcome.held_back}"
+            f" {'was' if outcome.held_back == 1 else 'were'} held back to choose the best weights. The exported network"
+            " needs no diffusion."
+        ),
+        verdict=verdict_of(outcome, evaluations),
+        improved=outcome.improved,
+        evaluations=evaluations,
+        examples=examples,
+        log=read_json_lines(out / "finetune" / "log.jsonl"),
+        problems=[
+            *(f"{record.status}: {record.id}: {record.reason}" for record in records),
+            *(reason for id, reason in failed.items() if id not in told),
+        ],
+        settings=(out / "finetune" / "recipe.yaml").read_text(encoding="utf-8"),
+        versions=versions(),
+        notes=[
+            *notes,
+            *outcome.notes,
+            f"The perceptual distance of the fine-tuning's losses: {distance_of(out / 'finetune') or 'not known'}.",
+            *_on_sizes(resized, enlarged, size),
+            *([_on_fidelity(fidelity)] if fidelity is not None else []),
+            *([outcome.warning] if outcome.warning else []),
+        ],
+    )
+    write_report(out / "report.html", report)
+
+
+def _examples(out: Path, with_truth: bool, ids: Sequence[str]) -> list[Example]:
+    """The first accepted photos with all their pictures."""
+    examples: list[Example] = []
+    chosen = {*ids}
+    accepted = [(id, targets) for id, targets in accepted_targets(out / "targets").items() if id in chosen]
+    for id, targets in accepted[:EXAMPLES]:
+        pictures = {name: read_image(out / folder / f"{id}.png") for name, folder in FOLDERS.items()}
+        ordered = {"photo": pictures["photo"], "pre-trained": pictures["pre-trained"], "target": read_image(targets[0])}
+        ordered["adapted"] = pictures["adapted"]
+        if with_truth:
+            ordered["truth"] = read_image(out / "truth" / f"{id}.png")
+        examples.append(Example(id, ordered))
+    return examples
+
+
+def _on_sizes(resized: int, enlarged: dict[str, float], size: int) -> list[str]:
+    """What was done to photographs of other sizes; enlarged ones are told of by themselves."""
+    reduced = resized - len(enlarged)
+    warning = enlarged_warning(enlarged)
+    return [
+        *([f"{reduced} of the photographs are of another size; they were resized to {size} px first."] * bool(reduced)),
+        *([f"{len(enlarged)} of the photographs are smaller; they were enlarged to {size} px first."] * bool(enlarged)),
+        *([f"{warning}."] if warning else []),
+    ]
+
+
+def _on_fidelity(fidelity: float) -> str:
+    return (
+        f"Before and after, photographs were restored at fidelity {fidelity:g} (0: what faces look like; 1: what the"
+        " photo shows); it is the exported model's default, and can be chosen anew for every photo."
+    )

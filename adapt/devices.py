@@ -1,0 +1,139 @@
+"""Where to compute, how precisely, and in how many processes: decided here, and nowhere else.
+
+accelerate, which joins the processes of one training, has an opinion of its own on the first two; it is told, never
+asked. Otherwise a training would mix tensors of two devices wherever both disagree: on a Mac, whose GPU accelerate
+takes by itself, or where ACCELERATE_USE_CPU is set on a machine with a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from adapt.errors import UsageError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator, PartialState
+
+EXACT: Final = "highest"  # what PyTorch's older switch calls full float32; the newer ones say "ieee"
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device to compute on.
+
+    Args:
+        name: a device of PyTorch's, or `auto`: CUDA where there is one and ACCELERATE_USE_CPU is not set, of several
+            processes each its own, else the CPU.
+
+    Raises:
+        UsageError: a device that is not there.
+    """
+    if name == "auto":
+        return _own_gpu() if torch.cuda.is_available() and not _cpu_is_wanted() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {name}: cannot be used here ({reason}); try auto or cpu") from error
+    return device
+
+
+def _own_gpu() -> torch.device:
+    rank = os.environ.get("LOCAL_RANK", "")
+    return torch.device("cuda", int(rank) % torch.cuda.device_count()) if rank.isdigit() else torch.device("cuda")
+
+
+def _cpu_is_wanted() -> bool:
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y", "t")
+
+
+def trains_in_half(device: torch.device) -> bool:
+    """Whether networks are trained there in bfloat16: on CUDA. Weights, averages and scores are float32 anywhere."""
+    return device.type == "cuda"
+
+
+def autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Within it a training computes in bfloat16 where that is done on this device."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=trains_in_half(device))
+
+
+def as_float32(output: Any) -> Any:
+    """What a network gave, tensors in tuples and dictionaries too, with every half-precision tensor as float32."""
+    from accelerate.utils.operations import convert_to_fp32
+
+    return convert_to_fp32(output)
+
+
+def processes(device: torch.device | None = None) -> PartialState:
+    """The processes that a launcher started to train together, and which of them this one is; most often it is alone.
+
+    Without it accelerate takes the processes of `torchrun` on a machine without GPU for strangers to each other.
+
+    Args:
+        device: where this one computes; as `pick_device` says where None.
+    """
+    from accelerate import PartialState
+
+    device = pick_device() if device is None else device
+    together = PartialState(cpu=device.type == "cpu")
+    together.device = device
+    return together
+
+
+def join_processes(device: torch.device, *, resting: bool = False) -> Accelerator:
+    """accelerate for a training on this device, in float32: `autocast` decides what is computed in less.
+
+    Args:
+        device: where this process computes; what is prepared must be there already.
+        resting: in some steps a part of the network has no share in the loss, which several processes must expect.
+    """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    processes(device)
+    kwargs = DistributedDataParallelKwargs(find_unused_parameters=resting)
+    return Accelerator(mixed_precision="no", device_placement=False, kwargs_handlers=[kwargs])
+
+
+@contextmanager
+def full_precision() -> Generator[None]:
+    """Within it float32 is computed as float32; what was allowed before is allowed again afterwards.
+
+    PyTorch lets cuDNN round what goes into a convolution to TF32, 10 bits of mantissa, unless it is told otherwise. A
+    convolution of another batch size may be another algorithm, and what two of them then disagree on is no last bit
+    any more. A CPU has no TF32, but may be allowed bfloat16.
+
+    It has switches of two ages. Where a user has turned the older one (`torch.backends.cuda.matmul.allow_tf32`,
+    `torch.set_float32_matmul_precision`) and only a newer one is turned back, PyTorch refuses every product on a GPU as
+    one of mixed settings. So the older one is turned as well. It turns newer ones with it, and cannot even be read
+    while they say otherwise: they are turned before and behind it.
+    """
+    switches = _switches()
+    before = [switch.fp32_precision for switch in switches]
+    older = EXACT
+    try:
+        _turn(switches, ["ieee"] * len(switches))
+        older = torch.get_float32_matmul_precision()
+        if older != EXACT:
+            torch.set_float32_matmul_precision(EXACT)
+            _turn(switches, ["ieee"] * len(switches))
+        yield
+    finally:
+        if older != EXACT:
+            torch.set_float32_matmul_precision(older)
+        _turn(switches, before)
+
+
+def _turn(switches: Sequence[Any], precisions: Sequence[str]) -> None:
+    for switch, precision in zip(switches, precisions, strict=True):
+        switch.fp32_precision = precision
+
+
+def _switches() -> tuple[Any, ...]:
+    """Where PyTorch's newer switches are: products and convolutions, on GPU and CPU."""
+    backends: Any = torch.backends
+    return backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv

@@ -1,0 +1,140 @@
+"""Pre-training of the diffusion prior: denoising faces at every noise level, and learning the variance.
+
+Loss: noise prediction weighted by min-SNR-gamma (Hang et al. 2023, arXiv:2303.09556, Eq. 5), plus the variational
+bound for the variance channels alone (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 14-16).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from adapt.diffusion.schedule import TIMESTEPS, linear_schedule
+from adapt.diffusion.unet import UNet
+from adapt.images import to_signed
+from adapt.settings import PriorSettings
+from adapt.training.context import TrainingContext
+from adapt.training.loop import Network, Turn, train
+from adapt.training.sampling import batch_indices, step_generator
+
+
+def min_snr_weight(abar: Tensor, cap: float) -> Tensor:
+    """Weight of the noise-prediction loss: min(SNR, cap) / SNR with SNR = abar / (1 - abar)."""
+    snr = abar / (1 - abar)
+    return snr.clamp(max=cap) / snr
+
+
+def normal_kl(mean_p: Tensor, log_var_p: Tensor, mean_q: Tensor, log_var_q: Tensor) -> Tensor:
+    """KL(p || q) of diagonal Gaussians, per element, in nats."""
+    return 0.5 * (
+        log_var_q - log_var_p - 1 + torch.exp(log_var_p - log_var_q) + (mean_p - mean_q) ** 2 * torch.exp(-log_var_q)
+    )
+
+
+def prior_losses(
+    output: Tensor, x0: Tensor, noise: Tensor, *, timesteps: Tensor, snr_cap: float
+) -> tuple[Tensor, Tensor]:
+    """Noise loss and variance loss of one batch.
+
+    Args:
+        output: the network's (B, 6, H, W).
+        x0: clean images, (B, 3, H, W) in [-1, 1].
+        noise: the noise that was added, same shape.
+        timesteps: (B,), 0 to 999.
+        snr_cap: gamma of the min-SNR weights.
+
+    Returns:
+        The weighted squared error of the noise, and the variational bound in bits per value with the mean held
+        fixed (it trains the variance channels only). At t = 0 the bound is left out: its decoder term needs
+        8-bit data, and the sampler adds no noise there.
+    """
+    abar_all = linear_schedule().abar.to(x0.device)
+    abar = abar_all[timesteps].float().view(-1, 1, 1, 1)
+    predicted, variance = output.float().chunk(2, dim=1)
+    squared = (predicted - noise).square().mean(dim=(1, 2, 3))
+    noise_loss = (squared * min_snr_weight(abar.flatten(), snr_cap)).mean()
+
+    abar_prev = torch.cat([abar_all.new_ones(1), abar_all[:-1]])
+    beta = 1 - abar_all / abar_prev
+    posterior = beta * (1 - abar_prev) / (1 - abar_all)
+    posterior[0] = posterior[1]
+    log_low = posterior.log()[timesteps].float().view(-1, 1, 1, 1)
+    log_high = beta.log()[timesteps].float().view(-1, 1, 1, 1)
+    share = (variance + 1) / 2
+    log_var = share * log_high + (1 - share) * log_low
+    # Difference of the true and the predicted posterior mean, in terms of the noise (Ho et al. 2020, Eq. 11).
+    step_beta = beta[timesteps].float().view(-1, 1, 1, 1)
+    scale = step_beta / ((1 - abar).sqrt() * (1 - step_beta).sqrt())
+    difference = scale * (predicted.detach() - noise)
+    bound = normal_kl(difference, log_low.expand_as(log_var), torch.zeros_like(difference), log_var) / math.log(2)
+    variance_loss = (bound.mean(dim=(1, 2, 3)) * (timesteps > 0)).mean()
+    return noise_loss, variance_loss
+
+
+def train_prior(
+    settings: PriorSettings,
+    faces: Tensor,
+    context: TrainingContext,
+) -> dict[str, Tensor]:
+    """Train the prior, or go on where the run folder's `last/state.pt` stands.
+
+    Args:
+        settings: the recipe.
+        faces: clean aligned faces, (N, 3, S, S) uint8, S a multiple of every phase's size.
+        context: its run, device and progress.
+
+    Returns:
+        The averaged weights, in the public layout.
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    network = UNet(settings.network)
+    initialise(network, settings.seed)
+    schedule = linear_schedule()
+
+    def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
+        images = _batch(settings, faces, turn).to(turn.device)
+        noise = torch.randn(images.shape, generator=turn.generator).to(images)
+        timesteps = torch.randint(0, TIMESTEPS, (len(images),), generator=turn.generator).to(images.device)
+        abar = schedule.abar.to(images.device)[timesteps].float().view(-1, 1, 1, 1)
+        x_t = abar.sqrt() * images + (1 - abar).sqrt() * noise
+        output = forward(x_t, timesteps)
+        noise_loss, variance_loss = prior_losses(output, images, noise, timesteps=timesteps, snr_cap=settings.snr_cap)
+        total = noise_loss + settings.variance_weight * variance_loss
+        return total, {"noise": noise_loss, "variance": variance_loss}
+
+    steps = sum(phase.steps for phase in settings.phases)
+    return train(network, losses, settings, context=context, steps=steps)
+
+
+def initialise(network: UNet, seed: int) -> None:
+    """Draw the weights anew from the run's own generator: PyTorch's defaults come from a global one."""
+    generator = step_generator(seed, 0, rank=-1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1 and bool(parameter.any()):  # the zero-initialised ones stay zero
+                bound = 1 / math.sqrt(math.prod(parameter.shape[1:]))
+                parameter.uniform_(-bound, bound, generator=generator)
+            elif parameter.ndim == 1 and not bool((parameter == 1).all()):
+                parameter.zero_()
+
+
+def _batch(settings: PriorSettings, faces: Tensor, turn: Turn) -> Tensor:
+    """The signed images of one turn, at its phase's size, mirrored at random."""
+    begin = 0
+    phase = settings.phases[0]
+    for phase in settings.phases:
+        if turn.step < begin + phase.steps:
+            break
+        begin += phase.steps
+    position = (turn.step - begin) * turn.world + turn.rank
+    chosen = batch_indices(settings.seed + begin, position, batch=phase.batch, count=len(faces))
+    images = faces[chosen].float() / 255
+    if phase.size != images.shape[-1]:
+        images = F.avg_pool2d(images, images.shape[-1] // phase.size)
+    mirrored = torch.rand(len(images), generator=turn.generator) < 0.5
+    return to_signed(torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images))

@@ -1,0 +1,95 @@
+"""Pre-training of a SwinIR restorer on the blind degradation: DT-BFR Eq. (9), losses of Eq. (8) without the GAN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from adapt.restorers.swinir import SwinIR
+from adapt.settings import BlindSettings, RestorerSettings
+from adapt.training.context import TrainingContext
+from adapt.training.loop import Network, Turn, train
+from adapt.training.sampling import step_generator
+from degradations.blind import BlindRanges, degrade_blind, draw_blind, to_grey
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+def blind_ranges(settings: BlindSettings, size: int) -> BlindRanges:
+    """The published ranges, their lengths scaled from 512 pixels to `size`."""
+    return BlindRanges(**settings.model_dump()).scaled(size)
+
+
+def clean_pictures(faces: Tensor, generator: torch.Generator) -> Tensor:
+    """One batch of uint8 faces as (B, 3, H, W) in [0, 1], each mirrored or not at random."""
+    clean = faces.float() / 255
+    mirrored = torch.rand(len(clean), generator=generator) < 0.5
+    return torch.where(mirrored.view(-1, 1, 1, 1), clean.flip(-1), clean)
+
+
+def blind_pairs(faces: Tensor, ranges: BlindRanges, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Degraded and clean pictures of one batch of uint8 faces, both (B, 3, H, W) in [0, 1], mirrored at random."""
+    clean = clean_pictures(faces, generator)
+    damaged: list[Tensor] = []
+    truths: list[Tensor] = []
+    for image in clean:
+        parameters = draw_blind(ranges, generator)
+        damaged.append(degrade_blind(image, parameters, generator))
+        truths.append(to_grey(image[None])[0] if parameters.grey else image)
+    return torch.stack(damaged), torch.stack(truths)
+
+
+def train_restorer(
+    settings: RestorerSettings,
+    faces: Tensor,
+    context: TrainingContext,
+    *,
+    distance: Distance | None = None,
+) -> dict[str, Tensor]:
+    """Train SwinIR, or go on where the run folder's `last/state.pt` stands.
+
+    Args:
+        settings: the recipe.
+        faces: clean aligned faces, (N, 3, S, S) uint8, S = settings.size.
+        context: its run, device and progress.
+        distance: perceptual distance; needed where settings.perceptual > 0.
+
+    Returns:
+        The averaged weights, in the public layout.
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    network = SwinIR(settings.network)
+    initialise(network, settings.seed)
+    ranges = blind_ranges(settings.degradation, settings.size)
+
+    def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
+        chosen = turn.batch(faces, settings)
+        damaged, clean = (part.to(turn.device) for part in blind_pairs(chosen, ranges, turn.generator))
+        restored = forward(damaged).float()
+        parts = {"l1": (restored - clean).abs().mean()}
+        total = settings.l1 * parts["l1"]
+        if settings.perceptual and distance is not None:
+            parts["perceptual"] = distance(restored, clean).mean()
+            total = total + settings.perceptual * parts["perceptual"]
+        return total, parts
+
+    return train(network, losses, settings, context=context, steps=settings.steps)
+
+
+def initialise(network: SwinIR, seed: int) -> None:
+    """Draw the weights anew from the run's own generator: PyTorch's defaults come from a global one."""
+    generator = step_generator(seed, 0, rank=-1)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("relative_position_bias_table") or parameter.ndim == 2:
+                parameter.normal_(std=0.02, generator=generator).clamp_(-0.04, 0.04)
+            elif parameter.ndim == 4:
+                bound = 1 / math.sqrt(math.prod(parameter.shape[1:]))
+                parameter.uniform_(-bound, bound, generator=generator)
+            elif name.endswith("bias"):
+                parameter.zero_()

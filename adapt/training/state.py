@@ -1,0 +1,46 @@
+"""The state a training goes on from, bit for bit, and the check that it is worth storing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adapt.disk import write_atomic
+from adapt.errors import TrainingError, UsageError
+
+
+def check_finite(losses: Mapping[str, Tensor], step: int) -> None:
+    """Stop at the first loss that is not finite, naming it.
+
+    Raises:
+        TrainingError: a loss is NaN or infinite.
+    """
+    for name, value in losses.items():
+        if not bool(torch.isfinite(value).all()):
+            raise TrainingError(
+                f"step {step}: the {name} loss is {value.detach().float().mean().item():g};"
+                " stopped at the last saved state. Lower the learning rate, or the weight of that loss"
+            )
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a training state atomically (tensors, numbers, strings, and containers of them)."""
+    write_atomic(path, lambda stream: torch.save(dict(state), stream))
+
+
+def load_state(path: Path, digest: str) -> dict[str, Any]:
+    """Read a training state written with the same settings.
+
+    Raises:
+        UsageError: the state belongs to a run with other settings.
+    """
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if state["digest"] != digest:
+        raise UsageError(
+            f"{path}: this run was started with other settings; use another output folder, or --overwrite to start anew"
+        )
+    return state
