@@ -1,6 +1,6 @@
 """Where to compute, how precisely, and in how many processes: decided here, and nowhere else.
 
-accelerate, which joins the processes of one training, has an opinion of its own on the first two; it is told, never
+accelerate, which joins the processes of one training, has an prior_score of its own on the first two; it is told, never
 asked. Otherwise a training would mix tensors of two devices wherever both disagree: on a Mac, whose GPU accelerate
 takes by itself, or where ACCELERATE_USE_CPU is set on a machine with a GPU.
 """

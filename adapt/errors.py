@@ -24,7 +24,7 @@ class RangeError(AdaptError, ValueError):
 
 
 class PhotoError(AdaptError, ValueError):
-    """A picture that cannot be read or written. Batch commands name it and go on."""
+    """An image that cannot be read or written. Batch commands name it and go on."""
 
     exit_code = 3
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_image(image: Tensor, name: str, *, low: float = 0.0, high: float = 1.0, slack: float = 1e-4) -> None:
-    """Refuse anything but a finite (B, 3, H, W) batch, of one picture or more, with values in [low, high].
+    """Refuse anything but a finite (B, 3, H, W) batch, of one image or more, with values in [low, high].
 
     Args:
         image: the batch to check.
@@ -36,7 +36,7 @@ def check_image(image: Tensor, name: str, *, low: float = 0.0, high: float = 1.0
     if image.ndim != 4 or image.shape[1] != 3:
         raise ShapeError(f"{name}: expected a batch of shape (B, 3, H, W), got {tuple(image.shape)}")
     if image.numel() == 0:
-        raise ShapeError(f"{name}: expected one picture or more, got an empty batch of shape {tuple(image.shape)}")
+        raise ShapeError(f"{name}: expected one image or more, got an empty batch of shape {tuple(image.shape)}")
     lowest, highest = (float(v) for v in image.detach().float().aminmax())
     if not (lowest >= low - slack and highest <= high + slack):  # written so that NaN fails too
         hint = " -- 8-bit data? divide by 255" if highest > 2 else ""

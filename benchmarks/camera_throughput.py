@@ -2,7 +2,7 @@
 
     python benchmarks/camera_throughput.py [--threads 1] [--batch 16] [--seconds 2] [--json]
 
-Both take the same random pictures at ISO 1600 with the profile generic-phone, 4 times smaller at 512 px and not smaller
+Both take the same random images at ISO 1600 with the profile generic-phone, 4 times smaller at 512 px and not smaller
 at 128 px, as the recipe dtbfr-4x-moderate has it: tone to light, shrink, colour matrix, white balance, mosaic, noise,
 rounding, demosaicing (bilinear), white balance, colour matrix, tone, enlarge, whole 255ths. The last column is how far
 the results lie apart when both are given one noise field, in grey levels: the mean, and the largest, without the
@@ -66,7 +66,7 @@ def numpy_steps() -> Steps:
         across = (padded[:-2, 1:-1] + padded[2:, 1:-1]) / 2
         diagonal = (padded[:-2, :-2] + padded[:-2, 2:] + padded[2:, :-2] + padded[2:, 2:]) / 4
         cross = (along + across) / 2
-        picture = np.empty((*raw.shape, 3), np.float32)
+        image = np.empty((*raw.shape, 3), np.float32)
         sources = {
             (0, 0): (along, raw, across),
             (0, 1): (raw, cross, diagonal),
@@ -75,8 +75,8 @@ def numpy_steps() -> Steps:
         }
         for (row, column), planes in sources.items():
             for channel, plane in enumerate(planes):
-                picture[row::2, column::2, channel] = plane[row::2, column::2]
-        return picture
+                image[row::2, column::2, channel] = plane[row::2, column::2]
+        return image
 
     def enlarge(image: np.ndarray, scale: int) -> np.ndarray:
         for axis in (1, 0):
@@ -140,8 +140,8 @@ def elsewhere(image: np.ndarray, shot: Shot, field: np.ndarray, scale: int, step
     seen = np.clip((dn - np.float32(shot.black)) / span, 0, 1)
     for row, column in SITES:
         seen[row::2, column::2] *= balance[row, column]
-    picture = steps["demosaic"](np.minimum(seen, 1))
-    tone = steps["power"](np.clip(steps["matrix"](picture, matrix), 0, 1), 1 / GAMMA)
+    image = steps["demosaic"](np.minimum(seen, 1))
+    tone = steps["power"](np.clip(steps["matrix"](image, matrix), 0, 1), 1 / GAMMA)
     if scale > 1:
         tone = steps["enlarge"](tone, scale)
     return np.floor(np.clip(tone, 0, 1) * 255) / np.float32(255)

@@ -35,17 +35,17 @@ def show(name: str, found: Tensor | np.ndarray, expected: np.ndarray, tolerance:
     print(f"{name:40} {apart:.1e}  (tolerance {tolerance:.0e}){'' if apart <= tolerance else '  TOO FAR'}", flush=True)
 
 
-def strided(picture: Tensor) -> np.ndarray:
-    """A picture in [0, 1] as the fixtures keep it: in [-1, 1], every fourth pixel."""
-    return (picture.detach() * 2 - 1)[..., ::4, ::4].numpy()
+def strided(image: Tensor) -> np.ndarray:
+    """An image in [0, 1] as the fixtures keep it: in [-1, 1], every fourth pixel."""
+    return (image.detach() * 2 - 1)[..., ::4, ::4].numpy()
 
 
-def pictures(reference: Reference) -> None:
-    """The VQGAN's picture, and the four of CodeFormer."""
+def images(reference: Reference) -> None:
+    """The VQGAN's image, and the four of CodeFormer."""
     arrays = reference.arrays("vqgan_512")
     vqgan = reference.fill.load(VQGAN(VQGANSettings()).eval())
     made = vqgan(torch.from_numpy(reference.fill.smooth("vqgan_512.x", [1, 3, 512, 512])))
-    show("vqgan picture", strided(made.picture), arrays["out"], 5e-5)
+    show("vqgan image", strided(made.image), arrays["out"], 5e-5)
     show("vqgan codes", made.codes, arrays["indices"], 0)
     network = reference.fill.load(CodeFormer(CodeFormerSettings()).eval())
     arrays = reference.arrays("codeformer_512")
@@ -107,7 +107,7 @@ def main() -> None:
         exported(reference)
         return
     with torch.no_grad():
-        pictures(reference)
+        images(reference)
     losses(reference)
     exported(reference)
 

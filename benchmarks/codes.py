@@ -3,7 +3,7 @@
     python benchmarks/codes.py TABLE FACES [--degradation RECIPE] [--limit N] [--adapt-on FOLDER] [--adapt-share SHARE]
                                            [--pack PACK] [--method METHOD] [--out DIR] [--json FILE] [KEY=VALUE ...]
 
-    table5   what learns: the encoder, the transformer too, the fusion by losses on pictures; and which teacher
+    table5   what learns: the encoder, the transformer too, the fusion by losses on images; and which teacher
     table9   20, 100 and all photos, SwinIR and CodeFormer
     fig9     pre-trained and adapted over the fidelity w, as a table and a plot
     replay   with and without source replay, on the target domain and on the damage of the pre-training
@@ -42,13 +42,13 @@ from domain import (
 from panels import draw_panel, side_by_side
 
 from adapt.build import load_distance, weights_digest
-from adapt.commands.finetune import begin_finetune
+from adapt.commands.finetune import set_up_finetune
 from adapt.commands.restore import restore
 from adapt.commands.run import split_overrides
 from adapt.digests import file_digest, settings_digest
 from adapt.disk import write_atomic, write_json
 from adapt.errors import UsageError
-from adapt.evaluation.compare import Pictures, evaluate_folder
+from adapt.evaluation.compare import ImageDataset, evaluate_folder
 from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.sheets import write_sheet
 from adapt.evaluation.tables import COLUMNS, markdown_table
@@ -91,7 +91,7 @@ class Bench:
 
     def base(self, recipe: str) -> str:
         """What a finetune recipe starts from."""
-        return begin_finetune(recipe, pack=self.pack_name, overrides=self.overrides["finetune"]).name
+        return set_up_finetune(recipe, pack=self.pack_name, overrides=self.overrides["finetune"]).name
 
     def targets(self, restorer: str) -> Path:
         """The store of targets of the half adapted on, all that are accepted."""
@@ -110,13 +110,13 @@ class Bench:
     ) -> Tuned:
         """The run of one row: the recipe with the row's changes over it, on these targets."""
         overrides = [*self.overrides["finetune"], *changes]
-        beginning = begin_finetune(recipe, pack=self.pack_name, replay=replay, overrides=overrides)
-        made_with = [beginning.settings.model_dump(mode="json"), weights_digest(beginning.name), targets.name]
+        setup = set_up_finetune(recipe, pack=self.pack_name, replay=replay, overrides=overrides)
+        made_with = [setup.settings.model_dump(mode="json"), weights_digest(setup.name), targets.name]
         key = settings_digest([*made_with, str(replay)])[:12]
         run = self.domain / "runs" / f"{Path(recipe).stem}-{key}"
         outcome = fine_tune(
             self.domain / "adapt" / "lq", targets, run, title,
-            pack=self.pack_name, restorer=beginning.name, recipe=recipe, replay=replay, overrides=overrides,
+            pack=self.pack_name, restorer=setup.name, recipe=recipe, replay=replay, overrides=overrides,
         )
         return Tuned(str(run), outcome)
 
@@ -127,9 +127,9 @@ class Bench:
         restore(model, self.domain / part / "lq", out, fidelity=fidelity)
         return out
 
-    def score(self, pictures: Pictures, part: str = "test") -> Evaluation:
-        """Pictures against the originals of a part of the domain."""
-        return evaluate_folder(pictures, truth=self.domain / part / "hq", distance=self.distance)
+    def score(self, images: ImageDataset, part: str = "test") -> Evaluation:
+        """ImageDataset against the originals of a part of the domain."""
+        return evaluate_folder(images, truth=self.domain / part / "hq", distance=self.distance)
 
     def report(self, title: str, evaluations: Mapping[str, Evaluation], against: str | None = BEFORE) -> None:
         """Print a table and, where `against` names a row, what the rows below it gain over it, photo by photo."""
@@ -173,7 +173,7 @@ def open_bench(arguments: argparse.Namespace) -> Bench:
 
 
 def subset(store: Path, count: int) -> Path:
-    """A store of the targets of so many photos of another, whose pictures stay where they are.
+    """A store of the targets of so many photos of another, whose images stay where they are.
 
     Which photos depends on their names alone, and those of a smaller number are among those of a greater one.
     """
@@ -199,21 +199,21 @@ def numbers(evaluations: Mapping[str, Evaluation], tuned: Mapping[str, Tuned]) -
 # ---------------------------------------------------------------- the tables
 
 
-def what_learns(codes: CodeFinetuneSettings, pictures: FinetuneSettings) -> dict[str, list[str]]:
+def what_learns(codes: CodeFinetuneSettings, images: FinetuneSettings) -> dict[str, list[str]]:
     """The rows of Table 5, and that of the other teacher.
 
     Args:
-        codes: the recipe of the rows; its losses on pictures, where it has any, are those that train the fusion.
-        pictures: the recipe whose losses do where it has none.
+        codes: the recipe of the rows; its losses on images, where it has any, are those that train the fusion.
+        images: the recipe whose losses do where it has none.
     """
     names = ("l1", "perceptual", "adversarial")
-    taken = codes if "fusion" in codes.trains else pictures
+    taken = codes if "fusion" in codes.trains else images
     losses, none = [f"{name}={getattr(taken, name)}" for name in names], [f"{name}=0" for name in names]
     adversary = json.dumps(taken.discriminator.model_dump(mode="json"))
     return {
         "encoder": ["trains=[encoder]", *none],
         "encoder, transformer": ["trains=[encoder, transformer]", *none],
-        "encoder, transformer, fusion by pictures": [
+        "encoder, transformer, fusion by images": [
             "trains=[encoder, transformer, fusion]", *losses, f"discriminator={adversary}",
         ],
         "encoder, transformer; teacher: restorer": ["trains=[encoder, transformer]", *none, "teacher=restorer"],
@@ -322,7 +322,7 @@ def forgetting(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def sheet(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Pictures of the half adapted on, side by side: only its photos have targets."""
+    """ImageDataset of the half adapted on, side by side: only its photos have targets."""
     files = {photo.id: photo.path for photo in find_photos(bench.domain / "adapt" / "lq")}
     columns: dict[str, Mapping[str, Path]] = {"photo": files}
     tuned: dict[str, Tuned] = {}
@@ -333,23 +333,23 @@ def sheet(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
         columns[f"{recipe}, {BEFORE}"] = in_folder(bench.restored(base, "adapt"))
         columns[f"{recipe}, target"] = {id: draws[0] for id, draws in accepted_targets(targets).items()}
         columns[f"{recipe}, adapted"] = in_folder(bench.restored(tuned[f"{recipe}, adapted"].run, "adapt"))
-    evaluations = {name: bench.score(pictures, "adapt") for name, pictures in columns.items()}
+    evaluations = {name: bench.score(images, "adapt") for name, images in columns.items()}
     bench.report("Half adapted on", evaluations, against=None)
     columns["truth"] = in_folder(bench.domain / "adapt" / "hq")
     shown = spread(
         [PhotoFile(id, path) for id, path in files.items() if all(id in each for each in columns.values())],
         arguments.rows,
     )
-    pictures = [[read_image(column[photo.id]) for column in columns.values()] for photo in shown]
+    images = [[read_image(column[photo.id]) for column in columns.values()] for photo in shown]
     path = bench.domain / "sheet.png"
     names, scale = [photo.id for photo in shown], max(1, 256 // bench.pack.card.size)
-    write_sheet(path, list(columns), pictures, row_names=names, scale=scale)
+    write_sheet(path, list(columns), images, row_names=names, scale=scale)
     print(f"\ncontact sheet in {path}")
     return numbers(evaluations, tuned)
 
 
 def in_folder(folder: Path) -> dict[str, Path]:
-    """The pictures of a folder by what they are called."""
+    """The images of a folder by what they are called."""
     return {photo.id: photo.path for photo in find_photos(folder)}
 
 

@@ -31,8 +31,8 @@ def main() -> None:
     faces = {name: read_image(DATA / "clean" / f"{name}.png") for name in FACES}
     rows = {"original": list(faces.values())}
     for info in list_recipes("degrade"):
-        pieces = load_recipe(info.name, DegradeSettings).pieces
-        damaged = [degrade(image, pieces, derived_seed(0, id))[0] for id, image in faces.items()]
+        degradations = load_recipe(info.name, DegradeSettings).degradations
+        damaged = [degrade(image, degradations, derived_seed(0, id))[0] for id, image in faces.items()]
         rows[info.name.rpartition("/")[2]] = damaged
 
     names = list(rows)

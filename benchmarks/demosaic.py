@@ -1,11 +1,11 @@
-"""Our demosaicing next to LibRaw's on the same mosaics: dB to the original picture, and to each other.
+"""Our demosaicing next to LibRaw's on the same mosaics: dB to the original image, and to each other.
 
     python benchmarks/demosaic.py FACES [--count 24] [--iso 1600] [--json]
 
 FACES is a folder of clean portraits. Each is put into linear light, seen through a Bayer filter (the four phases in
 turn), written as an uncompressed 16-bit DNG, and demosaiced by LibRaw (through rawpy) and by us; nothing else is done
 to it. With --iso the mosaics have the noise of the profile generic-phone, without it none. dB are means over the
-pictures, of values after the power of 1 / 2.2, without the outermost four pixels. Times are for one thread; those of
+images, of values after the power of 1 / 2.2, without the outermost four pixels. Times are for one thread; those of
 LibRaw have all that its `postprocess` does.
 """
 
@@ -70,7 +70,7 @@ def by_libraw(raw: Tensor, phase: Phase, method: str) -> Tensor:
 
     numbers = (raw[0, 0].clamp(0, 1) * FULL).round().numpy().astype(np.uint16)
     with rawpy.imread(io.BytesIO(dng(numbers, phase))) as file:
-        picture: Any = file.postprocess(
+        image: Any = file.postprocess(
             demosaic_algorithm=getattr(rawpy.DemosaicAlgorithm, method),
             output_color=getattr(rawpy.ColorSpace, "raw"),  # noqa: B009 -- its stubs leave the names out
             user_wb=[1, 1, 1, 1],
@@ -80,7 +80,7 @@ def by_libraw(raw: Tensor, phase: Phase, method: str) -> Tensor:
             output_bps=16,
             user_flip=0,
         )
-    return torch.from_numpy(picture.astype(np.float32) / FULL).permute(2, 0, 1)[None]
+    return torch.from_numpy(image.astype(np.float32) / FULL).permute(2, 0, 1)[None]
 
 
 # ---------------------------------------------------------------- the comparison
@@ -130,10 +130,10 @@ def compare(faces: Path, count: int, iso: float | None) -> list[dict[str, Any]]:
             begun = time.perf_counter()
             found[name] = method(raw, phase)
             totals[name]["seconds"] += time.perf_counter() - begun
-        for name, picture in found.items():
-            totals[name]["original"] += decibels(picture, light)
+        for name, image in found.items():
+            totals[name]["original"] += decibels(image, light)
             for partner in PARTNERS:
-                totals[name][partner] += decibels(picture, found[partner])
+                totals[name][partner] += decibels(image, found[partner])
     return [
         {
             "method": name,
@@ -149,7 +149,7 @@ def main() -> None:
     """Print the table, or its rows as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("faces", type=Path)
-    parser.add_argument("--count", type=int, default=24, help="pictures at most")
+    parser.add_argument("--count", type=int, default=24, help="images at most")
     parser.add_argument("--iso", type=float, help="noise of generic-phone at this ISO, 100 to 3200")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()

@@ -19,7 +19,7 @@ from pathlib import Path
 from adapt.build import load_distance
 from adapt.cli.printing import Lines, say_warning
 from adapt.commands.degrade import degrade
-from adapt.commands.finetune import begin_finetune, finetune, sample_writer
+from adapt.commands.finetune import finetune, sample_writer, set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.commands.progress import describe
 from adapt.commands.restore import restore
@@ -122,7 +122,7 @@ def adapt_to(
         overrides: `targets.KEY=VALUE` and `finetune.KEY=VALUE`.
     """
     split = split_overrides(overrides)
-    base = begin_finetune(recipe, pack=pack, overrides=split["finetune"]).name
+    base = set_up_finetune(recipe, pack=pack, overrides=split["finetune"]).name
     make_targets(
         domain / "adapt" / "lq", work / "targets", _title(domain, work),
         pack=pack, restorer=base, method=method, overrides=split["targets"],
@@ -140,7 +140,7 @@ def adapt_to_originals(
         own = os.path.relpath(original, opened.folder) if record.target else None
         opened.add(replace(record, target=own, target_sha256=file_digest(original) if own else None))
     finetune = split_overrides(overrides)["finetune"]
-    base = begin_finetune(recipe, pack=pack, overrides=finetune).name
+    base = set_up_finetune(recipe, pack=pack, overrides=finetune).name
     _tune_and_restore(domain, work, pack=pack, recipe=recipe, base=base, overrides=finetune)
 
 
@@ -193,7 +193,7 @@ def evaluate_adapted(domains: Sequence[Path], works: Mapping[str, str], pack: Pa
 
 
 def _gathered(folders: Sequence[Path]) -> dict[str, Path]:
-    """The pictures of all folders by what they are called, in order."""
+    """The images of all folders by what they are called, in order."""
     return dict(sorted((photo.id, photo.path) for folder in folders for photo in find_photos(folder)))
 
 

@@ -62,7 +62,7 @@ from adapt.settings import TargetSettings
 from adapt.settings.recipe import load_recipe
 from adapt.targets.exposure import restored_for
 from adapt.targets.generate import at_a_time
-from adapt.targets.methods import Way, target_maker
+from adapt.targets.methods import SamplingInfo, target_maker
 
 CAMERA_DOMAINS: Final = "dtbfr-4x-moderate,dtbfr-4x-severe,dtbfr-8x-moderate,dtbfr-8x-severe"
 METHODS: Final = ("low-frequency", "dynamic", "adaptive")
@@ -80,7 +80,7 @@ _NO_MAP = ["guidance.0.adjuster=false"]
 def table3(base: TargetSettings, size: int) -> Rows:
     """Table 3. The baseline is unconditional: nothing of the photo is in it, not even its start."""
     return {
-        "baseline": ["method=low-frequency", "guidance=[]", "eta=0", "direct=null", *_FROM_NOISE],
+        "baseline": ["method=low-frequency", "guidance=[]", "eta=0", "fallback=null", *_FROM_NOISE],
         "A: DBLM": [*_FROM_NOISE, *_ONE_GUIDE, *_NO_MAP],
         "B: DBLM, multiple": [*_FROM_NOISE, *_NO_MAP],
         "C: DBLM, multiple, DSST": _NO_MAP,
@@ -144,7 +144,7 @@ class Faces:
 
     Attributes:
         folder: with hq and lq.
-        names: of the pictures that count, in both.
+        names: of the images that count, in both.
     """
 
     folder: Path
@@ -153,7 +153,7 @@ class Faces:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The pictures of one row.
+    """The images of one row.
 
     Attributes:
         folder: where they are, each under its photo's name.
@@ -162,7 +162,7 @@ class Drawn:
     """
 
     folder: Path
-    ways: dict[str, Way]
+    ways: dict[str, SamplingInfo]
     seconds: float
 
     @property
@@ -178,7 +178,7 @@ class Drawn:
 
 
 def draw(faces: Faces, settings: TargetSettings, pack: str, out: Path, title: str) -> Drawn:
-    """Draw a target of every photo, or find them drawn; pictures that are not finite are left out, and named."""
+    """Draw a target of every photo, or find them drawn; images that are not finite are left out, and named."""
     device = pick_device()
     parts, blur = load_blur_parts(pack, settings, device)
     paths = {name: faces.folder / "lq" / f"{name}.png" for name in faces.names}
@@ -193,10 +193,10 @@ def draw(faces: Faces, settings: TargetSettings, pack: str, out: Path, title: st
     record = folder / "drawn.json"
     if record.is_file():
         kept = json.loads(record.read_text(encoding="utf-8"))
-        return Drawn(folder / "pictures", {name: Way(**way) for name, way in kept["ways"].items()}, kept["seconds"])
+        return Drawn(folder / "images", {name: SamplingInfo(**way) for name, way in kept["ways"].items()}, kept["seconds"])
     maker = target_maker(settings, load_prior(pack).to(device), parts)
     restorer = load_restorer(pack).to(device)
-    line, ways, spent = Lines(title), dict[str, Way](), 0.0
+    line, ways, spent = Lines(title), dict[str, SamplingInfo](), 0.0
     together = at_a_time(settings, device)
     for first in range(0, len(faces.names), together):
         names = faces.names[first : first + together]
@@ -204,18 +204,18 @@ def draw(faces: Faces, settings: TargetSettings, pack: str, out: Path, title: st
         begun = time.perf_counter()
         restored = restored_for(photos, restorer, settings)
         made = maker.make(photos, restored, [photo_seed(settings.seed, digests[name]) for name in names])
-        pictures = made.pictures.cpu()
+        images = made.images.cpu()
         spent += time.perf_counter() - begun
-        for name, picture, way in zip(names, pictures, made.ways, strict=True):
-            if not bool(picture.isfinite().all()):
+        for name, image, way in zip(names, images, made.ways, strict=True):
+            if not bool(image.isfinite().all()):
                 line.note(f"  {title}: {name}: its guidance stopped being finite")
                 continue
-            write_image(folder / "pictures" / f"{name}.png", picture, overwrite=True)
+            write_image(folder / "images" / f"{name}.png", image, overwrite=True)
             ways[name] = way
         line(first + len(names), len(faces.names))
     seconds = spent / len(faces.names)
     write_json(record, {"seconds": seconds, "ways": {name: asdict(way) for name, way in ways.items()}, **identity})
-    return Drawn(folder / "pictures", ways, seconds)
+    return Drawn(folder / "images", ways, seconds)
 
 
 # ---------------------------------------------------------------- tables
@@ -265,7 +265,7 @@ def run_table(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def factor_notes(evaluations: Mapping[str, Evaluation], ways: Mapping[str, Way]) -> str:
+def factor_notes(evaluations: Mapping[str, Evaluation], ways: Mapping[str, SamplingInfo]) -> str:
     """What N by blur gains over each fixed N, photo by photo; and each row's numbers where the rule chose which N."""
     lines = ["N by blur, less the same photos at a fixed N:", ""]
     ours = evaluations[ADAPTIVE]
@@ -323,10 +323,10 @@ def run_fig11(arguments: argparse.Namespace) -> dict[str, Any]:
             true_std=arguments.true_std, begun=std, belief=belief, settings=settings,
         )
         line(count, len(wanted), f"{belief} at {std:g}: {outcomes[belief, std].mean:.2f} dB")
-    picture = arguments.out / "fig11.png"
-    draw_refinement(picture, outcomes, arguments.true_std)
+    image = arguments.out / "fig11.png"
+    draw_refinement(image, outcomes, arguments.true_std)
     print(f"{len(files)} photos under a Gaussian of {arguments.true_std:g} pixels at 512; {settings.steps} steps of")
-    print(f"{settings.solver}; curves in {picture}\n\n{refinement_table(outcomes, arguments.true_std)}")
+    print(f"{settings.solver}; curves in {image}\n\n{refinement_table(outcomes, arguments.true_std)}")
     return {
         f"{belief} {std:g}": {
             **asdict(outcome),

@@ -17,7 +17,7 @@ from skimage import data
 from adapt.build import load_prior
 from adapt.commands.demo import DATA
 from adapt.commands.pretrain import load_faces
-from adapt.diffusion.sampler import Job, PhotoNoise, guided_sample, start
+from adapt.diffusion.sampler import Conditioning, PhotoNoise, guided_sample, start
 from adapt.diffusion.solvers import Ddim
 from adapt.diffusion.steps import plan_from
 from adapt.images import from_uint8, to_signed, to_unit
@@ -41,24 +41,24 @@ def main() -> None:
     generator = torch.Generator().manual_seed(2026)
     chosen = torch.stack([torch.randperm(len(faces), generator=generator)[:4] for _ in range(arguments.count)])
     blends = faces[chosen.flatten()].float().view(arguments.count, 4, 3, prior.size, prior.size).mean(dim=1) / 255
-    pictures: list[torch.Tensor] = []
+    images: list[torch.Tensor] = []
     for first in range(0, arguments.count, 8):
-        job = Job(to_signed(blends[first : first + 8]))
+        job = Conditioning(to_signed(blends[first : first + 8]))
         noise = PhotoNoise(range(first, first + len(job.restored)), (3, prior.size, prior.size))
         plan = plan_from(500, 24)
         x = start(job, plan, noise)
-        pictures += list(
+        images += list(
             to_unit(guided_sample(prior, x, plan.steps, solver=Ddim(0.7), terms=[], job=job, draw=noise))
         )
     top, left, side = ASTRONAUT
     astronaut = from_uint8(data.astronaut())[:, top : top + side, left : left + side]
-    pictures.append(F.interpolate(astronaut[None], prior.size, mode="bicubic", antialias=True)[0].clamp(0, 1))
+    images.append(F.interpolate(astronaut[None], prior.size, mode="bicubic", antialias=True)[0].clamp(0, 1))
 
-    pieces = load_recipe("camera-noise-starlight", DegradeSettings).pieces
-    for index, picture in enumerate(pictures):
+    degradations = load_recipe("camera-noise-starlight", DegradeSettings).degradations
+    for index, image in enumerate(images):
         name = "astronaut.png" if index == arguments.count else f"face-{index + 1:02d}.png"
-        write_image(arguments.out / "clean" / name, picture, overwrite=True)
-        damaged, _ = degrade(picture, pieces, seed=index)
+        write_image(arguments.out / "clean" / name, image, overwrite=True)
+        damaged, _ = degrade(image, degradations, seed=index)
         write_image(arguments.out / "photos" / name, damaged, overwrite=True)
 
 

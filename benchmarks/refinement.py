@@ -1,6 +1,6 @@
 """What the refinement of a blur's std is worth (DynFaceRestore, Fig. 11): a true Gaussian blur, believed to be another.
 
-The blurred picture itself guides, from pure noise; no restorer, no estimator, no start-step table and no adjuster.
+The blurred image itself guides, from pure noise; no restorer, no estimator, no start-step table and no adjuster.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from panels import draw_panel
 from torch import Tensor
 
 from adapt.diffusion.prior import Prior
-from adapt.diffusion.sampler import Job, PhotoNoise, StepRecord, guided_sample
+from adapt.diffusion.sampler import Conditioning, PhotoNoise, StepRecord, guided_sample
 from adapt.diffusion.schedule import TIMESTEPS
 from adapt.diffusion.steps import plan_from
 from adapt.disk import write_atomic, write_json
@@ -33,9 +33,9 @@ Belief = Literal["fixed", "refined"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredBlur(GaussianBlur):
-    """Blur guidance towards a picture that is blurred already: the job's."""
+    """Blur guidance towards an image that is blurred already: the job's."""
 
-    def begin(self, job: Job) -> BlurMemory:
+    def begin(self, job: Conditioning) -> BlurMemory:
         return GaussianBlur.begin(self, job)._replace(guides=job.restored[:, None])
 
 
@@ -60,12 +60,12 @@ def sample_with(
     prior: Prior, truth: Tensor, seeds: Sequence[int], *, true_std: float, begun: float, belief: Belief,
     settings: TargetSettings,
 ) -> Outcome:
-    """Sharpen pictures whose blur is `true_std`, from the belief that it is `begun`; both in pixels at 512.
+    """Sharpen images whose blur is `true_std`, from the belief that it is `begun`; both in pixels at 512.
 
     Args:
         prior: the diffusion prior.
-        truth: sharp pictures, (B, 3, S, S) in [0, 1], on the prior's device.
-        seeds: one per picture; the noise does not depend on the belief.
+        truth: sharp images, (B, 3, S, S) in [0, 1], on the prior's device.
+        seeds: one per image; the noise does not depend on the belief.
         true_std, begun: of the blur.
         belief: whether the std is refined on the way.
         settings: a dynamic recipe, for solver, steps, eta (null: by the true std) and the blur term's numbers.
@@ -93,7 +93,7 @@ def sample_with(
         plan_from(TIMESTEPS - 1, settings.steps).steps,
         solver=SOLVERS[settings.solver](true_std / 10 if settings.eta is None else settings.eta),
         terms=[term],
-        job=Job(measured, torch.full((len(truth), 1), begun * unit, device=device)),
+        job=Conditioning(measured, torch.full((len(truth), 1), begun * unit, device=device)),
         draw=draw,
         on_step=keep,
     )

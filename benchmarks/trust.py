@@ -25,11 +25,11 @@ from adapt.guidance.regions import region_stds
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos
-from adapt.settings import DoubtSettings, TargetSettings
+from adapt.settings import ReliabilitySettings, TargetSettings
 from adapt.settings.recipe import load_recipe
 from adapt.targets.exposure import restored_for
-from adapt.targets.prior_score import opinion_of
-from adapt.targets.reliability import doubted_std
+from adapt.targets.prior_score import score_by_prior
+from adapt.targets.reliability import unreliable_std
 
 DOMAINS = (
     "camera-noise-starlight,dtbfr-4x-moderate,dtbfr-4x-severe,dtbfr-8x-moderate,dtbfr-8x-severe,dynface"
@@ -43,8 +43,8 @@ def best_line(changes: Tensor, truth: Tensor, estimated: Tensor, size: int) -> t
 
     Args:
         changes: what the prior changed of each photo, (N,).
-        truth, estimated: blur levels in pixels of pictures of `size`, (N,).
-        size: side of the pictures.
+        truth, estimated: blur levels in pixels of images of `size`, (N,).
+        size: side of the images.
     """
     highest = std_limits(size)[1]
     best = (float("inf"), 0.0, 0.0)
@@ -71,7 +71,7 @@ def main() -> None:
     size = load_pack(arguments.pack).card.size
     if estimator is None:
         raise UsageError(f"{arguments.pack}: the pack has no blur estimator; adapt pretrain --recipe blur-estimator")
-    line = settings.doubt or DoubtSettings(floor=1.0, slope=1.0)  # where the recipe has none yet: never doubtful
+    line = settings.reliability or ReliabilitySettings(floor=1.0, slope=1.0)  # where the recipe has none yet: never doubtful
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
     print("| mean of (pixels) | std* | estimator | doubt | larger | error of estimator | error of larger |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
@@ -85,8 +85,8 @@ def main() -> None:
         levels = std_labels(restored, truth, xi=arguments.xi)
         estimated = torch.cat([region_stds(estimator, photo, 1)[:, 0] for photo in photos.split(1)]).double()
         seeds = [photo_seed(settings.seed, file_digest(path)) for path in paths]
-        changes = opinion_of(prior, restored, seeds).change
-        asked = doubted_std(changes, size, settings=line)
+        changes = score_by_prior(prior, restored, seeds).change
+        asked = unreliable_std(changes, size, settings=line)
         larger = torch.maximum(estimated, asked)
         shown = [levels, estimated, asked, larger, (estimated - levels).abs(), (larger - levels).abs()]
         print(f"| {recipe} | {' | '.join(f'{float(column.mean()):.2f}' for column in shown)} |", flush=True)

@@ -60,13 +60,13 @@ class BlindRanges:
             raise ValueError(f"blind degradation: kernel_size must be odd and positive, got {self.kernel_size}")
 
     def scaled(self, size: int) -> BlindRanges:
-        """The same damage for pictures of `size` pixels: lengths shrink by size / 512, and never grow.
+        """The same damage for images of `size` pixels: lengths shrink by size / 512, and never grow.
 
         Both ends of blur_std and of downsample are scaled, but what shrinks never comes to enlarge. The kernel keeps
-        its size: at 512 pixels 41 taps cut a std of 15 at 1.3 std, in smaller pictures the Gaussian is whole.
+        its size: at 512 pixels 41 taps cut a std of 15 at 1.3 std, in smaller images the Gaussian is whole.
         """
         if size < 1:
-            raise ValueError(f"blind degradation: expected a picture size of at least 1 pixel, got {size}")
+            raise ValueError(f"blind degradation: expected an image size of at least 1 pixel, got {size}")
         factor = min(1.0, size / PUBLISHED_SIZE)
         return replace(
             self,
@@ -115,7 +115,7 @@ def degrade_blind(image: Tensor, parameters: BlindParameters, noise: torch.Gener
         noise: the image's generator, or the N(0, 1) field itself, (3, h, w) with the sides of `shrunk_size`.
 
     Raises:
-        ValueError: another shape, or a downsample that leaves nothing of the picture.
+        ValueError: another shape, or a downsample that leaves nothing of the image.
     """
     check_one(image, "blind degradation")
     height, width = shrunk_size((image.shape[1], image.shape[2]), parameters.downsample)
@@ -156,8 +156,8 @@ def shrunk_size(size: tuple[int, int], downsample: float) -> tuple[int, int]:
     height, width = (int(side // downsample) for side in size)
     if min(height, width) < 1:
         raise ValueError(
-            f"blind degradation: downsample {downsample:g} leaves nothing of a picture of {size[0]} x {size[1]};"
-            " BlindRanges.scaled gives ranges for small pictures"
+            f"blind degradation: downsample {downsample:g} leaves nothing of an image of {size[0]} x {size[1]};"
+            " BlindRanges.scaled gives ranges for small images"
         )
     return height, width
 

@@ -1,4 +1,4 @@
-"""Tensors that depend on no picture, computed once and kept."""
+"""Tensors that depend on no image, computed once and kept."""
 
 from __future__ import annotations
 

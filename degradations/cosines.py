@@ -1,7 +1,7 @@
-"""The cosine spectrum of pictures, and the round Gaussian blur as a factor on it.
+"""The cosine spectrum of images, and the round Gaussian blur as a factor on it.
 
-Mirrored about its outermost pixels (as `filters.mirror` does it), a picture is a sum of cosines, and every symmetric
-filter only scales them. So a Gaussian of any std is exact, cheap for many stds of one picture, and differentiable.
+Mirrored about its outermost pixels (as `filters.mirror` does it), an image is a sum of cosines, and every symmetric
+filter only scales them. So a Gaussian of any std is exact, cheap for many stds of one image, and differentiable.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def gaussian_transfer(frequency: Tensor, variance: Tensor) -> Tensor:
 
 
 def to_cosines(images: Tensor) -> Tensor:
-    """The cosine spectrum (DCT-I) of pictures, (..., H, W) in any range, in the same shape.
+    """The cosine spectrum (DCT-I) of images, (..., H, W) in any range, in the same shape.
 
-    Wave k of a line of n pixels has k / (2 (n - 1)) cycles per pixel; the first value is the mirrored picture's mean.
+    Wave k of a line of n pixels has k / (2 (n - 1)) cycles per pixel; the first value is the mirrored image's mean.
     """
     return _transform(images, inverse=False)
 
@@ -74,9 +74,9 @@ def from_cosines(spectrum: Tensor) -> Tensor:
 
 
 def _transform(images: Tensor, *, inverse: bool) -> Tensor:
-    with torch.autocast(images.device.type, enabled=False):  # a product in bfloat16 would round the picture itself
+    with torch.autocast(images.device.type, enabled=False):  # a product in bfloat16 would round the image itself
         rows, columns = (_cosines(length, inverse, images.dtype, images.device) for length in images.shape[-2:])
-        flat = images.flatten(0, -3)  # batched products: one picture's never depend on how many there are
+        flat = images.flatten(0, -3)  # batched products: one image's never depend on how many there are
         flat = torch.bmm(rows.expand(len(flat), -1, -1), flat)
         return torch.bmm(flat, columns.T.expand(len(flat), -1, -1)).view(images.shape)
 

@@ -45,7 +45,7 @@ def smooth_field(shape: tuple[int, int], length: float, seed: int, *, count: int
 
 
 def smooth_mask(shape: tuple[int, int], seed: int, *, length: float, share: float, softness: float) -> Tensor:
-    """A mask (H, W) in [0, 1] of soft-edged patches of about `length` pixels that cover about `share` of the picture.
+    """A mask (H, W) in [0, 1] of soft-edged patches of about `length` pixels that cover about `share` of the image.
 
     Args:
         shape: height and width.

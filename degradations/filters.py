@@ -1,7 +1,7 @@
 """Blur and resize as OpenCV does them: kernels, mirrored borders, bilinear and area interpolation.
 
-A blur followed by a bilinear resize is linear in the picture, so both together are a short sum of products
-`rows @ picture @ columns^T`, one for each term into which the kernel separates. `blur_and_resize` computes just that,
+A blur followed by a bilinear resize is linear in the image, so both together are a short sum of products
+`rows @ image @ columns^T`, one for each term into which the kernel separates. `blur_and_resize` computes just that,
 and only for the pixels that the resize looks at; `blur` and `resize_linear` are the two steps by themselves.
 """
 
@@ -222,7 +222,7 @@ def resize_area(images: Tensor, factor: int) -> Tensor:
     height, width = images.shape[-2:]
     if factor < 1 or height % factor or width % factor:
         raise ValueError(
-            f"resize_area: expected a factor that divides both sides, got {factor} for a picture of {height} x {width}"
+            f"resize_area: expected a factor that divides both sides, got {factor} for an image of {height} x {width}"
         )
     if factor == 1:
         return images

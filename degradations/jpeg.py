@@ -45,5 +45,5 @@ def _written_and_read(pixels: Tensor, quality: int) -> Tensor:
 
     stream = io.BytesIO()
     Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(stream, "JPEG", quality=quality)
-    with Image.open(stream) as picture:
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    with Image.open(stream) as image:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)

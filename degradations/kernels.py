@@ -27,7 +27,7 @@ def motion_kernel(length: float, angle: float, bend: float = 0.0) -> Tensor:
     if not (0 <= length < math.inf and math.isfinite(angle) and math.isfinite(bend)):
         raise ValueError(f"motion kernel: expected a length of 0 or more and finite angles, got {length}, {angle}")
     count = max(1, math.ceil(length * _SUBPIXELS))
-    # Directions at the middles of equal pieces; their sum is the path.
+    # Directions at the middles of equal degradations; their sum is the path.
     directions = angle + bend * ((torch.arange(count, dtype=torch.float64) + 0.5) / count - 0.5)
     step = length / count
     x = (directions.cos().cumsum(0) - directions.cos() / 2) * step

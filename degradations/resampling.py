@@ -1,4 +1,4 @@
-"""Resizing as programs do it: five kernels, each stretched where the picture shrinks, and the plain ones beside them.
+"""Resizing as programs do it: five kernels, each stretched where the image shrinks, and the plain ones beside them.
 
 Nearest and bilinear without stretching alias, as many programs' quick modes do; box, bilinear, bicubic and Lanczos
 with stretching are those of Pillow.

@@ -1,4 +1,4 @@
-"""What hot air does to a picture from far away: it tilts light this way and that, and blurs what arrives."""
+"""What hot air does to an image from far away: it tilts light this way and that, and blurs what arrives."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def turbulent(
         tilt: standard deviation of the shift in pixels, along each axis.
         length: over which neighbouring shifts stay alike, in pixels (see `smooth_field`).
         blur: standard deviation of the Gaussian in the calmest and in the most troubled patches, pixels.
-        shake: shift of the whole picture in pixels, down and to the right.
+        shake: shift of the whole image in pixels, down and to the right.
 
     Source: Chan 2022 (arXiv:2207.06377): tilt, then blur, is the right order. Differs: the shifts are Gaussian-
     correlated, not Kolmogorov's, and the blur is no random phase's.

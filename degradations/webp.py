@@ -31,6 +31,6 @@ def webp(image: Tensor, quality: int) -> Tensor:
     pixels = image.detach().float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().contiguous().numpy()
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "WEBP", quality=quality)
-    with Image.open(stream) as picture:
-        decoded = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+    with Image.open(stream) as image:
+        decoded = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     return decoded.to(image.device).to(image.dtype) / 255

@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 from typing import get_args
 
-from pictures import smooth_pictures
+from images import smooth_images
 from torch import Tensor
 
 from degradations.camera.bayer import Demosaic
@@ -28,10 +28,10 @@ def quiet(shot: Shot) -> Shot:
 
 
 def scenes(count: int, height: int, width: int) -> Tensor:
-    """Smooth pictures in [0.05, 0.95], that nothing is clipped in."""
-    return 0.05 + 0.9 * smooth_pictures(count, height, width)
+    """Smooth images in [0.05, 0.95], that nothing is clipped in."""
+    return 0.05 + 0.9 * smooth_images(count, height, width)
 
 
 def decibels(a: Tensor, b: Tensor) -> float:
-    """PSNR of pictures in [0, 1]."""
+    """PSNR of images in [0, 1]."""
     return -10 * math.log10(float((a - b).square().mean()))

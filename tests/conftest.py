@@ -66,7 +66,7 @@ def half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def small_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pack of untrained networks at 16 px: every path runs in seconds, no picture is good."""
+    """A pack of untrained networks at 16 px: every path runs in seconds, no image is good."""
     from adapt.diffusion.unet import UNet
     from adapt.packs.pack import add_network
     from adapt.perceptual.network import PerceptualNetwork
@@ -138,12 +138,12 @@ def dynamic_pack(small_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def small_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six smooth pictures of 16 px, in two folders, one with a name that is not ASCII."""
-    from adapt.exporting.verify import smooth_pictures
+    """Six smooth images of 16 px, in two folders, one with a name that is not ASCII."""
+    from adapt.exporting.verify import smooth_images
     from adapt.photos.files import write_image
 
     folder = tmp_path_factory.mktemp("photos")
     names = ("a", "b", "deep/c", "deep/d é 测", "e", "f")
-    for name, picture in zip(names, smooth_pictures((6, 16, 16), seed=3), strict=True):
-        write_image(folder / f"{name}.png", picture)
+    for name, image in zip(names, smooth_images((6, 16, 16), seed=3), strict=True):
+        write_image(folder / f"{name}.png", image)
     return folder

@@ -1,4 +1,4 @@
-"""Pieces of damage for tests, by name."""
+"""Degradations of damage for tests, by name."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from degradations.chain import degrade
-from degradations.pieces.base import Piece
-from degradations.pieces.names import AnyPiece
+from degradations.pieces.base import Degradation
+from degradations.pieces.names import AnyDegradation
 
-CHAIN = TypeAdapter(list[AnyPiece])
+CHAIN = TypeAdapter(list[AnyDegradation])
 
 
-def piece(name: str, **settings: Any) -> Piece:
+def degradation(name: str, **settings: Any) -> Degradation:
     return CHAIN.validate_python([{"name": name, **settings}])[0]
 
 
-def damaged(image: Tensor, *pieces: Piece, seed: int = 3) -> Tensor:
-    return degrade(image, pieces, seed)[0]
+def damaged(image: Tensor, *degradations: Degradation, seed: int = 3) -> Tensor:
+    return degrade(image, degradations, seed)[0]

@@ -1,4 +1,4 @@
-"""Picture files of samples that Pillow does not write."""
+"""Image files of samples that Pillow does not write."""
 
 from __future__ import annotations
 

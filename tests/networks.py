@@ -118,7 +118,7 @@ def lively_blur_parts() -> BlurParts:
         network.deviation.head[-1].weight.mul_(20)  # pyright: ignore[reportArgumentType, reportCallIssue]
         network.deviation.head[-1].bias.fill_(8.0)  # pyright: ignore[reportArgumentType, reportCallIssue]
     table = StartSteps(
-        size=SMALL, statistic="share", share=0.95, tol=1e-3, pictures=1, spectrum=[1.0],
+        size=SMALL, statistic="share", share=0.95, tol=1e-3, images=1, spectrum=[1.0],
         stds=[0.01, 0.2, 0.47], steps=[300, 600, 900],
     )
     return BlurParts(

@@ -31,7 +31,7 @@ def write_dng(
     """An uncompressed DNG file of a mosaic, (H, W) uint16, by the DNG specification 1.4.
 
     Args:
-        iso: in an EXIF directory behind the picture.
+        iso: in an EXIF directory behind the image.
         gains: of red and blue, against green.
     """
 
@@ -104,12 +104,12 @@ def scene(generator: torch.Generator, *, step: int = 112, top: float = 900, text
     levels = np.linspace(0.05, 1, rows * columns) ** 2 * top
     levels[-2:] = 1.3 * top  # beyond the white level
     order = torch.randperm(rows * columns, generator=generator).numpy()
-    picture = np.empty((height, width))
+    image = np.empty((height, width))
     for place, field in enumerate(order):
         y, x = place // columns * step, place % columns * step
         strength = (0.02, 0.05, 0.2)[place // 3 % 3] if textured and place % 3 == 0 else 0
         shade = np.linspace(0.98, 1.02, step)[:, None]  # light falls off across a field
-        picture[y : y + step, x : x + step] = (
+        image[y : y + step, x : x + step] = (
             levels[field] * shade * (1 + strength * blurred[y : y + step, x : x + step])
         )
-    return np.maximum(picture, 0)
+    return np.maximum(image, 0)

@@ -1,4 +1,4 @@
-"""The guidance adjuster: its layers, its maps, its file, and the maps as pictures."""
+"""The guidance adjuster: its layers, its maps, its file, and the maps as images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from adapt.blur.adjuster import GuidanceAdjuster, build_adjuster
 from adapt.errors import ShapeError, WeightsError
-from adapt.guidance.maps import map_picture
+from adapt.guidance.maps import map_image
 from adapt.settings import AdjusterNetworkSettings
 
 
@@ -45,9 +45,9 @@ def test_a_map_comes_back_from_beyond_its_ends(begin: float, wanted: float):
     with torch.no_grad():
         network.last.weight.zero_()
         bias.fill_(begin)
-    picture = torch.zeros(1, 3, 4, 4)
+    image = torch.zeros(1, 3, 4, 4)
     for target, moves in ((wanted, True), (begin, False)):  # what is wanted beyond the ends does not lead further out
-        (gradient,) = torch.autograd.grad((network(picture, picture, torch.tensor([5])) - target).square().sum(), bias)
+        (gradient,) = torch.autograd.grad((network(image, image, torch.tensor([5])) - target).square().sum(), bias)
         assert bool(gradient.any()) is moves
 
 
@@ -64,14 +64,14 @@ def test_a_file_without_header_is_rebuilt_from_its_shapes_and_another_is_refused
         build_adjuster("mine", network.state_dict(), {"architecture": "unet"})
 
 
-def test_map_pictures_go_from_blue_over_white_to_red():
+def test_map_images_go_from_blue_over_white_to_red():
     scale = torch.tensor([0.0, 0.5, 1.0]).expand(3, 1, 3)
-    picture = map_picture(scale)
-    assert picture.shape == (3, 1, 3)
-    red, green, blue = picture[:, 0]
+    image = map_image(scale)
+    assert image.shape == (3, 1, 3)
+    red, green, blue = image[:, 0]
     assert blue[0] == max(red[0], green[0], blue[0])
     assert red[2] == max(red[2], green[2], blue[2])
-    assert picture[:, 0, 1].tolist() == [1, 1, 1]
-    assert torch.equal(map_picture(scale[None])[0], picture)
+    assert image[:, 0, 1].tolist() == [1, 1, 1]
+    assert torch.equal(map_image(scale[None])[0], image)
     with pytest.raises(ShapeError, match=r"guidance map: .* got \(1, 3\)"):
-        map_picture(scale[0])
+        map_image(scale[0])

@@ -24,12 +24,12 @@ from adapt.diffusion.solvers import Ancestral
 from adapt.diffusion.steps import steps_through
 from adapt.diffusion.unet import UNet
 from adapt.errors import UsageError, WeightsError
-from adapt.exporting.verify import smooth_pictures
+from adapt.exporting.verify import smooth_images
 from adapt.packs.pack import add_network, load_pack
 from adapt.perceptual.distance import PerceptualDistance
 from adapt.perceptual.network import PerceptualNetwork
 from adapt.pretraining.adjuster import (
-    Surroundings,
+    FrozenModels,
     adjuster_layout,
     draw_moment,
     initialise,
@@ -46,7 +46,7 @@ from adapt.settings import (
     SwinIRSettings,
     UNetSettings,
 )
-from adapt.training.loop import Turn
+from adapt.training.loop import StepContext
 from adapt.training.run import Run
 from adapt.training.sampling import step_generator
 from adapt.weights import read_state
@@ -63,7 +63,7 @@ SETTINGS = AdjusterSettings(
 
 
 class GaussianFaces(UNet):
-    """The exact noise predictor of stationary Gaussian pictures; no weights but the time embedding's are used."""
+    """The exact noise predictor of stationary Gaussian images; no weights but the time embedding's are used."""
 
     power: Tensor
 
@@ -82,25 +82,25 @@ class GaussianFaces(UNet):
         return torch.cat([noise, torch.zeros_like(noise)], dim=1)
 
 
-def blur(pictures: Tensor, std: Tensor) -> Tensor:
+def blur(images: Tensor, std: Tensor) -> Tensor:
     """A circular Gaussian, by its spectrum."""
     line = torch.fft.fftfreq(SIZE)
     squared = line[:, None].square() + line[None, :].square()
     kept = torch.exp(-2 * torch.pi**2 * std.view(-1, 1, 1, 1) ** 2 * squared)
-    return torch.fft.ifft2(kept * torch.fft.fft2(pictures)).real
+    return torch.fft.ifft2(kept * torch.fft.fft2(images)).real
 
 
 def gradient(x_t: Tensor, x0: Tensor, guidance: Tensor, std: Tensor) -> Tensor:
     return torch.autograd.grad((blur(x0, std) - guidance).square().sum(), x_t)[0]
 
 
-def surroundings(**changes: Any) -> Surroundings:
+def frozen_models(**changes: Any) -> FrozenModels:
     generator = torch.Generator().manual_seed(7)
     prior, perceptual = GaussianFaces(), PerceptualNetwork([8, 8])
     with torch.no_grad():
         for parameter in [*prior.time_embed.parameters(), *perceptual.parameters()]:
             parameter.normal_(std=0.2, generator=generator)
-    around = Surroundings(
+    around = FrozenModels(
         prior=Prior("closed form", UNET, prior.eval().requires_grad_(False)),
         blur=blur,
         gradient=gradient,
@@ -113,23 +113,23 @@ def surroundings(**changes: Any) -> Surroundings:
 
 @pytest.fixture(scope="module")
 def faces() -> Tensor:
-    return smooth_pictures((12, SIZE, SIZE), seed=1).mul(255).round().byte()
+    return smooth_images((12, SIZE, SIZE), seed=1).mul(255).round().byte()
 
 
-def turn(step: int) -> Turn:
-    return Turn(step, 0, 1, torch.device("cpu"), step_generator(SETTINGS.seed, step))
+def turn(step: int) -> StepContext:
+    return StepContext(step, 0, 1, torch.device("cpu"), step_generator(SETTINGS.seed, step))
 
 
 def trained(settings: AdjusterSettings, faces: Tensor, folder: Path, **changes: Any) -> dict[str, Tensor]:
     with Run(folder, recipe="", digest="x") as run:
-        return train_adjuster(settings, faces, on_cpu(run), around=surroundings(**changes))
+        return train_adjuster(settings, faces, on_cpu(run), around=frozen_models(**changes))
 
 
 # ---------------------------------------------------------------- a step of the training
 
 
 def test_timesteps_cover_one_to_the_start_and_end_a_stride_below(faces: Tensor):
-    around = surroundings(start_t=lambda std: 5)
+    around = frozen_models(start_t=lambda std: 5)
     settings = SETTINGS.model_copy(update={"batch": 12, "stride": 2})
     moments = [draw_moment(settings, faces, around, turn=turn(step % 4)) for step in range(4)]
     turns = [replace(turn(0), generator=step_generator(9, n)) for n in range(20)]
@@ -142,7 +142,7 @@ def test_timesteps_cover_one_to_the_start_and_end_a_stride_below(faces: Tensor):
 
 def test_the_face_is_noised_to_its_own_level(faces: Tensor):
     """What is left after the face is taken away has the schedule's variance at each photo's timestep."""
-    moment = draw_moment(SETTINGS.model_copy(update={"batch": 12}), faces, surroundings(), turn=turn(0))
+    moment = draw_moment(SETTINGS.model_copy(update={"batch": 12}), faces, frozen_models(), turn=turn(0))
     abar = linear_schedule().abar[moment.t]
     noise = moment.x_t.double() - abar.sqrt().view(-1, 1, 1, 1) * moment.clean
     share = noise.square().mean(dim=(1, 2, 3)) / (1 - abar)
@@ -151,7 +151,7 @@ def test_the_face_is_noised_to_its_own_level(faces: Tensor):
 
 def test_the_unguided_step_is_the_samplers(faces: Tensor):
     """Against the sampler's own step, photo by photo, where each is at a timestep of its own."""
-    around = surroundings()
+    around = frozen_models()
     settings = SETTINGS.model_copy(update={"stride": 7, "batch": 6})
     moment = draw_moment(settings, faces, around, turn=turn(0))
     x0, sample, _ = step_back(around, moment)
@@ -167,7 +167,7 @@ def test_the_unguided_step_is_the_samplers(faces: Tensor):
 
 def test_the_gradient_goes_through_the_prior(faces: Tensor):
     """All maps are linear here: d/dx |B J x - g|^2 = 2 J B (B J x - g), with J the denoiser, which is symmetric."""
-    around = surroundings()
+    around = frozen_models()
     dim = draw_moment(SETTINGS, faces, around, turn=turn(0))
     dim = replace(dim, x_t=dim.x_t * 0.05)  # so that the bounds of x0 are not reached
     _, _, found = step_back(around, dim)
@@ -184,7 +184,7 @@ def test_the_gradient_goes_through_the_prior(faces: Tensor):
 
 
 def test_the_sample_is_judged_by_a_second_evaluation_at_its_own_timestep(faces: Tensor):
-    around = surroundings()
+    around = frozen_models()
     moment = draw_moment(SETTINGS, faces, around, turn=turn(0))
     _, sample, _ = step_back(around, moment)
     judge(SETTINGS, around, moment, sample=sample)
@@ -205,7 +205,7 @@ def test_the_stages_differ_in_their_measurement(faces: Tensor):
         asked.append(std)
         return 300
 
-    around = surroundings(mapping=mapping, start_t=start_t)
+    around = frozen_models(mapping=mapping, start_t=start_t)
     first = draw_moment(SETTINGS, faces, around, turn=turn(1))
     assert not seen
     low, high = (value * SIZE / 512 for value in SETTINGS.blur_std)
@@ -237,7 +237,7 @@ def test_training_makes_the_map_better_than_any_one_number(faces: Tensor, tmp_pa
                 "blur_std": (10.0, 20.0)}
     )
     squared = PerceptualDistance("squared error", "", SquaredError())
-    around = surroundings(distance=squared)
+    around = frozen_models(distance=squared)
     held_out = replace(turn(0), generator=step_generator(123, 0))
     moment = draw_moment(settings.model_copy(update={"batch": 96}), faces, around, turn=held_out)
     x0, sample, towards = step_back(around, moment)
@@ -266,7 +266,7 @@ def test_stop_and_resume_is_exact(faces: Tensor, tmp_path: Path):
     parts: dict[str, Tensor] = {}
     for _ in range(4):
         with Run(tmp_path / "parts", recipe="", digest="x") as run:
-            parts = train_adjuster(SETTINGS, faces, on_cpu(run, max_steps=1), around=surroundings())
+            parts = train_adjuster(SETTINGS, faces, on_cpu(run, max_steps=1), around=frozen_models())
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     assert (tmp_path / "whole" / "log.jsonl").read_text() == (tmp_path / "parts" / "log.jsonl").read_text()
 
@@ -289,7 +289,7 @@ def test_the_gradient_reaches_only_the_adjuster(faces: Tensor, tmp_path: Path, m
         return step(self, *args)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    around = surroundings()
+    around = frozen_models()
     frozen = [*around.prior.network.parameters(), *around.distance.module.parameters()]
     kept = [parameter.clone() for parameter in frozen]
     with Run(tmp_path / "run", recipe="", digest="x") as run:
@@ -326,7 +326,7 @@ def test_every_knob_turns(knob: str, faces: Tensor, usual: Tensor, tmp_path: Pat
 def test_what_is_missing_is_named(faces: Tensor, tmp_path: Path):
     with pytest.raises(UsageError, match=r"first_stage: 2 steps are left .* blur estimator; .* set first_stage=4"):
         trained(SETTINGS, faces, tmp_path / "a", mapping=None)
-    with pytest.raises(UsageError, match=r"size: the recipe is for pictures of 32 pixels, .* set size=16"):
+    with pytest.raises(UsageError, match=r"size: the recipe is for images of 32 pixels, .* set size=16"):
         trained(SETTINGS.model_copy(update={"size": 32}), faces, tmp_path / "b")
     prior = Prior("other", UNET, torch.nn.Conv2d(3, 6, 1))
     with pytest.raises(WeightsError, match="expected a prior in the public U-Net layout, got Conv2d"):
@@ -334,15 +334,15 @@ def test_what_is_missing_is_named(faces: Tensor, tmp_path: Path):
 
 
 def test_maps_are_shown_over_time(faces: Tensor):
-    network = GuidanceAdjuster(adjuster_layout(SETTINGS, surroundings().prior))
+    network = GuidanceAdjuster(adjuster_layout(SETTINGS, frozen_models().prior))
     initialise(network, 0)
     face = faces[0].float() / 255
-    shown = maps_over_time(network, face, surroundings(), timesteps=(800, 400, 1))
+    shown = maps_over_time(network, face, frozen_models(), timesteps=(800, 400, 1))
     assert [seen.t for seen in shown] == [800, 400, 1]
-    for _, picture, scale in shown:
-        assert picture.shape == scale.shape == face.shape
+    for _, image, scale in shown:
+        assert image.shape == scale.shape == face.shape
         assert 0 <= float(scale.min()) <= float(scale.max()) <= 1
-    distance = [float((picture - face).abs().mean()) for _, picture, _ in shown]
+    distance = [float((image - face).abs().mean()) for _, image, _ in shown]
     assert distance == sorted(distance, reverse=True)
     assert distance[-1] < 0.02
 

@@ -29,7 +29,7 @@ def test_every_public_function_is_there_and_typed():
     """Each is imported from where a type checker sees it, and says what every argument and its result are."""
     seen_by_checkers = {
         alias.name: node.module
-        for node in ast.walk(ast.parse(Path(adapt.__file__).read_text(encoding="utf-8")))
+        for node in ast.trajectory(ast.parse(Path(adapt.__file__).read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("adapt.")
         for alias in node.names
     }

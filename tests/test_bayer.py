@@ -41,10 +41,10 @@ def test_every_image_has_its_own_phase(method: Any, gen: torch.Generator) -> Non
     images = torch.rand(4, 3, 6, 5, generator=gen)
     phases: Any = list(PHASES)
     raw = mosaic(images, phases)
-    pictures = demosaic(raw, phases, method)
+    images = demosaic(raw, phases, method)
     for index, phase in enumerate(phases):
         assert torch.equal(raw[index], mosaic(images[index : index + 1], phase)[0])
-        assert torch.equal(pictures[index], demosaic(raw[index : index + 1], phase, method)[0])
+        assert torch.equal(images[index], demosaic(raw[index : index + 1], phase, method)[0])
 
 
 # ---------------------------------------------------------------- demosaic
@@ -86,11 +86,11 @@ def test_phases_are_one_filter_at_four_places(method: Any, gen: torch.Generator)
 
 def test_bilinear_is_the_mean_of_the_nearest(gen: torch.Generator) -> None:
     raw = torch.rand(1, 1, 6, 8, generator=gen, dtype=torch.float64)
-    picture, seen = demosaic(raw, "RGGB", "bilinear")[0], raw[0, 0]
-    assert float(picture[1, 2, 4]) == pytest.approx(float(seen[1, 4] + seen[3, 4] + seen[2, 3] + seen[2, 5]) / 4)
-    assert float(picture[2, 2, 4]) == pytest.approx(float(seen[1, 3] + seen[1, 5] + seen[3, 3] + seen[3, 5]) / 4)
-    assert float(picture[0, 2, 3]) == pytest.approx(float(seen[2, 2] + seen[2, 4]) / 2)
-    assert float(picture[2, 2, 3]) == pytest.approx(float(seen[1, 3] + seen[3, 3]) / 2)
+    image, seen = demosaic(raw, "RGGB", "bilinear")[0], raw[0, 0]
+    assert float(image[1, 2, 4]) == pytest.approx(float(seen[1, 4] + seen[3, 4] + seen[2, 3] + seen[2, 5]) / 4)
+    assert float(image[2, 2, 4]) == pytest.approx(float(seen[1, 3] + seen[1, 5] + seen[3, 3] + seen[3, 5]) / 4)
+    assert float(image[0, 2, 3]) == pytest.approx(float(seen[2, 2] + seen[2, 4]) / 2)
+    assert float(image[2, 2, 3]) == pytest.approx(float(seen[1, 3] + seen[3, 3]) / 2)
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -150,13 +150,13 @@ def test_gradients_flow_through_the_demosaicing(method: Any, gen: torch.Generato
 
 
 def test_bayer_says_what_it_refuses() -> None:
-    raw, picture = torch.rand(2, 1, 4, 4), torch.rand(2, 3, 4, 4)
+    raw, image = torch.rand(2, 1, 4, 4), torch.rand(2, 3, 4, 4)
     with pytest.raises(ValueError, match=r"Bayer phase: expected RGGB, GRBG, GBRG or BGGR, got 'RGBG'"):
-        mosaic(picture, "RGBG")  # pyright: ignore[reportArgumentType]
+        mosaic(image, "RGBG")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"Bayer phase: expected one for each of 2 images, got 1"):
         demosaic(raw, ["RGGB"])
     with pytest.raises(ValueError, match=r"demosaic: .* mosaics of shape \(B, 1, H, W\), got \(2, 3, 4, 4\)"):
-        demosaic(picture, "RGGB")
+        demosaic(image, "RGGB")
     with pytest.raises(ValueError, match=r"spread: expected floating values, got torch.int64"):
         spread(raw.long(), "RGGB")
     with pytest.raises(ValueError, match=r"mosaic: expected a batch of shape \(B, 3, H, W\), got \(2, 1, 4, 4\)"):

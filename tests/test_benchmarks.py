@@ -18,7 +18,7 @@ from adapt.photos.files import write_image
 from adapt.photos.folder import find_photos
 from adapt.settings import CodeFinetuneSettings, FinetuneSettings
 from adapt.settings.recipe import load_recipe
-from adapt.targets.store import Record, TargetStore, accepted_targets, picture_name
+from adapt.targets.store import Record, TargetStore, accepted_targets, image_name
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Path:
     for index, letter in enumerate("abcdefgh"):
         for draw in range(2):
             id, failed = f"people/{letter}", letter == "g" and draw == 1
-            target = None if failed else picture_name(id, draw)
+            target = None if failed else image_name(id, draw)
             if target:
                 write_image(folder / target, torch.full((3, 4, 4), (2 * index + draw) / 255))
             status = "failed" if failed else "rejected" if letter == "c" else "done"
@@ -62,18 +62,18 @@ def test_the_targets_that_are_scored_were_accepted(store: Path, tmp_path: Path, 
     """Each photo's first accepted target: of `c` none, and of `a` the second, where the first was rejected."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     domain = importlib.import_module("domain")
-    name = picture_name("people/a", 0)
+    name = image_name("people/a", 0)
     rejected = Record(id="people/a", draw=0, photo="a", photo_sha256="", status="rejected", target=name)
     TargetStore(store, {"recipe": "any"}).add(rejected)
     given: list[dict[str, Path]] = []
     monkeypatch.setattr(domain, "load_distance", lambda _: None)
-    monkeypatch.setattr(domain, "evaluate_folder", lambda pictures, **_: given.append(pictures))
+    monkeypatch.setattr(domain, "evaluate_folder", lambda images, **_: given.append(images))
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "targets").symlink_to(store)
     monkeypatch.setattr(domain, "find_photos", lambda _: [])
     domain.evaluate_targets([tmp_path], {"work": "work"}, None)
-    (pictures,) = given
-    draws = {id.removeprefix("people/"): path.parent.parent.name for id, path in pictures.items()}
+    (images,) = given
+    draws = {id.removeprefix("people/"): path.parent.parent.name for id, path in images.items()}
     assert draws == {"a": "images-2", **dict.fromkeys("bdefgh", "images")}
 
 
@@ -97,10 +97,10 @@ def test_a_turned_domain_adapts_on_what_the_other_tests_on(tmp_path: Path, monke
 @pytest.mark.parametrize("pack", ["tiny", None])
 def test_the_rows_of_table_5_are_set_ups_that_the_recipe_knows(codes: ModuleType, pack: str | None):
     own = load_recipe("codeformer", CodeFinetuneSettings, pack=pack)
-    pictures = load_recipe("swinir", FinetuneSettings, pack=pack)
+    images = load_recipe("swinir", FinetuneSettings, pack=pack)
     rows = {
         name: load_recipe("codeformer", CodeFinetuneSettings, changes, pack=pack)
-        for name, changes in codes.what_learns(own, pictures).items()
+        for name, changes in codes.what_learns(own, images).items()
     }
     assert [settings.trains for settings in rows.values()] == [
         ["encoder"],
@@ -112,7 +112,7 @@ def test_the_rows_of_table_5_are_set_ups_that_the_recipe_knows(codes: ModuleType
     _, frozen, fused, _ = rows.values()
     assert own == (fused if "fusion" in own.trains else frozen), "one row is the recipe as it is"
     assert (frozen.l1, frozen.perceptual, frozen.adversarial) == (0, 0, 0)
-    taken = own if "fusion" in own.trains else pictures
+    taken = own if "fusion" in own.trains else images
     assert (fused.l1, fused.perceptual, fused.adversarial) == (taken.l1, taken.perceptual, taken.adversarial)
     assert fused.discriminator == taken.discriminator
 
@@ -139,15 +139,15 @@ def test_a_curve_that_rises_is_drawn_rising_in_its_own_colour(codes: ModuleType)
         name: [_height(inside, colour, x) for x in (0, inside.width - 1)]
         for name, colour in zip(curves, ("R", "B"), strict=True)
     }
-    assert ends["up"][0] > ends["up"][1], "a picture's rows count downwards"
+    assert ends["up"][0] > ends["up"][1], "an image's rows count downwards"
     assert ends["down"][0] < ends["down"][1]
     assert ends["up"][1] < ends["down"][0] < ends["down"][1] < ends["up"][0], "the values are 9, 5, 2 and 1"
 
 
-def _height(picture: Image.Image, colour: str, column: int) -> float:
-    """The mean row of a colour in one column of a picture."""
+def _height(image: Image.Image, colour: str, column: int) -> float:
+    """The mean row of a colour in one column of an image."""
     from adapt.commands.noise_plot import COLOURS
 
-    rows = [y for y in range(picture.height) if picture.getpixel((column, y)) == COLOURS[colour]]
+    rows = [y for y in range(image.height) if image.getpixel((column, y)) == COLOURS[colour]]
     assert rows, f"no {colour} in column {column}"
     return sum(rows) / len(rows)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import seeded, smooth_picture
+from images import seeded, smooth_image
 from reference import Reference
 from torch import Tensor
 
@@ -66,7 +66,7 @@ def test_chain_is_that_of_the_public_pipeline(reference: Reference, kind: str) -
 
 
 def test_an_image_does_not_depend_on_its_batch() -> None:
-    images = torch.stack([smooth_picture(40, 34, seed) for seed in range(4)])
+    images = torch.stack([smooth_image(40, 34, seed) for seed in range(4)])
 
     def damage(chosen: list[int]) -> Tensor:
         generators = [seeded(100 + i) for i in chosen]
@@ -82,7 +82,7 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
 
 def test_chain_without_noise_is_blur_shrink_jpeg_enlarge() -> None:
     """The steps spelled out with the plain blur; the fast path may tip a rounding before the JPEG, rarely."""
-    image = smooth_picture(47, 38)
+    image = smooth_image(47, 38)
     parameters = replace(STRONG, noise=0.0, jpeg=90)
     kernel = gaussian_kernel(STRONG.std_x, STRONG.std_y, STRONG.angle)
     small = resize_linear(blur(image[None], kernel[None].float()), (47 * 10 // 23, 38 * 10 // 23))
@@ -93,7 +93,7 @@ def test_chain_without_noise_is_blur_shrink_jpeg_enlarge() -> None:
 
 
 def test_everything_random_follows_from_the_generator() -> None:
-    image = smooth_picture(24, 24)
+    image = smooth_image(24, 24)
     first, again, other = (degrade_blind(image, STRONG, seeded(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -113,7 +113,7 @@ def test_round_and_turned_kernels_leave_the_generator_at_the_same_place() -> Non
 
 
 def test_result_is_whole_255ths_of_the_same_shape() -> None:
-    image = smooth_picture(33, 45)
+    image = smooth_image(33, 45)
     damaged = degrade_blind(image, STRONG, seeded(0))
     assert damaged.shape == image.shape
     assert damaged.dtype == torch.float32
@@ -122,7 +122,7 @@ def test_result_is_whole_255ths_of_the_same_shape() -> None:
 
 
 def test_grey_is_the_luma_in_all_channels() -> None:
-    image = smooth_picture(20, 20)
+    image = smooth_image(20, 20)
     damaged = degrade_blind(image, replace(STRONG, grey=True), seeded(0))
     assert torch.equal(damaged[0], damaged[1])
     assert torch.equal(damaged[0], damaged[2])
@@ -168,7 +168,7 @@ def test_parameters_stay_in_their_ranges_and_fill_them() -> None:
 )
 def test_every_range_changes_the_result(change: dict[str, Any]) -> None:
     ranges = BlindRanges(blur_std=(1.0, 3.0), downsample=(1.0, 2.0), isotropic=1.0, grey=0.0)
-    image = smooth_picture(48, 48)
+    image = smooth_image(48, 48)
 
     def damage(chosen: BlindRanges) -> Tensor:
         generator = seeded(4)
@@ -177,7 +177,7 @@ def test_every_range_changes_the_result(change: dict[str, Any]) -> None:
     assert not torch.equal(damage(ranges), damage(replace(ranges, **change)))
 
 
-def test_ranges_scale_with_small_pictures_only() -> None:
+def test_ranges_scale_with_small_images_only() -> None:
     small = SWINIR.scaled(128)
     assert small.blur_std == pytest.approx((0.025, 3.75))
     assert small.downsample == pytest.approx((0.8, 8.0))
@@ -186,7 +186,7 @@ def test_ranges_scale_with_small_pictures_only() -> None:
     assert SWINIR.scaled(8).downsample == (0.8, 1.0)
     for seed in range(20):
         generator = seeded(seed)
-        degrade_blind(smooth_picture(16, 16), draw_blind(SWINIR.scaled(16), generator), generator)
+        degrade_blind(smooth_image(16, 16), draw_blind(SWINIR.scaled(16), generator), generator)
 
 
 def test_public_defaults() -> None:
@@ -216,8 +216,8 @@ def test_ranges_say_what_they_refuse(change: dict[str, Any], message: str) -> No
 
 
 def test_blind_says_what_it_refuses() -> None:
-    image = smooth_picture(16, 20)
-    with pytest.raises(ValueError, match=r"downsample 17 leaves nothing of a picture of 16 x 20; .*scaled"):
+    image = smooth_image(16, 20)
+    with pytest.raises(ValueError, match=r"downsample 17 leaves nothing of an image of 16 x 20; .*scaled"):
         degrade_blind(image, replace(STRONG, downsample=17.0), seeded(0))
     with pytest.raises(ValueError, match=r"expected one image of shape \(3, H, W\), got \(1, 3, 16, 20\)"):
         degrade_blind(image[None], STRONG, seeded(0))
@@ -225,7 +225,7 @@ def test_blind_says_what_it_refuses() -> None:
         degrade_blind_batch(image[None], [STRONG, STRONG], [seeded(0)])
     with pytest.raises(ValueError, match=r"noise field: expected shape \(3, 6, 8\), got \(3, 16, 20\)"):
         degrade_blind(image, STRONG, torch.zeros(3, 16, 20))
-    with pytest.raises(ValueError, match=r"picture size of at least 1 pixel, got 0"):
+    with pytest.raises(ValueError, match=r"image size of at least 1 pixel, got 0"):
         SWINIR.scaled(0)
 
 

@@ -16,7 +16,7 @@ from adapt.blur.labels import blur_errors, std_labels, std_levels, std_limits, s
 from adapt.blur.mapping import blurred_guides, guide_stds, map_to_blur
 from adapt.build import load_restorer
 from adapt.errors import RangeError, ShapeError, UsageError, WeightsError
-from adapt.exporting.verify import smooth_pictures
+from adapt.exporting.verify import smooth_images
 from adapt.photos.files import read_photo
 from adapt.settings import BlurNetworkSettings
 from degradations.blind import BlindParameters, degrade_blind
@@ -40,7 +40,7 @@ def blurred_by_hand(image: np.ndarray, std: float) -> np.ndarray:
     return image
 
 
-def pictures(count: int, height: int, width: int, seed: int = 0) -> Tensor:
+def images(count: int, height: int, width: int, seed: int = 0) -> Tensor:
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
@@ -73,10 +73,10 @@ def estimator(seed: int = 0) -> BlurEstimator:
 @pytest.mark.parametrize("wave", [3, 7, 12])
 @pytest.mark.parametrize("xi", [0.003, 0.01, 0.02])
 def test_the_label_of_a_cosine_is_where_its_gaussian_reaches_xi(wave: int, xi: float) -> None:
-    """Off by a cos(pi k i / (n - 1)), a picture blurred by s is off by exp(-s^2 (pi k / (n - 1))^2 / 2) of it."""
+    """Off by a cos(pi k i / (n - 1)), an image blurred by s is off by exp(-s^2 (pi k / (n - 1))^2 / 2) of it."""
     height, width, amplitude = 37, 64, 0.1
     line = np.cos(np.pi * wave * np.arange(width) / (width - 1))
-    truth = pictures(1, height, width) * 0.5 + 0.2
+    truth = images(1, height, width) * 0.5 + 0.2
     restored = truth + amplitude * torch.tensor(line, dtype=torch.float32)
     omega = math.pi * wave / (width - 1)
     std = math.sqrt(2 * math.log(amplitude * np.abs(line).mean() / xi)) / omega
@@ -87,7 +87,7 @@ def test_the_label_of_a_cosine_is_where_its_gaussian_reaches_xi(wave: int, xi: f
 
 def test_the_errors_are_those_of_blurs_written_out() -> None:
     """Where the sampled kernel is exact, at 1.5 pixels and more; odd and not square."""
-    restored, truth = pictures(2, 29, 41), pictures(2, 29, 41, seed=1)
+    restored, truth = images(2, 29, 41), images(2, 29, 41, seed=1)
     levels = torch.tensor([[1.5, 2.3, 4.0], [1.7, 3.1, 9.0]], dtype=torch.float64)
     expected = [
         [
@@ -103,8 +103,8 @@ def test_the_errors_are_those_of_blurs_written_out() -> None:
 
 @pytest.mark.parametrize("xi", [0.01, 0.03, 0.06, 0.1, 0.2])
 def test_the_search_in_two_passes_finds_what_all_levels_would(xi: float) -> None:
-    truth = smooth_pictures((6, SIZE, SIZE), seed=1)
-    noise = pictures(6, SIZE, SIZE) - 0.5
+    truth = smooth_images((6, SIZE, SIZE), seed=1)
+    noise = images(6, SIZE, SIZE) - 0.5
     restored = truth + noise * torch.linspace(0.05, 1, 6).view(-1, 1, 1, 1)
     found = std_labels(restored, truth, xi=xi)
     for one, a, b in zip(found, restored, truth, strict=True):
@@ -115,7 +115,7 @@ def test_the_search_in_two_passes_finds_what_all_levels_would(xi: float) -> None
 
 
 def test_labels_end_where_the_range_ends() -> None:
-    truth = pictures(1, 24, 40)
+    truth = images(1, 24, 40)
     low, high = std_limits(40)
     assert (low, high) == pytest.approx((0.1 * 40 / 512, 15 * 40 / 512))
     assert std_labels(truth, truth, xi=1e-6).tolist() == pytest.approx([low])
@@ -126,9 +126,9 @@ def test_labels_end_where_the_range_ends() -> None:
 
 def test_labels_refuse_what_cannot_be_meant() -> None:
     with pytest.raises(UsageError, match="xi: expected a positive tolerance, got 0"):
-        std_labels(pictures(1, 8, 8), pictures(1, 8, 8), xi=0.0)
+        std_labels(images(1, 8, 8), images(1, 8, 8), xi=0.0)
     with pytest.raises(ShapeError, match=r"blur labels: .* got \(1, 3, 8, 8\) and \(1, 3, 8, 9\)"):
-        std_labels(pictures(1, 8, 8), pictures(1, 8, 9), xi=0.1)
+        std_labels(images(1, 8, 8), images(1, 8, 9), xi=0.1)
 
 
 def test_a_survey_counts_labels_and_the_widest_xi_spreads_them() -> None:
@@ -188,16 +188,16 @@ def test_the_std_estimator_is_that_of_table_4() -> None:
 
 
 def test_the_std_estimator_counts_in_pixels_of_the_size_it_was_trained_at() -> None:
-    """Its last layer alone: a bias of 7.5 is 7.5 px at 512 and 1.875 px at 128, at any size of the picture."""
+    """Its last layer alone: a bias of 7.5 is 7.5 px at 512 and 1.875 px at 128, at any size of the image."""
     for size, expected in ((512, 7.5), (128, 1.875)):
         network = StdEstimator([4, 4, 4], size).eval()
         answer_always(network, 7.5)
-        assert network(pictures(2, 17, 23)).tolist() == [expected, expected]
+        assert network(images(2, 17, 23)).tolist() == [expected, expected]
 
 
 def test_an_estimate_does_not_depend_on_the_batch_and_stays_in_the_range() -> None:
     model = estimator()
-    photos = smooth_pictures((3, SIZE, SIZE), seed=2)
+    photos = smooth_images((3, SIZE, SIZE), seed=2)
     together = model(photos)
     assert together.std.shape == (3,)
     assert together.blurred.shape == photos.shape
@@ -215,7 +215,7 @@ def test_an_estimate_does_not_depend_on_the_batch_and_stays_in_the_range() -> No
 
 def test_a_blurred_photo_passes_the_transfer_model_by() -> None:
     network = estimator().network.eval()
-    photo = pictures(1, SIZE, SIZE)
+    photo = images(1, SIZE, SIZE)
     std, blurred = network(photo, True)
     assert torch.equal(blurred, photo)
     assert torch.equal(std, network.deviation(photo))
@@ -228,7 +228,7 @@ def test_only_an_estimator_loads_as_one() -> None:
     model = estimator()
     header = {"architecture": "blur-estimator", "settings": NETWORK.model_dump_json()}
     again = build_blur_estimator("again", model.network.state_dict(), header)
-    photo = pictures(1, SIZE, SIZE)
+    photo = images(1, SIZE, SIZE)
     assert torch.equal(again(photo).std, model(photo).std)
     assert again.size == SIZE
     with pytest.raises(WeightsError, match="x: expected a blur-estimator of ours, its header names swinir"):
@@ -252,7 +252,7 @@ def test_guidances_are_a_pixel_of_512_apart_and_never_below_the_least() -> None:
 
 
 def test_each_guidance_is_the_restored_photo_under_its_gaussian() -> None:
-    restored = pictures(2, 29, 41)
+    restored = images(2, 29, 41)
     stds = torch.tensor([[3.0, 1.5], [2.2, 1.8]])
     expected = [
         [blurred_by_hand(image.double().numpy(), std) for std in own]
@@ -263,7 +263,7 @@ def test_each_guidance_is_the_restored_photo_under_its_gaussian() -> None:
 
 def test_the_mapping_blurs_the_restored_photo_and_not_the_photo() -> None:
     model = estimator()
-    photo = smooth_pictures((2, SIZE, SIZE), seed=4)
+    photo = smooth_images((2, SIZE, SIZE), seed=4)
     guides = map_to_blur(photo, restorer=lambda y: 1 - y, estimator=model, count=2)
     assert torch.equal(guides.restored, 1 - photo)
     assert torch.equal(guides.std[:, 0], model(photo).std)

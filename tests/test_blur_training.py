@@ -10,14 +10,14 @@ import pytest
 import torch
 from command_line import adapt
 from conftest import ROOT
+from images import seeded
 from networks import SMALL_SWINIR, lively_codeformer, lively_swinir, on_cpu
-from pictures import seeded
 from torch import Tensor
 
 from adapt.blur.labels import Survey
 from adapt.build import load_blur_estimator, load_start_steps
 from adapt.errors import UsageError, WeightsError
-from adapt.exporting.verify import smooth_pictures
+from adapt.exporting.verify import smooth_images
 from adapt.pretraining.blur import train_blur_estimator, untrained
 from adapt.restorers.base import Restorer
 from adapt.settings import BlindSettings, BlurEstimatorSettings
@@ -32,7 +32,7 @@ TRAINING = BlurEstimatorSettings(
 
 
 def uint8_faces(count: int = 5) -> Tensor:
-    return (smooth_pictures((count, SIZE, SIZE), seed=6) * 255).round().byte()
+    return (smooth_images((count, SIZE, SIZE), seed=6) * 255).round().byte()
 
 
 def restorer() -> Restorer:
@@ -86,7 +86,7 @@ def test_the_first_stage_learns_the_std(tmp_path: Path) -> None:
 
 KNOBS = {
     "xi": 0.2,
-    "picture": 0.0,
+    "image": 0.0,
     "first_stage": 1,
     "degradation": BlindSettings(isotropic=1.0, grey=0.0, noise=(0.0, 1.0)),
     "channels": [4, 8, 8],
@@ -175,7 +175,7 @@ def test_the_command_enters_both_into_a_pack(
             load_start_steps(small_pack)
         return
     assert printed == f"Weights: {out / 'weights.safetensors'}\n"
-    photos = smooth_pictures((2, 16, 16), seed=8)
+    photos = smooth_images((2, 16, 16), seed=8)
     from_run, from_pack = load_blur_estimator(out / "weights.safetensors"), load_blur_estimator(pack)
     torch.testing.assert_close(from_pack(photos).std, from_run(photos).std, rtol=0.02, atol=1e-3)  # half precision
     assert from_pack.size == 16

@@ -9,7 +9,7 @@ import pytest
 import rawpy
 import torch
 from command_line import adapt
-from pictures import seeded
+from images import seeded
 from PIL import Image
 from raw_files import COLOUR_MATRIX, scene, sensor, write_dng
 
@@ -209,10 +209,10 @@ def test_what_cannot_be_measured_is_named(camera: Path, tmp_path: Path):
         calibrate([camera / "broken.dng"], out)
     for name, kind in (("plain.png", "PNG"), ("plain.tif", "TIFF"), ("plain.jpg", "JPEG"), ("plain", "PNG")):
         Image.new("RGB", (8, 8)).save(tmp_path / name, kind)
-        with pytest.raises(PhotoError, match=f"{name}: no camera RAW file: it holds a {kind} picture, and") as caught:
+        with pytest.raises(PhotoError, match=f"{name}: no camera RAW file: it holds a {kind} image, and") as caught:
             calibrate([tmp_path / name], out)
         assert "rename" not in str(caught.value)
-    (tmp_path / "notes.txt").write_text("no picture either")
+    (tmp_path / "notes.txt").write_text("no image either")
     with pytest.raises(PhotoError, match=r"notes\.txt: no camera RAW file: it holds no RAW data; name a file as"):
         calibrate([tmp_path / "notes.txt"], out)
     with pytest.raises(UsageError, match=r"p\.txt: expected a name that ends in \.json"):

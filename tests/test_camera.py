@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from cameras import CURVES, METHODS, PHONE, SITES, decibels, quiet
-from pictures import seeded
+from images import seeded
 from reference import Reference
 from torch import Tensor
 
@@ -113,7 +113,7 @@ def test_noise_table_of_the_public_code_says_what_its_noise_is(stages: Stages, r
 
 
 def test_stages_after_the_noise_are_those_of_the_public_pipeline(stages: Stages) -> None:
-    """All but its learned demosaicing, from whose picture the rendering starts."""
+    """All but its learned demosaicing, from whose image the rendering starts."""
     seen = spread(from_dn(stages.batch("raw_noisy"), 64, 1023).clamp(0, 1), "GRBG")
     torch.testing.assert_close(seen, stages.batch("mosaic_rgb_01"), rtol=0, atol=1e-6)
     balanced = balance(stages.batch("demosaic_rgb"), stages.gains).clamp(0, 1)
@@ -134,7 +134,7 @@ def test_the_halves_of_the_camera_are_the_public_pipeline_in_a_row(stages: Stage
 
 
 def test_the_default_demosaicing_is_the_nearest_to_the_public_network(stages: Stages) -> None:
-    """In camera RGB under their noise: 32.3 dB, where their network is 30.1 dB from the clean picture."""
+    """In camera RGB under their noise: 32.3 dB, where their network is 30.1 dB from the clean image."""
     noisy, theirs = stages.batch("raw_noisy").double(), stages.batch("demosaic_rgb").double()
     gains = torch.tensor([[1.0, float(stages.gains[0]), float(stages.gains[2]), 1.0]], dtype=torch.float64)
     balanced = from_dn(noisy, 64, 1023).clamp(0, 1) * per_site(gains, (32, 32))

@@ -10,21 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import seeded, smooth_picture
+from images import seeded, smooth_image
 from torch import Tensor
 
 from adapt.settings import DegradeSettings
 from adapt.settings.recipe import load_recipe
 from degradations.camera.camera_noise import CameraNoise
 from degradations.camera.steps import to_linear, to_tone
-from degradations.pieces.camera_noise import CameraNoise as CameraNoisePiece
+from degradations.pieces.camera_noise import CameraNoise as CameraNoiseDegradation
 
 
 def night_mode(strength: str) -> CameraNoise:
     """The camera of a recipe that ships."""
-    (piece,) = load_recipe(f"camera-noise-{strength}", DegradeSettings).pieces
-    assert isinstance(piece, CameraNoisePiece)
-    return CameraNoise(**piece.model_dump(exclude={"name", "probability"}))
+    (degradation,) = load_recipe(f"camera-noise-{strength}", DegradeSettings).degradations
+    assert isinstance(degradation, CameraNoiseDegradation)
+    return CameraNoise(**degradation.model_dump(exclude={"name", "probability"}))
 
 
 SEVERE = night_mode("severe")
@@ -94,7 +94,7 @@ def test_noise_is_smeared_over_neighbours_and_coloured() -> None:
     ids=lambda change: next(iter(change)),
 )
 def test_every_setting_of_the_camera_changes_the_result(change: dict[str, Any]) -> None:
-    image = smooth_picture(32, 24)
+    image = smooth_image(32, 24)
 
     def photograph(camera: CameraNoise) -> Tensor:
         generator = seeded(8)
@@ -127,7 +127,7 @@ def test_exposure_and_light_stay_in_their_ranges() -> None:
 
 
 def test_camera_says_what_it_refuses() -> None:
-    with pytest.raises(ValueError, match=r"resize_area: .* got 2 for a picture of 15 x 16"):
+    with pytest.raises(ValueError, match=r"resize_area: .* got 2 for an image of 15 x 16"):
         SEVERE.apply(torch.rand(3, 15, 16), SEVERE.draw(seeded(0)), seeded(0))
     with pytest.raises(ValueError, match=r"camera noise: read_noise must be 0 or more, got -1"):
         replace(SEVERE, read_noise=-1)
@@ -149,8 +149,8 @@ def test_decibels_of_the_recipes(shared: Path) -> None:
     cameras["silent"] = replace(SEVERE, gain=0.0, read_noise=0.0)
     found = dict.fromkeys(cameras, 0.0)
     for index, file in enumerate(files):
-        with Image.open(file) as picture:
-            image = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).float() / 255
+        with Image.open(file) as image:
+            image = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
         for name, camera in cameras.items():
             generator = seeded(index)
             error = camera.apply(image, camera.draw(generator), generator) - image

@@ -161,7 +161,7 @@ FINETUNE = ["finetune", "--photos", "{photos}", "--targets", "{photos}", "-o", "
     ([*FINETUNE, "--real", "{wrong}"], "--real {wrong}: {what}; name a folder of sharp aligned faces"),
     ([*FINETUNE, "--replay", "{wrong}"], "--replay {wrong}: {what}; name a folder of clean aligned faces"),
     ([*FINETUNE, "--photos", "{wrong}"], "--photos {wrong}: {what}; name a folder of aligned face photos"),
-    ([*FINETUNE, "--targets", "{wrong}"], "--targets {wrong}: {what}; name a folder of target pictures, or a target"),
+    ([*FINETUNE, "--targets", "{wrong}"], "--targets {wrong}: {what}; name a folder of target images, or a target"),
     (["evaluate", "{photos}", "--truth", "{wrong}"], "--truth {wrong}: {what}; name a folder of clean originals"),
     (["evaluate", "{photos}", "--photos", "{wrong}"], "--photos {wrong}: {what}; name a folder of the photos they w"),
     (["evaluate", "{photos}", "--reference", "{wrong}"], "--reference {wrong}: {what}; name a folder of clean faces"),
@@ -170,7 +170,7 @@ FINETUNE = ["finetune", "--photos", "{photos}", "--targets", "{photos}", "-o", "
 @pytest.mark.parametrize(("wrong", "what"), [
     ("nowhere", "no such folder or file of photos"),
     ("empty", "no photos in this folder"),
-    ("notes.txt", "a file that is no picture"),
+    ("notes.txt", "a file that is no image"),
 ])
 def test_a_wrong_folder_is_named_with_its_option_before_any_work(
     arguments: list[str], message: str, wrong: str, what: str, small_photos: Path, tmp_path: Path,
@@ -180,7 +180,7 @@ def test_a_wrong_folder_is_named_with_its_option_before_any_work(
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     for place in (Path("notes.txt"), Path("empty", "notes.txt")):
-        place.write_text("no picture")
+        place.write_text("no image")
     loaders = ("finetune.load_restorer", "evaluate.load_distance", "generate_targets.load_prior")
     for loader in loaders:
         never = lambda *_: pytest.fail("loaded before the folders were looked at")  # noqa: E731

@@ -13,11 +13,11 @@ from networks import SMALL_CODEFORMER, lively_codeformer, lively_vqgan
 from torch import nn
 
 from adapt.build import load_restorer
-from adapt.commands.finetune import begin_finetune, finetune
+from adapt.commands.finetune import finetune, set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.errors import UsageError
 from adapt.exporting import bundle
-from adapt.exporting.verify import Parity, smooth_pictures
+from adapt.exporting.verify import Parity, smooth_images
 from adapt.packs.pack import add_network
 from adapt.photos.files import read_image, write_image
 from adapt.restorers.codeformer import PARTS
@@ -51,7 +51,7 @@ def code_pack(small_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the seconds of the exporter: what it writes for a CodeFormer is held in test_fidelity.py."""
+    """Without the seconds of the exporter: what it writes for a CodeFormer is validation in test_fidelity.py."""
 
     def stub(network: nn.Module, path: Path, *, multiple: int, side: int | None, fidelity: bool) -> None:
         assert (side, fidelity) == (16, True)
@@ -67,7 +67,7 @@ def test_run_starts_from_the_packs_codeformer(
 ):
     photos, out = tmp_path / "photos", tmp_path / "out"
     shutil.copytree(small_photos, photos)
-    write_image(photos / "large.png", smooth_pictures((1, 24, 24), seed=5)[0])
+    write_image(photos / "large.png", smooth_images((1, 24, 24), seed=5)[0])
     quickly(monkeypatch)
     arguments = [
         "run", photos, "-o", out, "--recipe", "codeformer", "--method", "low-frequency", "--pack", code_pack,
@@ -113,7 +113,7 @@ def test_run_with_few_photos_warns_on_screen_and_on_the_page(
     code_pack: Path, small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    """The recipe of pictures begins with the pack's own restorer, whatever else the pack has."""
+    """The recipe of images begins with the pack's own restorer, whatever else the pack has."""
     from adapt.commands import run
 
     monkeypatch.setattr(run, "_export", lambda out, *_, **__: out / "model.onnx")
@@ -124,7 +124,7 @@ def test_run_with_few_photos_warns_on_screen_and_on_the_page(
         "finetune.discriminator.features=4",
     ]
     assert adapt(monkeypatch, *arguments) == 0
-    warning = "Only 6 photos: a restorer that learns from pictures can over-fit so few"
+    warning = "Only 6 photos: a restorer that learns from images can over-fit so few"
     assert f"\nWarning: {warning}" in capsys.readouterr().out
     assert warning in (tmp_path / "out" / "report.html").read_text()
     assert load_restorer(tmp_path / "out" / "finetune").architecture == "swinir"
@@ -164,12 +164,12 @@ def test_a_codeformer_of_another_size_than_the_prior_is_refused(
 
 
 def test_the_restorer_that_is_named_goes_first(code_pack: Path, small_pack: Path):
-    named = begin_finetune("codeformer", pack=str(code_pack), restorer=f"{code_pack}/codeformer")
-    own = begin_finetune("codeformer", pack=str(code_pack))
+    named = set_up_finetune("codeformer", pack=str(code_pack), restorer=f"{code_pack}/codeformer")
+    own = set_up_finetune("codeformer", pack=str(code_pack))
     assert own.name == named.name == f"{code_pack}/codeformer"
-    assert begin_finetune("swinir", pack=str(code_pack)).name == str(code_pack)
+    assert set_up_finetune("swinir", pack=str(code_pack)).name == str(code_pack)
     own_teacher = ["teacher=restorer"]
-    begun = begin_finetune(
+    begun = set_up_finetune(
         "codeformer", pack=str(small_pack), restorer=f"{code_pack}/codeformer", overrides=own_teacher
     )
     assert begun.restorer.architecture == "codeformer"
@@ -178,15 +178,15 @@ def test_the_restorer_that_is_named_goes_first(code_pack: Path, small_pack: Path
 def test_twenty_photos_adapt_a_codeformer(code_pack: Path, tmp_path: Path):
     """Four are held back and choose; codebook, generator and fusion, which hold what faces look like, stay bitwise."""
     photos, targets = tmp_path / "photos", tmp_path / "targets"
-    clean = smooth_pictures((20, 16, 16), seed=11)
-    for index, picture in enumerate(clean):
-        write_image(targets / f"{index:02}.png", picture)
-        write_image(photos / f"{index:02}.png", picture.mean((1, 2), keepdim=True) * 0.6 + picture * 0.3)
+    clean = smooth_images((20, 16, 16), seed=11)
+    for index, image in enumerate(clean):
+        write_image(targets / f"{index:02}.png", image)
+        write_image(photos / f"{index:02}.png", image.mean((1, 2), keepdim=True) * 0.6 + image * 0.3)
     outcome = finetune(
         photos, targets, tmp_path / "run", pack=str(code_pack), recipe="codeformer",
         overrides=["steps=40", "batch=4", "evaluate_every=10", "learning_rate=1e-3", "ema=0.9"],
     )
-    assert (outcome.trained, outcome.held_back, outcome.warning) == (16, 4, "")
+    assert (outcome.trained, outcome.validation, outcome.warning) == (16, 4, "")
     assert outcome.improved
     assert outcome.best["total"] < 0.97 * outcome.base["total"]
     before = load_restorer(f"{code_pack}/codeformer").network.state_dict()

@@ -16,8 +16,8 @@ from adapt.build import load_codebook, load_restorer
 from adapt.commands.finetune import finetune
 from adapt.commands.pretrain import pretrain
 from adapt.errors import UsageError, WeightsError
-from adapt.exporting.verify import smooth_pictures
-from adapt.pretraining.codebook import Autoencoding, initialise, place_idle_codes, random_crops, train_codebook
+from adapt.exporting.verify import smooth_images
+from adapt.pretraining.codebook import Autoencoding, initialise, random_crops, reset_dead_codes, train_codebook
 from adapt.pretraining.codeformer import train_code_predictor, train_fusion
 from adapt.restorers.base import build_restorer
 from adapt.restorers.codeformer import PARTS, CodeFormer
@@ -31,8 +31,8 @@ from adapt.settings import (
     PatchDiscriminatorSettings,
     VQGANSettings,
 )
-from adapt.training.adversary import PatchDiscriminator, Verdict, balance, deceives, tells_apart
-from adapt.training.loop import Turn
+from adapt.training.adversary import PatchDiscriminator, Verdict, balance, discriminator_loss, generator_loss
+from adapt.training.loop import StepContext
 from adapt.training.losses import l1
 from adapt.training.run import Run
 from adapt.training.sampling import step_generator
@@ -54,7 +54,7 @@ FUSION = FusionSettings(
 
 
 def faces(count: int = 2) -> torch.Tensor:
-    return smooth_pictures((count, 16, 16), seed=3).mul(255).round().byte()
+    return smooth_images((count, 16, 16), seed=3).mul(255).round().byte()
 
 
 def run_of(
@@ -114,13 +114,13 @@ def test_a_codebook_learns_two_faces(tmp_path: Path):
     network.load_state_dict(state)
     with torch.no_grad():
         made = network(faces().float() / 255)
-    assert float(l1(made.picture, faces().float() / 255).mean()) < 0.5 * log[0]["l1"]
+    assert float(l1(made.image, faces().float() / 255).mean()) < 0.5 * log[0]["l1"]
 
 
 def test_a_codebook_begins_on_crops(tmp_path: Path):
-    """Of the side asked for and anywhere in the picture, until the step at which pictures are whole."""
-    pictures = torch.arange(64.0).view(1, 1, 8, 8).expand(2, 3, 8, 8)
-    crops = [random_crops(pictures, 6, step_generator(seed, 0)) for seed in range(100)]
+    """Of the side asked for and anywhere in the image, until the step at which images are whole."""
+    images = torch.arange(64.0).view(1, 1, 8, 8).expand(2, 3, 8, 8)
+    crops = [random_crops(images, 6, step_generator(seed, 0)) for seed in range(100)]
     corners = set(torch.stack(crops)[:, :, 0, 0, 0].flatten().int().tolist())
     assert corners == {row * 8 + column for row in range(3) for column in range(3)}
     whole = run_of("codebook", tmp_path / "whole")
@@ -181,19 +181,19 @@ def test_idle_codes_are_placed_on_features(gen: torch.Generator):
     feature = torch.randn(1, 8, 4, 4, generator=gen)
     codes = torch.tensor([[0, 1, 2, 3] * 4])
     made = Reconstruction(torch.zeros(1), feature, feature, codes)
-    turn = Turn(0, 0, 1, torch.device("cpu"), step_generator(0, 0))
+    turn = StepContext(0, 0, 1, torch.device("cpu"), step_generator(0, 0))
     for step in range(1, 3):
-        place_idle_codes(both, made, after=3, turn=turn)
+        reset_dead_codes(both, made, after=3, turn=turn)
         assert both.idle.tolist() == [0] * 4 + [step] * 8
         assert torch.equal(both.network.quantize.embedding.weight, rows)
-    place_idle_codes(both, made, after=3, turn=turn)
+    reset_dead_codes(both, made, after=3, turn=turn)
     now = both.network.quantize.embedding.weight
     assert torch.equal(now[:4], rows[:4])
     candidates = feature[0].flatten(1).T
     assert all(any(torch.equal(row, each) for each in candidates) for row in now[4:])
     assert both.idle.tolist() == [0] * 12
     for _ in range(5):
-        place_idle_codes(both, made, after=None, turn=turn)
+        reset_dead_codes(both, made, after=None, turn=turn)
     assert torch.equal(both.network.quantize.embedding.weight, now)
 
 
@@ -211,12 +211,12 @@ def test_each_side_of_the_game_has_its_own_gradient(gen: torch.Generator):
     made.requires_grad_()
     verdict = network.judge(real, made)
     torch.testing.assert_close(verdict.made, verdict.fake)
-    deceives(verdict).backward(retain_graph=True)
+    generator_loss(verdict).backward(retain_graph=True)
     assert made.grad is not None
     assert made.grad.any()
     assert all(parameter.grad is None for parameter in network.parameters())
     made.grad = None
-    tells_apart(verdict).backward()
+    discriminator_loss(verdict).backward()
     assert made.grad is None
     assert all(parameter.grad is not None for parameter in network.parameters())
 
@@ -224,10 +224,10 @@ def test_each_side_of_the_game_has_its_own_gradient(gen: torch.Generator):
 def test_hinge_losses_against_their_definitions(gen: torch.Generator):
     made, real, fake = 2 * torch.randn(3, 2, 1, 3, 3, generator=gen)
     verdict = Verdict(made, real, fake)
-    assert float(deceives(verdict)) == pytest.approx(-sum(made.flatten().tolist()) / 18)
+    assert float(generator_loss(verdict)) == pytest.approx(-sum(made.flatten().tolist()) / 18)
     expected = sum(max(0, 1 - a) + max(0, 1 + b) for a, b in zip(real.flatten().tolist(), fake.flatten().tolist(),
                                                                   strict=True)) / 36
-    assert float(tells_apart(verdict)) == pytest.approx(expected, rel=1e-6)
+    assert float(discriminator_loss(verdict)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_balance_makes_both_pull_equally(gen: torch.Generator):
@@ -312,7 +312,7 @@ def test_a_restorer_without_codes_or_a_pack_without_a_teacher(small_photos: Path
         small_photos, small_photos, tmp_path / "c", recipe="codeformer", pack=str(small_pack), overrides=quick,
         restorer=str(tmp_path / "codeformer.safetensors"),
     )
-    assert (outcome.trained, outcome.held_back) == (4, 2)
+    assert (outcome.trained, outcome.validation) == (4, 2)
     with pytest.raises(UsageError, match=r"small/swinir: a swinir predicts no codes .* as a codeformer, and one"):
         finetune(small_photos, small_photos, tmp_path / "d", recipe="codeformer", pack=str(small_pack),
                  restorer=str(small_pack), overrides=quick)

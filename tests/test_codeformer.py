@@ -28,13 +28,13 @@ def smooth(reference: Reference, name: str) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def reading(reference: Reference, public_codeformer: CodeFormer) -> Reading:
-    """What the public network reads in the fixture's photo; all its pictures are made of it."""
+    """What the public network reads in the fixture's photo; all its images are made of it."""
     with torch.no_grad():
         return public_codeformer.read(smooth(reference, "codeformer_512.x"))
 
 
 def test_vqgan_fixture(reference: Reference, public_codeformer: CodeFormer):
-    """What it encodes and which codes are nearest. Its generator is the one of `test_picture_fixture`, and how the
+    """What it encodes and which codes are nearest. Its generator is the one of `test_image_fixture`, and how the
     parts go together is tested on a small network: here the whole would take three times as long."""
     arrays = reference.arrays("vqgan_512")
     with torch.device("meta"):
@@ -61,8 +61,8 @@ def test_codeformer_fixture(reference: Reference, public_codeformer: CodeFormer,
     np.testing.assert_allclose(taken[:, :4], arrays["quant_feat_adain_first4ch"], rtol=0, atol=5e-5)
 
 
-def test_picture_fixture(reference: Reference, public_codeformer: CodeFormer, reading: Reading):
-    """One of the fixture's four pictures, on which all parts act; benchmarks/codeformer.py has the other three."""
+def test_image_fixture(reference: Reference, public_codeformer: CodeFormer, reading: Reading):
+    """One of the fixture's four images, on which all parts act; benchmarks/codeformer.py has the other three."""
     arrays = reference.arrays("codeformer_512")
     with torch.no_grad():
         made = public_codeformer.generate(reading, 0.5)
@@ -124,14 +124,14 @@ def test_quantising_is_nearest_by_direct_distances(gen: torch.Generator):
 
 
 def test_a_vqgan_trains_all_its_parts(gen: torch.Generator):
-    """The picture's gradient passes the codebook as if it were not there; the quantised features' reaches its rows."""
+    """The image's gradient passes the codebook as if it were not there; the quantised features' reaches its rows."""
     network = lively_vqgan()
-    picture = torch.rand(1, 3, 16, 16, generator=gen)
-    made = network(picture)
-    made.picture.square().sum().backward(retain_graph=True)
+    image = torch.rand(1, 3, 16, 16, generator=gen)
+    made = network(image)
+    made.image.square().sum().backward(retain_graph=True)
     assert network.quantize.embedding.weight.grad is None
     first = next(network.encoder.parameters())
-    straight = torch.autograd.grad(made.picture.sum(), [made.feature, first], retain_graph=True)
+    straight = torch.autograd.grad(made.image.sum(), [made.feature, first], retain_graph=True)
     quantised = made.quantised.detach().requires_grad_()
     (through_generator,) = torch.autograd.grad((network.generator(quantised) / 2 + 0.5).sum(), quantised)
     torch.testing.assert_close(straight[0], through_generator, rtol=1e-3, atol=1e-5)
@@ -142,13 +142,13 @@ def test_a_vqgan_trains_all_its_parts(gen: torch.Generator):
 
 def test_a_vqgan_generates_from_the_nearest_rows(gen: torch.Generator):
     network = lively_vqgan()
-    picture = torch.rand(2, 3, 16, 16, generator=gen)
+    image = torch.rand(2, 3, 16, 16, generator=gen)
     with torch.no_grad():
-        made = network(picture)
-        assert torch.equal(made.codes, network.codes(picture))
+        made = network(image)
+        assert torch.equal(made.codes, network.codes(image))
         assert torch.equal(made.quantised, network.quantize.look_up(made.codes))
-        assert torch.equal(made.feature, network.encoder(2 * picture - 1))
-        torch.testing.assert_close(2 * made.picture - 1, network.generator(made.quantised), rtol=0, atol=1e-5)
+        assert torch.equal(made.feature, network.encoder(2 * image - 1))
+        torch.testing.assert_close(2 * made.image - 1, network.generator(made.quantised), rtol=0, atol=1e-5)
 
 
 def test_without_fidelity_the_photo_acts_through_its_codes_alone(gen: torch.Generator):
@@ -233,7 +233,7 @@ def test_the_choice_of_codes_has_the_gradient_of_its_expectation(gen: torch.Gene
     torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_pictures_gradient_reaches_what_it_should(gen: torch.Generator):
+def test_a_images_gradient_reaches_what_it_should(gen: torch.Generator):
     network = lively_codeformer()
     photo = torch.rand(1, 3, 16, 16, generator=gen)
     network(photo).square().sum().backward()
@@ -277,7 +277,7 @@ def test_a_vqgan_takes_crops_of_whole_codes(gen: torch.Generator):
     stride = network.settings.img_size // network.settings.grid
     side = 3 * stride
     made = network(torch.rand(2, 3, side, side, generator=gen))
-    assert made.picture.shape == (2, 3, side, side)
+    assert made.image.shape == (2, 3, side, side)
     assert made.codes.numel() == 2 * 3 * 3
     for wrong in ((1, 3, side + 1, side + 1), (1, 3, side, stride), (1, 1, side, side), (3, side, side)):
         with pytest.raises(ShapeError, match=re.escape(f"H a multiple of {stride}, got {wrong}")):

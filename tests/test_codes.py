@@ -36,7 +36,7 @@ class Known:
         self.quantize = quantize
         self.known = torch.from_numpy(codes).long()
 
-    def codes(self, picture: torch.Tensor) -> torch.Tensor:
+    def codes(self, image: torch.Tensor) -> torch.Tensor:
         return self.known
 
 
@@ -118,12 +118,12 @@ def test_what_learns(settings: CodeFinetuneSettings, parts: set[str], gen: torch
 class Flat(torch.nn.Module):
     """What stands for a discriminator."""
 
-    def forward(self, picture: torch.Tensor) -> torch.Tensor:
-        return picture.mean(dim=1, keepdim=True)
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.mean(dim=1, keepdim=True)
 
 
-def test_pictures_train_the_fusion_alone(gen: torch.Generator):
-    """What the losses on pictures add reaches neither encoder nor transformer."""
+def test_images_train_the_fusion_alone(gen: torch.Generator):
+    """What the losses on images add reaches neither encoder nor transformer."""
     photo, target = torch.rand(2, 2, 3, 16, 16, generator=gen)
     grads: list[dict[str, torch.Tensor | None]] = []
     for settings in (CODES, PICTURES.model_copy(update={"adversarial": 0.0})):
@@ -146,10 +146,10 @@ def test_the_total_weighs_the_parts(gen: torch.Generator):
     weights = {"feature": 2.0, "token": 0.25, "l1": 1.0, "perceptual": 0.5, "adversarial": 0.1}
     assert set(parts) == set(weights)
     assert total.item() == pytest.approx(sum(weights[name] * part.mean().item() for name, part in parts.items()))
-    assert torch.equal(objective.picture(attempt), network.generate(attempt.reading, 1.0))
+    assert torch.equal(objective.image(attempt), network.generate(attempt.reading, 1.0))
 
 
-def test_the_score_is_of_the_picture_the_restorer_gives(gen: torch.Generator):
+def test_the_score_is_of_the_image_the_restorer_gives(gen: torch.Generator):
     network = lively_codeformer()
     objective = taught(network)
     photo, target = torch.rand(2, 2, 3, 16, 16, generator=gen)
@@ -200,8 +200,8 @@ class Another(torch.nn.Module):
         self.inside = inside
         self.quantize = inside.quantize
 
-    def codes(self, picture: torch.Tensor) -> torch.Tensor:
-        return self.inside.codes(picture)
+    def codes(self, image: torch.Tensor) -> torch.Tensor:
+        return self.inside.codes(image)
 
     def read(self, photo: torch.Tensor) -> Reading:
         return self.inside.read(photo)

@@ -1,4 +1,4 @@
-"""Folders of pictures in the identity of a run: by what is in them, read once."""
+"""Folders of images in the identity of a run: by what is in them, read once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONG_AGO = 1_600_000_000_000_000_000
 
 @pytest.fixture
 def faces(tmp_path: Path, small_photos: Path) -> Path:
-    """Pictures that were written long ago."""
+    """ImageDataset that were written long ago."""
     folder = shutil.copytree(small_photos, tmp_path / "faces")
     for path in folder.rglob("*.png"):
         os.utime(path, ns=(LONG_AGO, LONG_AGO))
@@ -116,7 +116,7 @@ def test_a_fine_tuning_goes_on_with_folders_that_were_moved_and_with_no_others(
     tune(tmp_path / "moved")
     file = find_photos(tmp_path / "moved")[0].path
     other = find_photos(tmp_path / "moved")[1].path.read_bytes()
-    file.write_bytes(other.ljust(file.stat().st_size, b"\0"))  # another picture in a file of the same size
+    file.write_bytes(other.ljust(file.stat().st_size, b"\0"))  # another image in a file of the same size
     with pytest.raises(UsageError, match="holds a run with other settings, photos or weights"):
         tune(tmp_path / "moved")
 

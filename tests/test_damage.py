@@ -1,4 +1,4 @@
-"""What each damage does to a picture: it is what it is named after."""
+"""What each damage does to an image: it is what it is named after."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from damage import damaged, piece
-from pictures import seeded, smooth_picture
+from damage import damaged, degradation
+from images import seeded, smooth_image
 from PIL import Image
 from torch import Tensor
 
@@ -45,14 +45,14 @@ def test_resizing_says_what_it_refuses() -> None:
         resize(torch.rand(3, 4, 4), (3, 3), "cubic")  # pyright: ignore[reportArgumentType]
 
 
-def test_what_is_inside_a_resampling_meets_the_small_picture() -> None:
-    image = smooth_picture(48, 40)
+def test_what_is_inside_a_resampling_meets_the_small_image() -> None:
+    image = smooth_image(48, 40)
     inside = [{"name": "banding", "levels": [4, 4]}]
-    outer = piece("resample", factor=[24, 24], down=["box"], up=["nearest"], pieces=inside)
-    picture, (drawn,) = degrade(image, [outer], 3)
+    outer = degradation("resample", factor=[24, 24], down=["box"], up=["nearest"], degradations=inside)
+    image, (drawn,) = degrade(image, [outer], 3)
     assert drawn["size"] == [25, 21]  # 24 for 512 px is 1.875 for 40
-    assert set((picture * 3).unique().tolist()) == {0.0, 1.0, 2.0, 3.0}
-    plain = piece("resample", factor=[1, 1], down=["bicubic"], up=["lanczos"])
+    assert set((image * 3).unique().tolist()) == {0.0, 1.0, 2.0, 3.0}
+    plain = degradation("resample", factor=[1, 1], down=["bicubic"], up=["lanczos"])
     torch.testing.assert_close(damaged(image, plain), image, rtol=0, atol=1e-6)
 
 
@@ -144,7 +144,7 @@ def test_speckle_grows_with_the_value() -> None:
 
 def test_grain_is_soft_but_as_strong_as_it_is_told() -> None:
     image = torch.full((3, 256, 256), 0.5)
-    noise = damaged(image, piece("gaussian_noise", std=[10, 10], grain=[4, 4], grey=1)) - image
+    noise = damaged(image, degradation("gaussian_noise", std=[10, 10], grain=[4, 4], grey=1)) - image
     assert torch.equal(noise[0], noise[2])
     assert float(noise[0].std()) == pytest.approx(10 / 255, rel=0.15)
     neighbours = float((noise[0, :, 1:] * noise[0, :, :-1]).mean() / noise[0].var())
@@ -152,18 +152,18 @@ def test_grain_is_soft_but_as_strong_as_it_is_told() -> None:
 
 
 def test_jpeg_twice_is_two_files_whose_blocks_lie_apart() -> None:
-    image = smooth_picture(48, 40)
-    in_step = damaged(image, piece("double_jpeg", first=[20, 20], second=[60, 60], shift=0))
+    image = smooth_image(48, 40)
+    in_step = damaged(image, degradation("double_jpeg", first=[20, 20], second=[60, 60], shift=0))
     assert torch.equal(in_step, jpeg(jpeg(image[None], 20), 60)[0])
-    shifts = [draw_all([piece("double_jpeg", first=[20, 20], second=[60, 60])], seed, (9, 9))[0] for seed in range(50)]
+    shifts = [draw_all([degradation("double_jpeg", first=[20, 20], second=[60, 60])], seed, (9, 9))[0] for seed in range(50)]
     drawn = next(each for each in shifts if each["down"] and each["right"])
-    apart = piece("double_jpeg", first=[20, 20], second=[60, 60]).apply(image, drawn)
+    apart = degradation("double_jpeg", first=[20, 20], second=[60, 60]).apply(image, drawn)
     assert not torch.equal(apart, in_step)
     assert float((apart - image).abs().mean()) < 0.05  # nothing has moved
 
 
 def test_webp_keeps_more_at_a_higher_quality() -> None:
-    image = smooth_picture(48, 40)
+    image = smooth_image(48, 40)
     errors = [float((webp(image, quality) - image).abs().mean()) for quality in (1, 30, 60, 95)]
     assert errors == sorted(errors, reverse=True)
     assert errors[0] > 2 * errors[3]
@@ -185,7 +185,7 @@ def test_old_plates_do_not_see_red() -> None:
 
 def test_fading_takes_density_away() -> None:
     """Half the dye is half the logarithm: the square root of the light."""
-    image = smooth_picture(20, 24).double() * 0.8 + 0.2
+    image = smooth_image(20, 24).double() * 0.8 + 0.2
     light = to_linear(image, "srgb")
     expected = torch.stack([light[0].sqrt(), light[1], light[2] ** 0.25 * 10**-0.2])
     expected[1] *= 10 ** (-0.2 / 3)
@@ -243,7 +243,7 @@ def test_scan_lines_take_half_their_depth_of_the_light() -> None:
 
 
 def test_scratches_and_dust_cover_little_and_move_towards_their_tone() -> None:
-    image = smooth_picture(120, 90) * 0.6 + 0.2
+    image = smooth_image(120, 90) * 0.6 + 0.2
     upright = archive.scratched(image, 8, count=4, width=1.5, tone=1, upright=True)
     specks = archive.dusty(image, 8, count=40, radius=3, tone=0)
     for change, most in ((upright - image, 0.15), (image - specks, 0.12)):
@@ -269,7 +269,7 @@ def test_warping_takes_each_pixel_from_where_the_light_comes_from() -> None:
 
 
 def test_turbulence_tilts_and_then_blurs() -> None:
-    image = smooth_picture(64, 60).double()
+    image = smooth_image(64, 60).double()
     calm = turbulent(image, 3, tilt=0, length=8, blur=(0.05, 0.05), shake=(0.0, 0.0))
     torch.testing.assert_close(calm, image, rtol=0, atol=1e-6)
     shaken = turbulent(image, 3, tilt=0, length=8, blur=(0.05, 0.05), shake=(2.0, 0.0))

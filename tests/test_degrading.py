@@ -1,4 +1,4 @@
-"""`adapt degrade`: what it writes, that a picture's damage is its own, and that it resumes."""
+"""`adapt degrade`: what it writes, that an image's damage is its own, and that it resumes."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def lines(out: Path) -> dict[str, dict[str, Any]]:
     return {line["id"]: line for line in read_json_lines(out / "manifest.jsonl")}
 
 
-def test_pictures_have_the_originals_names_and_sizes_and_the_manifest_repeats_them(
+def test_images_have_the_originals_names_and_sizes_and_the_manifest_repeats_them(
     originals: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "lq"
     assert degrade(originals, out, recipe="old-photo").done == 3
-    pieces = load_recipe("old-photo", DegradeSettings).pieces
+    degradations = load_recipe("old-photo", DegradeSettings).degradations
     for id, line in lines(out).items():
         original, damaged = read_image(originals / f"{id}.png"), read_image(out / f"{id}.png")
         assert damaged.shape == original.shape
-        again = repeat(original, pieces, line["pieces"])
+        again = repeat(original, degradations, line["degradations"])
         assert float((again - damaged).abs().max()) <= 0.5001 / 255  # of the file
     recipe = json.loads((out / "degraded.json").read_text(encoding="utf-8"))["recipe"]
     assert DegradeSettings.model_validate(recipe) == load_recipe("old-photo", DegradeSettings)
 
 
-def test_a_pictures_damage_depends_on_no_other_picture(originals: Path, tmp_path: Path) -> None:
+def test_a_images_damage_depends_on_no_other_image(originals: Path, tmp_path: Path) -> None:
     degrade(originals, tmp_path / "all", recipe="web")
     (originals / "a.png").unlink()
     degrade(originals, tmp_path / "fewer", recipe="web")
@@ -68,7 +68,7 @@ def test_the_seed_decides(originals: Path, tmp_path: Path) -> None:
     for name, overrides in (("x", []), ("y", ["seed=1"])):
         degrade(originals, tmp_path / name, recipe="dynface", overrides=overrides)
     for id in lines(tmp_path / "x"):
-        assert lines(tmp_path / "x")[id]["pieces"] != lines(tmp_path / "y")[id]["pieces"]
+        assert lines(tmp_path / "x")[id]["degradations"] != lines(tmp_path / "y")[id]["degradations"]
 
 
 def test_it_goes_on_where_it_stopped(originals: Path, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_changed_profile_is_refused_like_a_changed_recipe(
     slides.parent.rename(elsewhere)
     assert degrade(originals, out, recipe=elsewhere / "slides.yaml").skipped == 3, "nor does the path"
     brighten(elsewhere / "cam.json", 1.5)
-    with pytest.raises(UsageError, match="lq: holds pictures of another recipe, seed or camera profile"):
+    with pytest.raises(UsageError, match="lq: holds images of another recipe, seed or camera profile"):
         degrade(originals, out, recipe=elsewhere / "slides.yaml")
     assert degrade(originals, out, recipe=elsewhere / "slides.yaml", overwrite=True).done == 3
 
@@ -139,8 +139,8 @@ def test_a_changed_profile_is_refused_like_a_changed_recipe(
     del about["digest"]
     (out / "degraded.json").write_text(json.dumps(about), encoding="utf-8")
     assert degrade(originals, out, recipe=elsewhere / "slides.yaml").skipped == 3
-    with pytest.raises(UsageError, match=r"another recipe, .* \(pieces\.0\.scale: 1 there, 2 now\); choose"):
-        degrade(originals, out, recipe=elsewhere / "slides.yaml", overrides=["pieces.0.scale=2"])
+    with pytest.raises(UsageError, match=r"another recipe, .* \(degradations\.0\.scale: 1 there, 2 now\); choose"):
+        degrade(originals, out, recipe=elsewhere / "slides.yaml", overrides=["degradations.0.scale=2"])
     brighten(elsewhere / "cam.json", 1.5)
     degrade(originals, out, recipe=elsewhere / "slides.yaml", overwrite=True)
     brighten(elsewhere / "cam.json", 2)
@@ -149,12 +149,12 @@ def test_a_changed_profile_is_refused_like_a_changed_recipe(
 
 
 @pytest.mark.parametrize("around", [
-    "CAMERA", "{name: resample, factor: [1, 2], pieces: [CAMERA]}", "{name: mixed, first: [CAMERA], second: []}",
-    "{name: mixed, first: [], second: [{name: resample, factor: [1, 2], pieces: [CAMERA]}]}",
+    "CAMERA", "{name: resample, factor: [1, 2], degradations: [CAMERA]}", "{name: mixed, first: [CAMERA], second: []}",
+    "{name: mixed, first: [], second: [{name: resample, factor: [1, 2], degradations: [CAMERA]}]}",
 ])
 def test_the_profile_counts_wherever_the_camera_stands(around: str, slides: Path) -> None:
-    piece = around.replace("CAMERA", "{name: camera, profile: cam.json, iso: [400, 800]}")
-    slides.write_text(f"kind: degrade\npieces:\n  - {piece}\n", encoding="utf-8")
+    degradation = around.replace("CAMERA", "{name: camera, profile: cam.json, iso: [400, 800]}")
+    slides.write_text(f"kind: degrade\npieces:\n  - {degradation}\n", encoding="utf-8")
     before = recipe_digest(load_recipe(slides, DegradeSettings))
     brighten(slides.with_name("cam.json"), 1.5)
     assert recipe_digest(load_recipe(slides, DegradeSettings)) != before
@@ -164,7 +164,7 @@ def test_a_profile_is_looked_up_beside_the_recipe_then_from_here(
     slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def found(*overrides: str) -> str:
-        return load_recipe(slides, DegradeSettings, overrides).pieces[0].model_dump()["profile"]
+        return load_recipe(slides, DegradeSettings, overrides).degradations[0].model_dump()["profile"]
 
     here = tmp_path / "here"
     here.mkdir()
@@ -172,13 +172,13 @@ def test_a_profile_is_looked_up_beside_the_recipe_then_from_here(
     for name in ("cam.json", "other.json"):
         write_profile(name, read_profile("generic-phone"))
     assert found() == str(slides.with_name("cam.json").resolve()), "beside the recipe, though one is here"
-    assert found("pieces.0.profile=other.json") == str((here / "other.json").resolve())
-    assert found("pieces.0.profile=generic-phone") == "generic-phone"
-    assert found("pieces.0.profile=cam.json") == str((here / "cam.json").resolve()), "typed here"
+    assert found("degradations.0.profile=other.json") == str((here / "other.json").resolve())
+    assert found("degradations.0.profile=generic-phone") == "generic-phone"
+    assert found("degradations.0.profile=cam.json") == str((here / "cam.json").resolve()), "typed here"
     (here / "cam.json").unlink()
-    assert found("pieces.0.profile=cam.json") == str(slides.with_name("cam.json").resolve()), "none is here"
+    assert found("degradations.0.profile=cam.json") == str(slides.with_name("cam.json").resolve()), "none is here"
     with pytest.raises(RecipeError, match=r"gone\.json: there is no such profile file in the working .*, nor .*mine$"):
-        found("pieces.0.profile=gone.json")
+        found("degradations.0.profile=gone.json")
     (here / "resolved.yaml").write_text(dump(load_recipe(slides, DegradeSettings)), encoding="utf-8")
     assert load_recipe(here / "resolved.yaml", DegradeSettings) == load_recipe(slides, DegradeSettings)
 
@@ -197,7 +197,7 @@ def test_half_size_of_raw_files_alone_and_for_a_whole_folder(
         assert command(name, *flags) == 0
         made = lines(tmp_path / name)
         assert made["raw"]["size"] == size == list(read_image(tmp_path / name / "raw.png").shape[1:])
-        assert made["a"]["size"] == [24, 32], "no other picture is halved"
+        assert made["a"]["size"] == [24, 32], "no other image is halved"
         assert command(name, *flags) == 0
         assert "0 degraded, 4 already there" in capsys.readouterr().out
     assert command("full", "--half-raw") == 2
@@ -233,14 +233,14 @@ def test_the_command_names_what_it_cannot_read_and_goes_on(
     (originals / "b.png").write_bytes((originals / "b.png").read_bytes()[:70])
     write_image(originals / "odd.png", torch.rand(3, 23, 24))
     arguments = ["degrade", originals, "-o", tmp_path / "lq", "--recipe", "camera-noise-severe", "--seed", 4]
-    assert adapt(monkeypatch, *arguments, "pieces.0.gain=0.02") == 3
+    assert adapt(monkeypatch, *arguments, "degradations.0.gain=0.02") == 3
     printed = capsys.readouterr()
     assert "2 degraded, 0 already there, 2 failed" in printed.out
     assert "b.png: " in printed.err
     assert "odd.png: resize_area: expected a factor that divides both sides, got 2" in printed.err
     assert set(lines(tmp_path / "lq")) == {"a", "deep/c é"}
     about = json.loads((tmp_path / "lq" / "degraded.json").read_text(encoding="utf-8"))["recipe"]
-    assert (about["seed"], about["pieces"][0]["gain"]) == (4, 0.02)
+    assert (about["seed"], about["degradations"][0]["gain"]) == (4, 0.02)
 
 
 def test_mistakes_in_a_recipe_are_named_with_their_line(
@@ -253,7 +253,7 @@ def test_mistakes_in_a_recipe_are_named_with_their_line(
         "  - {name: jpeg, quality: [60, 30]}\n"
         "  - {name: defocus, radius: [1, 2], radus: 3}\n"
         "  - name: mixed\n"
-        "    first: [{name: resample, factor: [0.5, 2], pieces: [{name: webp, quality: [0, 5]}]}]\n"
+        "    first: [{name: resample, factor: [0.5, 2], degradations: [{name: webp, quality: [0, 5]}]}]\n"
         "    second: [{name: mixed, first: [], second: []}]\n"
         "  - {name: camera, iso: [100, 200], profile: generic-fone}\n"
         "  - {quality: [60, 70]}\n",
@@ -263,14 +263,14 @@ def test_mistakes_in_a_recipe_are_named_with_their_line(
     errors = capsys.readouterr().err.splitlines()
     assert not (tmp_path / "lq").exists()
     expected = [
-        ("mine.yaml:3:6: pieces.0.name: ", "did you mean 'jpeg'"),
-        ("mine.yaml:4:18: pieces.1.quality: ", "expected a range from low to high, got [60, 30]"),
-        ("mine.yaml:5:37: pieces.2.radus: ", "did you mean 'radius'"),
-        ("mine.yaml:7:39: pieces.3.first.0.factor.0: ", "should be greater than or equal to 1 (got 0.5)"),
-        ("mine.yaml:7:80: pieces.3.first.0.pieces.0.quality.0: ", "greater than or equal to 1 (got 0)"),
-        ("mine.yaml:8:15: pieces.3.second.0.name: ", "(got 'mixed')"),
-        ("mine.yaml:9:37: pieces.4.profile: ", "generic-fone"),
-        ("mine.yaml:10:5: pieces.5.name: needed: ", "(got a mapping)"),
+        ("mine.yaml:3:6: degradations.0.name: ", "did you mean 'jpeg'"),
+        ("mine.yaml:4:18: degradations.1.quality: ", "expected a range from low to high, got [60, 30]"),
+        ("mine.yaml:5:37: degradations.2.radus: ", "did you mean 'radius'"),
+        ("mine.yaml:7:39: degradations.3.first.0.factor.0: ", "should be greater than or equal to 1 (got 0.5)"),
+        ("mine.yaml:7:80: degradations.3.first.0.degradations.0.quality.0: ", "greater than or equal to 1 (got 0)"),
+        ("mine.yaml:8:15: degradations.3.second.0.name: ", "(got 'mixed')"),
+        ("mine.yaml:9:37: degradations.4.profile: ", "generic-fone"),
+        ("mine.yaml:10:5: degradations.5.name: needed: ", "(got a mapping)"),
     ]
     assert len(errors) == len(expected), errors
     for line, (start, end) in zip(errors, expected, strict=True):

@@ -11,7 +11,7 @@ from reference import Reference
 from torch import Tensor
 
 from adapt.diffusion.prior import Prediction, Predictor, Prior, build_prior
-from adapt.diffusion.sampler import Job, PhotoNoise, StepRecord, guided_sample, start
+from adapt.diffusion.sampler import Conditioning, PhotoNoise, StepRecord, guided_sample, start
 from adapt.diffusion.schedule import linear_schedule, noised, respaced, respaced_ddim
 from adapt.diffusion.solvers import Ancestral, Ddim, DpmSolver2M, posterior_mean
 from adapt.diffusion.steps import Step, plan_dt_bfr, plan_from, steps_through
@@ -221,7 +221,7 @@ def test_unguided_sampling_draws_from_the_prior():
     plan = plan_from(999, 500)
     sample = guided_sample(
         GaussianPrior(), noise(), plan.steps,
-        solver=Ancestral(), terms=[], job=Job(torch.zeros(4, 3, 16, 16)), draw=noise,
+        solver=Ancestral(), terms=[], job=Conditioning(torch.zeros(4, 3, 16, 16)), draw=noise,
     )
     assert float(sample.mean()) == pytest.approx(GaussianPrior.mean, abs=4 * GaussianPrior.std / math.sqrt(3072))
     assert float(sample.std()) == pytest.approx(GaussianPrior.std, rel=0.08)
@@ -250,7 +250,7 @@ def test_dt_bfr_trajectory(reference: Reference):
     config = fixture["config"]
     noise = iter(torch.from_numpy(inputs["noise"].astype(np.float32)))
     plan = plan_dt_bfr(config["K"] * 20, config["K"])
-    job = Job(to_signed(torch.from_numpy(inputs["y0_01"])))
+    job = Conditioning(to_signed(torch.from_numpy(inputs["y0_01"])))
     term = LowFrequency(factor=config["N"], last_t=config["L"] * 20)
     records: list[StepRecord] = []
     x = start(job, plan, lambda: next(noise))
@@ -272,7 +272,7 @@ def test_dt_bfr_trajectory(reference: Reference):
 def test_a_photo_does_not_depend_on_its_batch():
     def go(seeds: list[int]) -> Tensor:
         draw = PhotoNoise(seeds, (3, 16, 16))
-        job = Job(torch.stack([torch.full((3, 16, 16), seed / 10) for seed in seeds]))
+        job = Conditioning(torch.stack([torch.full((3, 16, 16), seed / 10) for seed in seeds]))
         plan = plan_from(600, 6)
         terms = [LowFrequency(factor=4, last_t=360)]
         x = start(job, plan, draw)
@@ -289,7 +289,7 @@ def test_a_constraint_on_the_prediction_draws_no_noise_and_moves_what_is_low_alo
     checks = (torch.arange(16)[:, None] + torch.arange(24)) % 2 * 2.0 - 1  # nothing of it is low
     term = LowFrequency(factor=4, last_t=360, acts_on="x0")
     acting, resting = Step(600, 400, 0.3, 0.5, 0.1), Step(360, 200, 0.5, 0.7, 0.1)
-    memory = term.begin(Job(x0 + 0.25 + 0.5 * checks))
+    memory = term.begin(Conditioning(x0 + 0.25 + 0.5 * checks))
     held, kept = term.apply(x0, acting, memory, draw=no_noise)
     inside = (slice(None), slice(None), slice(4, 12), slice(8, 16))  # borders are mirrored, which checks are not
     torch.testing.assert_close(held[inside], (x0 + 0.25)[inside], rtol=0, atol=0.02)

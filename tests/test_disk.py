@@ -33,7 +33,7 @@ def test_a_folder_is_claimed_once_and_gone_on_with(tmp_path: Path):
     folder = tmp_path / "deep" / "out"
     assert claim(folder, {"model": "a"}) == {"model": "a"}
     (folder / "deep").mkdir()
-    for name in ("picture.png", "deep/picture.png", "deep/.other.png.731.part"):
+    for name in ("image.png", "deep/image.png", "deep/.other.png.731.part"):
         (folder / name).touch()
     assert claim(folder, {"model": "b"}) == {"model": "a"}
     assert json.loads((folder / "about.json").read_text()) == {"model": "a"}

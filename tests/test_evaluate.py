@@ -1,4 +1,4 @@
-"""Evaluation of folders and pictures; differences, tables, sheets, curves and the page."""
+"""Evaluation of folders and images; differences, tables, sheets, curves and the page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from adapt.evaluation.scores import difference
 from adapt.evaluation.sheets import GAP, LABEL, contact_sheet, write_sheet
 from adapt.evaluation.tables import markdown_table, text_table
 from adapt.photos.files import write_image
-from adapt.targets.store import Record, TargetStore, picture_name
+from adapt.targets.store import Record, TargetStore, image_name
 
 
 class Distance:
@@ -36,7 +36,7 @@ class Distance:
         return image.mean(dim=(2, 3))
 
 
-def pictures(count: int, seed: int = 0, size: int = 24) -> Tensor:
+def images(count: int, seed: int = 0, size: int = 24) -> Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -45,9 +45,9 @@ def pictures(count: int, seed: int = 0, size: int = 24) -> Tensor:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    for index, picture in enumerate(pictures(3)):
-        write_image(tmp_path / "truth" / f"{index}.png", picture)
-        write_image(tmp_path / "restored" / f"{index}.png", (picture * 0.9).clamp(0, 1))
+    for index, image in enumerate(images(3)):
+        write_image(tmp_path / "truth" / f"{index}.png", image)
+        write_image(tmp_path / "restored" / f"{index}.png", (image * 0.9).clamp(0, 1))
     return tmp_path
 
 
@@ -76,16 +76,16 @@ def test_missing_partners_and_sizes_are_named(folders: Path):
         evaluate_folder(folders / "restored", distance=None)
 
 
-def test_kid_needs_pictures_enough(folders: Path):
+def test_kid_needs_images_enough(folders: Path):
     """Against the truth it is left out with a note; where nothing else was asked for it is refused."""
     few = evaluate_folder(folders / "restored", truth=folders / "truth", distance=Distance())
     assert "kid" not in few.scores
     assert few.notes == ("KID left out: it needs 10 photos or more, there are 3",)
-    with pytest.raises(UsageError, match="KID needs 10 pictures or more on each side, got 3 restored and 3 reference"):
+    with pytest.raises(UsageError, match="KID needs 10 images or more on each side, got 3 restored and 3 reference"):
         evaluate_folder(folders / "restored", reference=folders / "truth", distance=Distance())
     with pytest.raises(UsageError, match="no perceptual network was given"):
         evaluate_folder(folders / "restored", reference=folders / "truth", distance=None)
-    truth = pictures(12)
+    truth = images(12)
     many = evaluate_images(truth * 0.9, truth, distance=Distance())
     estimates = kid(
         truth.mean(dim=(2, 3)) * 0.9, truth.mean(dim=(2, 3)), paired=True, generator=torch.Generator().manual_seed(0)
@@ -95,17 +95,17 @@ def test_kid_needs_pictures_enough(folders: Path):
 
 
 def test_photos_and_reference_and_what_was_not_restored(tmp_path: Path):
-    for index, picture in enumerate(pictures(12)):
-        write_image(tmp_path / "restored" / "sub" / f"{index}.png", picture)
-        write_image(tmp_path / "photos" / "sub" / f"{index}.png", picture)
-        write_image(tmp_path / "reference" / f"r{index}.png", picture)
-    write_image(tmp_path / "photos" / "extra.png", pictures(1)[0])
+    for index, image in enumerate(images(12)):
+        write_image(tmp_path / "restored" / "sub" / f"{index}.png", image)
+        write_image(tmp_path / "photos" / "sub" / f"{index}.png", image)
+        write_image(tmp_path / "reference" / f"r{index}.png", image)
+    write_image(tmp_path / "photos" / "extra.png", images(1)[0])
     found = evaluate_folder(
         tmp_path / "restored", photos=tmp_path / "photos", reference=tmp_path / "reference", distance=Distance()
     )
     assert list(found.scores) == ["kid_reference", "low_frequency", "colour_shift"]
     assert found.scores["low_frequency"].mean == found.scores["colour_shift"].mean == 0
-    assert found.notes == ("1 of 13 pictures of photos not restored: extra",)
+    assert found.notes == ("1 of 13 images of photos not restored: extra",)
     assert [row["id"] for row in found.rows][:2] == ["sub/0", "sub/1"]
 
 
@@ -114,14 +114,14 @@ def test_a_run_is_compared_with_the_first_accepted_target_of_each_photo(
 ):
     """The gate refused the first draw of one photo and both of another; what it refused is still in the store."""
     monkeypatch.setattr(run_report, "load_distance", lambda pack: Distance())
-    draws = pictures(24, seed=1)
+    draws = images(24, seed=1)
     store = TargetStore(tmp_path / "targets", {})
-    for index, picture in enumerate(pictures(12)):
+    for index, image in enumerate(images(12)):
         for name in ("photos", "base", "restored"):
-            write_image(tmp_path / name / f"{index:02}.png", picture)
+            write_image(tmp_path / name / f"{index:02}.png", image)
         for draw in range(2):
             refused = (index, draw) in [(3, 0), (5, 0), (5, 1)]
-            target = picture_name(f"{index:02}", draw)
+            target = image_name(f"{index:02}", draw)
             write_image(tmp_path / "targets" / target, draws[2 * index + draw])
             store.add(Record(
                 id=f"{index:02}", draw=draw, photo="", photo_sha256="", target=target, target_sha256="",
@@ -131,14 +131,14 @@ def test_a_run_is_compared_with_the_first_accepted_target_of_each_photo(
         tmp_path, "tiny", None, 24, lambda done, total: None, ids=[f"{index:02}" for index in range(12)]
     )
     assert [row["id"] for row in found["target"].rows] == [f"{index:02}" for index in range(12) if index != 5]
-    by_hand = {f"{i:02}": tmp_path / "targets" / picture_name(f"{i:02}", int(i == 3)) for i in range(12) if i != 5}
+    by_hand = {f"{i:02}": tmp_path / "targets" / image_name(f"{i:02}", int(i == 3)) for i in range(12) if i != 5}
     for name in ("pre-trained", "adapted"):
         expected = evaluate_folder(tmp_path / "base", reference=by_hand, distance=Distance())
         assert found[name].scores["kid_reference"] == expected.scores["kid_reference"]
     assert found["target"].scores["colour_shift"] == (
         evaluate_folder(by_hand, photos=tmp_path / "photos", distance=None).scores["colour_shift"]
     )
-    with pytest.raises(UsageError, match="0 files: expected pictures, found none"):
+    with pytest.raises(UsageError, match="0 files: expected images, found none"):
         evaluate_folder({}, photos=tmp_path / "photos", distance=None)
 
 
@@ -148,12 +148,12 @@ def test_protocols_tell_what_was_compared(folders: Path):
         return found.scores["psnr"].protocol.files
 
     before = files()
-    write_image(folders / "restored" / "1.png", pictures(1, seed=9)[0], overwrite=True)
+    write_image(folders / "restored" / "1.png", images(1, seed=9)[0], overwrite=True)
     assert files() == before, "the same truth: numbers of two models compare"
-    write_image(folders / "truth" / "1.png", pictures(1, seed=9)[0], overwrite=True)
+    write_image(folders / "truth" / "1.png", images(1, seed=9)[0], overwrite=True)
     assert files() != before
-    plain = evaluate_images(pictures(2), pictures(2), distance=Distance())
-    matched = evaluate_images(pictures(2), pictures(2), distance=Distance(), match_statistics=True)
+    plain = evaluate_images(images(2), images(2), distance=Distance())
+    matched = evaluate_images(images(2), images(2), distance=Distance(), match_statistics=True)
     assert "DT-BFR" in matched.scores["psnr"].protocol.method
     assert "DT-BFR" not in plain.scores["psnr"].protocol.method
     perceptual = plain.scores["perceptual"].protocol
@@ -170,7 +170,7 @@ def test_means_have_standard_errors():
 
 
 def test_memory_does_not_grow_with_the_number_of_photos(folders: Path, monkeypatch: pytest.MonkeyPatch):
-    """No call sees more than a batch, and none of its pictures is alive when the next but one is read."""
+    """No call sees more than a batch, and none of its images is alive when the next but one is read."""
     import weakref
 
     alive: list[weakref.ref[Tensor]] = []
@@ -184,7 +184,7 @@ def test_memory_does_not_grow_with_the_number_of_photos(folders: Path, monkeypat
 
     for index in range(3, 40):
         for side in ("restored", "truth"):
-            write_image(folders / side / f"{index}.png", pictures(1, seed=index)[0])
+            write_image(folders / side / f"{index}.png", images(1, seed=index)[0])
     found = evaluate_folder(folders / "restored", truth=folders / "truth", distance=Watching())
     assert len(found.rows) == 40
     assert len(alive) == 5
@@ -194,7 +194,7 @@ def test_memory_does_not_grow_with_the_number_of_photos(folders: Path, monkeypat
 
 
 def evaluations():
-    truth = pictures(3)
+    truth = images(3)
     return {
         "pre-trained": evaluate_images((truth * 0.8), truth, distance=Distance()),
         "adapted": evaluate_images((truth * 0.9), truth, distance=Distance()),
@@ -203,7 +203,7 @@ def evaluations():
 
 def test_a_difference_is_that_of_the_same_photos():
     """Photos are matched by name, not by place, and what only one side has does not count."""
-    truth = pictures(4)
+    truth = images(4)
     strength = torch.tensor([0.9, 0.8, 0.7, 0.6]).view(-1, 1, 1, 1)
     base = evaluate_images(truth * strength, truth, distance=None, ids=["a", "b", "c", "d"])
     order = [2, 0, 1]
@@ -217,7 +217,7 @@ def test_a_difference_is_that_of_the_same_photos():
 
 
 def test_a_difference_of_kid_is_over_the_same_subsets():
-    truth = pictures(12)
+    truth = images(12)
     base, other = (evaluate_images(truth * strength, truth, distance=Distance()) for strength in (0.8, 0.9))
     found = difference(base, other, "kid")
     assert found.mean == pytest.approx(other.scores["kid"].mean - base.scores["kid"].mean)
@@ -237,7 +237,7 @@ def test_tables():
     assert len({len(line) for line in text.splitlines()}) == 1, "columns line up"
 
 
-def test_sheet_has_the_pictures_where_they_belong(tmp_path: Path):
+def test_sheet_has_the_images_where_they_belong(tmp_path: Path):
     red, green = torch.zeros(2, 3, 8, 6)
     red[0], green[1] = 1, 1
     sheet = contact_sheet(["a", "b"], [[red, green], [green, red]], scale=2)
@@ -247,18 +247,18 @@ def test_sheet_has_the_pictures_where_they_belong(tmp_path: Path):
     assert sheet.getpixel((right, upper)) == sheet.getpixel((left, lower)) == (0, 255, 0)
     write_sheet(tmp_path / "x.jpg", ["a"], [[red]])
     write_sheet(tmp_path / "x.jpg", ["a"], [[green]])
-    with pytest.raises(UsageError, match="expected rows of 2 pictures, got \\[1\\]"):
+    with pytest.raises(UsageError, match="expected rows of 2 images, got \\[1\\]"):
         contact_sheet(["a", "b"], [[red]])
 
 
 def test_page_is_whole_and_escaped(tmp_path: Path):
-    picture = pictures(1)[0]
+    image = images(1)[0]
     name = 'x<b>&"y'
     write_report(
         tmp_path / "report.html",
         Report(
             title="T <i>", summary="s", verdict="v", improved=True, evaluations=evaluations(),
-            examples=[Example(name, {"photo": picture, "adapted": picture})],
+            examples=[Example(name, {"photo": image, "adapted": image})],
             log=[{"step": 0, "l1": 0.5}, {"step": 10, "l1": 0.25}], problems=[f"failed: {name}"],
             settings="steps: 1", versions={"torch": "2"}, notes=["n"],
         ),

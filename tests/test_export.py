@@ -25,7 +25,7 @@ from adapt.exporting import bundle as bundle_module
 from adapt.exporting import runner
 from adapt.exporting.bundle import export_bundle, load_bundle
 from adapt.exporting.onnx import CPU, CUDA, export_onnx
-from adapt.exporting.verify import check_inputs, smooth_pictures, verify
+from adapt.exporting.verify import check_inputs, smooth_images, verify
 from adapt.photos.folder import RAW_SUFFIXES, SUFFIXES
 from adapt.restorers.base import Restorer
 from adapt.settings import SwinIRSettings
@@ -42,7 +42,7 @@ def tiny_restorer(seed: int = 0) -> Restorer:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("export") / "bundle"
-    photos = list(smooth_pictures((2, 32, 32), seed=1))
+    photos = list(smooth_images((2, 32, 32), seed=1))
     return export_bundle(tiny_restorer(), out, source={"weights": "a test"}, photos=photos)
 
 
@@ -85,7 +85,7 @@ def test_the_small_network_shows_every_part(monkeypatch: pytest.MonkeyPatch):
     """Else the tests below could not fail."""
     from adapt.restorers import swinir
 
-    photo, network = smooth_pictures((1, 40, 24)), lively_swinir()
+    photo, network = smooth_images((1, 40, 24)), lively_swinir()
     whole = network(photo)
     mask = swinir.shift_mask
     monkeypatch.setattr(swinir, "shift_mask", lambda *size, reference: mask(*size, reference=reference) * 0)
@@ -125,7 +125,7 @@ def test_the_file_holds_each_weight_once_and_nothing_of_this_machine(bundle: Pat
 
 @pytest.mark.parametrize("shape", [(1, 16, 16), (5, 37, 51), (2, 64, 8), (3, 1, 3), (1, 5, 130)])
 def test_untraced_sizes(bundle: Path, shape: tuple[int, int, int]):
-    photo = smooth_pictures(shape, seed=2)
+    photo = smooth_images(shape, seed=2)
     expected = tiny_restorer()(photo)
     assert expected.std() > 0.05 or shape[1] == 1
     torch.testing.assert_close(load_bundle(bundle)(photo), expected, rtol=0, atol=1e-5)
@@ -137,7 +137,7 @@ def test_the_other_layout_without_a_word(
     """No unshuffle, no upsampling, three convolutions; and the exporter says nothing to the user."""
     network = lively_swinir(PLAIN)
     export_onnx(network, tmp_path / "x.onnx", multiple=16)
-    inputs = [smooth_pictures(shape) for shape in ((1, 7, 9), (3, 33, 50), (2, 3, 3))]
+    inputs = [smooth_images(shape) for shape in ((1, 7, 9), (3, 33, 50), (2, 3, 3))]
     found = verify(tmp_path / "x.onnx", network, inputs, tolerance=1e-5)
     assert [item.shape for item in found] == [(1, 3, 7, 9), (3, 3, 33, 50), (2, 3, 3, 3)]
     assert capfd.readouterr() == ("", "")
@@ -145,7 +145,7 @@ def test_the_other_layout_without_a_word(
 
 
 def test_weights_file_opens_as_a_restorer(bundle: Path):
-    photo = smooth_pictures((1, 32, 32))
+    photo = smooth_images((1, 32, 32))
     torch.testing.assert_close(load_restorer(bundle)(photo), tiny_restorer()(photo), rtol=0, atol=0)
     assert type(load_model(bundle)).__name__ == "BundleModel"
 
@@ -171,7 +171,7 @@ def test_a_fault_planted_after_the_export_leaves_nothing(quick: list[Any], tmp_p
 
 def test_values_that_are_not_finite_do_not_pass(bundle: Path):
     """NaN is not above any tolerance, and must not hide behind an input that agrees."""
-    good = smooth_pictures((1, 16, 16))
+    good = smooth_images((1, 16, 16))
     with pytest.raises(VerificationError, match="differs from the network by nan"):
         verify(bundle / "model.onnx", tiny_restorer().network, [good, good * float("nan"), good], tolerance=1e-4)
 
@@ -183,7 +183,7 @@ def test_no_model_at_all(tmp_path: Path):
 
 
 class OneSize(nn.Module):
-    """Reshapes to the size of the traced picture: the exporter writes it without complaint."""
+    """Reshapes to the size of the traced image: the exporter writes it without complaint."""
 
     def forward(self, photo: Tensor) -> Tensor:
         return photo.reshape(2, 3, 40, 40) * 2
@@ -204,7 +204,7 @@ def test_a_network_of_one_size_is_refused(tmp_path: Path, network: nn.Module, me
     path = tmp_path / "x.onnx"
     with pytest.raises(VerificationError, match=message):  # noqa: PT012
         export_onnx(network, path, multiple=16)
-        verify(path, nn.Identity(), [smooth_pictures((1, 40, 40))], tolerance=10.0)
+        verify(path, nn.Identity(), [smooth_images((1, 40, 40))], tolerance=10.0)
 
 
 def test_photos_of_several_sizes_are_all_tried():
@@ -302,7 +302,7 @@ def run_model(bundle: Path, photos: Path, out: Path) -> subprocess.CompletedProc
 def test_runner(bundle: Path, tmp_path: Path):
     photos, out = tmp_path / "phötös", tmp_path / "out"
     (photos / "deep").mkdir(parents=True)
-    pixels = (smooth_pictures((1, 32, 32))[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    pixels = (smooth_images((1, 32, 32))[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     Image.fromarray(pixels).save(photos / "deep" / "ä 1.png")
     lying = Image.fromarray(np.rot90(pixels))
     exif = Image.Exif()
@@ -314,7 +314,7 @@ def test_runner(bundle: Path, tmp_path: Path):
     Image.fromarray(pixels[..., 1]).save(photos / "grey8.jpg", quality=100)
     with Image.open(photos / "grey8.jpg") as opened:
         grey8 = np.repeat(np.asarray(opened)[..., None], 3, axis=2)
-    (photos / "bad.png").write_bytes(b"no picture")
+    (photos / "bad.png").write_bytes(b"no image")
     done = run_model(bundle, photos, out)
     assert done.returncode == 3, done.stderr
     assert "bad.png: cannot be read" in done.stderr
@@ -394,7 +394,7 @@ def test_runner_and_restore_know_each_others_folders(bundle: Path, tmp_path: Pat
     before = contents(out)
     done = run_model(other, photos, out)
     assert (done.returncode, done.stderr.strip()) == (
-        2, f"{out}: holds pictures of another model; choose another folder"
+        2, f"{out}: holds images of another model; choose another folder"
     )
     assert contents(out) == before
 
@@ -403,7 +403,7 @@ def test_runner_is_short_and_needs_three_libraries(bundle: Path):
     text = (bundle / "run_model.py").read_text()
     assert len(text.splitlines()) < 280
     imported: set[str] = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.trajectory(ast.parse(text)):
         if isinstance(node, ast.Import):
             imported |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -17,10 +17,10 @@ from networks import SMALL_CODEFORMER, SMALL_SWINIR, lively_codeformer, lively_s
 from torch import Tensor, nn
 
 from adapt.build import load_restorer
-from adapt.commands.finetune import begin_finetune
+from adapt.commands.finetune import set_up_finetune
 from adapt.commands.restore import restore
 from adapt.errors import UsageError, WeightsError
-from adapt.exporting.verify import smooth_pictures
+from adapt.exporting.verify import smooth_images
 from adapt.packs.pack import add_network
 from adapt.photos.files import read_image, write_image
 from adapt.photos.pairs import load_fitted
@@ -105,7 +105,7 @@ def test_without_spandrel_the_extra_is_named(tmp_path: Path, monkeypatch: pytest
 
 
 class Demanding(nn.Module):
-    """Squares of at least 32 px whose side is a multiple of 12; the picture comes first of two outputs."""
+    """Squares of at least 32 px whose side is a multiple of 12; the image comes first of two outputs."""
 
     def forward(self, photo: Tensor) -> tuple[Tensor, None]:
         height, width = photo.shape[-2:]
@@ -149,7 +149,7 @@ class Halving(nn.Module):
 @pytest.mark.parametrize(("network", "minimum", "size", "message"), [
     (Fixed(), 0, 16, r"theirs: a layout does not restore faces of 16 px \(The size of tensor a \(16\) must match"),
     (Halving(), 0, 32, r"theirs: a layout does not restore faces of 32 px \(\(1, 3, 24, 24\)\); take faces of the"),
-    (Halving(), 40, 16, r"theirs: a layout takes pictures of 40 px or more, and these faces have 16 px; take larger"),
+    (Halving(), 40, 16, r"theirs: a layout takes images of 40 px or more, and these faces have 16 px; take larger"),
 ])
 def test_a_network_that_takes_no_faces_of_a_size_says_so(network: nn.Module, minimum: int, size: int, message: str):
     settings = ExternalSettings(layout="layout", minimum=minimum)
@@ -211,7 +211,7 @@ def test_restore_at_a_size(
     assert "0 restored, 6 already there" in capsys.readouterr().out, "its own size, said aloud, is the same"
     for name, options, held, asked in (("own", ["--size", 24], 32, 24), ("24", [], 24, 32)):
         assert adapt(monkeypatch, *command, "-o", tmp_path / name, *options) == 2
-        assert f"{name}: holds pictures of {held} px, not {asked}; choose another folder" in capsys.readouterr().err
+        assert f"{name}: holds images of {held} px, not {asked}; choose another folder" in capsys.readouterr().err
     assert adapt(monkeypatch, *command, "-o", tmp_path / "own", "--size", 24, "--overwrite") == 0
     assert read_image(tmp_path / "own" / "a.png").shape == (3, 24, 24)
 
@@ -241,11 +241,11 @@ def test_a_swinir_made_for_larger_faces_works_at_the_size_of_the_pack(
     """Its 32 px are a convention; the one target of 32 px is counted, and what was tuned remembers its size."""
     Restorer("", "swinir", SMALL_SWINIR, lively_swinir()).save(tmp_path / "large.safetensors")
     name = str(tmp_path / "large.safetensors")
-    begun = begin_finetune("swinir", pack=small_pack, restorer=name)
+    begun = set_up_finetune("swinir", pack=small_pack, restorer=name)
     assert (load_restorer(name).size, begun.restorer.size) == (32, 16)
     targets = tmp_path / "targets"
     shutil.copytree(small_photos, targets)
-    write_image(targets / "b.png", smooth_pictures((1, 32, 32), seed=2)[0], overwrite=True)
+    write_image(targets / "b.png", smooth_images((1, 32, 32), seed=2)[0], overwrite=True)
     command = ["finetune", "--photos", small_photos, "--targets", targets, "-o", tmp_path / "run", "--pack", small_pack]
     quick = ["steps=1", "batch=2", "evaluate_every=1", "discriminator.features=4"]
     assert adapt(monkeypatch, *command, "--restorer", name, "--device", "cpu", *quick) == 0

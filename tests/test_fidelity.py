@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from adapt.commands.restore import restore
 from adapt.errors import RangeError, ShapeError, UsageError, VerificationError
 from adapt.exporting.bundle import export_bundle, load_bundle
-from adapt.exporting.verify import LEAD, check_inputs, smooth_pictures, verify
+from adapt.exporting.verify import LEAD, check_inputs, smooth_images, verify
 from adapt.photos.files import read_image, write_image
 from adapt.restorers.base import Restorer
 from adapt.restorers.codeformer import CodeFormer
@@ -40,7 +40,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    photos = list(smooth_pictures((2, SIDE, SIDE), seed=1))
+    photos = list(smooth_images((2, SIDE, SIDE), seed=1))
     return export_bundle(small_restorer(), tmp_path_factory.mktemp("export") / "bundle", source={}, photos=photos)
 
 
@@ -70,7 +70,7 @@ def test_restore_at_a_fidelity(
     assert adapt(monkeypatch, *command, "-o", tmp_path / "own", "--fidelity", 0.5) == 0
     assert "0 restored, 6 already there" in capsys.readouterr().out, "its own fidelity, said aloud, is the same"
     assert adapt(monkeypatch, *command, "-o", tmp_path / "own", "--fidelity", 0.25) == 2
-    assert "holds pictures of fidelity 0.5, not 0.25; choose another folder" in capsys.readouterr().err
+    assert "holds images of fidelity 0.5, not 0.25; choose another folder" in capsys.readouterr().err
     assert adapt(monkeypatch, *command, "-o", tmp_path / "own", "--fidelity", 0.25, "--overwrite") == 0
 
 
@@ -149,7 +149,7 @@ def test_a_bundle_has_the_fidelity_it_was_exported_with(
 
 @pytest.mark.parametrize("fidelity", [None, 0.0, 0.3, 0.5, 1.0])
 def test_the_file_at_fidelities_and_batches_that_were_not_tried(bundle: Path, fidelity: float | None):
-    photo = smooth_pictures((5, SIDE, SIDE), seed=7)
+    photo = smooth_images((5, SIDE, SIDE), seed=7)
     expected = by_network(photo, 0.5 if fidelity is None else fidelity)
     torch.testing.assert_close(load_bundle(bundle)(photo, fidelity), expected, rtol=0, atol=1e-5)
 
@@ -201,7 +201,7 @@ def torn(between: float) -> CodeFormer:
 
 
 def test_the_lead_is_the_smallest_difference_of_the_best_two():
-    photo = smooth_pictures((2, SIDE, SIDE))
+    photo = smooth_images((2, SIDE, SIDE))
     with torch.no_grad():
         reading = lively_codeformer().read(photo)
         ordered = reading.logits.double().sort(dim=-1, descending=True).values
@@ -214,7 +214,7 @@ def test_a_photo_where_rounding_chooses_the_code_is_left_out_and_counted(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The file and the network choose different codes in one of three photos: an error only where one clearly leads."""
-    inputs, network = [smooth_pictures((3, SIDE, SIDE))], lively_codeformer()
+    inputs, network = [smooth_images((3, SIDE, SIDE))], lively_codeformer()
     leads = torch.tensor([1.0, 0.5 * LEAD, 1.0])
     generate = network.generate
     monkeypatch.setattr(network, "generate", lambda *given: turned(generate(*given)))
@@ -230,10 +230,10 @@ def test_a_photo_where_rounding_chooses_the_code_is_left_out_and_counted(
         verify(bundle / "model.onnx", network, inputs, tolerance=1e-3, fidelities=(0.5,))
 
 
-def turned(picture: Tensor) -> Tensor:
-    """A batch whose second picture is another."""
-    picture[1] += 1
-    return picture
+def turned(image: Tensor) -> Tensor:
+    """A batch whose second image is another."""
+    image[1] += 1
+    return image
 
 
 # ---------------------------------------------------------------- the runner
@@ -246,15 +246,15 @@ def run_model(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_runner(bundle: Path, small_photos: Path, tmp_path: Path):
     photos = tmp_path / "photos"
     shutil.copytree(small_photos, photos)
-    large = smooth_pictures((1, 40, 40), seed=5)[0]
+    large = smooth_images((1, 40, 40), seed=5)[0]
     write_image(photos / "large.png", large)
-    write_image(photos / "wide.png", smooth_pictures((1, 16, 24))[0])
+    write_image(photos / "wide.png", smooth_images((1, 16, 24))[0])
     runner = bundle / "run_model.py"
     done = {name: run_model(runner, photos, tmp_path / name, *options)
             for name, options in (("own", []), ("w1", ["--fidelity", "1"]))}
     for each in done.values():
         assert each.returncode == 3
-        assert "wide.png: cannot be read (not an aligned face: expected a square picture, got 24 x 16" in each.stderr
+        assert "wide.png: cannot be read (not an aligned face: expected a square image, got 24 x 16" in each.stderr
         assert "large.png: resized from 40 x 40 to 16 x 16" in each.stderr
         assert each.stderr.count("resized from") == 1
         assert each.stderr.endswith("\n1 of them resized to the model's 16 x 16\n")
@@ -267,7 +267,7 @@ def test_runner(bundle: Path, small_photos: Path, tmp_path: Path):
     assert (again.returncode, again.stderr.count("exists already, left alone")) == (3, 7)
     for name, options, known, asked in (("own", ["--fidelity", "0"], "0.5", "0.0"), ("w1", [], "1.0", "0.5")):
         other = run_model(runner, photos, tmp_path / name, *options)
-        expected = f"{tmp_path / name}: holds pictures of fidelity {known}, not {asked}; choose another folder"
+        expected = f"{tmp_path / name}: holds images of fidelity {known}, not {asked}; choose another folder"
         assert (other.returncode, other.stderr.strip()) == (2, expected)
     # The same resizing as adapt restore's, up to rounding: PyTorch's and Pillow's are two programs.
     restore(str(bundle), photos / "large.png", tmp_path / "ours")

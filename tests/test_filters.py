@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from pictures import seeded, smooth_picture
+from images import seeded, smooth_image
 
 from degradations.filters import (
     blur,
@@ -113,7 +113,7 @@ def test_resize_area_is_the_mean_of_boxes(gen: torch.Generator) -> None:
 def test_filters_say_what_they_refuse() -> None:
     image = torch.rand(1, 3, 12, 9)
     kernel = gaussian_kernel(1.0, 1.0, 0.0, size=5)
-    with pytest.raises(ValueError, match=r"resize_area: .* divides both sides, got 4 for a picture of 12 x 9"):
+    with pytest.raises(ValueError, match=r"resize_area: .* divides both sides, got 4 for an image of 12 x 9"):
         resize_area(image, 4)
     with pytest.raises(ValueError, match=r"resize_linear: expected a batch of shape \(B, 3, H, W\), got \(3, 12, 9\)"):
         resize_linear(image[0], (3, 3))
@@ -193,7 +193,7 @@ def test_noise_says_what_it_refuses() -> None:
 
 
 def test_jpeg_keeps_more_at_a_higher_quality_and_each_image_has_its_own() -> None:
-    image = smooth_picture(37, 31)
+    image = smooth_image(37, 31)
     qualities = [1, 30, 60, 95]
     coded = jpeg(image.expand(4, -1, -1, -1), qualities)
     errors = [float((one - image).square().mean()) for one in coded]

@@ -15,13 +15,13 @@ from adapt.build import load_restorer
 from adapt.commands.finetune import finetune
 from adapt.digests import file_digest
 from adapt.errors import PhotoError, TrainingError, UsageError
-from adapt.finetuning.data import Pictures, split_pairs
+from adapt.finetuning.data import ImageDataset, split_pairs
 from adapt.finetuning.outcome import Outcome
 from adapt.finetuning.transplant import transplant
 from adapt.intervals import Interval
 from adapt.photos.files import read_image, write_image
-from adapt.targets.store import Record, TargetStore, accepted_targets, picture_name
-from adapt.training.losses import fools, l1, tells_apart, weighted
+from adapt.targets.store import Record, TargetStore, accepted_targets, image_name
+from adapt.training.losses import discriminator_loss, generator_loss, l1, weighted
 from adapt.weights import read_state
 
 QUICK = ["steps=6", "batch=2", "evaluate_every=3", "discriminator.features=4", "holdout=0.34", "learning_rate=1e-3"]
@@ -50,10 +50,10 @@ def tune(photos: Path, targets: Path, out: Path, pack: Path, *more: str, **optio
 def test_losses_against_their_definitions(gen: torch.Generator):
     logits = torch.randn(3, 1, 5, 7, generator=gen, dtype=torch.float64)
     probability = 1 / (1 + torch.exp(-logits))
-    torch.testing.assert_close(fools(logits), -probability.log().mean(dim=(1, 2, 3)))
+    torch.testing.assert_close(generator_loss(logits), -probability.log().mean(dim=(1, 2, 3)))
     other = torch.randn(3, 1, 5, 7, generator=gen, dtype=torch.float64)
     fake = 1 / (1 + torch.exp(-other))
-    torch.testing.assert_close(tells_apart(logits, other), (-probability.log()).mean() - (1 - fake).log().mean())
+    torch.testing.assert_close(discriminator_loss(logits, other), (-probability.log()).mean() - (1 - fake).log().mean())
     a, b = torch.rand(2, 3, 3, 5, 7, generator=gen, dtype=torch.float64)
     assert l1(a, b).tolist() == pytest.approx([float((a[i] - b[i]).abs().sum()) / 105 for i in range(3)])
 
@@ -63,8 +63,8 @@ def test_gan_losses_fixture(reference):
     arrays = reference.arrays("disc")
     logits = torch.from_numpy(arrays["eval_1x128x128"])
     generator_loss, real, fake = arrays["gan_losses"]
-    assert float(0.1 * fools(logits).mean()) == pytest.approx(generator_loss, abs=1e-7)
-    assert float(tells_apart(logits, logits)) == pytest.approx(real + fake, abs=1e-6)
+    assert float(0.1 * generator_loss(logits).mean()) == pytest.approx(generator_loss, abs=1e-7)
+    assert float(discriminator_loss(logits, logits)) == pytest.approx(real + fake, abs=1e-6)
 
 
 def test_weights_must_name_every_part():
@@ -82,7 +82,7 @@ def whole(small_photos: Path, targets: Path, small_pack: Path, tmp_path_factory:
     out = tmp_path_factory.mktemp("runs") / "whole"
     outcome = tune(small_photos, targets, out, small_pack)
     assert outcome.improved
-    assert (outcome.trained, outcome.held_back) == (4, 2)
+    assert (outcome.trained, outcome.validation) == (4, 2)
     assert outcome.best["total"] < outcome.base["total"]
     assert outcome.gain is not None
     assert outcome.gain.n == 2
@@ -145,7 +145,7 @@ def test_the_discriminator_sees_nothing_of_the_generators_loss(
     for name, weight in (("a", "0.5"), ("b", "0.001")):
         tune(small_photos, targets, tmp_path / name, small_pack, f"adversarial={weight}", max_steps=1)
         states.append(torch.load(tmp_path / name / "last" / "state.pt", weights_only=True)["discriminator"])
-    # After one step both discriminators saw the same pictures; a contaminated gradient would differ with the weight.
+    # After one step both discriminators saw the same images; a contaminated gradient would differ with the weight.
     assert all(torch.allclose(states[0][key], states[1][key], atol=1e-6) for key in states[0])
 
 
@@ -189,7 +189,7 @@ def test_targets_that_are_gone_or_exchanged_are_named(
     store = tmp_path / "store"
     opened = TargetStore(store, {})
     for id, (path,) in accepted_targets(targets).items():
-        name = picture_name(id, 0)
+        name = image_name(id, 0)
         write_image(store / name, read_image(path))
         opened.add(Record(id=id, photo="", photo_sha256="", status="done", target=name,
                           target_sha256=file_digest(store / name)))
@@ -207,7 +207,7 @@ def test_targets_that_are_gone_or_exchanged_are_named(
     assert tune(small_photos, store, tmp_path / "run", small_pack, max_steps=1).notes == ()
 
 
-def test_a_run_is_of_every_photo_those_held_back_too(
+def test_a_run_is_of_every_photo_those_validation_too(
     small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
 ):
     photos, run = tmp_path / "photos", tmp_path / "run"
@@ -235,7 +235,7 @@ def test_targets_without_a_photo(small_photos: Path, targets: Path, small_pack: 
     with pytest.raises(UsageError, match="other settings, photos or weights"):
         tune(photos, store, run, small_pack, max_steps=1)
     outcome = tune(photos, store, tmp_path / "other", small_pack, max_steps=1)
-    assert outcome.trained + outcome.held_back == 4
+    assert outcome.trained + outcome.validation == 4
     assert outcome.notes == ("2 photos that have targets are not there any more, and left out; first: b.",)
     with pytest.raises(UsageError, match="2 of 6 targets have no photo of the same name there, first: b"):
         tune(photos, targets, tmp_path / "plain", small_pack)
@@ -245,17 +245,17 @@ def test_targets_without_a_photo(small_photos: Path, targets: Path, small_pack: 
         tune(tmp_path / "others", store, tmp_path / "plain", small_pack)
 
 
-def test_few_held_back_photos_are_named_in_the_verdict():
+def test_few_validation_photos_are_named_in_the_verdict():
     gain = Interval(0.1, 0.05, 0.15, 4)
     told = dict.fromkeys((1, 3, 4), "")
-    for held in told:
+    for validation in told:
         for improved in (True, False):
             parts = {"l1": 1.0, "perceptual": 1.0}
-            outcome = Outcome(improved, 1, parts, parts, gain if improved else None, 2 * held, held, 0, 0)
-            told[held] += outcome.verdict
-    assert told[1].count("1 held-back photo alone") == 2
-    assert "on 1 held-back photo (" in told[1]
-    assert told[3].count("3 held-back photos alone") == 2
+            outcome = Outcome(improved, 1, parts, parts, gain if improved else None, 2 * validation, validation, 0, 0)
+            told[validation] += outcome.verdict
+    assert told[1].count("1 validation photo alone") == 2
+    assert "on 1 validation photo (" in told[1]
+    assert told[3].count("3 validation photos alone") == 2
     assert "alone" not in told[4]
 
 
@@ -283,7 +283,7 @@ def test_scores_are_of_the_network_in_float32_whatever_it_trains_in(
     still = ("learning_rate=1e-30", "final_learning_rate=1e-30", "ema=0")
     outcome = tune(small_photos, targets, tmp_path / "run", small_pack, *still)
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    scored = [line["held_back/l1"] for line in lines if "held_back/l1" in line]
+    scored = [line["validation/l1"] for line in lines if "validation/l1" in line]
     assert scored == [outcome.base["l1"]] * len(scored) != []
 
 
@@ -291,13 +291,13 @@ def test_each_step_sees_one_of_a_photos_targets(small_photos: Path, targets: Pat
     """Every one of them in time, those of other photos never; without a generator the first."""
     paths = [path for found in accepted_targets(targets).values() for path in found]
     given = {"a": paths[:1], "b": paths[1:4], "deep/c": paths[4:6]}
-    train, held = split_pairs(small_photos, given, size=16, holdout=0.1, seed=0)
-    for split in (train, held):
+    train, validation = split_pairs(small_photos, given, size=16, holdout=0.1, seed=0)
+    for split in (train, validation):
         for index, id in enumerate(split.ids):
-            own = {picture.numpy().tobytes() for picture in Pictures(given[id], 16).batch(range(len(given[id])))}
+            own = {image.numpy().tobytes() for image in ImageDataset(given[id], 16).batch(range(len(given[id])))}
             drawn = [split.any_targets([index], gen)[0].numpy().tobytes() for _ in range(40)]
             assert set(drawn) == own
-            first = Pictures(given[id], 16).batch([0])
+            first = ImageDataset(given[id], 16).batch([0])
             assert torch.equal(split.first_targets([index]), first)
 
 
@@ -324,16 +324,16 @@ def test_damage_is_laid_over_other_targets(small_photos: Path, targets: Path, ge
 def test_more_targets_of_the_same_change_no_score(
     small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
 ):
-    """Held-back photos count once however many targets they have."""
+    """Validation photos count once however many targets they have."""
     photos = sorted(targets.rglob("*.png"))
     repeated = tmp_path / "store"
     lines = []
-    for picture in photos:
-        id = picture.relative_to(targets).with_suffix("").as_posix()
+    for image in photos:
+        id = image.relative_to(targets).with_suffix("").as_posix()
         for draw in range(1 + len(id) % 3):
-            name = picture_name(id, draw)
+            name = image_name(id, draw)
             (repeated / name).parent.mkdir(parents=True, exist_ok=True)
-            (repeated / name).write_bytes(picture.read_bytes())
+            (repeated / name).write_bytes(image.read_bytes())
             record = {"id": id, "draw": draw, "photo": "", "photo_sha256": "", "status": "done", "target": name}
             lines.append(json.dumps(record) + "\n")
     (repeated / "store.json").write_text("{}")
@@ -349,7 +349,7 @@ def test_a_photo_that_cannot_be_read_stops_before_the_first_step(
     photos = tmp_path / "photos"
     for id, path in accepted_targets(small_photos).items():
         write_image(photos / f"{id}.png", read_image(path[0]))
-    (photos / "f.png").write_bytes(b"not a picture")
+    (photos / "f.png").write_bytes(b"not an image")
     with pytest.raises(PhotoError, match=r"f\.png"):
         tune(photos, targets, tmp_path / "run", small_pack, max_steps=1, on_step=lambda *_: pytest.fail("a step"))
 
@@ -359,13 +359,13 @@ def test_a_photo_that_cannot_be_read_stops_before_the_first_step(
     [(2, 0.1, 1), (5, 0.1, 1), (6, 0.1, 2), (11, 0.1, 3), (12, 0.1, 4), (20, 0.1, 4), (20, 0.01, 4), (60, 0.1, 6),
      (20, 0.5, 10), (4, 0.99, 3)],
 )  # fmt: skip
-def test_enough_photos_are_held_back_to_choose_by(count: int, holdout: float, expected: int, tmp_path: Path):
+def test_enough_photos_are_validation_to_choose_by(count: int, holdout: float, expected: int, tmp_path: Path):
     ids = [f"{index:02}" for index in range(count)]
     for id in ids:
         (tmp_path / f"{id}.png").write_text(id)
-    train, held = split_pairs(tmp_path, {id: [Path(id)] for id in ids}, size=16, holdout=holdout, seed=0)
-    assert len(held.ids) == expected
-    assert sorted(train.ids + held.ids) == ids
+    train, validation = split_pairs(tmp_path, {id: [Path(id)] for id in ids}, size=16, holdout=holdout, seed=0)
+    assert len(validation.ids) == expected
+    assert sorted(train.ids + validation.ids) == ids
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -375,9 +375,9 @@ def test_copies_of_a_photo_lie_on_one_side(seed: int, tmp_path: Path):
     for id, photo in contents.items():
         (tmp_path / f"{id}.png").write_text(photo)
     sides = split_pairs(tmp_path, {id: [Path(id)] for id in contents}, size=16, holdout=0.1, seed=seed)
-    train, held = ({contents[id] for id in side.ids} for side in sides)
-    assert not train & held
-    assert (len(train), len(held)) == (6, 2)
+    train, validation = ({contents[id] for id in side.ids} for side in sides)
+    assert not train & validation
+    assert (len(train), len(validation)) == (6, 2)
     assert sum(len(side.ids) for side in sides) == len(contents)
     with pytest.raises(UsageError, match="at least 2 different photos; these 2 are copies of one"):
         split_pairs(tmp_path, {id: [Path(id)] for id in ("a0", "a1")}, size=16, holdout=0.1, seed=seed)
@@ -389,14 +389,14 @@ def test_a_photo_more_moves_at_most_one_across(tmp_path: Path):
         ids = [f"{index:02}" for index in range(count)]
         for id in (ids[0], ids[-1]):
             (tmp_path / f"{id}.png").write_text(id)
-        _, held = split_pairs(tmp_path, {id: [Path(id)] for id in ids}, size=16, holdout=0.1, seed=0)
-        assert len(before ^ (set(held.ids) - {ids[-1]})) <= 1
-        before = set(held.ids)
+        _, validation = split_pairs(tmp_path, {id: [Path(id)] for id in ids}, size=16, holdout=0.1, seed=0)
+        assert len(before ^ (set(validation.ids) - {ids[-1]})) <= 1
+        before = set(validation.ids)
 
 
-def test_held_back_photos_stay_held_back(small_photos: Path, targets: Path):
+def test_validation_photos_stay_validation(small_photos: Path, targets: Path):
     accepted = accepted_targets(targets)
-    _, held = split_pairs(small_photos, accepted, size=16, holdout=0.34, seed=0)
-    fewer = {id: path for id, path in accepted.items() if id in held.ids or id < "e"}
+    _, validation = split_pairs(small_photos, accepted, size=16, holdout=0.34, seed=0)
+    fewer = {id: path for id, path in accepted.items() if id in validation.ids or id < "e"}
     train, _ = split_pairs(small_photos, fewer, size=16, holdout=0.34, seed=0)
-    assert len(set(train.ids) & set(held.ids)) <= 1
+    assert len(set(train.ids) & set(validation.ids)) <= 1

@@ -1,6 +1,6 @@
 """Guidance by Gaussian blurs, in a world where everything is known: the faces are one Gaussian, x0 is linear in x_t.
 
-The truths here are dense matrices in numpy: blurs of the mirrored picture by FFT, conditional means by solving.
+The truths here are dense matrices in numpy: blurs of the mirrored image by FFT, conditional means by solving.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from torch import Tensor
 from adapt.blur.adjuster import GuidanceAdjuster
 from adapt.blur.labels import std_limits
 from adapt.diffusion.prior import Prediction, Predictor
-from adapt.diffusion.sampler import Job, Misfit, PhotoNoise, StepRecord, Walk, guided_sample, sample_together
+from adapt.diffusion.sampler import (
+    Conditioning,
+    GuidanceLoss,
+    PhotoNoise,
+    StepRecord,
+    Trajectory,
+    guided_sample,
+    sample_together,
+)
 from adapt.diffusion.solvers import Ancestral, Ddim
 from adapt.diffusion.steps import Step, plan_from
 from adapt.errors import UsageError
@@ -33,15 +41,15 @@ STEP = Step(400, 380, 0.2, 0.23, math.log(0.03))
 
 
 def blur_matrix(std: float, height: int = HEIGHT, width: int = WIDTH, *, derivative: bool = False) -> np.ndarray:
-    """Gaussian blur of a picture mirrored about its outermost pixels, as a matrix over its pixels; or d/dstd of it."""
+    """Gaussian blur of an image mirrored about its outermost pixels, as a matrix over its pixels; or d/dstd of it."""
     rows, columns = (np.fft.fftfreq(2 * n - 2) for n in (height, width))
     squared = rows[:, None] ** 2 + columns[None, :] ** 2
     response = np.exp(-2 * np.pi**2 * std**2 * squared)
     if derivative:
         response = response * -4 * np.pi**2 * std * squared
     out = []
-    for picture in np.eye(height * width).reshape(-1, height, width):
-        mirrored = np.concatenate([picture, picture[-2:0:-1]])
+    for image in np.eye(height * width).reshape(-1, height, width):
+        mirrored = np.concatenate([image, image[-2:0:-1]])
         mirrored = np.concatenate([mirrored, mirrored[:, -2:0:-1]], axis=1)
         out.append(np.fft.ifft2(np.fft.fft2(mirrored) * response).real[:height, :width].ravel())
     return np.array(out).T
@@ -95,12 +103,12 @@ def stds(*values: float) -> Tensor:
 
 @pytest.fixture(autouse=True)
 def any_std(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blurs of a small picture, in pixels of a large one: the range 0.1 to 15 at any size."""
+    """Blurs of a small image, in pixels of a large one: the range 0.1 to 15 at any size."""
     for name in ("adapt.guidance.gaussian_blur.std_limits", "adapt.blur.mapping.std_limits"):
         monkeypatch.setattr(name, lambda size: (0.1, 15.0))
 
 
-def one_step(term: GaussianBlur, x: Tensor, job: Job, step: Step = STEP) -> tuple[Tensor, BlurMemory]:
+def one_step(term: GaussianBlur, x: Tensor, job: Conditioning, step: Step = STEP) -> tuple[Tensor, BlurMemory]:
     """The sample that guidance leaves of x, and what it remembers."""
     records: list[StepRecord] = []
     sample = guided_sample(
@@ -115,12 +123,12 @@ def one_step(term: GaussianBlur, x: Tensor, job: Job, step: Step = STEP) -> tupl
 
 @pytest.mark.parametrize("solver", [Ancestral(), Ddim(1.0)], ids=["ddpm", "ddim"])
 def test_unguided_sampling_has_the_mean_and_covariance_of_the_prior(solver: Ancestral | Ddim):
-    """6000 pictures of 2 x 3: a covariance of 0.2 has a standard error of 0.004, and 1000 steps take 2 % off it."""
+    """6000 images of 2 x 3: a covariance of 0.2 has a standard error of 0.004, and 1000 steps take 2 % off it."""
     covariance = smooth_covariance(2, 3)
     noise = PhotoNoise([5], (2000 * 3, 2, 3))
     sample = guided_sample(
         GaussianFaces(covariance), noise().view(2000, 3, 2, 3), plan_from(999, 1000).steps, solver=solver, terms=[],
-        job=Job(torch.zeros(1, 3, 2, 3)), draw=lambda: noise().view(2000, 3, 2, 3),
+        job=Conditioning(torch.zeros(1, 3, 2, 3)), draw=lambda: noise().view(2000, 3, 2, 3),
     ).reshape(-1, 6).double().numpy()
     np.testing.assert_allclose(sample.mean(axis=0), np.full(6, 0.1), rtol=0, atol=0.02)
     np.testing.assert_allclose(np.cov(sample.T), covariance, rtol=0, atol=0.016)
@@ -132,12 +140,12 @@ def test_gradients_are_the_analytic_ones(weights: tuple[float, ...], gen: torch.
     begun, wrong = (1.4, 0.9), 0.25  # a std that moved since the measurements were made
     less = 1 * WIDTH / 512  # "std - 1" counts in pixels at 512
     term = GaussianBlur(weights=weights, limit=False, std_rate=1e-6)
-    job = Job(restored, stds(*begun))
+    job = Conditioning(restored, stds(*begun))
 
     class Moved(GaussianBlur):
         __slots__ = ()
 
-        def begin(self, job: Job) -> BlurMemory:
+        def begin(self, job: Conditioning) -> BlurMemory:
             memory = GaussianBlur.begin(self, job)
             return memory._replace(std=memory.std + wrong)
 
@@ -163,11 +171,11 @@ def test_gradients_are_the_analytic_ones(weights: tuple[float, ...], gen: torch.
 
 
 def test_gradients_of_regions_are_those_of_the_blended_blur(gen: torch.Generator):
-    """Against central differences of a misfit that is summed up by itself, window by window."""
+    """Against central differences of a guidance_loss that is summed up by itself, window by window."""
     x0, restored = signed(gen, 1), signed(gen, 1)
     levels = torch.tensor([[0.5, 1.0, 1.5, 2.0]], dtype=torch.float64)
     term = GaussianBlur(regions=2)
-    memory = term.begin(Job(restored, levels))
+    memory = term.begin(Conditioning(restored, levels))
     shares = region_weights(2, (HEIGHT, WIDTH))[:, 0].numpy().reshape(4, -1)
 
     def value(image: np.ndarray, std: np.ndarray) -> float:
@@ -178,52 +186,52 @@ def test_gradients_of_regions_are_those_of_the_blended_blur(gen: torch.Generator
         return float(((image @ now.T - restored[0].numpy().reshape(3, -1) @ begun.T) ** 2).sum())
 
     std = levels[0].numpy() + np.array([0.2, -0.1, 0.1, 0.3])
-    misfit = term.misfit(x0, STEP, memory._replace(std=torch.from_numpy(std)[None, None]))
+    guidance_loss = term.guidance_loss(x0, STEP, memory._replace(std=torch.from_numpy(std)[None, None]))
     image = x0[0].numpy().reshape(3, -1)
-    assert float(misfit.value) == pytest.approx(value(image, std), rel=1e-9)
+    assert float(guidance_loss.value) == pytest.approx(value(image, std), rel=1e-9)
     for region in range(4):
         shift = np.eye(4)[region] * 1e-5
         numeric = (value(image, std + shift) - value(image, std - shift)) / 2e-5
-        assert float(misfit.std_slope[0, 0, region]) == pytest.approx(numeric, rel=1e-5)
+        assert float(guidance_loss.std_gradient[0, 0, region]) == pytest.approx(numeric, rel=1e-5)
     for pixel in (0, 17, 34):
         shift = np.zeros((3, PIXELS))
         shift[1, pixel] = 1e-5
         numeric = (value(image + shift, std) - value(image - shift, std)) / 2e-5
-        assert float(misfit.slope[0, 1].flatten()[pixel]) == pytest.approx(numeric, rel=1e-5)
+        assert float(guidance_loss.slope[0, 1].flatten()[pixel]) == pytest.approx(numeric, rel=1e-5)
 
 
 def test_at_the_truth_nothing_moves(gen: torch.Generator):
     restored = signed(gen)
     term = GaussianBlur(weights=(0.6, 0.4))
-    memory = term.begin(Job(restored, stds(1.5, 0.7)))
-    misfit = term.misfit(restored, STEP, memory)
-    assert float(misfit.value.max()) < 1e-24
-    assert float(misfit.slope.abs().max()) < 1e-12
-    assert float(misfit.std_slope.abs().max()) < 1e-12
+    memory = term.begin(Conditioning(restored, stds(1.5, 0.7)))
+    guidance_loss = term.guidance_loss(restored, STEP, memory)
+    assert float(guidance_loss.value.max()) < 1e-24
+    assert float(guidance_loss.slope.abs().max()) < 1e-12
+    assert float(guidance_loss.std_gradient.abs().max()) < 1e-12
 
 
 def test_a_limited_step_never_leads_away_from_the_guidance(gen: torch.Generator):
     """Where the noise is strong, the step of the paper overshoots; Polyak's does not."""
     noisy = Step(950, 930, 1.6e-4, 2.2e-4, 0.0)
     x, restored = signed(gen), signed(gen)
-    faces, job = GaussianFaces(10 * smooth_covariance()), Job(restored, stds(1.5, 0.7))
+    faces, job = GaussianFaces(10 * smooth_covariance()), Conditioning(restored, stds(1.5, 0.7))
 
-    def misfits(term: GaussianBlur) -> list[Tensor]:
+    def guidance_losses(term: GaussianBlur) -> list[Tensor]:
         sample = guided_sample(faces, x, [noisy], solver=Still(), terms=[term], job=job, draw=no_noise)
         memory = term.begin(job)
-        return [term.misfit(faces.predict(each, noisy).x0, noisy, memory).value for each in (x, sample)]
+        return [term.guidance_loss(faces.predict(each, noisy).x0, noisy, memory).value for each in (x, sample)]
 
-    before, after = misfits(GaussianBlur(scale=100.0))
+    before, after = guidance_losses(GaussianBlur(scale=100.0))
     assert bool((after < before).all())
-    before, after = misfits(GaussianBlur(scale=100.0, limit=False))
+    before, after = guidance_losses(GaussianBlur(scale=100.0, limit=False))
     assert bool((after > before).all())
 
 
 # ---------------------------------------------------------------- the blur level
 
 
-def natural_pictures(gen: torch.Generator, count: int, side: int) -> tuple[Tensor, Predictor]:
-    """Pictures whose power falls with the square of the frequency, and the prior that knows it."""
+def natural_images(gen: torch.Generator, count: int, side: int) -> tuple[Tensor, Predictor]:
+    """ImageDataset whose power falls with the square of the frequency, and the prior that knows it."""
     index = torch.arange(side, dtype=torch.float64)
     waves = torch.cos(math.pi * (index + 0.5) * index[:, None] / side) * math.sqrt(2 / side)
     waves[0] /= math.sqrt(2)
@@ -243,17 +251,17 @@ def natural_pictures(gen: torch.Generator, count: int, side: int) -> tuple[Tenso
 @pytest.mark.parametrize("through_network", [True, False])
 @pytest.mark.parametrize(("true", "side"), [(3.0, 40), (0.75, 24)], ids=["3 pixels", "3 pixels at 128"])
 def test_refinement_is_worth_knowing_the_std(through_network: bool, true: float, side: int, gen: torch.Generator):
-    """Fig. 11: from two thirds and from four thirds of the true std the same std is found, and the picture is as near
+    """Fig. 11: from two thirds and from four thirds of the true std the same std is found, and the image is as near
     the truth as with the true one fixed, or nearer: at least 80 % of what a wide belief costs is won back.
     """
-    truth, prior = natural_pictures(gen, 2, side)
+    truth, prior = natural_images(gen, 2, side)
     measured = gaussian_blur(truth, torch.full((2,), true))
 
     def outcome(begun: float, rate: float) -> tuple[Tensor, float]:
         class Measured(GaussianBlur):
             __slots__ = ()
 
-            def begin(self, job: Job) -> BlurMemory:
+            def begin(self, job: Conditioning) -> BlurMemory:
                 return GaussianBlur.begin(self, job)._replace(guides=measured[:, None])
 
         noise = PhotoNoise([1, 2], (3, side, side))
@@ -261,7 +269,7 @@ def test_refinement_is_worth_knowing_the_std(through_network: bool, true: float,
         sharpened = guided_sample(
             prior, noise().double(), plan_from(999, 50).steps, solver=Ancestral(),
             terms=[Measured(std_rate=rate, through_network=through_network)],
-            job=Job(truth, stds(begun, begun)), draw=noise, on_step=records.append,
+            job=Conditioning(truth, stds(begun, begun)), draw=noise, on_step=records.append,
         )
         return records[-1].memory[0].std.flatten(), float(-10 * (sharpened - truth).square().mean().log10())
 
@@ -280,25 +288,25 @@ def test_refinement_is_worth_knowing_the_std(through_network: bool, true: float,
 def test_detail_that_is_the_predictions_own_does_not_widen_the_blur(own: bool, gen: torch.Generator):
     """At the true std the level rests, be the prediction a mean (the truth has more detail) or a sample (of its own).
 
-    Known by the law of large numbers: detail that one picture has and the other has not is uncorrelated with both.
+    Known by the law of large numbers: detail that one image has and the other has not is uncorrelated with both.
     """
     count, side, true = 64, 24, 1.5
-    shared, of_truth, of_x0 = (natural_pictures(gen, count, side)[0] for _ in range(3))
+    shared, of_truth, of_x0 = (natural_images(gen, count, side)[0] for _ in range(3))
     fine = [each - gaussian_blur(each, torch.full((count,), 2.0)) for each in (of_truth, of_x0)]
     x0 = shared + (fine[1] if own else 0)
     guides = gaussian_blur(shared + fine[0], torch.full((count,), true))[:, None]
     step = replace(STEP, abar=0.999 if own else 0.001)
     term = GaussianBlur()
-    memory = term.begin(Job(x0, stds(*[true] * count)))._replace(guides=guides)
-    misfit = term.misfit(x0, step, memory)
-    widens = replace(misfit, std_hidden=torch.zeros_like(misfit.std_hidden))
+    memory = term.begin(Conditioning(x0, stds(*[true] * count)))._replace(guides=guides)
+    guidance_loss = term.guidance_loss(x0, step, memory)
+    widens = replace(guidance_loss, std_hidden=torch.zeros_like(guidance_loss.std_hidden))
 
-    def moves(how: Misfit) -> float:
+    def moves(how: GuidanceLoss) -> float:
         """Mean Newton step of the level, in pixels."""
-        refined = term.apply(x0, step, memory, x0=x0, misfit=how, gradient=x0)[1].std
+        refined = term.apply(x0, step, memory, x0=x0, guidance_loss=how, gradient=x0)[1].std
         return float((refined - true).mean()) / step.abar**0.5
 
-    assert abs(moves(misfit)) < 0.02
+    assert abs(moves(guidance_loss)) < 0.02
     if own:
         assert moves(widens) > 0.1
 
@@ -306,7 +314,7 @@ def test_detail_that_is_the_predictions_own_does_not_widen_the_blur(own: bool, g
 def test_the_std_stays_in_its_range(gen: torch.Generator, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("adapt.guidance.gaussian_blur.std_limits", lambda size: (1.395, 1.405))
     x, restored = signed(gen), signed(gen)
-    _, memory = one_step(GaussianBlur(), x, Job(restored, stds(1.4, 1.4)))
+    _, memory = one_step(GaussianBlur(), x, Conditioning(restored, stds(1.4, 1.4)))
     assert set(memory.std.flatten().tolist()) <= {1.395, 1.405}
     assert std_limits(128) == (0.025, 3.75)
 
@@ -318,15 +326,15 @@ def test_guidances_join_at_their_own_steps(gen: torch.Generator):
     """Algorithm 3: until the second one's start, all weight is on the first; then they share it."""
     restored, x0 = signed(gen, 1), signed(gen, 1)
     term = GaussianBlur(weights=(0.8, 0.2), start_t=lambda std: 400 if std < 1.4 else 700)
-    memory = term.begin(Job(restored, stds(1.4)))
-    alone = [GaussianBlur().misfit(x0, STEP, memory._replace(
+    memory = term.begin(Conditioning(restored, stds(1.4)))
+    alone = [GaussianBlur().guidance_loss(x0, STEP, memory._replace(
         guides=memory.guides[:, [i]], std=memory.std[:, [i]], starts=memory.starts[:, [0]],
     )).value for i in (0, 1)]
-    early = term.misfit(x0, replace(STEP, t=650), memory)
-    late = term.misfit(x0, replace(STEP, t=400), memory)
+    early = term.guidance_loss(x0, replace(STEP, t=650), memory)
+    late = term.guidance_loss(x0, replace(STEP, t=400), memory)
     torch.testing.assert_close(early.value, alone[0])
     torch.testing.assert_close(late.value, 0.8 * alone[0] + 0.2 * alone[1])
-    assert float(early.std_slope[0, 1, 0]) == 0
+    assert float(early.std_gradient[0, 1, 0]) == 0
 
 
 def test_region_weights_sum_to_one():
@@ -365,7 +373,7 @@ def two_steps(term: GaussianBlur, gen: torch.Generator) -> Tensor:
     steps = plan_from(700, 4).steps[:3]
     return guided_sample(
         GaussianFaces(smooth_covariance()), x, steps,
-        solver=Ddim(0.0), terms=[term], job=Job(restored, levels), draw=no_noise,
+        solver=Ddim(0.0), terms=[term], job=Conditioning(restored, levels), draw=no_noise,
     )
 
 
@@ -379,15 +387,15 @@ def test_regions_turn_only_with_levels_that_differ(gen: torch.Generator):
     x, restored = signed(gen), signed(gen)
     even = torch.full((2, 4), 1.2, dtype=torch.float64)
     four = GaussianBlur(regions=2, std_rate=0.0)
-    whole = one_step(GaussianBlur(std_rate=0.0), x, Job(restored, even[:, :1]))[0]
-    torch.testing.assert_close(one_step(four, x, Job(restored, even))[0], whole, rtol=0, atol=1e-12)
+    whole = one_step(GaussianBlur(std_rate=0.0), x, Conditioning(restored, even[:, :1]))[0]
+    torch.testing.assert_close(one_step(four, x, Conditioning(restored, even))[0], whole, rtol=0, atol=1e-12)
     uneven = even + torch.tensor([0.0, 1.0, 0.0, 0.0], dtype=torch.float64)
-    assert not torch.allclose(one_step(four, x, Job(restored, uneven))[0], whole, rtol=0, atol=1e-6)
+    assert not torch.allclose(one_step(four, x, Conditioning(restored, uneven))[0], whole, rtol=0, atol=1e-6)
 
 
 def test_the_adjusters_map_scales_the_gradient(gen: torch.Generator):
     x, restored = signed(gen), signed(gen)
-    job = Job(restored, stds(1.2, 0.6))
+    job = Conditioning(restored, stds(1.2, 0.6))
     plain, _ = one_step(BASE, x, job)
     scaled, memory = one_step(replace(BASE, adjuster=small_adjuster()), x, job)
     (scale_map,) = guidance_maps([None, memory])
@@ -397,7 +405,7 @@ def test_the_adjusters_map_scales_the_gradient(gen: torch.Generator):
 
 def test_the_adjuster_is_trained_on_the_same_gradient(gen: torch.Generator):
     x, restored = signed(gen), signed(gen)
-    job = Job(restored, stds(1.2, 0.6))
+    job = Conditioning(restored, stds(1.2, 0.6))
     sample, _ = one_step(GaussianBlur(), x, job)
     noisy = x.clone().requires_grad_(True)
     x0 = GaussianFaces(smooth_covariance()).predict(noisy, STEP).x0
@@ -408,14 +416,14 @@ def test_the_adjuster_is_trained_on_the_same_gradient(gen: torch.Generator):
 # ---------------------------------------------------------------- batches
 
 
-def walks(which: Sequence[int], restored: Tensor, levels: Tensor) -> list[Walk]:
+def trajectories(which: Sequence[int], restored: Tensor, levels: Tensor) -> list[Trajectory]:
     """Photos with steps, noise, blur and eta of their own."""
-    made: list[Walk] = []
+    made: list[Trajectory] = []
     for index in which:
         noise = PhotoNoise([index], (3, HEIGHT, WIDTH))
-        made.append(Walk(
+        made.append(Trajectory(
             x=noise().double(), steps=plan_from(600 + 100 * index, 4 + index).steps, solver=Ddim(0.2 * index),
-            terms=[GaussianBlur(weights=(0.7, 0.3))], job=Job(restored[[index]], levels[[index]]), draw=noise,
+            terms=[GaussianBlur(weights=(0.7, 0.3))], job=Conditioning(restored[[index]], levels[[index]]), draw=noise,
         ))
     return made
 
@@ -423,10 +431,10 @@ def walks(which: Sequence[int], restored: Tensor, levels: Tensor) -> list[Walk]:
 def test_a_photo_does_not_depend_on_its_batch(gen: torch.Generator):
     restored, levels = signed(gen, 3), stds(1.5, 0.8, 2.2)
     faces = GaussianFaces(smooth_covariance())
-    together = sample_together(faces, walks([0, 1, 2], restored, levels))
+    together = sample_together(faces, trajectories([0, 1, 2], restored, levels))
     for index in range(3):
-        assert torch.equal(together[index], sample_together(faces, walks([index], restored, levels))[0])
-    backwards = sample_together(faces, walks([2, 0], restored, levels))
+        assert torch.equal(together[index], sample_together(faces, trajectories([index], restored, levels))[0])
+    backwards = sample_together(faces, trajectories([2, 0], restored, levels))
     assert torch.equal(backwards[0], together[2])
     assert torch.equal(backwards[1], together[0])
     term, noise = BASE, PhotoNoise([0, 1], (3, HEIGHT, WIDTH))
@@ -434,7 +442,7 @@ def test_a_photo_does_not_depend_on_its_batch(gen: torch.Generator):
 
     def shared(rows: list[int]) -> Tensor:
         return guided_sample(
-            faces, x[rows], steps, solver=Ddim(0.0), terms=[term], job=Job(restored[rows], levels[rows]), draw=no_noise
+            faces, x[rows], steps, solver=Ddim(0.0), terms=[term], job=Conditioning(restored[rows], levels[rows]), draw=no_noise
         )
 
     torch.testing.assert_close(shared([0, 1]), torch.cat([shared([0]), shared([1])]), rtol=0, atol=1e-12)
@@ -443,17 +451,17 @@ def test_a_photo_does_not_depend_on_its_batch(gen: torch.Generator):
 def test_guidance_that_is_not_finite_stops_the_photo_and_not_the_batch(gen: torch.Generator):
     restored, levels = signed(gen, 3), stds(1.5, 0.8, 2.2)
     faces = GaussianFaces(smooth_covariance())
-    whole = sample_together(faces, walks([0, 1, 2], restored, levels))
+    whole = sample_together(faces, trajectories([0, 1, 2], restored, levels))
     broken = restored.clone()
     broken[1, 0, 2, 3] = math.inf
     faces.calls = 0
-    ended = sample_together(faces, walks([0, 1, 2], broken, levels))
+    ended = sample_together(faces, trajectories([0, 1, 2], broken, levels))
     assert bool(ended[1].isnan().all())
     assert torch.equal(ended[0], whole[0])
     assert torch.equal(ended[2], whole[2])
     assert faces.calls == 4 + 1 + 6, "a photo that has stopped costs no more"
     steps, x = plan_from(700, 3).steps, signed(gen, 3)
-    job = Job(broken, levels)
+    job = Conditioning(broken, levels)
     shared = guided_sample(faces, x, steps, solver=Ddim(0.0), terms=[BASE], job=job, draw=no_noise)
     assert [bool(each.isfinite().all()) for each in shared] == [True, False, True]
 
@@ -465,6 +473,6 @@ def test_refusals(gen: torch.Generator):
     with pytest.raises(UsageError, match=r"got \[0\.7, 0\.0\]"):
         GaussianBlur(weights=(0.7, 0.0))
     with pytest.raises(UsageError, match=r"expected the blur levels of the photos, \(2, 1\), got none"):
-        GaussianBlur().begin(Job(restored))
+        GaussianBlur().begin(Conditioning(restored))
     with pytest.raises(UsageError, match=r"\(2, 9\), got \(2, 1\)"):
-        GaussianBlur(regions=3).begin(Job(restored, stds(1.0, 2.0)))
+        GaussianBlur(regions=3).begin(Conditioning(restored, stds(1.0, 2.0)))

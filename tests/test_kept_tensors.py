@@ -12,7 +12,7 @@ from networks import lively_swinir
 from torch import Tensor
 
 from adapt.diffusion.schedule import linear_schedule
-from adapt.finetuning.data import Pictures
+from adapt.finetuning.data import ImageDataset
 from adapt.guidance.low_frequency import low_pass
 from adapt.perceptual.swt import swt2
 from adapt.photos.files import write_image
@@ -47,13 +47,13 @@ def test_a_backward_pass_after_a_first_use_in_inference_mode(name: str, dtype: t
     assert bool(image.grad.isfinite().all())
 
 
-def test_pictures_that_were_read_in_inference_mode_are_trained_on(tmp_path: Path):
+def test_images_that_were_read_in_inference_mode_are_trained_on(tmp_path: Path):
     write_image(tmp_path / "a.png", torch.rand(3, 8, 8))
-    pictures = Pictures([tmp_path / "a.png"], 8)
+    images = ImageDataset([tmp_path / "a.png"], 8)
     with torch.inference_mode():
-        pictures.batch([0])
+        images.batch([0])
     weight = torch.ones(1, requires_grad=True)
-    (pictures.batch([0]) * weight).sum().backward()
+    (images.batch([0]) * weight).sum().backward()
     assert weight.grad is not None
 
 
@@ -61,7 +61,7 @@ def test_no_other_cache_holds_tensors():
     """Functions that are cached and return tensors are cached by `degradations.constants.kept`."""
     found: list[str] = []
     for path in [*(ROOT / "adapt").rglob("*.py"), *(ROOT / "degradations").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.trajectory(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.FunctionDef) or node.returns is None:
                 continue
             cached = any("cache" in ast.unparse(decorator) for decorator in node.decorator_list)

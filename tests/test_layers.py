@@ -62,7 +62,7 @@ def module_names(root: Path) -> dict[str, Path]:
 def imported(module: str, path: Path, known: set[str]) -> Iterator[tuple[str, int]]:
     """Every module of ours that a module imports, with the line."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.trajectory(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -21,21 +21,21 @@ from adapt.diffusion.sampler import PhotoNoise, StepRecord
 from adapt.diffusion.steps import Step
 from adapt.errors import UsageError, WeightsError
 from adapt.guidance.low_frequency import factor_for, low_pass
-from adapt.guidance.maps import SHOWN_STEPS, MapWatch, Seen, guidance_maps, map_picture, shown_steps
+from adapt.guidance.maps import SHOWN_STEPS, MapSnapshot, MapWatch, guidance_maps, map_image, shown_steps
 from adapt.guidance.regions import region_stds
 from adapt.images import to_uint8, to_unit
 from adapt.settings import (
-    DirectSettings,
-    DoubtSettings,
+    FallbackSettings,
     GaussianBlurSettings,
     LowFrequencySettings,
+    ReliabilitySettings,
     TargetSettings,
 )
 from adapt.settings.recipe import load_recipe
-from adapt.targets.fallback import made_worse
-from adapt.targets.methods import BlurParts, Made, target_maker
-from adapt.targets.prior_score import Opinion, opinion_of
-from adapt.targets.reliability import LEAST, doubted_std
+from adapt.targets.fallback import needs_fallback
+from adapt.targets.methods import BlurParts, TargetBatch, target_maker
+from adapt.targets.prior_score import PriorScore, score_by_prior
+from adapt.targets.reliability import LEAST, unreliable_std
 from degradations.cosines import gaussian_blur
 
 SIZE = SMALL
@@ -64,7 +64,7 @@ def restored_of(photos: Tensor) -> Tensor:
     return (photos + 0.05 * photos.flip(-1)).clamp(0, 1)
 
 
-def drawn(settings: TargetSettings, prior: Prior, photos: Tensor, rows: list[int], parts: BlurParts = PARTS) -> Made:
+def drawn(settings: TargetSettings, prior: Prior, photos: Tensor, rows: list[int], parts: BlurParts = PARTS) -> TargetBatch:
     maker = target_maker(settings, prior, parts)
     return maker.make(photos[rows], restored_of(photos)[rows], [10 + row for row in rows])
 
@@ -93,8 +93,8 @@ def test_constants_follow_the_blur(prior: Prior, photos: Tensor):
         start = round(low[1] + (min(std, 0.47) - low[0]) / (high[0] - low[0]) * (high[1] - low[1]))
         assert (way.start_t, way.evaluations) == (start, math.ceil(6 * (start + 1) / 1000))
         assert way.factor == 2
-        assert not way.direct
-    assert bool(made.pictures.isfinite().all())
+        assert not way.fallback
+    assert bool(made.images.isfinite().all())
 
 
 @pytest.mark.parametrize(("std", "side", "factor"), [(6.0, 512, 16), (3.0, 512, 8), (1.5, 128, 4), (0.1, 512, 2),
@@ -112,10 +112,10 @@ def test_the_factor_is_the_least_that_keeps_what_the_blur_left(std: float, side:
 
 
 def test_the_low_pass_of_that_factor_hides_the_blur(gen: torch.Generator):
-    """What phi_N keeps of a picture is nearly the same before and after the blur; what phi_2 keeps is not."""
-    picture = torch.rand(1, 3, 96, 96, generator=gen, dtype=torch.float64)
+    """What phi_N keeps of an image is nearly the same before and after the blur; what phi_2 keeps is not."""
+    image = torch.rand(1, 3, 96, 96, generator=gen, dtype=torch.float64)
     factor = factor_for(2.2, (96, 96))
-    lost = picture - gaussian_blur(picture, torch.tensor([2.2]))
+    lost = image - gaussian_blur(image, torch.tensor([2.2]))
     assert float(low_pass(lost, factor).std()) < 0.35 * float(low_pass(lost, 2).std())
 
 
@@ -126,14 +126,14 @@ def test_the_low_pass_of_that_factor_hides_the_blur(gen: torch.Generator):
     changed(guidance=[ADAPTIVE.guidance[0].model_dump(), {"name": "low_frequency", "last_t": 200, "acts_on": "x0"}]),
     changed(guidance=[ADAPTIVE.guidance[0].model_dump(), {"name": "low_frequency", "last_t": 200, "factor": 8}]),
     changed(method="dynamic", guidance=[ADAPTIVE.guidance[0].model_dump()]),
-    changed(direct=DirectSettings(max_low_frequency_change=1e-3)), changed(direct=DirectSettings(change_ratio=1e3)),
+    changed(fallback=FallbackSettings(max_low_frequency_change=1e-3)), changed(fallback=FallbackSettings(change_ratio=1e3)),
     blurred_by(weights=[1.0]), blurred_by(scale=0.05), blurred_by(std_rate=0.0), blurred_by(gradient="x0"),
     blurred_by(limit=False), blurred_by(adjuster=True), blurred_by(regions=2),
 ], ids=lambda each: repr({
     key: value for key, value in each.model_dump().items() if value != ADAPTIVE.model_dump()[key]
 })[:60])
 def test_every_knob_turns(knobs: TargetSettings, prior: Prior, photos: Tensor):
-    before, after = (drawn(each, prior, photos, [1, 2]).pictures for each in (ADAPTIVE, knobs))
+    before, after = (drawn(each, prior, photos, [1, 2]).images for each in (ADAPTIVE, knobs))
     assert float((before - after).abs().amax(dim=(1, 2, 3)).max()) > 1e-5
 
 
@@ -142,26 +142,26 @@ def test_a_photo_does_not_depend_on_its_batch(prior: Prior, photos: Tensor):
     for row in range(3):
         alone = drawn(ADAPTIVE, prior, photos, [row])
         assert alone.ways == together.ways[row : row + 1]
-        assert float((alone.pictures[0] - together.pictures[row]).abs().max()) < 0.5 / 255
+        assert float((alone.images[0] - together.images[row]).abs().max()) < 0.5 / 255
     backwards = drawn(ADAPTIVE, prior, photos, [2, 0])
-    assert float((backwards.pictures[0] - together.pictures[2]).abs().max()) < 0.5 / 255
+    assert float((backwards.images[0] - together.images[2]).abs().max()) < 0.5 / 255
 
 
 def test_a_photo_that_is_not_finite_fails_alone(prior: Prior, photos: Tensor):
     restored = restored_of(photos)
     restored[1, 0, 3, 3] = math.nan
     made = target_maker(ADAPTIVE, prior, PARTS).make(photos, restored, [10, 11, 12])
-    assert [bool(each.isfinite().all()) for each in made.pictures] == [True, False, True]
+    assert [bool(each.isfinite().all()) for each in made.images] == [True, False, True]
 
 
 def test_maps_and_stds_can_be_seen(prior: Prior, photos: Tensor):
     records: list[StepRecord] = []
     maker = target_maker(blurred_by(adjuster=True), prior, PARTS)
     made = maker.make(photos, restored_of(photos), [1, 2, 3], on_step=records.append)
-    assert {record.walk for record in records} == {0, 1, 2}
+    assert {record.trajectory for record in records} == {0, 1, 2}
     assert all(guidance_maps(record.memory)[0].shape == (1, 3, SIZE, SIZE) for record in records)
-    for walk, way in enumerate(made.ways):
-        assert [r.left for r in records if r.walk == walk] == list(range(way.evaluations))[::-1]
+    for trajectory, way in enumerate(made.ways):
+        assert [r.left for r in records if r.trajectory == trajectory] == list(range(way.evaluations))[::-1]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 5, 6, 11, 250])
@@ -191,23 +191,23 @@ def test_a_watch_keeps_what_is_shown_of_each_photo(prior: Prior, photos: Tensor)
     lengths = [way.evaluations for way in made.ways]
     assert len(set(lengths)) > 1, "the test needs ways of different lengths"
     assert max(lengths) > SHOWN_STEPS
-    for walk, (seen, length) in enumerate(zip(watch.seen, lengths, strict=True)):
-        steps = [record for record in records if record.walk == walk]
+    for trajectory, (seen, length) in enumerate(zip(watch.seen, lengths, strict=True)):
+        steps = [record for record in records if record.trajectory == trajectory]
         kept = [steps[index] for index in sorted(shown_steps(length))]
         assert [each.t for each in seen] == [record.step.t for record in kept]
         for each, record in zip(seen, kept, strict=True):
             assert torch.equal(each.clean, to_unit(record.x0)[0])
-            assert torch.equal(each.scale, map_picture(guidance_maps(record.memory)[0])[0])
+            assert torch.equal(each.scale, map_image(guidance_maps(record.memory)[0])[0])
     target_maker(ADAPTIVE, prior, PARTS).make(photos, restored_of(photos), [1, 2, 3], on_step=(none := MapWatch(3)))
     assert none.seen == [[], [], []], "no adjuster, no maps"
 
 
 def test_a_map_lies_under_its_clean_image(tmp_path: Path, gen: torch.Generator):
-    faces = {name: [Seen(t, *torch.rand(2, 3, 6, 40, generator=gen)) for t in (700, 20)] for name in ("a", "b")}
+    faces = {name: [MapSnapshot(t, *torch.rand(2, 3, 6, 40, generator=gen)) for t in (700, 20)] for name in ("a", "b")}
     write_maps(tmp_path / "maps.png", faces)
     sheet = np.asarray(Image.open(tmp_path / "maps.png")).astype(int)
-    pictures = [getattr(each, row) for seen in faces.values() for row in ("clean", "scale") for each in seen]
-    places = [find(sheet, to_uint8(picture).astype(int)) for picture in pictures]
+    images = [getattr(each, row) for seen in faces.values() for row in ("clean", "scale") for each in seen]
+    places = [find(sheet, to_uint8(image).astype(int)) for image in images]
     assert places == sorted(places), "row by row, and in each from the first timestep to the last"
     with pytest.raises(UsageError, match=r"same timesteps, got \[\[700, 20\], \[20\]\]"):
         write_maps(tmp_path / "other.png", {"a": faces["a"], "b": faces["b"][1:]})
@@ -215,11 +215,11 @@ def test_a_map_lies_under_its_clean_image(tmp_path: Path, gen: torch.Generator):
         write_maps(tmp_path / "other.png", {})
 
 
-def find(sheet: np.ndarray, picture: np.ndarray) -> tuple[int, int]:
-    """Row and column at which a picture lies in a sheet."""
-    height, width = picture.shape[:2]
-    starts = np.argwhere((sheet == picture[0, 0]).all(axis=2))
-    (place,) = [(y, x) for y, x in starts.tolist() if np.array_equal(sheet[y : y + height, x : x + width], picture)]
+def find(sheet: np.ndarray, image: np.ndarray) -> tuple[int, int]:
+    """Row and column at which an image lies in a sheet."""
+    height, width = image.shape[:2]
+    starts = np.argwhere((sheet == image[0, 0]).all(axis=2))
+    (place,) = [(y, x) for y, x in starts.tolist() if np.array_equal(sheet[y : y + height, x : x + width], image)]
     return place
 
 
@@ -236,11 +236,11 @@ def test_one_region_is_the_whole_and_many_average_to_it(photos: Tensor):
     assert not torch.allclose(stds[:, 0], stds[:, 1])
 
 
-# ---------------------------------------------------------------- the prior's opinion: fed directly, doubted
+# ---------------------------------------------------------------- the prior's prior_score: fed directly, doubted
 
 
 class KnowsSmooth(Predictor):
-    """Gives the smooth part of a picture back, as blurred as `std` says, and none of its noise."""
+    """Gives the smooth part of an image back, as blurred as `std` says, and none of its noise."""
 
     def __init__(self, std: float) -> None:
         self.std = std
@@ -252,7 +252,7 @@ class KnowsSmooth(Predictor):
 
 
 def waves(*waves_per_side: int) -> Tensor:
-    """Cosines across pictures of 32 px, each with so many waves in 62 px: (B, 3, 32, 32), of amplitude 0.3."""
+    """Cosines across images of 32 px, each with so many waves in 62 px: (B, 3, 32, 32), of amplitude 0.3."""
     places = torch.arange(32.0)
     rows = [0.5 + 0.3 * (2 * math.pi * each / 62 * places).cos() for each in waves_per_side]
     return torch.stack(rows)[:, None, None].expand(-1, 3, 32, 32)
@@ -266,50 +266,50 @@ def left_of(number: int, std: float) -> float:
 def test_an_opinion_in_closed_form():
     """COARSE is 0.625 and FINE 0.25 pixels of these 32."""
     numbers = (8, 20)
-    opinion = opinion_of(KnowsSmooth(1.5), waves(*numbers), [7, 7])
+    prior_score = score_by_prior(KnowsSmooth(1.5), waves(*numbers), [7, 7])
     for index, number in enumerate(numbers):
         wave = waves(number)[0] - 0.5
         change = float(wave.abs().mean()) * (1 - left_of(number, 1.5)) * left_of(number, 0.625)
         detail = float(wave.std()) * left_of(number, 1.5) * (1 - left_of(number, 0.25))
-        assert float(opinion.change[index]) == pytest.approx(change, rel=1e-3)
-        assert float(opinion.detail[index]) == pytest.approx(detail, rel=1e-2, abs=1e-6)
-    alone = opinion_of(KnowsSmooth(1.5), waves(20), [7])
-    assert torch.equal(alone.change, opinion.change[1:])
-    assert torch.equal(alone.detail, opinion.detail[1:])
+        assert float(prior_score.change[index]) == pytest.approx(change, rel=1e-3)
+        assert float(prior_score.detail[index]) == pytest.approx(detail, rel=1e-2, abs=1e-6)
+    alone = score_by_prior(KnowsSmooth(1.5), waves(20), [7])
+    assert torch.equal(alone.change, prior_score.change[1:])
+    assert torch.equal(alone.detail, prior_score.detail[1:])
 
 
-def opinion(change: list[float], detail: list[float]) -> Opinion:
-    return Opinion(torch.tensor(change).double(), torch.tensor(detail).double())
+def prior_score(change: list[float], detail: list[float]) -> PriorScore:
+    return PriorScore(torch.tensor(change).double(), torch.tensor(detail).double())
 
 
 def test_what_is_fed_directly(photos: Tensor):
     """A restored photo that left its photo; and one that is no better. Neither where detail came or a change went."""
     darker = photos * torch.tensor([1.0, 0.5, 1.0]).view(3, 1, 1, 1)
-    limits = DirectSettings(max_low_frequency_change=0.08, change_ratio=1.1)
-    shown = {"of_photos": opinion([0.3] * 3, [0.1] * 3), "of_restored": opinion([0.1] * 3, [0.1] * 3)}
-    assert made_worse(photos, darker, **shown, settings=limits).tolist() == [False, True, False]
-    shown["of_photos"] = opinion([0.105, 0.115, 0.105], [0.1, 0.1, 0.09])
-    assert made_worse(photos, photos, **shown, settings=limits).tolist() == [True, False, False]
+    limits = FallbackSettings(max_low_frequency_change=0.08, change_ratio=1.1)
+    shown = {"photo_score": prior_score([0.3] * 3, [0.1] * 3), "restored_score": prior_score([0.1] * 3, [0.1] * 3)}
+    assert needs_fallback(photos, darker, **shown, settings=limits).tolist() == [False, True, False]
+    shown["photo_score"] = prior_score([0.105, 0.115, 0.105], [0.1, 0.1, 0.09])
+    assert needs_fallback(photos, photos, **shown, settings=limits).tolist() == [True, False, False]
 
 
 def test_what_is_fed_directly_is_what_is_sampled_towards(prior: Prior, photos: Tensor):
     darker = photos * torch.tensor([1.0, 0.5, 1.0]).view(3, 1, 1, 1)
-    limits = DirectSettings(max_low_frequency_change=0.08, change_ratio=1e-6)
-    made = target_maker(changed(direct=limits), prior, PARTS).make(photos, darker, [1, 2, 3])
-    assert [way.direct for way in made.ways] == [False, True, False]
+    limits = FallbackSettings(max_low_frequency_change=0.08, change_ratio=1e-6)
+    made = target_maker(changed(fallback=limits), prior, PARTS).make(photos, darker, [1, 2, 3])
+    assert [way.fallback for way in made.ways] == [False, True, False]
     assert torch.equal(made.towards[1], photos[1])
     assert torch.equal(made.towards[0], darker[0])
 
 
 def test_doubt_is_a_line_from_its_floor():
-    line = DoubtSettings(floor=0.02, slope=800.0)
-    asked = doubted_std(torch.tensor([0.0, 0.02, 0.03, 9.0]), 256, settings=line)
+    line = ReliabilitySettings(floor=0.02, slope=800.0)
+    asked = unreliable_std(torch.tensor([0.0, 0.02, 0.03, 9.0]), 256, settings=line)
     torch.testing.assert_close(asked, torch.tensor([0.0, 0.0, 4.0, 7.5], dtype=torch.float64), rtol=1e-6, atol=1e-7)
 
 
 def test_a_doubted_photo_is_taken_for_blurrier(prior: Prior, photos: Tensor):
     def stds(doubt: dict[str, float] | None, restored: Tensor = photos) -> list[float | None]:
-        settings = changed(doubt=doubt, direct=DirectSettings(max_low_frequency_change=0.08, change_ratio=1e-6))
+        settings = changed(reliability=doubt, fallback=FallbackSettings(max_low_frequency_change=0.08, change_ratio=1e-6))
         return [way.std for way in target_maker(settings, prior, PARTS).make(photos, restored, [1, 2, 3]).ways]
 
     plain, highest = stds(None), pytest.approx(std_limits(SIZE)[1])
@@ -359,5 +359,5 @@ def test_refusals(prior: Prior):
         with pytest.raises(ValueError, match=expected):
             changed(method=method, guidance=guidance)
     wrong = Prior("large", prior.settings.model_copy(update={"image_size": 32}), prior.network)
-    with pytest.raises(UsageError, match=r"blur estimator: made for pictures of 16 pixels, the prior is for 32"):
+    with pytest.raises(UsageError, match=r"blur estimator: made for images of 16 pixels, the prior is for 32"):
         target_maker(ADAPTIVE, wrong, PARTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from pictures import seeded
+from images import seeded
 from reference import Reference
 from torch import Tensor
 
@@ -58,7 +58,7 @@ def test_kid_of_one_distribution_is_near_zero():
     assert far.mean() > 10 * abs(near.mean())
 
 
-def test_too_few_pictures_for_kid():
+def test_too_few_images_for_kid():
     few = torch.zeros(9, 4)
     with pytest.raises(UsageError, match="10"):
         kid(few, few, subsets=1, subset_size=9, generator=torch.Generator())
@@ -135,8 +135,8 @@ def test_pairs_are_left_out_of_the_cross_term():
 
 
 def test_kid_is_unbiased_for_pairs_and_for_strangers():
-    """Means of 300 estimates from 12 pictures a side, both of one distribution, so that the answer is 0. Pairs share a
-    part, as a restored picture does with its truth; the plain estimate of such pairs fails, which is why they are
+    """Means of 300 estimates from 12 images a side, both of one distribution, so that the answer is 0. Pairs share a
+    part, as a restored image does with its truth; the plain estimate of such pairs fails, which is why they are
     left out of the cross term."""
     draw = torch.Generator().manual_seed(4)
     shared, own, other = torch.randn(3, 300, 12, 6, generator=draw, dtype=torch.float64)
@@ -192,7 +192,7 @@ def test_kid_refuses_what_has_no_answer():
         kid(some, torch.zeros(20, 5), generator=draw)
     with pytest.raises(ShapeError, match="as many features on both sides of pairs, got 20 and 19"):
         kid(some, some[:19], paired=True, generator=draw)
-    with pytest.raises(UsageError, match="subsets of 2 to 20 pictures, got subset_size 21"):
+    with pytest.raises(UsageError, match="subsets of 2 to 20 images, got subset_size 21"):
         kid(some, some, subset_size=21, generator=draw)
     with pytest.raises(UsageError, match="1 subset or more, got 0"):
         kid(some, some, subsets=0, generator=draw)
@@ -206,5 +206,5 @@ def test_metrics_refuse_other_shapes_and_ranges():
         psnr(a, torch.zeros(1, 3, 16, 17))
     with pytest.raises(ShapeError, match="SSIM: expected sides of 11 pixels or more"):
         ssim(a[..., :10], a[..., :10])
-    with pytest.raises(RangeError, match=r"PSNR, first pictures: .* 8-bit"):
+    with pytest.raises(RangeError, match=r"PSNR, first images: .* 8-bit"):
         psnr(a + 255, a)

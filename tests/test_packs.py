@@ -55,7 +55,7 @@ PRIOR = UNetSettings(
 )
 TRANSFER = SwinIRSettings(img_size=16, embed_dim=12, depths=[2], num_heads=[2], window_size=4, sf=1, upsampler="")
 TABLE = StartSteps(
-    size=SIDE, statistic="share", share=0.9, tol=1e-3, pictures=1, spectrum=[1.0], stds=[0.1, 1.0], steps=[500, 700]
+    size=SIDE, statistic="share", share=0.9, tol=1e-3, images=1, spectrum=[1.0], stds=[0.1, 1.0], steps=[500, 700]
 )
 
 

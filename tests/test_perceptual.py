@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import edged_pictures
+from images import edged_images
 from torch import Tensor
 
 from adapt.digests import file_digest
@@ -47,7 +47,7 @@ def shipped() -> PerceptualDistance:
 
 
 def test_the_distance_is_a_distance(network: PerceptualNetwork, gen: torch.Generator) -> None:
-    a, b = edged_pictures(gen), edged_pictures(gen)
+    a, b = edged_images(gen), edged_images(gen)
     assert torch.equal(network(a, a), torch.zeros(3))
     assert torch.equal(network(a, b), network(b, a))
     assert (network(a, b) > 0).all()
@@ -55,7 +55,7 @@ def test_the_distance_is_a_distance(network: PerceptualNetwork, gen: torch.Gener
 
 def test_the_distance_follows_the_equation(network: PerceptualNetwork, gen: torch.Generator) -> None:
     """Zhang et al. 2018, Eq. (1), position by position in float64 numpy, from the same features."""
-    a, b = edged_pictures(gen, 1), edged_pictures(gen, 1)
+    a, b = edged_images(gen, 1), edged_images(gen, 1)
     expected = 0.0
     sides = zip(network.features(a), network.features(b), network.channel_weights(), strict=True)
     for first, second, weights in sides:
@@ -84,8 +84,8 @@ def test_orthogonal_features_are_one_apart(network: PerceptualNetwork) -> None:
     torch.testing.assert_close(total, torch.ones(()), rtol=1e-6, atol=0)
 
 
-def test_a_picture_does_not_depend_on_its_batch(network: PerceptualNetwork, gen: torch.Generator) -> None:
-    a, b = edged_pictures(gen, 5), edged_pictures(gen, 5)
+def test_a_image_does_not_depend_on_its_batch(network: PerceptualNetwork, gen: torch.Generator) -> None:
+    a, b = edged_images(gen, 5), edged_images(gen, 5)
     alone = torch.cat([network(a[i : i + 1], b[i : i + 1]) for i in range(5)])
     torch.testing.assert_close(network(a, b), alone, rtol=0, atol=1e-6)
     codes = torch.cat([network.embed(a[i : i + 1]) for i in range(5)])
@@ -103,7 +103,7 @@ def test_sizes(network: PerceptualNetwork, gen: torch.Generator, size: tuple[int
 
 @pytest.mark.parametrize("other", ["noise", "flat"])
 def test_the_gradient_is_finite_and_not_zero(network: PerceptualNetwork, gen: torch.Generator, other: str) -> None:
-    """Flat pictures are the hard case: with zero biases, mid-grey has no activation at all."""
+    """Flat images are the hard case: with zero biases, mid-grey has no activation at all."""
     a = torch.full((2, 3, 21, 19), 0.5)
     b = torch.rand(a.shape, generator=gen) if other == "noise" else torch.full_like(a, 0.6)
     for start in (a, b):
@@ -140,12 +140,12 @@ def test_a_shape_that_cannot_be_is_named(network: PerceptualNetwork) -> None:
 # ---------------------------------------------------------------- distances by name
 
 
-def test_the_pack_distance_trains_pictures_not_weights(network: PerceptualNetwork, gen: torch.Generator) -> None:
+def test_the_pack_distance_trains_images_not_weights(network: PerceptualNetwork, gen: torch.Generator) -> None:
     half = {key: value.half() for key, value in network.state_dict().items()}
     distance = load_pack_distance(half, {"channels": [4, 6, 8, 8, 10]}, "d1")
     assert (distance.name, distance.digest) == ("tiny-perceptual", "d1")
-    image = edged_pictures(gen).requires_grad_()
-    distance(image, edged_pictures(gen)).mean().backward()
+    image = edged_images(gen).requires_grad_()
+    distance(image, edged_images(gen)).mean().backward()
     assert image.grad is not None
     assert all(parameter.grad is None for parameter in distance.module.parameters())
     assert distance.to("cpu") is distance

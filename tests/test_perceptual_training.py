@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from images import edged_images
 from networks import on_cpu
-from pictures import edged_pictures
 from PIL import Image
 from torch import Tensor
 
@@ -45,8 +45,8 @@ def test_the_blur_is_a_mirrored_gaussian(gen: torch.Generator) -> None:
 
 @pytest.mark.parametrize("kind", DISTORTIONS)
 def test_more_strength_is_more_damage(kind: str, gen: torch.Generator) -> None:
-    """The order that training takes for granted, on means over the pictures."""
-    images = edged_pictures(gen, 6, 40, 36)
+    """The order that training takes for granted, on means over the images."""
+    images = edged_images(gen, 6, 40, 36)
     field = torch.randn(images.shape, generator=gen)
     made = [DISTORTIONS[kind](images, torch.full((6,), s), field) for s in (0.0, 0.35, 0.7, 1.0)]
     errors = [float(squared_error(images, image).mean()) for image in made]
@@ -60,14 +60,14 @@ def test_more_strength_is_more_damage(kind: str, gen: torch.Generator) -> None:
 @pytest.mark.parametrize("forgiven", FORGIVEN)
 @pytest.mark.parametrize("resented", RESENTED)
 def test_equal_error_is_equal(forgiven: str, resented: str, gen: torch.Generator) -> None:
-    triplets = at_equal_error(edged_pictures(gen, 6), forgiven, resented, draw=gen)
+    triplets = at_equal_error(edged_images(gen, 6), forgiven, resented, draw=gen)
     better = squared_error(triplets.reference, triplets.better)
     worse = squared_error(triplets.reference, triplets.worse)
     torch.testing.assert_close(better, worse, rtol=1e-4, atol=1e-9)
 
 
 def test_a_shift_moves_by_one_pixel(gen: torch.Generator) -> None:
-    image = edged_pictures(gen, 16, 20, 20)
+    image = edged_images(gen, 16, 20, 20)
     moved = distortions.shift(image, torch.ones(16), torch.randn(image.shape, generator=gen))
     inner = slice(2, -2)
     for one, other in zip(image, moved, strict=True):
@@ -101,7 +101,7 @@ def faces(tmp_path: Path, gen: torch.Generator) -> Path:
     folder = tmp_path / "faces/128/a"
     folder.mkdir(parents=True)
     rows = ["file,person,set"]
-    for number, image in enumerate(edged_pictures(gen, 8, 32, 28)):
+    for number, image in enumerate(edged_images(gen, 8, 32, 28)):
         pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
         Image.fromarray(pixels).save(folder / f"{number}.png")
         rows.append(f"{number}.png,p{number % 5},a")
@@ -119,7 +119,7 @@ def test_people_come_from_the_table_beside_the_folder(faces: Path) -> None:
     assert load_portraits(faces, 24).people == list(range(8))
     with pytest.raises(UsageError, match=r"sides of 30 pixels or more, got \(28, 32\)"):
         load_portraits(faces, 30)
-    with pytest.raises(UsageError, match="found no picture"):
+    with pytest.raises(UsageError, match="found no image"):
         load_portraits(faces.parent / "none", 24)
 
 

@@ -1,4 +1,4 @@
-"""What a decoder must not do: give part of a picture, drop bits, turn it wrongly, or raise anything but PhotoError."""
+"""What a decoder must not do: give part of an image, drop bits, turn it wrongly, or raise anything but PhotoError."""
 
 from __future__ import annotations
 
@@ -333,8 +333,8 @@ def test_samples_without_a_white_are_refused():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_16_bit_pictures_are_turned(orientation: int):
-    """Reference: tag 274 says where row 0 and column 0 of the stored picture are (TIFF 6.0, page 36)."""
+def test_16_bit_images_are_turned(orientation: int):
+    """Reference: tag 274 says where row 0 and column 0 of the stored image are (TIFF 6.0, page 36)."""
     stored = wide()
     tags = [(274, "H", 1, orientation, True)]
     swaps, bottom, right = orientation > 4, orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
@@ -408,7 +408,7 @@ CURVES = {
 @pytest.mark.parametrize("name", CURVES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_16_bit_profiles_agree_with_littlecms(name: str, channels: int, tmp_path: Path):
-    """littleCMS on the same picture in 8 bits: equal to a step of 255, two where its own curves are 8-bit steep."""
+    """littleCMS on the same image in 8 bits: equal to a step of 255, two where its own curves are 8-bit steep."""
     icc = profile(*[CURVES[name]] * channels)
     eight = narrow()[..., :channels]
     source = Image.fromarray(np.ascontiguousarray(eight if channels == 3 else eight[..., 0]))
@@ -449,7 +449,7 @@ def test_a_profile_that_says_srgb_leaves_every_bit(bits: int, tmp_path: Path):
 ], ids=["rubbish", "cut", "flat", "falling", "unknown", "grey"])
 @pytest.mark.parametrize("bits", [8, 16])
 def test_an_unusable_profile_is_noted(icc: bytes, bits: int, tmp_path: Path):
-    """Damaged, or for greyscale where the picture is in colour. A note or a conversion, never another exception."""
+    """Damaged, or for greyscale where the image is in colour. A note or a conversion, never another exception."""
     data = tiff(wide() if bits == 16 else narrow(), photometric="rgb", iccprofile=icc)
     (tmp_path / "x.tif").write_bytes(data)
     with warnings.catch_warnings():
@@ -496,16 +496,16 @@ def test_white_of_a_10_bit_heic_is_one(shared: Path):
 
 
 def test_turned_photographs_are_one_photograph(shared: Path):
-    """Families that differ in their orientation tag only: upright, all have the same coarse picture.
+    """Families that differ in their orientation tag only: upright, all have the same coarse image.
 
     Coarse, since each was compressed by itself and some are a pixel off.
     """
     folder = shared / "awkward"
     for name in ("libvips_rotation/[1-4].jpg", "libvips_rotation/[5-8].jpg", "made/face_exif*.jpg",
                  "pillow_orientation/g4*", "pillow_orientation/hopper*", "exif_samples/portrait_[1368].jpg"):
-        pictures = [read_photo(path).image for path in sorted(folder.glob(name))]
-        assert len({picture.shape for picture in pictures}) == 1, name
-        first, *rest = (functional.adaptive_avg_pool2d(picture, 6) for picture in pictures)
+        images = [read_photo(path).image for path in sorted(folder.glob(name))]
+        assert len({image.shape for image in images}) == 1, name
+        first, *rest = (functional.adaptive_avg_pool2d(image, 6) for image in images)
         right = max(float((other - first).abs().mean()) for other in rest)
         wrong = min(float((first.flip(sides) - first).abs().mean()) for sides in ((1,), (2,), (1, 2)))
         assert right < 0.02 < 0.05 < wrong, name

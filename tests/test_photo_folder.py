@@ -119,5 +119,5 @@ def test_pairs(tmp_path: Path):
     matches = match(tmp_path / "l", tmp_path / "r")
     assert [pair.id for pair in matches.pairs] == ["a", "c/d"]
     assert (matches.left_only, matches.right_only) == (["b"], ["e"])
-    with pytest.raises(UsageError, match=r"right: 1 pictures of left have no partner of the same name there \(b\)"):
+    with pytest.raises(UsageError, match=r"right: 1 images of left have no partner of the same name there \(b\)"):
         matches.complete("left", "right")

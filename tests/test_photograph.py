@@ -1,4 +1,4 @@
-"""Photographs by the camera model, and the piece of damage that takes them: what they return repeats and undoes it."""
+"""Photographs by the camera model, and the degradation of damage that takes them: what they return repeats and undoes it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from cameras import COMPACT, CURVES, PHONE, decibels, quiet, scenes
-from pictures import seeded
+from images import seeded
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -27,7 +27,7 @@ from degradations.camera.photograph import (
 )
 from degradations.camera.profiles import CameraProfile, read_profile
 from degradations.camera.steps import quantise, to_linear
-from degradations.pieces.camera import CameraPiece
+from degradations.pieces.camera import CameraDegradation
 
 # ---------------------------------------------------------------- photographs
 
@@ -93,15 +93,15 @@ def test_more_iso_is_more_noise() -> None:
     assert errors[0] - errors[-1] > 8
 
 
-def test_gradients_reach_the_picture() -> None:
+def test_gradients_reach_the_image() -> None:
     """Along a direction, as finite differences do: the camera without the steps that round is smooth, piecewise."""
     images = scenes(2, 12, 16).double()
     shots, camera = [PHONE, COMPACT], Camera(scale=2, demosaic="malvar", clip_black=False)
     rows = torch.zeros(2, 1, 6, 1, dtype=torch.float64)
     fields = 0.3 * torch.randn(2, 1, 6, 8, generator=seeded(3), dtype=torch.float64)
 
-    def taken(pictures: Tensor) -> Tensor:
-        clean = expose(pictures, shots, camera)
+    def taken(images: Tensor) -> Tensor:
+        clean = expose(images, shots, camera)
         return develop(clean + sensor_offset(clean, shots, camera, fields=fields, rows=rows), shots, camera).sum()
 
     start = images.clone().requires_grad_()
@@ -147,22 +147,22 @@ def test_photographs_say_what_they_refuse() -> None:
         Camera(scale=0)
 
 
-# ---------------------------------------------------------------- the piece
+# ---------------------------------------------------------------- the degradation
 
 
-def piece(**settings: Any) -> CameraPiece:
-    return CameraPiece.model_validate({"name": "camera", "iso": [1500, 1700], "scale": 2} | settings)
+def degradation(**settings: Any) -> CameraDegradation:
+    return CameraDegradation.model_validate({"name": "camera", "iso": [1500, 1700], "scale": 2} | settings)
 
 
-def test_the_piece_repeats_itself_from_what_it_logged() -> None:
+def test_the_degradation_repeats_itself_from_what_it_logged() -> None:
     image = scenes(1, 30, 25)[0]
-    parameters = piece().draw(seeded(5), (30, 25))
+    parameters = degradation().draw(seeded(5), (30, 25))
     assert json.loads(json.dumps(parameters)) == parameters
     assert 1500 <= parameters["iso"] <= 1700
-    taken = piece().apply(image, parameters)
+    taken = degradation().apply(image, parameters)
     assert taken.shape == image.shape
-    assert torch.equal(piece().apply(image, json.loads(json.dumps({"name": "camera", **parameters}))), taken)
-    assert not torch.equal(piece().apply(image, parameters | {"seed": parameters["seed"] + 1}), taken)
+    assert torch.equal(degradation().apply(image, json.loads(json.dumps({"name": "camera", **parameters}))), taken)
+    assert not torch.equal(degradation().apply(image, parameters | {"seed": parameters["seed"] + 1}), taken)
 
 
 @pytest.mark.parametrize(
@@ -183,29 +183,29 @@ def test_the_piece_repeats_itself_from_what_it_logged() -> None:
     ],
     ids=str,
 )
-def test_every_setting_of_the_piece_changes_the_result(setting: dict[str, Any]) -> None:
+def test_every_setting_of_the_degradation_changes_the_result(setting: dict[str, Any]) -> None:
     image = scenes(1, 32, 24)[0] ** 3  # with shadows
 
     def taken(**settings: Any) -> Tensor:
-        chosen = piece(**settings)
+        chosen = degradation(**settings)
         return chosen.apply(image, chosen.draw(seeded(5), (32, 24)))
 
-    default = setting == {"demosaic": piece().demosaic}
+    default = setting == {"demosaic": degradation().demosaic}
     assert not torch.equal(taken(demosaic="malvar") if default else taken(), taken(**setting))
 
 
-def test_the_piece_keeps_its_sensor_as_pictures_get_smaller() -> None:
-    assert [piece(scale=4).scaled(factor).scale for factor in (1.0, 0.5, 0.25, 0.1)] == [4, 2, 1, 1]
-    assert piece(scale=8).scaled(0.25).scale == 2
+def test_the_degradation_keeps_its_sensor_as_images_get_smaller() -> None:
+    assert [degradation(scale=4).scaled(factor).scale for factor in (1.0, 0.5, 0.25, 0.1)] == [4, 2, 1, 1]
+    assert degradation(scale=8).scaled(0.25).scale == 2
 
 
-def test_the_piece_refuses_what_its_camera_does_not_know() -> None:
+def test_the_degradation_refuses_what_its_camera_does_not_know() -> None:
     with pytest.raises(ValidationError, match=r"knows the noise from ISO 100 to 3200, not at 6400"):
-        piece(iso=[3200, 6400])
+        degradation(iso=[3200, 6400])
     with pytest.raises(ValidationError, match=r"no camera profile 'nokia'"):
-        piece(profile="nokia")
+        degradation(profile="nokia")
     with pytest.raises(ValidationError, match=r"scale"):
-        piece(scale=0)
+        degradation(scale=0)
 
 
 def test_a_shot_is_plain_numbers() -> None:

@@ -17,7 +17,7 @@ from adapt.photos.pairs import enlarged_warning, fit, load_fitted, read_fitted
 
 
 def ramp(height: int = 5, width: int = 7) -> np.ndarray:
-    """A small RGB picture without symmetry, (H, W, 3) uint8."""
+    """A small RGB image without symmetry, (H, W, 3) uint8."""
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
@@ -33,11 +33,11 @@ def pixels(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".bmp", ".gif"])
 def test_lossless_formats(suffix: str, tmp_path: Path):
     path = tmp_path / f"x{suffix}"
-    picture = Image.fromarray(ramp())
+    image = Image.fromarray(ramp())
     if suffix == ".gif":
-        picture = picture.quantize(256)
-    picture.save(path, lossless=True)  # WebP reads it, the others pass it by
-    np.testing.assert_allclose(pixels(path), np.asarray(picture.convert("RGB")), atol=1e-4)
+        image = image.quantize(256)
+    image.save(path, lossless=True)  # WebP reads it, the others pass it by
+    np.testing.assert_allclose(pixels(path), np.asarray(image.convert("RGB")), atol=1e-4)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -68,7 +68,7 @@ def test_16_bit_grey_is_not_clipped(tmp_path: Path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(orientation: int, tmp_path: Path):
-    """Reference: the eight cases as array operations on the stored picture."""
+    """Reference: the eight cases as array operations on the stored image."""
     stored = np.asarray(Image.fromarray(ramp()).resize((56, 40), Image.Resampling.NEAREST))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -102,7 +102,7 @@ def test_cmyk_jpeg_is_read_as_colour(tmp_path: Path):
 
 
 def test_a_profile_other_than_srgb_is_converted(tmp_path: Path):
-    """A picture stored in linear XYZ-like Lab must come out as the sRGB it shows."""
+    """An image stored in linear XYZ-like Lab must come out as the sRGB it shows."""
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     colour = Image.new("RGB", (8, 8), (200, 90, 40))
@@ -127,7 +127,7 @@ def test_content_decides_not_the_name(tmp_path: Path):
 
 @pytest.mark.parametrize(("data", "reason"), [
     (b"", "the file is empty"),
-    (b"just text", "not a picture"),
+    (b"just text", "not an image"),
     (encode_png(torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0)))[:-30], "cut short"),
 ])
 def test_bad_files_are_named(data: bytes, reason: str, tmp_path: Path):
@@ -205,5 +205,5 @@ def test_fit(tmp_path: Path):
     assert enlarged_warning({"a": 1.99}) == ""
     assert enlarged_warning({"a": 1.99, "b": 2}).startswith("1 photo was enlarged 2 times or more (b: 2 times); most")
     write_image(tmp_path / "wide.png", torch.zeros(3, 20, 30))
-    with pytest.raises(PhotoError, match=r"wide\.png: not an aligned face: expected a square picture, got 30 x 20"):
+    with pytest.raises(PhotoError, match=r"wide\.png: not an aligned face: expected a square image, got 30 x 20"):
         load_fitted(tmp_path / "wide.png", 16)

@@ -1,4 +1,4 @@
-"""Pieces of damage and chains of them: what is drawn repeats the damage, and every setting shows."""
+"""Degradations of damage and chains of them: what is drawn repeats the damage, and every setting shows."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any, get_args
 import pytest
 import torch
 from conftest import ROOT
-from damage import damaged, piece
-from pictures import smooth_picture
+from damage import damaged, degradation
+from images import smooth_image
 
 from adapt.settings import DegradeSettings
 from adapt.settings.recipe import list_recipes, load_recipe
 from degradations.chain import degrade, repeat, scaled
 from degradations.fields import smooth_field, smooth_mask
-from degradations.pieces.base import Piece, draw_all
-from degradations.pieces.names import AnyPiece
+from degradations.pieces.base import Degradation, draw_all
+from degradations.pieces.names import AnyDegradation
 
 RECIPES = [info.name.rpartition("/")[2] for info in list_recipes("degrade")]
 
 
-def pieces_of(recipe: str) -> list[Piece]:
-    return list(load_recipe(recipe, DegradeSettings).pieces)
+def degradations_of(recipe: str) -> list[Degradation]:
+    return list(load_recipe(recipe, DegradeSettings).degradations)
 
 
 # ---------------------------------------------------------------- recipes
@@ -37,46 +37,46 @@ def test_the_recipes_of_the_papers_ship() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_follows_from_the_seed_and_what_was_drawn_repeats_it(name: str) -> None:
-    image, pieces = smooth_picture(64, 72), pieces_of(name)
-    damaged, drawn = degrade(image, pieces, 5)
+    image, degradations = smooth_image(64, 72), degradations_of(name)
+    damaged, drawn = degrade(image, degradations, 5)
     assert damaged.shape == image.shape
     assert 0 <= float(damaged.min()) <= float(damaged.max()) <= 1
-    assert torch.equal(repeat(image, pieces, json.loads(json.dumps(drawn))), damaged)
-    again, same = degrade(image, pieces, 5)
+    assert torch.equal(repeat(image, degradations, json.loads(json.dumps(drawn))), damaged)
+    again, same = degrade(image, degradations, 5)
     assert torch.equal(again, damaged)
     assert same == drawn
-    other, different = degrade(image, pieces, 6)
+    other, different = degrade(image, degradations, 6)
     assert not torch.equal(other, damaged)
     assert different != drawn
 
 
-def test_lengths_are_scaled_to_the_picture() -> None:
+def test_lengths_are_scaled_to_the_image() -> None:
     for seed in range(30):
-        _, (drawn,) = degrade(smooth_picture(32, 64), pieces_of("blind"), seed)
+        _, (drawn,) = degrade(smooth_image(32, 64), degradations_of("blind"), seed)
         assert drawn["std_x"] <= 15 * 32 / 512
         assert drawn["downsample"] <= 2
 
 
 def test_degrade_says_what_it_refuses() -> None:
-    image, pieces = torch.rand(3, 16, 16), pieces_of("dynface")
+    image, degradations = torch.rand(3, 16, 16), degradations_of("dynface")
     with pytest.raises(ValueError, match=r"degrade: expected values in \[0, 1\], got \[.*, 2\]"):
-        degrade(image.index_fill(0, torch.tensor([1]), 2.0), pieces, 0)
+        degrade(image.index_fill(0, torch.tensor([1]), 2.0), degradations, 0)
     with pytest.raises(ValueError, match=r"degrade: expected values in \[0, 1\], got \[nan, nan\]"):
-        degrade(image.index_fill(0, torch.tensor([1]), math.nan), pieces, 0)
+        degrade(image.index_fill(0, torch.tensor([1]), math.nan), degradations, 0)
     with pytest.raises(ValueError, match=r"expected one image of shape \(3, H, W\), got \(1, 3, 16, 16\)"):
-        degrade(image[None], pieces, 0)
+        degrade(image[None], degradations, 0)
     with pytest.raises(ValueError, match=r"a seed of 0 or more, got -1"):
-        degrade(image, pieces, -1)
+        degrade(image, degradations, -1)
     with pytest.raises(ValueError, match=r"expected parameters of blind, got jpeg"):
-        repeat(image, pieces, [{"name": "jpeg", "quality": 3}])
+        repeat(image, degradations, [{"name": "jpeg", "quality": 3}])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: the same damage there as on the CPU")
 @pytest.mark.parametrize("name", RECIPES)
 def test_damage_is_the_same_on_every_device(name: str) -> None:
-    image, pieces = smooth_picture(64, 48), pieces_of(name)
-    on_cpu, drawn = degrade(image, pieces, 3)
-    on_device, same = degrade(image.cuda(), pieces, 3)
+    image, degradations = smooth_image(64, 48), degradations_of(name)
+    on_cpu, drawn = degrade(image, degradations, 3)
+    on_device, same = degrade(image.cuda(), degradations, 3)
     assert on_device.is_cuda
     assert same == drawn
     difference = (on_device.cpu() - on_cpu).abs() * 255
@@ -84,7 +84,7 @@ def test_damage_is_the_same_on_every_device(name: str) -> None:
     assert float(difference.max()) <= 8  # such a rounding just before the JPEG moves a whole block a little
 
 
-# ---------------------------------------------------------------- pieces
+# ---------------------------------------------------------------- degradations
 
 KNOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "banding": ({"levels": [6, 8]}, {"levels": [3, 4]}),
@@ -155,7 +155,7 @@ KNOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "factor": [30, 40],
             "down": ["nearest"],
             "up": ["lanczos"],
-            "pieces": [{"name": "jpeg", "quality": [5, 8]}],
+            "degradations": [{"name": "jpeg", "quality": [5, 8]}],
         },
     ),
     "scan_lines": ({"period": [40, 50], "depth": [0.3, 0.4]}, {"period": [70, 80], "depth": [0.8, 0.9]}),
@@ -168,7 +168,7 @@ KNOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "webp": ({"quality": [40, 50]}, {"quality": [1, 3]}),
 }
-LENGTHS = {  # of each piece; what is no length keeps its value when a picture is smaller
+LENGTHS = {  # of each degradation; what is no length keeps its value when an image is smaller
     "blind": {"blur_std", "downsample"},
     "camera": {"scale"},
     "defocus": {"radius"},
@@ -185,13 +185,13 @@ LENGTHS = {  # of each piece; what is no length keeps its value when a picture i
 }
 
 
-def test_every_piece_is_turned_below_and_told_in_the_docs() -> None:
-    names = {str(each.model_fields["name"].default) for each in get_args(get_args(AnyPiece)[0])}
+def test_every_degradation_is_turned_below_and_told_in_the_docs() -> None:
+    names = {str(each.model_fields["name"].default) for each in get_args(get_args(AnyDegradation)[0])}
     assert names == set(KNOBS)
-    recipes, _, pieces = (ROOT / "docs" / "degradations.md").read_text(encoding="utf-8").partition("| piece |")
-    rows = {row.split("|")[1]: row for row in pieces.splitlines() if row.startswith("| `")}
+    recipes, _, degradations = (ROOT / "docs" / "degradations.md").read_text(encoding="utf-8").partition("| degradation |")
+    rows = {row.split("|")[1]: row for row in degradations.splitlines() if row.startswith("| `")}
     for name in names:
-        settings = set(type(piece(name, **KNOBS[name][0])).model_fields) - {"name", "probability"}
+        settings = set(type(degradation(name, **KNOBS[name][0])).model_fields) - {"name", "probability"}
         assert settings == set(KNOBS[name][1]), name
         (row,) = [row for first, row in rows.items() if f"`{name}`" in first]
         assert all(f"`{setting}`" in row for setting in settings), name
@@ -199,15 +199,15 @@ def test_every_piece_is_turned_below_and_told_in_the_docs() -> None:
 
 
 @pytest.mark.parametrize(("name", "knob"), [(name, knob) for name in KNOBS for knob in KNOBS[name][1]])
-def test_every_setting_of_a_piece_changes_the_result(name: str, knob: str) -> None:
-    image, (base, changes) = (smooth_picture(48, 40) * 1.6 - 0.5).clamp(0, 1), KNOBS[name]
-    before = damaged(image, piece(name, **base))
-    assert not torch.equal(before, damaged(image, piece(name, **{**base, knob: changes[knob]})))
+def test_every_setting_of_a_degradation_changes_the_result(name: str, knob: str) -> None:
+    image, (base, changes) = (smooth_image(48, 40) * 1.6 - 0.5).clamp(0, 1), KNOBS[name]
+    before = damaged(image, degradation(name, **base))
+    assert not torch.equal(before, damaged(image, degradation(name, **{**base, knob: changes[knob]})))
 
 
 @pytest.mark.parametrize("name", KNOBS)
-def test_lengths_alone_shrink_with_the_picture(name: str) -> None:
-    one = piece(name, **{**KNOBS[name][0], **KNOBS[name][1]})
+def test_lengths_alone_shrink_with_the_image(name: str) -> None:
+    one = degradation(name, **{**KNOBS[name][0], **KNOBS[name][1]})
     (same,), (half,) = scaled([one], (512, 700)), scaled([one], (900, 256))
     assert same == one
     changed = {key for key in type(one).model_fields if getattr(one, key) != getattr(half, key)}
@@ -217,20 +217,20 @@ def test_lengths_alone_shrink_with_the_picture(name: str) -> None:
 
 
 def test_what_pixels_cannot_hold_is_not_scaled_away() -> None:
-    (dots,) = scaled([piece("halftone", period=[3, 10])], (128, 128))
+    (dots,) = scaled([degradation("halftone", period=[3, 10])], (128, 128))
     assert dots.model_dump()["period"] == (2.0, 2.5)
-    (small,) = scaled([piece("resample", factor=[2, 8])], (128, 128))
+    (small,) = scaled([degradation("resample", factor=[2, 8])], (128, 128))
     assert small.model_dump()["factor"] == (1.0, 2.0)
-    (camera,) = scaled([piece("camera", iso=[800, 800], scale=4)], (64, 64))
+    (camera,) = scaled([degradation("camera", iso=[800, 800], scale=4)], (64, 64))
     assert camera.model_dump()["scale"] == 1
 
 
 # ---------------------------------------------------------------- chains
 
 
-def test_a_piece_is_applied_to_its_share_of_pictures_and_the_others_do_not_notice() -> None:
-    always = [piece("jpeg", quality=[20, 90]), piece("banding", levels=[2, 200]), piece("webp", quality=[20, 90])]
-    now_and_then = [always[0], piece("banding", levels=[2, 200], probability=0.3), always[2]]
+def test_a_degradation_is_applied_to_its_share_of_images_and_the_others_do_not_notice() -> None:
+    always = [degradation("jpeg", quality=[20, 90]), degradation("banding", levels=[2, 200]), degradation("webp", quality=[20, 90])]
+    now_and_then = [always[0], degradation("banding", levels=[2, 200], probability=0.3), always[2]]
     skipped = 0
     for seed in range(400):
         full, some = draw_all(always, seed, (8, 8)), draw_all(now_and_then, seed, (8, 8))
@@ -238,18 +238,18 @@ def test_a_piece_is_applied_to_its_share_of_pictures_and_the_others_do_not_notic
         assert some[1] in (full[1], {"name": "banding", "skipped": True})
         skipped += some[1] != full[1]
     assert skipped / 400 == pytest.approx(0.7, abs=5 * math.sqrt(0.21 / 400))
-    image = smooth_picture(16, 16)
-    assert torch.equal(damaged(image, piece("banding", levels=[2, 2], probability=0)), image)
+    image = smooth_image(16, 16)
+    assert torch.equal(damaged(image, degradation("banding", levels=[2, 2], probability=0)), image)
 
 
-def test_a_piece_added_at_the_end_changes_nothing_before_it() -> None:
-    first = [piece("gaussian_noise", std=[1, 20]), piece("jpeg", quality=[20, 90])]
-    longer = [*first, piece("scratches", count=[1, 9])]
+def test_a_degradation_added_at_the_end_changes_nothing_before_it() -> None:
+    first = [degradation("gaussian_noise", std=[1, 20]), degradation("jpeg", quality=[20, 90])]
+    longer = [*first, degradation("scratches", count=[1, 9])]
     assert draw_all(longer, 8, (9, 9))[:2] == draw_all(first, 8, (9, 9))
 
 
 def test_draws_fill_their_ranges() -> None:
-    drawn = [draw_all([piece("double_jpeg", first=[30, 32], second=[1, 100])], seed, (9, 9))[0] for seed in range(600)]
+    drawn = [draw_all([degradation("double_jpeg", first=[30, 32], second=[1, 100])], seed, (9, 9))[0] for seed in range(600)]
     assert {each["first"] for each in drawn} == {30, 31, 32}
     assert {each["down"] for each in drawn} == set(range(8))
     assert sum(each["first"] == 32 for each in drawn) / 600 == pytest.approx(1 / 3, abs=5 * math.sqrt(2 / 9 / 600))
@@ -261,21 +261,21 @@ def test_draws_fill_their_ranges() -> None:
 
 
 def test_mixed_damage_is_one_chain_here_and_the_other_there() -> None:
-    image = smooth_picture(96, 80)
+    image = smooth_image(96, 80)
     blurred: dict[str, Any] = {"name": "gaussian_blur", "std": [20, 20]}
     noisy: dict[str, Any] = {"name": "speckle_noise", "std": [0.3, 0.3]}
     both = {"first": [blurred], "second": [noisy]}
-    mixed, (drawn,) = degrade(image, [piece("mixed", **both, share=[0.5, 0.5])], 3)
-    first = repeat(image, [piece(**blurred)], drawn["first"])
-    second = repeat(image, [piece(**noisy)], drawn["second"])
+    mixed, (drawn,) = degrade(image, [degradation("mixed", **both, share=[0.5, 0.5])], 3)
+    first = repeat(image, [degradation(**blurred)], drawn["first"])
+    second = repeat(image, [degradation(**noisy)], drawn["second"])
     like_first, like_second = ((mixed - each).abs().amax(0) < 1e-6 for each in (first, second))
     assert 0.2 < float(like_first.float().mean()) < 0.5
     assert 0.2 < float(like_second.float().mean()) < 0.5
     low, high = torch.minimum(first, second), torch.maximum(first, second)
     assert bool(((mixed >= low - 1e-6) & (mixed <= high + 1e-6)).all())
-    whole = piece("mixed", **both, share=[1, 1])
+    whole = degradation("mixed", **both, share=[1, 1])
     torch.testing.assert_close(damaged(image, whole), first, rtol=0, atol=1e-6)
-    none = piece("mixed", first=[blurred], second=[], share=[0, 0])
+    none = degradation("mixed", first=[blurred], second=[], share=[0, 0])
     torch.testing.assert_close(damaged(image, none), image, rtol=0, atol=1e-6)
 
 

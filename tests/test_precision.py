@@ -70,9 +70,9 @@ def evaluate_files(photos: Path, pack: Path, out: Path) -> object:
     return evaluate_folder(photos, truth=photos, distance=load_distance(load_pack(pack)))
 
 
-def evaluate_pictures(photos: Path, pack: Path, out: Path) -> object:
-    picture = torch.full((2, 3, 16, 16), 0.5)
-    return evaluate_images(picture, picture, distance=load_distance(load_pack(pack)))
+def evaluate_two_images(photos: Path, pack: Path, out: Path) -> object:
+    image = torch.full((2, 3, 16, 16), 0.5)
+    return evaluate_images(image, image, distance=load_distance(load_pack(pack)))
 
 
 def compare_with_the_file(photos: Path, pack: Path, out: Path) -> object:
@@ -80,7 +80,7 @@ def compare_with_the_file(photos: Path, pack: Path, out: Path) -> object:
 
 
 @pytest.mark.parametrize("work", [
-    restore_photo, restore_by_codes, restore_folder, evaluate_files, evaluate_pictures, compare_with_the_file,
+    restore_photo, restore_by_codes, restore_folder, evaluate_files, evaluate_two_images, compare_with_the_file,
 ])
 def test_networks_run_in_full_precision(
     work: Work, small_photos: Path, small_pack: Path, tmp_path: Path, seen: list[tuple[Any, Any]],

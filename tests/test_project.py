@@ -81,7 +81,7 @@ def test_what_ships_fits_a_wheel(tracked: list[Path]) -> None:
 def calls(path: Path, name: str) -> list[int]:
     """Lines of a module that call a function by its bare name."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    found = [node for node in ast.trajectory(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     return [node.lineno for node in found if ast.unparse(node.func) == name]
 
 

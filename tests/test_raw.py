@@ -96,11 +96,11 @@ def test_what_is_no_raw_file_is_said(tmp_path: Path):
         assert "\n" not in str(caught.value)
     Image.new("RGB", (8, 8)).save(tmp_path / "preview.jpg")
     preview = (tmp_path / "preview.jpg").rename(tmp_path / "preview.arw")
-    with pytest.raises(PhotoError, match=r"preview\.arw: named as a camera RAW file .* it holds a JPEG picture"):
+    with pytest.raises(PhotoError, match=r"preview\.arw: named as a camera RAW file .* it holds a JPEG image"):
         read_photo(preview)
     zeros = write_dng(tmp_path / "zeros.dng", np.zeros((64, 64), np.uint16))
     for read in (read_photo, read_sensor):
-        with pytest.raises(PhotoError, match=r"zeros\.dng: holds no picture: every sample"):
+        with pytest.raises(PhotoError, match=r"zeros\.dng: holds no image: every sample"):
             read(zeros)
 
 
@@ -153,11 +153,11 @@ def test_real_files(shared: Path):
 def test_real_files_that_cannot_be_read(shared: Path):
     reasons = {
         "exiv2_pruned_Canon-R6.CR3": "damaged or incomplete: its RAW data cannot be read whole",
-        "exiv2_pruned_IMG_1361.dng": "holds no picture: every sample of its RAW data is the same",
-        "nikon_truncated_247-1.nef": "it holds a JPEG picture and no RAW data",
-        "nikon_truncated_247-2.nef": "it holds a JPEG picture and no RAW data",
-        "nikon_truncated_247-3.nef": "it holds a JPEG picture and no RAW data",
-        "nikon_truncated_247-4.nef": "it holds a JPEG picture and no RAW data",
+        "exiv2_pruned_IMG_1361.dng": "holds no image: every sample of its RAW data is the same",
+        "nikon_truncated_247-1.nef": "it holds a JPEG image and no RAW data",
+        "nikon_truncated_247-2.nef": "it holds a JPEG image and no RAW data",
+        "nikon_truncated_247-3.nef": "it holds a JPEG image and no RAW data",
+        "nikon_truncated_247-4.nef": "it holds a JPEG image and no RAW data",
     }
     files = sorted((shared / "raw" / "unreadable").iterdir())
     assert [file.name for file in files] == sorted(reasons)

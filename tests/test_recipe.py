@@ -513,12 +513,12 @@ def test_the_digest_is_that_of_the_settings_not_of_the_text(write: Write) -> Non
 
 
 def test_differences_name_key_and_both_values():
-    there = {"steps": 12, "rate": 1e-4, "gate": {"min": 0.5, "on": True}, "pieces": [{"name": "a"}, {"name": "b"}]}
+    there = {"steps": 12, "rate": 1e-4, "gate": {"min": 0.5, "on": True}, "degradations": [{"name": "a"}, {"name": "b"}]}
     assert differences(there, there) == ""
-    now = {"rate": 1e-4, "steps": 3, "gate": {"min": 0.5, "on": False}, "pieces": [{"name": "c"}], "new": "word"}
+    now = {"rate": 1e-4, "steps": 3, "gate": {"min": 0.5, "on": False}, "degradations": [{"name": "c"}], "new": "word"}
     assert differences(there, now) == (
-        'steps: 12 there, 3 now; gate.on: true there, false now; pieces.0.name: a there, c now;'
-        ' pieces.1: {"name": "b"} there, none now; new: none there, word now'
+        'steps: 12 there, 3 now; gate.on: true there, false now; degradations.0.name: a there, c now;'
+        ' degradations.1: {"name": "b"} there, none now; new: none there, word now'
     )
     six = {str(key): key for key in range(6)}
     assert differences({}, six).endswith("; 4: none there, 4 now; and 1 more")

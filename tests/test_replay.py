@@ -9,7 +9,7 @@ import torch
 
 from adapt.commands.finetune import finetune
 from adapt.errors import UsageError
-from adapt.finetuning.data import Pictures
+from adapt.finetuning.data import ImageDataset
 from adapt.finetuning.outcome import few_photos
 from adapt.finetuning.replay import Replay
 from adapt.photos.files import read_image, write_image
@@ -18,18 +18,18 @@ from degradations import chain
 from degradations.camera.profiles import read_profile, write_profile
 
 QUICK = ["steps=6", "batch=4", "evaluate_every=3", "adversarial=0", "holdout=0.34", "learning_rate=1e-3"]
-JPEG = DegradeSettings.model_validate({"pieces": [{"name": "jpeg", "quality": [10, 20]}]}).pieces
-GREY = DegradeSettings.model_validate({"pieces": [{"name": "blind", "grey": 1.0}]}).pieces
+JPEG = DegradeSettings.model_validate({"degradations": [{"name": "jpeg", "quality": [10, 20]}]}).degradations
+GREY = DegradeSettings.model_validate({"degradations": [{"name": "blind", "grey": 1.0}]}).degradations
 
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five pictures of 16 px that are no photo's."""
-    from adapt.exporting.verify import smooth_pictures
+    """Five images of 16 px that are no photo's."""
+    from adapt.exporting.verify import smooth_images
 
     folder = tmp_path_factory.mktemp("faces")
-    for index, picture in enumerate(smooth_pictures((5, 16, 16), seed=8)):
-        write_image(folder / f"{index}.png", picture)
+    for index, image in enumerate(smooth_images((5, 16, 16), seed=8)):
+        write_image(folder / f"{index}.png", image)
     return folder
 
 
@@ -51,12 +51,12 @@ def same(first: Path, second: Path) -> bool:
 
 
 def test_pairs_are_replaced_as_often_as_the_share_says_and_by_faces(faces: Path, gen: torch.Generator):
-    pictures = Pictures(sorted(faces.iterdir()), 16)
-    known = pictures.batch(range(5))
+    images = ImageDataset(sorted(faces.iterdir()), 16)
+    known = images.batch(range(5))
     photos, targets = torch.full((50, 3, 16, 16), 2.0), torch.full((50, 3, 16, 16), 3.0)
     replaced: list[torch.Tensor] = []
     for _ in range(20):
-        mixed, towards = Replay(pictures, JPEG, 0.3).mix(photos, targets, gen)
+        mixed, towards = Replay(images, JPEG, 0.3).mix(photos, targets, gen)
         changed = (mixed != 2).flatten(1).any(1)
         assert torch.equal(changed, (towards != 3).flatten(1).any(1)), "a photo goes with its target"
         assert torch.equal(towards[~changed], targets[~changed])
@@ -71,22 +71,22 @@ def test_pairs_are_replaced_as_often_as_the_share_says_and_by_faces(faces: Path,
 
 
 def test_the_damage_is_the_recipes_anew_each_time(faces: Path):
-    pictures = Pictures(sorted(faces.iterdir())[:1], 16)
+    images = ImageDataset(sorted(faces.iterdir())[:1], 16)
     empty = torch.zeros(8, 3, 16, 16)
 
     def made(seed: int) -> torch.Tensor:
-        return Replay(pictures, JPEG, 0.999).mix(empty, empty, torch.Generator().manual_seed(seed))[0]
+        return Replay(images, JPEG, 0.999).mix(empty, empty, torch.Generator().manual_seed(seed))[0]
 
     assert torch.equal(made(1), made(1))
     assert not torch.equal(made(1), made(2))
     assert not torch.equal(made(1)[0], made(1)[1])
-    qualities = [chain.degrade(pictures.batch([0])[0], JPEG, seed)[0] for seed in range(200)]
+    qualities = [chain.degrade(images.batch([0])[0], JPEG, seed)[0] for seed in range(200)]
     assert all(any(torch.equal(one, each) for each in qualities) for one in made(1))
 
 
 def test_the_truth_of_a_grey_photo_is_grey(faces: Path, gen: torch.Generator):
     empty = torch.zeros(2, 3, 16, 16)
-    _, targets = Replay(Pictures(sorted(faces.iterdir()), 16), GREY, 0.999).mix(empty, empty, gen)
+    _, targets = Replay(ImageDataset(sorted(faces.iterdir()), 16), GREY, 0.999).mix(empty, empty, gen)
     assert targets.std() > 0.01
     assert float((targets.amax(1) - targets.amin(1)).max()) < 1e-6
 
@@ -95,7 +95,7 @@ def test_the_truth_of_a_grey_photo_is_grey(faces: Path, gen: torch.Generator):
 def whole(small_photos: Path, small_pack: Path, faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
     outcome = tune(small_photos, out, small_pack, faces, "replay.share=0.5")
-    assert (outcome.trained, outcome.held_back) == (4, 2), "replayed pairs are no photos"
+    assert (outcome.trained, outcome.validation) == (4, 2), "replayed pairs are no photos"
     return out
 
 
@@ -163,11 +163,11 @@ def test_a_changed_profile_of_the_damage_is_another_run(
 # ---------------------------------------------------------------- few photos
 
 
-def test_few_photos_warn_where_pictures_are_learnt_and_not_where_codes_are():
-    pictures, codes = FinetuneSettings(steps=1), CodeFinetuneSettings(steps=1)
-    assert few_photos(pictures, 20).startswith("Only 20 photos: a restorer that learns from pictures can over-fit")
-    assert few_photos(pictures, 99)
-    assert not few_photos(pictures, 100)
+def test_few_photos_warn_where_images_are_learnt_and_not_where_codes_are():
+    images, codes = FinetuneSettings(steps=1), CodeFinetuneSettings(steps=1)
+    assert few_photos(images, 20).startswith("Only 20 photos: a restorer that learns from images can over-fit")
+    assert few_photos(images, 99)
+    assert not few_photos(images, 100)
     assert not few_photos(codes, 20)
 
 

@@ -90,19 +90,19 @@ def test_numbers_obtained_in_different_ways_are_refused(field: str):
 
 
 def test_every_pixel_is_where_it_belongs(gen: torch.Generator):
-    pictures = (torch.randint(0, 256, (2, 3, 3, 5, 7), generator=gen) / 255).float()
-    drawn = contact_sheet("abc", [list(row) for row in pictures], row_names=["r", "s"], scale=3)
+    images = (torch.randint(0, 256, (2, 3, 3, 5, 7), generator=gen) / 255).float()
+    drawn = contact_sheet("abc", [list(row) for row in images], row_names=["r", "s"], scale=3)
     sheet = np.asarray(drawn).astype(int)
     for r in range(2):
         for c in range(3):
             top, left = LABEL + GAP + r * (15 + GAP + LABEL), GAP + c * (21 + GAP)
             block = sheet[top : top + 15, left : left + 21].reshape(5, 3, 7, 3, 3)
-            expected = (pictures[r, c] * 255).round().int().permute(1, 2, 0).numpy()
+            expected = (images[r, c] * 255).round().int().permute(1, 2, 0).numpy()
             assert (block == expected[:, None, :, None]).all()
     assert sheet.shape == (LABEL + 2 * (15 + GAP + LABEL) + GAP, GAP + 3 * (21 + GAP), 3)
 
 
-def test_headings_and_names_are_drawn_and_missing_pictures_are_grey():
+def test_headings_and_names_are_drawn_and_missing_images_are_grey():
     white = torch.ones(3, 32, 64)
     sheet = np.asarray(contact_sheet(["photo", "target"], [[white, None]], row_names=["a name"]))
     corner = LABEL + GAP, GAP + 64 + GAP
@@ -122,7 +122,7 @@ def test_long_names_keep_their_end():
 @pytest.mark.parametrize(
     ("rows", "names", "scale", "error", "message"),
     [
-        ([], None, 1, UsageError, "rows of 1 pictures, got none"),
+        ([], None, 1, UsageError, "rows of 1 images, got none"),
         ([[torch.zeros(3, 4, 4)]], ["a", "b"], 1, UsageError, "a name for each of 1 rows, got 2"),
         ([[torch.zeros(3, 4, 4)]], None, 0, UsageError, "scale of 1 or more, got 0"),
         ([[None]], None, 1, UsageError, "empty fields only"),
@@ -212,14 +212,14 @@ def report(side: int = 24, count: int = 8, **changes: object) -> Report:
     numbers = {name: evaluate_images(noise * share, noise, distance=None) for name, share in (("a", 0.8), ("b", 0.9))}
     names = [f"{NAME}{index}" for index in range(count)]
     kinds = ["photo", "pre-trained", "target", "adapted"]
-    pictures = [dict.fromkeys(kinds, picture) for picture in noise]
+    images = [dict.fromkeys(kinds, image) for image in noise]
     plain = Report(
         title="T <i>",
         summary="What was done",
         verdict="Better & better",
         improved=True,
         evaluations=numbers,
-        examples=[Example(name, shown) for name, shown in zip(names, pictures, strict=True)],
+        examples=[Example(name, shown) for name, shown in zip(names, images, strict=True)],
         log=[{"step": 0, "l1": 0.5}, {"step": 10, "l1": 0.25}],
         problems=[f"failed: {NAME}: cut short"],
         settings="steps: 1 # </pre><script>",
@@ -281,7 +281,7 @@ def test_the_page_stays_small(tmp_path: Path):
     assert (tmp_path / "report.html").stat().st_size < 2_000_000
 
 
-def test_large_pictures_are_scaled_down(tmp_path: Path):
+def test_large_images_are_scaled_down(tmp_path: Path):
     large = torch.zeros(3, 300, 1024)
     example = Example("a", {"photo": large, "adapted": large})
     _, reader = written(tmp_path, report(examples=[example]))
@@ -302,7 +302,7 @@ def test_names_that_are_no_unicode_do_not_stop_the_page(tmp_path: Path):
     assert "failed: ?.png" in page
 
 
-def test_an_example_without_its_pictures_is_named(tmp_path: Path):
-    with pytest.raises(UsageError, match="report, a: expected pictures named photo and adapted, got no adapted"):
+def test_an_example_without_its_images_is_named(tmp_path: Path):
+    with pytest.raises(UsageError, match="report, a: expected images named photo and adapted, got no adapted"):
         write_report(tmp_path / "r.html", report(examples=[Example("a", {"photo": torch.zeros(3, 8, 8)})]))
     assert not (tmp_path / "r.html").exists()

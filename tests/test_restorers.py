@@ -62,7 +62,7 @@ def test_stored_buffers(reference: Reference):
 
 @pytest.mark.parametrize("size", [(16, 16), (37, 51), (5, 70), (9, 9), (8, 15), (1, 3)])
 def test_any_size_is_as_if_mirrored_by_hand(size: tuple[int, int], gen: torch.Generator):
-    """Where the border is wider than the picture, it is mirrored once, and then its last row or column goes on."""
+    """Where the border is wider than the image, it is mirrored once, and then its last row or column goes on."""
     photo = torch.rand(2, 3, *size, generator=gen)
     borders = [-side % 16 for side in size]
     mirrored = [min(border, side - 1) for border, side in zip(borders, size, strict=True)]
@@ -78,7 +78,7 @@ def test_any_size_is_as_if_mirrored_by_hand(size: tuple[int, int], gen: torch.Ge
 
 
 def test_a_shifted_block_sees_its_neighbourhood_and_no_more():
-    """The shift cuts the picture into bands: half a window, whole windows, half a window. What one token becomes
+    """The shift cuts the image into bands: half a window, whole windows, half a window. What one token becomes
     depends on the tokens of its own cell of bands and on all of them; nothing comes around the edge."""
     side, height, width = 4, 8, 12
     block = SwinBlock(SMALL_SWINIR, 2, shifted=True)
@@ -237,7 +237,7 @@ def test_input_is_checked():
     with pytest.raises(ShapeError, match=r"expected a batch of shape \(B, 3, H, W\), got \(3, 16, 16\)"):
         restorer(torch.zeros(3, 16, 16))
     for shape in ((0, 3, 16, 16), (1, 3, 0, 16)):
-        with pytest.raises(ShapeError, match=r"^tiny/swinir: expected one picture or more, got an empty batch of shap"):
+        with pytest.raises(ShapeError, match=r"^tiny/swinir: expected one image or more, got an empty batch of shap"):
             restorer(torch.zeros(shape))
     for other, kind in ((np.zeros((1, 3, 16, 16), np.float32), "numpy.ndarray; torch.from_numpy"), ([0.5], "list")):
         with pytest.raises(ShapeError, match=f"^tiny/swinir: expected a tensor of shape .*, got a {kind}"):

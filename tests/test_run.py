@@ -115,7 +115,7 @@ def test_run_is_of_the_photos_that_are_there_now(
     small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    """One removed, then fewer by --limit, then more, one of them no picture: targets stay, the rest is made anew."""
+    """One removed, then fewer by --limit, then more, one of them no image: targets stay, the rest is made anew."""
     photos, out = tmp_path / "photos", tmp_path / "out"
     shutil.copytree(small_photos, photos)
     monkeypatch.setattr("adapt.commands.run._export", lambda out, *_, **__: out / "model.onnx")
@@ -151,10 +151,10 @@ def test_run_is_of_the_photos_that_are_there_now(
     assert counts == {3}
     assert "fine-tuned on 2 pairs; 1 was held back" in page
     assert "best" in printed
-    assert "rests on 1 held-back photo alone: take it as a hint." in printed
+    assert "rests on 1 validation photo alone: take it as a hint." in printed
     assert (out / "finetune" / "log.jsonl").is_file()
 
-    (photos / "z.png").write_text("no picture")
+    (photos / "z.png").write_text("no image")
     printed, page, counts = ended(code=3)
     assert counts == {5}
     problems = [line for line in page.splitlines() if "z.png" in line]
@@ -216,7 +216,7 @@ def test_what_a_later_step_of_run_lacks_is_said_before_any_work(
     monkeypatch.setattr("adapt.perceptual.distance.find_lpips", lambda: None)
     command = ["run", small_photos, "-o", out, "--overwrite", "--pack"]
     for options, code, message in (
-        ([small_pack, "--truth", truth], 2, f"--truth {truth}: has no picture named like 1 of 6 photos, first: b; nam"),
+        ([small_pack, "--truth", truth], 2, f"--truth {truth}: has no image named like 1 of 6 photos, first: b; nam"),
         ([small_pack, "--replay", truth, "finetune.replay.degradation=blid"], 2, "no degradations recipe 'blid'"),
         ([pack], 4, "no 'perceptual'"),
     ):

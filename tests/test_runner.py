@@ -1,4 +1,4 @@
-"""A bundle's runner beside `adapt restore` of the same bundle: the same pictures, names, failures and exit codes."""
+"""A bundle's runner beside `adapt restore` of the same bundle: the same images, names, failures and exit codes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def made(folder: Path) -> set[str]:
 # ---------------------------------------------------------------- photos of every kind
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def image(height: int, width: int, seed: int = 0) -> np.ndarray:
     """(H, W, 3) uint8: shades, edges and a little noise."""
     y, x = np.mgrid[:height, :width] / max(height, width)
     shades = np.stack([255 * x, 255 * y * y, 120 + 100 * np.sin(9 * x + 5 * y)], axis=-1)
@@ -95,12 +95,12 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
 def deep(seed: int = 1) -> np.ndarray:
     """The same with 16 bits, (H, W, 3) uint16, the low bytes unlike the high ones."""
     low = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3))
-    return (picture(SIDE, SIDE).astype(int) * 256 + low).astype(np.uint16)
+    return (image(SIDE, SIDE).astype(int) * 256 + low).astype(np.uint16)
 
 
 def pillow(kind: str, mode: str = "RGB", sides: tuple[int, int] = (SIDE, SIDE), **options: object) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(picture(*sides)).convert(mode).save(stream, kind, **options)
+    Image.fromarray(image(*sides)).convert(mode).save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -147,7 +147,7 @@ def turned(kind: str) -> bytes:
 
 
 def animated(kind: str) -> bytes:
-    frames = [Image.fromarray(picture(SIDE, SIDE, seed)[:: 1 - 2 * seed]) for seed in (0, 1)]
+    frames = [Image.fromarray(image(SIDE, SIDE, seed)[:: 1 - 2 * seed]) for seed in (0, 1)]
     stream = io.BytesIO()
     frames[0].save(stream, kind, save_all=True, append_images=frames[1:])
     return stream.getvalue()
@@ -220,7 +220,7 @@ GOOD: dict[str, Callable[[], bytes]] = {
 }  # fmt: skip
 BAD: dict[str, Callable[[], bytes]] = {
     "empty.png": lambda: b"",
-    "text.jpg": lambda: b"no picture",
+    "text.jpg": lambda: b"no image",
     "portable.png": lambda: pillow("PPM"),
     "bomb.png": lambda: bomb(),
     "wide.png": lambda: pillow("PNG", sides=(32, 40)),
@@ -232,8 +232,8 @@ BAD: dict[str, Callable[[], bytes]] = {
     "cut.avif": lambda: pillow("AVIF")[:-100],
     "cut.gif": lambda: pillow("GIF", "P")[:-200],
     "checksum.png": lambda: flipped(pillow("PNG"), b"IDAT"),
-    "float.tif": lambda: tiff(picture(SIDE, SIDE)[..., 0].astype(np.float32) / 255),
-    "long.tif": lambda: tiff(picture(SIDE, SIDE)[..., 0].astype(np.int32)),
+    "float.tif": lambda: tiff(image(SIDE, SIDE)[..., 0].astype(np.float32) / 255),
+    "long.tif": lambda: tiff(image(SIDE, SIDE)[..., 0].astype(np.int32)),
     "raw.dng": lambda: b"II*\0",
 }
 
@@ -281,7 +281,7 @@ def pair(
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_the_same_picture(name: str, pair: tuple[Path, Path, str]):
+def test_the_same_image(name: str, pair: tuple[Path, Path, str]):
     ours, theirs, _ = pair
     stem, suffix = name.rsplit(".", 1)
     both = [f"{stem}_{suffix}.png", f"{stem}.png"]
@@ -318,7 +318,7 @@ def test_a_photo_of_a_camera_takes_little_memory(bundles: dict[str, Path], tmp_p
     for folder in (photos, small):
         folder.mkdir()
         (folder / "b.png").write_bytes(pillow("PNG"))
-    Image.fromarray(picture(60, 60)).resize((6000, 6000)).save(photos / "a.jpg")
+    Image.fromarray(image(60, 60)).resize((6000, 6000)).save(photos / "a.jpg")
     program = (
         "import runpy, sys; del sys.argv[0]\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
@@ -331,7 +331,7 @@ def test_a_photo_of_a_camera_takes_little_memory(bundles: dict[str, Path], tmp_p
     assert f"{photos / 'a.jpg'}: resized from 6000 x 6000 to 32 x 32" in used[0].stderr
     assert [made(out) for out in outs] == [{"a.png", "b.png"}, {"b.png"}]
     with_it, without = (int(each.stdout) / 1024 for each in used)
-    assert with_it - without < 600  # MiB: Pillow takes 137 for the picture, float32 takes 412
+    assert with_it - without < 600  # MiB: Pillow takes 137 for the image, float32 takes 412
 
 
 # ---------------------------------------------------------------- folders, names, and going on
@@ -401,7 +401,7 @@ def test_going_on(bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.
     claim = out / "restored.json"
     claim.write_text(json.dumps(json.loads(claim.read_text()) | {"size": 64}))
     done = run_model(program, photos, out)
-    message = f"{out}: holds pictures of 64 px, not 32; choose another folder"
+    message = f"{out}: holds images of 64 px, not 32; choose another folder"
     assert (done.returncode, done.stderr.strip()) == (2, message)
     for content in ("[" * 100_000, '{"size": ' + "9" * 5000 + "}", "[1]"):
         claim.write_text(content)

@@ -24,9 +24,9 @@ def command(encoding: str, *arguments: object) -> subprocess.CompletedProcess[by
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of the same two pictures: one as restored, with names that few encodings have, one as the truth."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of the same two images: one as restored, with names that few encodings have, one as the truth."""
+    folder = tmp_path_factory.mktemp("images")
     for seed, name in enumerate(("żółw", "→ naïve")):
         image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(seed))
         write_image(folder / "truth" / f"{name}.png", image)
@@ -36,8 +36,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_the_table_is_printed_in_any_encoding(pictures: Path, encoding: str):
-    shown = command(encoding, "evaluate", pictures / "truth", "--truth", pictures / "truth")
+def test_the_table_is_printed_in_any_encoding(images: Path, encoding: str):
+    shown = command(encoding, "evaluate", images / "truth", "--truth", images / "truth")
     assert (shown.returncode, shown.stderr) == (0, b"")
     table = shown.stdout.decode(encoding).splitlines()
     arrows = "↑↓" if "↑".encode(encoding, "ignore") else "^v"
@@ -48,9 +48,9 @@ def test_the_table_is_printed_in_any_encoding(pictures: Path, encoding: str):
 
 @pytest.mark.parametrize("encoding", ["cp1252"])
 def test_names_and_progress_are_printed_in_any_encoding(
-    pictures: Path, small_pack: Path, encoding: str, tmp_path: Path
+    images: Path, small_pack: Path, encoding: str, tmp_path: Path
 ):
-    shown = command(encoding, "restore", small_pack, pictures / "restored", "-o", tmp_path / "out")
+    shown = command(encoding, "restore", small_pack, images / "restored", "-o", tmp_path / "out")
     assert shown.returncode == 3
     assert b"2 restored, 0 already there, 1 failed" in shown.stdout
     assert b"broken" + "→".encode(encoding, "ignore") in shown.stderr

@@ -1,4 +1,4 @@
-"""The start-step table: against noised pictures and a derivation of its own."""
+"""The start-step table: against noised images and a derivation of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import seeded
+from images import seeded
 from torch import Tensor
 
 from adapt.blur.start_steps import (
@@ -21,7 +21,7 @@ from adapt.blur.start_steps import (
     table_of,
 )
 from adapt.errors import ShapeError, UsageError, WeightsError
-from adapt.exporting.verify import smooth_pictures
+from adapt.exporting.verify import smooth_images
 from adapt.settings import StartStepsSettings
 
 
@@ -40,17 +40,17 @@ def test_the_spectrum_of_white_noise_is_one_and_that_of_a_wave_stands_in_its_rin
 
 
 def test_spectrum_refuses_what_has_none() -> None:
-    with pytest.raises(UsageError, match="spectrum: no pictures"):
+    with pytest.raises(UsageError, match="spectrum: no images"):
         power_spectrum([])
-    with pytest.raises(ShapeError, match=r"square pictures of one size, got \(1, 3, 8, 9\)"):
+    with pytest.raises(ShapeError, match=r"square images of one size, got \(1, 3, 8, 9\)"):
         power_spectrum([torch.zeros(1, 3, 8, 9)])
-    with pytest.raises(ShapeError, match=r"square pictures of one size, got \(1, 3, 10, 10\)"):
+    with pytest.raises(ShapeError, match=r"square images of one size, got \(1, 3, 10, 10\)"):
         power_spectrum([torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 10, 10)])
 
 
 @pytest.mark.parametrize(("std", "t"), [(0.4, 40), (1.0, 120), (1.5, 250)])
-def test_the_closed_form_is_what_noised_pictures_show(std: float, t: int) -> None:
-    """Pictures of a known spectrum, blurred and noised in numpy; 240 of them, each sharp and blurred."""
+def test_the_closed_form_is_what_noised_images_show(std: float, t: int) -> None:
+    """ImageDataset of a known spectrum, blurred and noised in numpy; 240 of them, each sharp and blurred."""
     side = 40
     draw = np.random.Generator(np.random.PCG64(1))
     line = np.fft.fftfreq(side)
@@ -66,7 +66,7 @@ def test_the_closed_form_is_what_noised_pictures_show(std: float, t: int) -> Non
         return power_spectrum([torch.from_numpy(images).view(80, 3, side, side)])
 
     measured = spectrum_at_t(white).log() - spectrum_at_t(white * transfer).log()
-    clean = np.fft.ifft2(np.sqrt(power), norm="ortho").real  # one picture with exactly that spectrum
+    clean = np.fft.ifft2(np.sqrt(power), norm="ortho").real  # one image with exactly that spectrum
     known = power_spectrum([torch.from_numpy(clean).expand(1, 3, -1, -1)])
     closed = differences(known, std, torch.tensor([abar], dtype=torch.float64))[0]
     assert closed.max() > 0.1
@@ -77,7 +77,7 @@ def test_a_flat_spectrum_starts_where_the_noise_is_as_strong_as_it_has_to_be() -
     """A blur that leaves nothing but the mean: log(1 + abar p / (1 - abar)) <= tol, solved for abar."""
     side, power, tol = 512, 0.3, 0.01
     table = table_of(
-        torch.full((side // 2 + 1,), power, dtype=torch.float64), StartStepsSettings(size=side, tol=tol), pictures=1
+        torch.full((side // 2 + 1,), power, dtype=torch.float64), StartStepsSettings(size=side, tol=tol), images=1
     )
     ratio = (math.exp(tol) - 1) / power
     abar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
@@ -86,7 +86,7 @@ def test_a_flat_spectrum_starts_where_the_noise_is_as_strong_as_it_has_to_be() -
 
 
 def face_table(**changes: object) -> StartSteps:
-    faces = smooth_pictures((6, 64, 64), seed=5)
+    faces = smooth_images((6, 64, 64), seed=5)
     grain = 0.02 * torch.rand(6, 3, 64, 64, generator=seeded(0))
     settings = StartStepsSettings.model_validate({"size": 64, "tol": 1e-2, **changes})
     return build_start_steps(((faces * 0.9 + grain) * 255).round().byte(), settings)
@@ -121,7 +121,7 @@ def test_each_setting_of_the_table_turns() -> None:
         build_start_steps(torch.zeros(2, 3, 9, 8, dtype=torch.uint8), StartStepsSettings(size=8))
 
 
-def test_the_table_is_of_pictures_in_the_samplers_range(gen: torch.Generator) -> None:
+def test_the_table_is_of_images_in_the_samplers_range(gen: torch.Generator) -> None:
     """Twice the amplitude of [0, 1], so four times the power at radius 1 and more."""
     stored = torch.randint(0, 256, (2, 3, 16, 16), generator=gen, dtype=torch.uint8)
     table = build_start_steps(stored, StartStepsSettings(size=16, tol=0.5))
@@ -130,7 +130,7 @@ def test_the_table_is_of_pictures_in_the_samplers_range(gen: torch.Generator) ->
 
 
 def small_table(**changes: object) -> dict[str, object]:
-    known = {"size": 8, "statistic": "share", "share": 0.95, "tol": 1e-3, "pictures": 1, "spectrum": [1.0]}
+    known = {"size": 8, "statistic": "share", "share": 0.95, "tol": 1e-3, "images": 1, "spectrum": [1.0]}
     return {**known, "stds": [1.0, 2.0, 4.0], "steps": [100, 200, 260], **changes}
 
 

@@ -18,7 +18,7 @@ from adapt.perceptual.swt import BANDS, swt2, swt_loss
 
 # ---------------------------------------------------------------- SWT
 
-# Lengths 2 to 62, symmetric and not, orthogonal and biorthogonal; sym19 and dmey are longer than the picture is wide.
+# Lengths 2 to 62, symmetric and not, orthogonal and biorthogonal; sym19 and dmey are longer than the image is wide.
 WAVELETS = ("haar", "db2", "sym4", "sym19", "bior3.5", "rbio1.3", "coif3", "dmey")
 
 
@@ -145,13 +145,13 @@ def test_dists_is_that_of_torchmetrics(
         reference = theirs.DISTSNetwork()
     expected = reference(a, b, require_grad=True)
     torch.testing.assert_close(ours(a, b), expected.detach(), rtol=1e-5, atol=1e-6)
-    # Their covariance is a difference of means and loses digits; the picture's own sums agree for one and for many.
+    # Their covariance is a difference of means and loses digits; the image's own sums agree for one and for many.
     torch.testing.assert_close(ours(a[:1], b[:1]), ours(a, b)[:1], rtol=1e-5, atol=1e-6)
     assert float(ours(a, a).abs().max()) < 1e-6
     assert ours.features(a).shape == (2, 2048)
 
 
-def test_dists_passes_gradients_to_the_picture_only(backbone: Path, gen: torch.Generator) -> None:
+def test_dists_passes_gradients_to_the_image_only(backbone: Path, gen: torch.Generator) -> None:
     found = find_dists(backbone)
     assert found is not None
     a, b = torch.rand(2, 1, 3, 16, 16, generator=gen)

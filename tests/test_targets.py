@@ -22,7 +22,7 @@ from adapt.evaluation.sheets import GAP
 from adapt.guidance.maps import SHOWN_STEPS
 from adapt.photos.files import read_image
 from adapt.settings import GateSettings
-from adapt.targets.exposure import match_light
+from adapt.targets.exposure import match_mean_luminance
 from adapt.targets.gate import judge
 from adapt.targets.methods import TargetMaker
 from adapt.targets.store import Record, TargetStore, accepted_targets, maps_name, read_records
@@ -57,12 +57,12 @@ def test_a_store_is_what_it_says(whole: Path):
 
 @pytest.mark.parametrize("knobs", [
     ["seed=1"], ["steps=4"], ["start_t=500"], ["guidance.0.factor=8"], ["guidance.0.last_t=100"], ["solver=dpm++2m"],
-    ["solver=ddim"], ["solver=ddim", "eta=0.5"], ["compat=dt-bfr", "steps=6"], ["match_light=false"],
+    ["solver=ddim"], ["solver=ddim", "eta=0.5"], ["compat=dt-bfr", "steps=6"], ["match_mean_luminance=false"],
 ])
 def test_every_knob_turns(knobs: list[str], whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):
     make(small_photos, tmp_path / "store", small_pack, *knobs, limit=1)
-    for name, picture in contents(tmp_path / "store").items():
-        assert picture != contents(whole)[name], f"{knobs} changes nothing"
+    for name, image in contents(tmp_path / "store").items():
+        assert image != contents(whole)[name], f"{knobs} changes nothing"
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -111,7 +111,7 @@ def test_batches_stay_within_a_level(
             small_photos, tmp_path / str(batch), pack=dynamic_pack, method=method, overrides=settings, device=device
         ).records
         assert [record.status for record in records] == ["done"] * 6
-        ways[batch] = [(r.id, r.start_t, r.evaluations, r.factor, r.direct) for r in records]
+        ways[batch] = [(r.id, r.start_t, r.evaluations, r.factor, r.fallback) for r in records]
         assert ways[batch] == ways[1]
         for name in contents(tmp_path / "1"):
             got, alone = (read_image(tmp_path / each / name) for each in (str(batch), "1"))
@@ -165,7 +165,7 @@ def test_a_stop_between_photos_changes_nothing(whole: Path, small_photos: Path, 
 
 
 def test_kill_and_resume(whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):
-    """kill -9 in the middle; the same command again ends in the same manifest and pictures."""
+    """kill -9 in the middle; the same command again ends in the same manifest and images."""
     out = tmp_path / "store"
     kill_and_repeat(
         out / "manifest.jsonl", "generate-targets", small_photos, "-o", out, "--pack", small_pack,
@@ -189,7 +189,7 @@ def test_a_bad_photo_is_named_and_the_rest_goes_on(small_photos: Path, small_pac
     photos.mkdir()
     for name in ("a.png", "b.png"):
         (photos / name).write_bytes((small_photos / name).read_bytes())
-    (photos / "aa.png").write_bytes(b"not a picture")
+    (photos / "aa.png").write_bytes(b"not an image")
     summary = make(photos, tmp_path / "store", small_pack)
     assert (summary.count("done"), summary.count("failed")) == (2, 1)
     assert ["aa.png" in str(r.reason) for r in read_records(tmp_path / "store")] == [False, True, False]
@@ -228,7 +228,7 @@ def test_an_unreadable_photo_fails_once(small_photos: Path, small_pack: Path, tm
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "a.png").write_bytes((small_photos / "a.png").read_bytes())
-    (photos / "aa.png").write_bytes(b"not a picture")
+    (photos / "aa.png").write_bytes(b"not an image")
     (photos / "ab.png").symlink_to("gone.png")
     os.mkfifo(photos / "ac.png")
     store, seen = tmp_path / "store", list[tuple[str, int, int]]()
@@ -249,7 +249,7 @@ def test_an_unreadable_photo_fails_once(small_photos: Path, small_pack: Path, tm
     assert make(photos, store, small_pack, "draws=3", on_photo=see).records == summary.records
     assert seen == failed, "tried again, and named again"
     assert (store / "manifest.jsonl").read_bytes() == lines, "with nothing new to write down"
-    (photos / "aa.png").write_bytes(b"no picture either")
+    (photos / "aa.png").write_bytes(b"no image either")
     make(photos, store, small_pack, "draws=3")
     assert len((store / "manifest.jsonl").read_bytes().splitlines()) == len(lines.splitlines()) + 1
     (photos / "aa.png").write_bytes((small_photos / "b.png").read_bytes())
@@ -264,7 +264,7 @@ def make_adaptive(photos: Path, out: Path, pack: Path, *more: str, **options: ob
 
 
 def sheets(store: Path) -> dict[str, bytes]:
-    """The pictures of guidance maps in a store, by name."""
+    """The images of guidance maps in a store, by name."""
     return {p.relative_to(store).as_posix(): p.read_bytes() for p in sorted(store.rglob("*.jpg"))}
 
 
@@ -334,7 +334,7 @@ def test_halves_of_a_batch_keep_their_own_maps(
     for name in sheets(tmp_path / "one"):
         alone, together = (np.asarray(Image.open(tmp_path / each / name)).astype(int) for each in ("one", "halves"))
         assert alone.shape == together.shape
-        assert np.abs(alone - together).max() <= 8, "the pictures of a batch are within a level, and JPEG's of both"
+        assert np.abs(alone - together).max() <= 8, "the images of a batch are within a level, and JPEG's of both"
 
 
 def test_refusals(whole: Path, small_photos: Path, small_pack: Path, tmp_path: Path):
@@ -353,30 +353,30 @@ def test_refusals(whole: Path, small_photos: Path, small_pack: Path, tmp_path: P
 
 def test_gate(gen: torch.Generator):
     settings = GateSettings(max_low_frequency_change=0.05, min_contrast=0.02)
-    picture = torch.rand(3, 32, 32, generator=gen)
-    assert judge(picture, picture, settings)[0] is None
-    assert "flat" in str(judge(torch.full((3, 32, 32), 0.5), picture, settings)[0])
-    assert "left the photo" in str(judge((picture + 0.3).clamp(0, 1), picture, settings)[0])
-    assert "not finite" in str(judge(picture / 0, picture, settings)[0])
-    assert json.dumps(judge(picture, picture, settings)[1])
+    image = torch.rand(3, 32, 32, generator=gen)
+    assert judge(image, image, settings)[0] is None
+    assert "flat" in str(judge(torch.full((3, 32, 32), 0.5), image, settings)[0])
+    assert "left the photo" in str(judge((image + 0.3).clamp(0, 1), image, settings)[0])
+    assert "not finite" in str(judge(image / 0, image, settings)[0])
+    assert json.dumps(judge(image, image, settings)[1])
 
 
 def test_light_is_the_photos_and_colours_stay(gen: torch.Generator):
-    """In a power of 2.2 of its own, not with the functions it is made of; a picture's light is not its neighbour's."""
+    """In a power of 2.2 of its own, not with the functions it is made of; an image's light is not its neighbour's."""
     restored = 0.2 + 0.4 * torch.rand(3, 3, 17, 23, generator=gen)
     noisy = (restored + 0.2 * torch.randn(restored.shape, generator=gen)).clamp(0, 1)
-    matched = match_light(restored, noisy)
-    after, wanted, before = (picture.pow(2.2).mean((1, 2, 3)) for picture in (matched, noisy, restored))
+    matched = match_mean_luminance(restored, noisy)
+    after, wanted, before = (image.pow(2.2).mean((1, 2, 3)) for image in (matched, noisy, restored))
     assert ((wanted - before).abs() > 0.01).all(), "noise in tones adds light"
     torch.testing.assert_close(after, wanted, rtol=0.02, atol=0)
     ratio = matched.double().pow(2.2) / restored.double().pow(2.2)
     assert (ratio.flatten(1).std(1) < 0.02).all(), "one gain for all pixels and colours"
-    assert torch.equal(match_light(restored[1:2], noisy[1:2]), matched[1:2])
-    torch.testing.assert_close(match_light(noisy, noisy), noisy, rtol=0, atol=1e-5)
+    assert torch.equal(match_mean_luminance(restored[1:2], noisy[1:2]), matched[1:2])
+    torch.testing.assert_close(match_mean_luminance(noisy, noisy), noisy, rtol=0, atol=1e-5)
 
 
 def test_light_knows_its_limits():
     black, white = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
-    assert torch.equal(match_light(black, white), black)
-    assert match_light(white, black).min() > 0.7, "half the light at least: what has none is no photo"
-    torch.testing.assert_close(match_light(white, white), white)
+    assert torch.equal(match_mean_luminance(black, white), black)
+    assert match_mean_luminance(white, black).min() > 0.7, "half the light at least: what has none is no photo"
+    torch.testing.assert_close(match_mean_luminance(white, white), white)

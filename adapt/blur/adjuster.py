@@ -41,7 +41,7 @@ class GuidanceAdjuster(nn.Module):
     Table 5, Fig. 9). ReLU-1 is that clamp; training may lead back from beyond its ends. The paper does not say how the
     timestep enters: the prior's time embedding (SiLU, linear, as in the prior's own blocks) is added after the first
     convolution. That embedding is a frozen copy, so that the file of an adjuster is complete. Borders are repeated,
-    not black, because the edge of a picture is no edge in it.
+    not black, because the edge of an image is no edge in it.
     """
 
     def __init__(self, settings: AdjusterNetworkSettings) -> None:
@@ -68,7 +68,7 @@ class GuidanceAdjuster(nn.Module):
             (B, 3, H, W) in [0, 1]: 1 guides fully, 0 leaves the pixel to the prior.
 
         Raises:
-            ShapeError: the shapes differ, or are not those of pictures.
+            ShapeError: the shapes differ, or are not those of images.
         """
         if guidance.shape != x0.shape or x0.ndim != 4 or x0.shape[1] != 3 or timesteps.shape != x0.shape[:1]:
             raise ShapeError(

@@ -1,6 +1,6 @@
 """The blur estimator SE of DynFaceRestore: a transfer model TM, and the std estimator SDE behind it (Fig. 8, Table 4).
 
-TM takes the photo to a picture that looks Gaussian-blurred, SDE reads the std off that.
+TM takes the photo to an image that looks Gaussian-blurred, SDE reads the std off that.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ RECOMPUTED: Final = ("attn_mask", "relative_position_index")  # what SwinIR comp
 
 
 class StdEstimator(nn.Module):
-    """SDE: the std of a Gaussian-blurred picture.
+    """SDE: the std of a Gaussian-blurred image.
 
-    Six convolutions with batch normalisation, the third and the fifth of stride 2; the mean over the picture; three
+    Six convolutions with batch normalisation, the third and the fifth of stride 2; the mean over the image; three
     linear layers, the last two with nothing between them.
 
     Args:
         channels: width of the three pairs of convolutions; the paper's are 64, 128, 256.
-        size: side of the pictures it is trained on, in pixels.
+        size: side of the images it is trained on, in pixels.
 
     Source: Table 4. Its last normalisation says 64 channels after a convolution of 256; it must be 256. The slope of
     LeakyReLU is not given: 0.01, PyTorch's. Pooling leaves one number per channel, as the linear layer needs it.
-    Differs: the last layer counts in pixels of a picture of 512, so that one training setup serves all sizes.
+    Differs: the last layer counts in pixels of an image of 512, so that one training setup serves all sizes.
     """
 
     def __init__(self, channels: Sequence[int], size: int) -> None:
@@ -77,7 +77,7 @@ class BlurNetwork(nn.Module):
         self.deviation = StdEstimator(settings.channels, settings.size)
 
     def forward(self, photo: Tensor, is_blurred: bool = False) -> tuple[Tensor, Tensor]:
-        """Std (B,) in pixels and the picture (B, 3, H, W) it was read off, neither limited.
+        """Std (B,) in pixels and the image (B, 3, H, W) it was read off, neither limited.
 
         Args:
             photo: (B, 3, H, W) in [0, 1].
@@ -93,7 +93,7 @@ class Estimate:
 
     Attributes:
         std: (B,) in pixels, within `std_limits`.
-        blurred: TM's picture, (B, 3, H, W) in [0, 1]; near a Gaussian blur of the truth, but not one.
+        blurred: TM's image, (B, 3, H, W) in [0, 1]; near a Gaussian blur of the truth, but not one.
     """
 
     std: Tensor
@@ -114,7 +114,7 @@ class BlurEstimator:
 
     @property
     def size(self) -> int:
-        """Side of the pictures it was trained on, in pixels."""
+        """Side of the images it was trained on, in pixels."""
         return self.network.settings.size
 
     @torch.no_grad()

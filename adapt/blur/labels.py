@@ -24,28 +24,28 @@ _BLOCK: Final = 2**24  # pixels that are blurred at once: 64 MiB
 
 
 def std_limits(size: int) -> tuple[float, float]:
-    """The least and the largest std that means something in pictures of `size` pixels: 0.1 and 15, times size / 512."""
+    """The least and the largest std that means something in images of `size` pixels: 0.1 and 15, times size / 512."""
     return TENTHS[0] / 10 * size / PUBLISHED_SIZE, TENTHS[1] / 10 * size / PUBLISHED_SIZE
 
 
 def std_levels(size: int) -> Tensor:
-    """The stds of the search, in pixels of pictures of `size`: (150,) float64, ascending."""
+    """The stds of the search, in pixels of images of `size`: (150,) float64, ascending."""
     return torch.arange(TENTHS[0], TENTHS[1] + 1, dtype=torch.float64) / 10 * size / PUBLISHED_SIZE
 
 
 def blur_errors(restored: Tensor, truth: Tensor, levels: Tensor) -> Tensor:
-    """Mean absolute difference of two pictures, both blurred, at every level.
+    """Mean absolute difference of two images, both blurred, at every level.
 
     Args:
         restored, truth: (B, 3, H, W) in [0, 1].
-        levels: (L,) stds in pixels, or (B, L) where each picture has its own.
+        levels: (L,) stds in pixels, or (B, L) where each image has its own.
 
     Returns:
         (B, L), in [0, 1]. It falls with the std: two Gaussians in a row are one, and a Gaussian does not enlarge a sum
-        of absolute values. (Below half a pixel it rings a little, by less than what a level makes of real pictures.)
+        of absolute values. (Below half a pixel it rings a little, by less than what a level makes of real images.)
 
     Raises:
-        ShapeError: the pictures differ in shape.
+        ShapeError: the images differ in shape.
 
     Source: the left side of Eq. (9). Blur is linear, so that it is the difference that is blurred, once.
     """
@@ -81,11 +81,11 @@ def std_labels(restored: Tensor, truth: Tensor, *, xi: float) -> Tensor:
         xi: tolerance on the mean absolute difference in [0, 1].
 
     Returns:
-        (B,) float64, pixels of these pictures: one of `std_levels`, the largest where even that does not do.
+        (B,) float64, pixels of these images: one of `std_levels`, the largest where even that does not do.
 
     Raises:
         UsageError: a tolerance that is not positive.
-        ShapeError: the pictures differ in shape.
+        ShapeError: the images differ in shape.
 
     Differs: the paper tries all 150 levels. The error falls from level to level, so that every tenth level tells
     between which ten the answer lies: a sixth of the work, the same answer.
@@ -108,7 +108,7 @@ class Survey:
 
     Attributes:
         xi: the tolerance.
-        size: side of the pictures, pixels.
+        size: side of the images, pixels.
         counts: labels in each of 15 equal parts of the range, from the least std to the largest.
         least: share of the photos at the least std: R is within xi as it is.
         never: share that stays above xi even at the largest std.
@@ -144,7 +144,7 @@ def widest_xi(errors: Tensor, *, size: int, step: float = 5e-4) -> float:
 
     Args:
         errors: (B, 150) of `blur_errors` at `std_levels(size)`; some hundred photos.
-        size: side of the pictures, pixels.
+        size: side of the images, pixels.
         step: between the tolerances that are tried.
     """
     tried = (count * step for count in range(1, int(float(errors.max()) / step) + 2))

@@ -38,7 +38,7 @@ def guide_stds(std: Tensor, count: int, size: int) -> Tensor:
     Args:
         std: estimated, (B,) in pixels.
         count: 1 to 4.
-        size: side of the pictures, pixels.
+        size: side of the images, pixels.
 
     Returns:
         (B, count).
@@ -71,7 +71,7 @@ def map_to_blur(
     Args:
         photo: y, (B, 3, H, W) in [0, 1].
         restorer: R, to the same shape and range.
-        estimator: SE; only its std is used, its picture is no Gaussian blur (Table 6).
+        estimator: SE; only its std is used, its image is no Gaussian blur (Table 6).
         count: guidances, 1 to 4.
 
     Raises:

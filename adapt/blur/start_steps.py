@@ -1,4 +1,4 @@
-"""The start-step table: from which timestep on a blurred picture looks like the sharp one (DSST of DynFaceRestore).
+"""The start-step table: from which timestep on a blurred image looks like the sharp one (DSST of DynFaceRestore).
 
 The paper compares "expected values" of x_t (Eq. 11, 23), which blur leaves as they are. What differs is their power at
 each frequency, and that is known without drawing anything: noise at timestep t turns power P(f) into
@@ -26,22 +26,22 @@ from degradations.cosines import gaussian_transfer
 
 ENTRY: Final = "start-steps"  # of a pack
 FILE: Final = "start-steps.json"
-_BATCH: Final = 16  # pictures transformed at once
+_BATCH: Final = 16  # images transformed at once
 
 
 class StartSteps(Settings):
     """A start-step table, as it lies in its file.
 
-    `steps[i]` is the timestep, 0 to 999, from which a picture blurred by `stds[i]` pixels may start.
+    `steps[i]` is the timestep, 0 to 999, from which an image blurred by `stds[i]` pixels may start.
     """
 
     kind: Literal["start-steps"] = "start-steps"
-    size: PositiveInt = Field(description="side of the pictures, in pixels")
+    size: PositiveInt = Field(description="side of the images, in pixels")
     statistic: Literal["share", "mean", "largest"]
     share: float
     tol: PositiveFloat
-    pictures: PositiveInt = Field(description="how many the spectrum was taken of")
-    spectrum: list[float] = Field(description="mean power in [-1, 1] at 0, 1, 2, ... cycles per picture; noise: 1")
+    images: PositiveInt = Field(description="how many the spectrum was taken of")
+    spectrum: list[float] = Field(description="mean power in [-1, 1] at 0, 1, 2, ... cycles per image; noise: 1")
     stds: list[float] = Field(min_length=1, description="pixels, ascending")
     steps: list[Timestep]
 
@@ -71,31 +71,31 @@ class StartSteps(Settings):
         write_json(path, self.model_dump(mode="json"))
 
 
-def power_spectrum(pictures: Iterable[Tensor]) -> Tensor:
-    """Expected power of pictures against the radius of the frequency.
+def power_spectrum(images: Iterable[Tensor]) -> Tensor:
+    """Expected power of images against the radius of the frequency.
 
     Args:
-        pictures: batches (B, 3, S, S) in [-1, 1], all of one size.
+        images: batches (B, 3, S, S) in [-1, 1], all of one size.
 
     Returns:
-        (S // 2 + 1,) float64 at 0, 1, 2, ... cycles per picture: mean over pictures, channels, and the frequencies
+        (S // 2 + 1,) float64 at 0, 1, 2, ... cycles per image: mean over images, channels, and the frequencies
         whose radius rounds to it. White noise of variance 1 has 1 everywhere.
 
     Raises:
         ShapeError: not square, or of different sizes.
-        UsageError: no pictures.
+        UsageError: no images.
     """
     total: Tensor | None = None
     count = 0
-    for batch in pictures:
+    for batch in images:
         differs = total is not None and batch.shape[2:] != total.shape
         if batch.ndim != 4 or batch.shape[2] != batch.shape[3] or differs:
-            raise ShapeError(f"spectrum: expected square pictures of one size, got {tuple(batch.shape)}")
+            raise ShapeError(f"spectrum: expected square images of one size, got {tuple(batch.shape)}")
         power = torch.fft.fft2(batch, norm="ortho").abs().double().square().sum(dim=(0, 1)).cpu()
         total = power if total is None else total + power
         count += batch.shape[0] * batch.shape[1]
     if total is None or not count:
-        raise UsageError("spectrum: no pictures")
+        raise UsageError("spectrum: no images")
     side = total.shape[0]
     line = torch.fft.fftfreq(side, 1 / side, dtype=torch.float64)
     radius = torch.hypot(line[:, None], line[None, :]).round().long().flatten()
@@ -104,7 +104,7 @@ def power_spectrum(pictures: Iterable[Tensor]) -> Tensor:
 
 
 def differences(spectrum: Tensor, std: float, abar: Tensor) -> Tensor:
-    """log E|X_t(f)|^2 - log E|Y_t(f)|^2 of sharp and blurred pictures under noise, not negative.
+    """log E|X_t(f)|^2 - log E|Y_t(f)|^2 of sharp and blurred images under noise, not negative.
 
     Args:
         spectrum: (F,) of `power_spectrum`.
@@ -136,27 +136,27 @@ def first_step(values: Tensor, settings: StartStepsSettings) -> int | None:
     return int(within.int().argmax()) if bool(within.any()) else None
 
 
-def build_start_steps(pictures: Tensor, settings: StartStepsSettings) -> StartSteps:
+def build_start_steps(images: Tensor, settings: StartStepsSettings) -> StartSteps:
     """The table of a set of sharp, aligned faces; seconds, and no network.
 
     Args:
-        pictures: (N, 3, S, S) uint8, S = settings.size.
+        images: (N, 3, S, S) uint8, S = settings.size.
         settings: statistic and tolerance.
 
     Raises:
-        UsageError: no pictures, or a tolerance that is never met.
-        ShapeError: pictures of another shape.
+        UsageError: no images, or a tolerance that is never met.
+        ShapeError: images of another shape.
 
     Source: Eq. (11)/(23), tol = 1e-3; the statistic is ours (module docstring). On portraits of 512 pixels it starts
     between about 690 and 925, as the paper does.
     """
-    if pictures.shape[1:] != (3, settings.size, settings.size):
-        raise ShapeError(f"start steps: expected (N, 3, {settings.size}, {settings.size}), got {tuple(pictures.shape)}")
-    spectrum = power_spectrum(to_signed(batch.float() / 255) for batch in pictures.split(_BATCH))
-    return table_of(spectrum, settings, pictures=len(pictures))
+    if images.shape[1:] != (3, settings.size, settings.size):
+        raise ShapeError(f"start steps: expected (N, 3, {settings.size}, {settings.size}), got {tuple(images.shape)}")
+    spectrum = power_spectrum(to_signed(batch.float() / 255) for batch in images.split(_BATCH))
+    return table_of(spectrum, settings, images=len(images))
 
 
-def table_of(spectrum: Tensor, settings: StartStepsSettings, *, pictures: int) -> StartSteps:
+def table_of(spectrum: Tensor, settings: StartStepsSettings, *, images: int) -> StartSteps:
     """The table that follows from a power spectrum; see `build_start_steps`."""
     abar = linear_schedule().abar
     stds: Sequence[float] = std_levels(settings.size).tolist()
@@ -175,7 +175,7 @@ def table_of(spectrum: Tensor, settings: StartStepsSettings, *, pictures: int) -
         statistic=settings.statistic,
         share=settings.share,
         tol=settings.tol,
-        pictures=pictures,
+        images=images,
         spectrum=spectrum.tolist(),
         stds=list(stds),
         steps=steps,

@@ -13,7 +13,7 @@ from adapt.cli.printing import Lines, end
 
 
 def degrade(
-    originals: Annotated[Path, typer.Argument(help="Folder of good pictures (searched in depth), or one file.")],
+    originals: Annotated[Path, typer.Argument(help="Folder of good images (searched in depth), or one file.")],
     out: Out,
     recipe: Annotated[str, typer.Option("--recipe", help="Kind of damage (adapt recipes list degradations).")],
     overrides: Overrides = None,
@@ -23,12 +23,12 @@ def degrade(
     threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Lay known damage over good pictures, with the parameters drawn for each in a manifest."""
+    """Lay known damage over good images, with the parameters drawn for each in a manifest."""
     use_threads(threads)
-    from adapt.commands.degrade import degrade as degrade_pictures
+    from adapt.commands.degrade import degrade as degrade_images
 
     lines = Lines("degrading")
-    result = degrade_pictures(
+    result = degrade_images(
         originals,
         out,
         recipe=recipe,
@@ -36,7 +36,7 @@ def degrade(
         limit=limit,
         half_raw=half_raw,
         overwrite=overwrite,
-        on_picture=lambda id, status, done, total: lines(done, total),
+        on_image=lambda id, status, done, total: lines(done, total),
     )
     print(f"{result.done} degraded, {result.skipped} already there, {len(result.failed)} failed; in {out}")
     for failure in result.failed:

@@ -85,9 +85,9 @@ def evaluate(
     With --half-raw the RAW files of --truth are developed as adapt degrade --half-raw does.
     """
     use_threads(threads)
-    from adapt.commands.evaluate import evaluate as evaluate_pictures
+    from adapt.commands.evaluate import evaluate as evaluate_two_images
 
-    evaluation, table = evaluate_pictures(
+    evaluation, table = evaluate_two_images(
         restored, truth=truth, photos=photos, reference=reference, pack=pack, half_raw=half_raw
     )
     print(json.dumps(evaluation.as_json(), indent=2) if as_json else table)

@@ -45,7 +45,7 @@ def generate_targets(
         typer.Option("--batch", min=1, help="At a time on a GPU; a CPU makes one.", show_default=FROM_RECIPE),
     ] = None,
     compat: Annotated[
-        str | None, typer.Option("--compat", help="dt-bfr: the public code's steps exactly, without match_light.")
+        str | None, typer.Option("--compat", help="dt-bfr: the public code's steps exactly, without match_mean_luminance.")
     ] = None,
     limit: Limit = None,
     shard: Annotated[str, typer.Option("--shard", help="I/N: this process makes the I-th of N parts.")] = "1/1",

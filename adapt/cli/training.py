@@ -28,7 +28,7 @@ from adapt.cli.printing import Lines, say_resized, say_warning
 
 def finetune(
     photos: Annotated[Path, typer.Option("--photos", help="Folder of aligned face photos.")],
-    targets: Annotated[Path, typer.Option("--targets", help="Target store, or a folder of pictures named alike.")],
+    targets: Annotated[Path, typer.Option("--targets", help="Target store, or a folder of images named alike.")],
     out: Out,
     overrides: Overrides = None,
     recipe: FinetuneRecipe = "swinir",

@@ -19,7 +19,7 @@ from degradations.camera.profiles import CameraProfile, Light, write_profile
 
 OnFile = Callable[[int, int], None]
 
-_SAME_LEVEL = 0.01  # of the range from black to white: some makers write the black level that each picture measured
+_SAME_LEVEL = 0.01  # of the range from black to white: some makers write the black level that each image measured
 _SAME_MATRIX = 1e-3
 
 
@@ -109,8 +109,8 @@ def calibrate(
     out.parent.mkdir(parents=True, exist_ok=True)
     write_profile(out, profile)
     if plot is not None:
-        picture = draw_noise(profile.name, profile.cfa, [(level.iso, level.patches, level.fit) for level in levels])
-        write_atomic(plot, lambda stream: picture.save(stream, "PNG"))
+        image = draw_noise(profile.name, profile.cfa, [(level.iso, level.patches, level.fit) for level in levels])
+        write_atomic(plot, lambda stream: image.save(stream, "PNG"))
     notes = [f"{shot.path}: {note}" for shot in shots for note in shot.sensor.notes]
     if iso is not None and all(shot.sensor.iso for shot in shots):
         notes.append(f"--iso {iso:g}: not used; every file says its own ISO")

@@ -1,10 +1,10 @@
-"""Damage laid over a folder of good pictures: every one damaged, skipped as done, or named with its reason.
+"""Damage laid over a folder of good images: every one damaged, skipped as done, or named with its reason.
 
     degraded.json     what the folder was made with: the resolved recipe, its digest (of a camera's profile the content
-                      counts, not the path), and whether RAW files were developed at half size; pictures made otherwise
+                      counts, not the path), and whether RAW files were developed at half size; images made otherwise
                       are not mixed in
-    manifest.jsonl    one line per picture, with the parameters drawn for it; the last line of a picture counts
-    ID.png            the pictures, mirrored like the originals' folders
+    manifest.jsonl    one line per image, with the parameters drawn for it; the last line of an image counts
+    ID.png            the images, mirrored like the originals' folders
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from adapt.settings.recipe import load_recipe, recipe_digest
 from degradations import chain
 from degradations.pieces.base import derived_seed
 
-OnPicture = Callable[[str, str, int, int], None]
+OnImage = Callable[[str, str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Degraded:
-    """How a folder came out: numbers of pictures, and a line for each that failed."""
+    """How a folder came out: numbers of images, and a line for each that failed."""
 
     done: int
     skipped: int
@@ -49,27 +49,27 @@ def degrade(
     limit: int | None = None,
     half_raw: bool = False,
     overwrite: bool = False,
-    on_picture: OnPicture | None = None,
+    on_image: OnImage | None = None,
 ) -> Degraded:
-    """Damage pictures into PNG files of the same names and sizes; RAW files count as large as they are developed.
+    """Damage images into PNG files of the same names and sizes; RAW files count as large as they are developed.
 
-    A picture's damage follows from the recipe's seed and the picture's id, whatever else is in the folder and in
+    An image's damage follows from the recipe's seed and the image's id, whatever else is in the folder and in
     whatever order, but for a file of the same stem, beside which the id gets its suffix; `degradations.chain.repeat`
-    makes it again from the picture's line in the manifest. What an earlier run of the same recipe finished is left
+    makes it again from the image's line in the manifest. What an earlier run of the same recipe finished is left
     alone.
 
     Args:
-        originals: a folder of good pictures, or one file.
+        originals: a folder of good images, or one file.
         out: where the damaged ones go.
         recipe: name or file of a recipe of damage.
         overrides: `key=value` for the recipe.
-        limit: only the first so many pictures.
+        limit: only the first so many images.
         half_raw: develop RAW files at half their size, which is four times as fast and invents no colours.
         overwrite: remove first what was damaged there.
-        on_picture: called with id, status, pictures finished, pictures in all.
+        on_image: called with id, status, images finished, images in all.
 
     Raises:
-        UsageError: no pictures, or an output folder with other files, of another recipe or camera profile, or with RAW
+        UsageError: no images, or an output folder with other files, of another recipe or camera profile, or with RAW
             files of the other size.
         RecipeError: a recipe with problems.
     """
@@ -104,17 +104,17 @@ def degrade(
                 append_json_line(manifest, {**line, "sha256": file_digest(path), "original_sha256": sha256})
                 done += 1
                 status = "done"
-        if on_picture is not None:
-            on_picture(file.id, status, done + skipped + len(failed), len(files))
+        if on_image is not None:
+            on_image(file.id, status, done + skipped + len(failed), len(files))
     return Degraded(done, skipped, failed)
 
 
 def _degrade_one(file: PhotoFile, settings: DegradeSettings, half_raw: bool) -> tuple[Tensor, dict[str, Any]]:
-    """One picture damaged, and its line of the manifest, without the digests of files."""
+    """One image damaged, and its line of the manifest, without the digests of files."""
     image = read_photo(file.path, at_least=1 if half_raw else None).image
     seed = derived_seed(settings.seed, file.id)
     try:
-        damaged, drawn = chain.degrade(image, settings.pieces, seed)
+        damaged, drawn = chain.degrade(image, settings.degradations, seed)
     except ValueError as error:
         raise PhotoError(f"{file.path}: {error}") from error
     return damaged, {
@@ -123,7 +123,7 @@ def _degrade_one(file: PhotoFile, settings: DegradeSettings, half_raw: bool) -> 
         "file": f"{file.id}.png",
         "size": list(image.shape[1:]),
         "seed": seed,
-        "pieces": drawn,
+        "degradations": drawn,
     }
 
 
@@ -138,7 +138,7 @@ def _claim(
     if found["digest"] != digest if "digest" in found else found["recipe"] != recipe:
         what = differences(found["recipe"], recipe) or "the recipe is the same, a profile that it names is not"
         raise UsageError(
-            f"{out}: holds pictures of another recipe, seed or camera profile ({what}); choose another folder, or"
+            f"{out}: holds images of another recipe, seed or camera profile ({what}); choose another folder, or"
             " --overwrite"
         )
     if found.get("half_raw", False) != half_raw:  # folders from before the switch do not name it
@@ -149,5 +149,5 @@ def _claim(
 
 
 def _is_done(line: dict[str, Any] | None, sha256: str, out: Path) -> bool:
-    """Whether the damaged picture is there and still what was written."""
+    """Whether the damaged image is there and still what was written."""
     return line is not None and line["original_sha256"] == sha256 and is_unchanged(out / line["file"], line["sha256"])

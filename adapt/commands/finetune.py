@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class FinetuneSetup:
     """What a fine-tuning begins with: settings, the restorer, the name that loads it, and the perceptual distance."""
 
     settings: FinetuneSettings | CodeFinetuneSettings
@@ -39,7 +39,7 @@ class Beginning:
     distance: PerceptualDistance
 
 
-def begin_finetune(
+def set_up_finetune(
     recipe: str | Path,
     *,
     pack: str | Path,
@@ -47,7 +47,7 @@ def begin_finetune(
     real: str | Path | None = None,
     replay: str | Path | None = None,
     overrides: Sequence[str] = (),
-) -> Beginning:
+) -> FinetuneSetup:
     """Read a finetune recipe and load the restorer it starts from; whatever is missing is said here, before any work.
 
     Args:
@@ -103,7 +103,7 @@ def begin_finetune(
     if by_codes:
         network_with_codes(model)
     distance = load_distance(load_pack(pack), settings.distance)
-    return Beginning(settings, name, model.at(card.size, f"pack {pack}"), distance)
+    return FinetuneSetup(settings, name, model.at(card.size, f"pack {pack}"), distance)
 
 
 def finetune(
@@ -130,7 +130,7 @@ def finetune(
 
     Args:
         photos: folder of aligned faces.
-        targets: a target store, or any folder of pictures with the photos' names. A store's targets whose photo is gone
+        targets: a target store, or any folder of images with the photos' names. A store's targets whose photo is gone
             are left out, and the outcome's notes tell how many.
         out: the run folder.
         recipe: name or file of a finetune recipe.
@@ -150,11 +150,11 @@ def finetune(
         max_steps, on_step, on_samples: as there.
 
     Raises:
-        UsageError: as `begin_finetune`; a device that cannot be used, or one for several processes; a target that is
-            gone, or not what its store tells; a run of other settings; an `out` among the pictures, or above them.
+        UsageError: as `set_up_finetune`; a device that cannot be used, or one for several processes; a target that is
+            gone, or not what its store tells; a run of other settings; an `out` among the images, or above them.
     """
     from adapt.devices import processes
-    from adapt.finetuning.data import Pictures, split_pairs
+    from adapt.finetuning.data import ImageDataset, split_pairs
     from adapt.finetuning.loop import finetune as run_finetune
     from adapt.finetuning.outcome import few_photos
     from adapt.photos.contents import Contents
@@ -174,22 +174,22 @@ def finetune(
         )
     photos_of("photos", photos, "aligned face photos")
     if not (targets / "store.json").is_file():
-        photos_of("targets", targets, "target pictures, or a target store")
-    beginning = begin_finetune(
+        photos_of("targets", targets, "target images, or a target store")
+    setup = set_up_finetune(
         recipe, pack=pack, restorer=restorer, real=real, replay=replay, overrides=overrides
     )
     folders = {"the photos": photos, "the targets": targets, "sharp faces": real, "clean faces": replay}
     for what, folder in folders.items():
-        if folder is not None and not (folder / "store.json").is_file():  # a store knows which pictures are its own
+        if folder is not None and not (folder / "store.json").is_file():  # a store knows which images are its own
             refuse_overlap(folder, out, what)
-    settings, model = beginning.settings, beginning.restorer
+    settings, model = setup.settings, setup.restorer
     teacher = teacher_digest = None
     if isinstance(settings, CodeFinetuneSettings):
         teacher, teacher_digest = _teacher(settings, model, pack)
-    distance = beginning.distance.to(chosen)
+    distance = setup.distance.to(chosen)
     accepted, notes = _of_photos(accepted_targets(targets), photos, targets, limit)
     digests = target_digests(targets, accepted)
-    train, held = split_pairs(photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed)
+    train, validation = split_pairs(photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed)
     contents = Contents(out)
     sharp = None if real is None else find_photos(real)
     replayed, replay_digest = _replay(settings, replay, model.size, contents)
@@ -202,12 +202,12 @@ def finetune(
         "real": None if sharp is None else contents.digest("real", sharp),
         "replay": replay_digest,
     }
-    read = [*train.photos.paths, *held.photos.paths]
+    read = [*train.photos.paths, *validation.photos.paths]
     pairs = {"targets": digests, "photos": [file_digest(path) for path in read]}
     digest = settings_digest({**settled, **pairs})
     folders = {"photos": str(photos.resolve()), "targets": str(targets.resolve())}
     renewable = settings_digest({**settled, **folders}) if renew else None
-    reals = None if sharp is None else Pictures([photo.path for photo in sharp], model.size)
+    reals = None if sharp is None else ImageDataset([photo.path for photo in sharp], model.size)
     warning = few_photos(settings, len(accepted))
     if warning and on_warning is not None:
         on_warning(warning)
@@ -226,7 +226,7 @@ def finetune(
         outcome = run_finetune(
             model,
             train,
-            held,
+            validation,
             settings=settings,
             distance=distance,
             context=TrainingContext(run=run, device=chosen, on_step=on_step, max_steps=max_steps),
@@ -278,7 +278,7 @@ def _replay(
     settings: TuningSettings, faces: Path | None, size: int, contents: Contents
 ) -> tuple[Replay | None, str | None]:
     """The pairs to mix in, and a digest that stands for faces and damage; None twice where there are none."""
-    from adapt.finetuning.data import Pictures
+    from adapt.finetuning.data import ImageDataset
     from adapt.finetuning.replay import Replay
     from adapt.photos.folder import find_photos
 
@@ -287,11 +287,11 @@ def _replay(
     damage = load_recipe(settings.replay.degradation, DegradeSettings)
     files = find_photos(faces)
     digest = settings_digest({"damage": recipe_digest(damage), "faces": contents.digest("replay", files)})
-    return Replay(Pictures([file.path for file in files], size), damage.pieces, settings.replay.share), digest
+    return Replay(ImageDataset([file.path for file in files], size), damage.degradations, settings.replay.share), digest
 
 
 def sample_writer(out: Path) -> Callable[[int, list[str], list[Tensor]], None]:
-    """Writes the contact sheets of a fine-tuning: the same held-back photos along the way."""
+    """Writes the contact sheets of a fine-tuning: the same validation photos along the way."""
 
     from adapt.evaluation.sheets import write_sheet
 

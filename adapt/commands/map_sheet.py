@@ -1,4 +1,4 @@
-"""Guidance maps as a picture (DynFaceRestore Fig. 12): where a face is held, and where the prior is free."""
+"""Guidance maps as an image (DynFaceRestore Fig. 12): where a face is held, and where the prior is free."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 from adapt.errors import UsageError
 from adapt.evaluation.sheets import write_sheet
-from adapt.guidance.maps import Seen
+from adapt.guidance.maps import MapSnapshot
 
 
-def write_maps(path: Path, faces: Mapping[str, Sequence[Seen]]) -> None:
+def write_maps(path: Path, faces: Mapping[str, Sequence[MapSnapshot]]) -> None:
     """Write a contact sheet (.jpg or .png), atomically: a row of clean images for each face, and one of maps under it.
 
     Args:

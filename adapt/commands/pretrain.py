@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from adapt.perceptual.distance import PerceptualDistance
-    from adapt.pretraining.adjuster import Surroundings
+    from adapt.pretraining.adjuster import FrozenModels
 
 
 
@@ -209,7 +209,7 @@ def _identity(settings: Settings, faces: str, pack: str, distance: PerceptualDis
     if isinstance(settings, BlurEstimatorSettings):
         identity["restorer"] = named_restorer(pack).digest()
     if isinstance(settings, AdjusterSettings):
-        identity["surroundings"] = _surroundings_digest(settings, load_pack(pack))
+        identity["frozen_models"] = _frozen_models_digest(settings, load_pack(pack))
     if isinstance(settings, CodePredictorSettings | FusionSettings):
         identity["codebook"] = named_network(settings.codebook or pack, CODEBOOK).digest()
     if isinstance(settings, FusionSettings):
@@ -298,7 +298,7 @@ def _blur_estimator(settings: BlurEstimatorSettings, job: Pretraining) -> Traine
 def _adjuster(settings: AdjusterSettings, job: Pretraining) -> Trained:
     from adapt.pretraining.adjuster import adjuster_layout, train_adjuster
 
-    images, around = job.images(settings.size), load_surroundings(load_pack(job.pack), settings, pick_device())
+    images, around = job.images(settings.size), load_frozen_models(load_pack(job.pack), settings, pick_device())
     state = train_adjuster(settings, images, job.context, around=around)
     header = adjuster_layout(settings, around.prior).model_dump_json()
     if job.main and job.context.run.stopped is None:
@@ -364,7 +364,7 @@ def _refuse_other_size(path: Path, settings: Settings, pack: Pack) -> None:
     if isinstance(settings, PriorSettings):
         sizes = [settings.network.image_size, settings.phases[-1].size]
     elif isinstance(settings, PerceptualSettings):
-        pass  # learns from crops, and compares pictures of any size
+        pass  # learns from crops, and compares images of any size
     elif isinstance(settings, TrainingSettings | StartStepsSettings):
         sizes = [settings.size]
     for size in sizes:
@@ -390,7 +390,7 @@ def _shared_licence(pack: Pack, name: str) -> str:
     return licences.pop()
 
 
-def _surroundings_digest(settings: AdjusterSettings, pack: Pack) -> str:
+def _frozen_models_digest(settings: AdjusterSettings, pack: Pack) -> str:
     """Stands for the weights between which a guidance adjuster is trained."""
     names = ["prior", "start-steps"]
     if settings.first_stage < settings.steps:
@@ -399,7 +399,7 @@ def _surroundings_digest(settings: AdjusterSettings, pack: Pack) -> str:
     return settings_digest(parts)
 
 
-def _draw_maps(path: Path, faces: Tensor, network: adjuster.GuidanceAdjuster, around: Surroundings) -> None:
+def _draw_maps(path: Path, faces: Tensor, network: adjuster.GuidanceAdjuster, around: FrozenModels) -> None:
     """A contact sheet of clean images and maps of some faces as sampling goes on (DynFaceRestore Fig. 12)."""
     from adapt.commands.map_sheet import write_maps
     from adapt.pretraining.adjuster import SHOWN_FACES, maps_over_time
@@ -409,17 +409,17 @@ def _draw_maps(path: Path, faces: Tensor, network: adjuster.GuidanceAdjuster, ar
     write_maps(path, {f"face {number}": seen for number, seen in enumerate(shown, start=1)})
 
 
-def load_surroundings(pack: Pack, settings: AdjusterSettings, device: torch.device) -> Surroundings:
+def load_frozen_models(pack: Pack, settings: AdjusterSettings, device: torch.device) -> FrozenModels:
     """What a guidance adjuster is trained between: a pack's prior, table and, for the second stage, its mapping.
 
     Raises:
         WeightsError: the pack lacks one of them.
     """
     from adapt.guidance.gaussian_blur import blur_gradient
-    from adapt.pretraining.adjuster import Surroundings
+    from adapt.pretraining.adjuster import FrozenModels
     from degradations.cosines import gaussian_blur
 
-    return Surroundings(
+    return FrozenModels(
         prior=load_prior(pack.folder).to(device),
         blur=gaussian_blur,
         gradient=blur_gradient,

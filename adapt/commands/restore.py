@@ -135,9 +135,9 @@ def restore_folder(
     Args:
         model: a restorer or an exported bundle.
         photos: a folder of aligned faces, or one file.
-        out: where the pictures go.
-        digest: stands for the model: pictures of another one are not mixed in.
-        fidelity: what the model restores at, as its `chosen_fidelity` tells; pictures of another are not mixed in, nor
+        out: where the images go.
+        digest: stands for the model: images of another one are not mixed in.
+        fidelity: what the model restores at, as its `chosen_fidelity` tells; images of another are not mixed in, nor
             such of another size than the model's.
         limit: only the first so many photos.
         batch: photos at a time.
@@ -169,9 +169,9 @@ def restore_folder(
         if not waiting:
             return
         results = model(torch.stack([image for _, _, image, _ in waiting]).to(device), fidelity).cpu()
-        for (id, line, _, grey), picture in zip(waiting, results, strict=True):
+        for (id, line, _, grey), image in zip(waiting, results, strict=True):
             path = out / line["file"]
-            shown = picture.mean(dim=0, keepdim=True).expand(3, -1, -1) if grey else picture
+            shown = image.mean(dim=0, keepdim=True).expand(3, -1, -1) if grey else image
             write_image(path, shown, overwrite=True)
             append_json_line(log, {**line, "restored_sha256": file_digest(path)})
             counts["done"] += 1
@@ -209,8 +209,8 @@ def written(folder: Path, more: Iterable[str] = ()) -> list[str]:
     """What `restore_folder` has put into a folder beside restored.json, for `adapt.disk.remove_written`.
 
     Args:
-        folder: of restored pictures.
-        more: names of pictures that may be there without a line: a run was stopped before it, or a bundle's runner,
+        folder: of restored images.
+        more: names of images that may be there without a line: a run was stopped before it, or a bundle's runner,
             which keeps no log, made them.
     """
     log = folder / "log.jsonl"
@@ -224,17 +224,17 @@ def _open(
     about = {"model": digest, "size": size, **({} if fidelity is None else {"fidelity": fidelity})}
     found = claim_folder(out, CLAIM, about, ours="one of ours", writes=writes, overwrite=overwrite)
     if found["model"] != digest:
-        raise UsageError(f"{out}: holds pictures of another model; choose another folder, or --overwrite")
+        raise UsageError(f"{out}: holds images of another model; choose another folder, or --overwrite")
     if (known := found.get("size", size)) != size:  # folders of a bundle's runner, and earlier ones, do not name it
-        raise UsageError(f"{out}: holds pictures of {known} px, not {size}; choose another folder, or --overwrite")
+        raise UsageError(f"{out}: holds images of {known} px, not {size}; choose another folder, or --overwrite")
     if found.get("fidelity") != fidelity:
         raise UsageError(
-            f"{out}: holds pictures of fidelity {found.get('fidelity')}, not {fidelity}; choose another folder, or"
+            f"{out}: holds images of fidelity {found.get('fidelity')}, not {fidelity}; choose another folder, or"
             " --overwrite"
         )
     return out / "log.jsonl"
 
 
 def _is_done(line: dict[str, Any] | None, sha256: str, path: Path) -> bool:
-    """Whether the photo's picture is there and still what was written."""
+    """Whether the photo's image is there and still what was written."""
     return line is not None and line["photo_sha256"] == sha256 and is_unchanged(path, line["restored_sha256"])

@@ -18,7 +18,7 @@ from typing import Any
 
 from adapt.build import load_distance, weights_digest
 from adapt.commands.export import export
-from adapt.commands.finetune import begin_finetune, finetune, sample_writer
+from adapt.commands.finetune import finetune, sample_writer, set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.commands.progress import ProgressLine, Silent, describe
 from adapt.commands.restore import restore, restore_folder
@@ -127,13 +127,13 @@ def run(
     if truth is not None:
         _refuse_incomplete(truth, found)
     load_distance(load_pack(pack))  # of a pack that lacks it, now and not after the targets
-    beginning = begin_finetune(
+    setup = set_up_finetune(
         recipe, pack=pack, restorer=restorer, real=real, replay=replay, overrides=split["finetune"]
     )
     load_recipe(method, TargetSettings, split["targets"], pack=str(pack))
     pick_device(device)
-    base, size = beginning.name, beginning.restorer.size
-    own = beginning.restorer.chosen_fidelity(fidelity)
+    base, size = setup.name, setup.restorer.size
+    own = setup.restorer.chosen_fidelity(fidelity)
     if overwrite:
         refuse_removal(out, {"recipe": recipe, "pack": pack, "method": method, "restorer": restorer})
     claim_result(out, overwrite)  # only now: a mistake costs no earlier run
@@ -249,13 +249,13 @@ def _refuse_incomplete(truth: Path, photos: Sequence[PhotoFile]) -> None:
     known = {file.id for file in photos_of("truth", truth, "clean originals, named like the photos")}
     if lost := [file.id for file in photos if file.id not in known]:
         raise UsageError(
-            f"--truth {truth}: has no picture named like {len(lost)} of {len(photos)} photos, first: {lost[0]}; name a"
+            f"--truth {truth}: has no image named like {len(lost)} of {len(photos)} photos, first: {lost[0]}; name a"
             " folder with an original for each, or leave this out"
         )
 
 
 def _stale(folder: Path, digest: str, fidelity: float | None) -> bool:
-    """Whether a folder holds pictures of other weights, as where a resumed run found better ones, or fidelity."""
+    """Whether a folder holds images of other weights, as where a resumed run found better ones, or fidelity."""
     if not (folder / "restored.json").exists():
         return False
     about = read_json(folder / "restored.json")
@@ -313,7 +313,7 @@ def _export_bundle(
         "started from": base,
         "weights sha256": best,
         "perceptual distance of the training": distance_of(out / "finetune"),
-        "photos": outcome.trained + outcome.held_back,
+        "photos": outcome.trained + outcome.validation,
         "outcome": " ".join(filter(None, (outcome.verdict, outcome.warning))),
     }
     export(

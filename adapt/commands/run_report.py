@@ -54,17 +54,17 @@ def evaluate_run(
     Only of the photos `ids`: folders may hold more, of an earlier run.
 
     A target is the first of a photo's draws that was accepted. KID takes no second one: draws of one photo resemble
-    each other, which would count as spread of the targets. Its reference shows the same people as the pictures that
+    each other, which would count as spread of the targets. Its reference shows the same people as the images that
     are judged, so it compares rows of one table and nothing else.
     """
     distance = load_distance(load_pack(pack))
-    folders = {name: _pictures(out / folder, ids) for name, folder in FOLDERS.items()}
+    folders = {name: _images(out / folder, ids) for name, folder in FOLDERS.items()}
     wanted = {*ids}
     targets = {id: paths[0] for id, paths in accepted_targets(out / "targets").items() if id in wanted}
     against: dict[str, Any] = {"photos": folders["photo"]}
     if truth is not None:
         restore_folder(Identity(size), truth, out / "truth", digest=f"identity {size}")
-        against["truth"] = _pictures(out / "truth", ids)
+        against["truth"] = _images(out / "truth", ids)
     elif len(targets) >= KID_FLOOR:
         against["reference"] = targets
     evaluations: dict[str, Evaluation] = {}
@@ -73,13 +73,13 @@ def evaluate_run(
         if chosen:
             evaluations[name] = evaluate_folder(folder, distance=distance, **chosen)
         on_row(index + 1, len(folders) + 1)
-    partners: dict[str, Any] = {key: _pictures(out / key, list(targets)) for key in against if key != "reference"}
+    partners: dict[str, Any] = {key: _images(out / key, list(targets)) for key in against if key != "reference"}
     evaluations["target"] = evaluate_folder(targets, distance=distance, **partners)
     on_row(len(folders) + 1, len(folders) + 1)
     return {name: evaluations[name] for name in COLUMNS if name in evaluations}
 
 
-def _pictures(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
+def _images(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
     return {id: folder / f"{id}.png" for id in ids}
 
 
@@ -132,15 +132,15 @@ def show_run(
     chosen = {*ids, *failed}
     records = [record for record in read_records(out / "targets") if record.reason and record.id in chosen]
     told = {record.id for record in records}
-    rows = [list(example.pictures.values()) for example in examples]
-    write_sheet(out / "sheet.jpg", list(examples[0].pictures), rows, row_names=[example.id for example in examples])
+    rows = [list(example.images.values()) for example in examples]
+    write_sheet(out / "sheet.jpg", list(examples[0].images), rows, row_names=[example.id for example in examples])
     report = Report(
         title=title,
         summary=(
-            f"{outcome.trained + outcome.held_back} photographs were restored by {base}, cleaned by a diffusion prior"
+            f"{outcome.trained + outcome.validation} photographs were restored by {base}, cleaned by a diffusion prior"
             f" (method {method}), and the restorer was fine-tuned on"
-            f" {'1 pair' if outcome.trained == 1 else f'{outcome.trained} pairs'}; {outcome.held_back}"
-            f" {'was' if outcome.held_back == 1 else 'were'} held back to choose the best weights. The exported network"
+            f" {'1 pair' if outcome.trained == 1 else f'{outcome.trained} pairs'}; {outcome.validation}"
+            f" {'was' if outcome.validation == 1 else 'were'} held back to choose the best weights. The exported network"
             " needs no diffusion."
         ),
         verdict=verdict_of(outcome, evaluations),
@@ -167,14 +167,14 @@ def show_run(
 
 
 def _examples(out: Path, with_truth: bool, ids: Sequence[str]) -> list[Example]:
-    """The first accepted photos with all their pictures."""
+    """The first accepted photos with all their images."""
     examples: list[Example] = []
     chosen = {*ids}
     accepted = [(id, targets) for id, targets in accepted_targets(out / "targets").items() if id in chosen]
     for id, targets in accepted[:EXAMPLES]:
-        pictures = {name: read_image(out / folder / f"{id}.png") for name, folder in FOLDERS.items()}
-        ordered = {"photo": pictures["photo"], "pre-trained": pictures["pre-trained"], "target": read_image(targets[0])}
-        ordered["adapted"] = pictures["adapted"]
+        images = {name: read_image(out / folder / f"{id}.png") for name, folder in FOLDERS.items()}
+        ordered = {"photo": images["photo"], "pre-trained": images["pre-trained"], "target": read_image(targets[0])}
+        ordered["adapted"] = images["adapted"]
         if with_truth:
             ordered["truth"] = read_image(out / "truth" / f"{id}.png")
         examples.append(Example(id, ordered))

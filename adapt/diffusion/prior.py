@@ -65,7 +65,7 @@ class Prior:
 
     @property
     def size(self) -> int:
-        """Side of the pictures it was trained on."""
+        """Side of the images it was trained on."""
         return self.settings.image_size
 
     def to(self, device: torch.device | str) -> Prior:

@@ -100,7 +100,7 @@ def plan_dt_bfr(start_t: int, count: int) -> Plan:
     """The public DT-BFR code's way: `count` of a respaced chain's steps, the start noised one step further.
 
     The chain is respaced so that `start_t` falls on index `count` (600 of 1000 in 150 steps: respacing 250); the
-    picture is noised to that index, and the first network call is at the index below (FACTS: 602 and 598).
+    image is noised to that index, and the first network call is at the index below (FACTS: 602 and 598).
 
     Raises:
         UsageError: the chain would have more than 1000 steps, none above the start, or not a whole number of them.

@@ -1,6 +1,6 @@
-"""The numbers that say how good restored pictures are, and the record of how each was obtained.
+"""The numbers that say how good restored images are, and the record of how each was obtained.
 
-Pictures are RGB in [0, 1]; computations are in float64, so CPU and GPU agree.
+ImageDataset are RGB in [0, 1]; computations are in float64, so CPU and GPU agree.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from adapt.images import check_image
 Better = Literal["higher", "lower", "neither"]
 
 KID_FLOOR: Final = 10
-"""Pictures that each side of a KID needs. Below it the interval is as wide as any difference one could look for."""
+"""ImageDataset that each side of a KID needs. Below it the interval is as wide as any difference one could look for."""
 
 _WINDOW: Final = 11
 _WINDOW_STD: Final = 1.5
 
 
 class Perceptual(typing.Protocol):
-    """What `adapt.perceptual` provides: a distance of pictures, and features for comparing sets of pictures.
+    """What `adapt.perceptual` provides: a distance of images, and features for comparing sets of images.
 
     `name` is what tables print ("LPIPS-VGG 0.1"), `digest` the sha256 of the weights. Called with two
     (B, 3, H, W) batches in [0, 1] it gives (B,); `features` maps one batch to (B, D).
@@ -54,10 +54,10 @@ class MetricProtocol:
         method: what is computed, in a sentence.
         computed_by: library and version, or the network's name.
         weights: sha256 of the network's weights, or None where there is none.
-        value_range: range of the pictures that the method sees.
+        value_range: range of the images that the method sees.
         colour: colour space and channels.
         resize: what is resized before comparing; "none" in this project.
-        n: number of pictures.
+        n: number of images.
         files: digest of the ids and contents of what was compared with.
     """
 
@@ -74,19 +74,19 @@ class MetricProtocol:
     files: str
 
 
-# ---------------------------------------------------------------- pairs of pictures
+# ---------------------------------------------------------------- pairs of images
 
 
 def psnr(a: Tensor, b: Tensor, *, match_statistics: bool = False) -> Tensor:
     """Peak signal-to-noise ratio of each pair in dB, peak 1, the error averaged over pixels and channels.
 
     Args:
-        a: (B, 3, H, W) in [0, 1], the pictures to judge.
+        a: (B, 3, H, W) in [0, 1], the images to judge.
         b: same shape, what they should be.
         match_statistics: compare `matched_to(a, b)` instead of `a`, as the numbers of DT-BFR do.
 
     Returns:
-        (B,) float64; infinite for equal pictures.
+        (B,) float64; infinite for equal images.
 
     Raises:
         ShapeError, RangeError: not two batches of one shape with values in [0, 1].
@@ -99,7 +99,7 @@ def ssim(a: Tensor, b: Tensor, *, match_statistics: bool = False) -> Tensor:
     """Structural similarity of each pair: Gaussian window of 11 x 11 with standard deviation 1.5, inner region only.
 
     Means, variances and covariance are weighted by the window (no sample correction), K1 = 0.01, K2 = 0.03; the map is
-    averaged over positions where the window lies inside the picture, then over R, G and B.
+    averaged over positions where the window lies inside the image, then over R, G and B.
 
     Args:
         a, b, match_statistics: as for `psnr`.
@@ -152,7 +152,7 @@ def matched_to(image: Tensor, truth: Tensor) -> Tensor:
 def low_frequency_difference(a: Tensor, b: Tensor) -> Tensor:
     """Mean absolute difference of each pair after a low-pass: of the means of blocks, about 32 along the shorter side.
 
-    It says whether a restored picture still shows what the photo shows; it needs no ground truth.
+    It says whether a restored image still shows what the photo shows; it needs no ground truth.
 
     Args:
         a, b: (B, 3, H, W) in [0, 1].
@@ -190,7 +190,7 @@ def colour_shift(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).mean(dim=(2, 3)).abs().mean(dim=1)
 
 
-# ---------------------------------------------------------------- sets of pictures
+# ---------------------------------------------------------------- sets of images
 
 
 def kid(
@@ -202,11 +202,11 @@ def kid(
     subsets: int = 100,
     subset_size: int | None = None,
 ) -> Tensor:
-    """Kernel distance of two sets of pictures: the squared maximum mean discrepancy of their features, unbiased.
+    """Kernel distance of two sets of images: the squared maximum mean discrepancy of their features, unbiased.
 
     Kernel (x . y / D + 1)**3. The expectation is 0 where both sets are of one distribution, so single values may be
     negative. It is estimated from many subsets, drawn without replacement: their mean is the distance, and their
-    deviation its error, as subsets of half the pictures deviate as much as the estimate from all of them errs (the
+    deviation its error, as subsets of half the images deviate as much as the estimate from all of them errs (the
     delete-half jackknife, Shao and Wu 1989), hence the default size. Of two models over the same photos, drawn with
     generators of one seed, estimate k is of the same photos: their differences err less than each of the two.
 
@@ -219,24 +219,24 @@ def kid(
             and few photos). Pairs are then drawn together and left out of the cross term, which makes the estimate
             unbiased again: Gretton et al. 2012, Eq. (4).
         subsets: how many are drawn.
-        subset_size: pictures of each side per subset; half of the smaller side, at most 1000, if None.
+        subset_size: images of each side per subset; half of the smaller side, at most 1000, if None.
 
     Returns:
         (subsets,) float64, the estimates.
 
     Raises:
         ShapeError: not two matrices of one width, or of different lengths where paired.
-        UsageError: too few pictures for a meaningful number, values that are not finite, or a subset size that
+        UsageError: too few images for a meaningful number, values that are not finite, or a subset size that
             cannot be drawn.
 
-    Source: Binkowski et al. 2018 (arXiv:1801.01401), section 4. Differs: subsets of half the pictures where there are
+    Source: Binkowski et al. 2018 (arXiv:1801.01401), section 4. Differs: subsets of half the images where there are
     fewer than 2000 (taking all of them makes every subset equal and its interval zero); `paired`.
     """
     n, m = _check_features(features_a, features_b, paired)
     smaller = min(n, m)
     size = min(1000, smaller // 2) if subset_size is None else subset_size
     if not 2 <= size <= smaller:
-        raise UsageError(f"KID: expected subsets of 2 to {smaller} pictures, got subset_size {size}")
+        raise UsageError(f"KID: expected subsets of 2 to {smaller} images, got subset_size {size}")
     if subsets < 1:
         raise UsageError(f"KID: expected 1 subset or more, got {subsets}")
     a, b = _double(features_a), _double(features_b)
@@ -272,7 +272,7 @@ def _check_features(a: Tensor, b: Tensor, paired: bool) -> tuple[int, int]:
         raise ShapeError(f"KID: expected as many features on both sides of pairs, got {n} and {m}")
     if min(n, m) < KID_FLOOR:
         raise UsageError(
-            f"KID: expected {KID_FLOOR} pictures or more on each side, got {n} and {m};"
+            f"KID: expected {KID_FLOOR} images or more on each side, got {n} and {m};"
             " with fewer the number says nothing -- use the per-photo metrics"
         )
     if not (a.isfinite().all() and b.isfinite().all()):
@@ -286,8 +286,8 @@ def _check_features(a: Tensor, b: Tensor, paired: bool) -> tuple[int, int]:
 def _pair(a: Tensor, b: Tensor, metric: str, match_statistics: bool) -> tuple[Tensor, Tensor]:
     if a.shape != b.shape:
         raise ShapeError(f"{metric}: expected two batches of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
-    check_image(a, f"{metric}, first pictures")
-    check_image(b, f"{metric}, second pictures")
+    check_image(a, f"{metric}, first images")
+    check_image(b, f"{metric}, second images")
     return (matched_to(a, b) if match_statistics else _double(a)), _double(b)
 
 

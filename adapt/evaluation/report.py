@@ -22,16 +22,16 @@ from adapt.images import to_uint8
 
 TEMPLATE: Final = Path(__file__).with_name("report.html.j2")
 SLIDERS: Final = 6
-SLIDER_SIDE, ROW_SIDE = 512, 256  # larger pictures are shown scaled down, so that the page stays small
+SLIDER_SIDE, ROW_SIDE = 512, 256  # larger images are shown scaled down, so that the page stays small
 COMPARED: Final = ("photo", "adapted")
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One photo with its pictures, (3, H, W) in [0, 1], by name: photo, pre-trained, target, adapted, truth."""
+    """One photo with its images, (3, H, W) in [0, 1], by name: photo, pre-trained, target, adapted, truth."""
 
     id: str
-    pictures: Mapping[str, Tensor]
+    images: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Report:
         title, summary: what it is and what was done.
         verdict: the outcome in a sentence; `improved` colours it.
         evaluations: rows of the table; empty where there is none.
-        examples: photos to look at, each with at least a picture named photo and one named adapted; the first six
+        examples: photos to look at, each with at least an image named photo and one named adapted; the first six
             get a slider between the two.
         log: lines of a training log, each with `step` and numbers.
         problems: photos that were skipped, rejected or failed, with their reasons.
@@ -65,8 +65,8 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture as the page shows it: a data URI and its size in pixels."""
+class EmbeddedImage:
+    """An image as the page shows it: a data URI and its size in pixels."""
 
     uri: str
     width: int
@@ -77,13 +77,13 @@ def write_report(path: Path, report: Report) -> None:
     """Write the page atomically, in place of an older one.
 
     Raises:
-        UsageError: an example without the two pictures to compare, or evaluations that cannot stand in one table.
+        UsageError: an example without the two images to compare, or evaluations that cannot stand in one table.
     """
     from jinja2 import Environment, StrictUndefined
 
     for example in report.examples:
-        if missing := [name for name in COMPARED if name not in example.pictures]:
-            raise UsageError(f"report, {example.id}: expected pictures named photo and adapted, got no {missing[0]}")
+        if missing := [name for name in COMPARED if name not in example.images]:
+            raise UsageError(f"report, {example.id}: expected images named photo and adapted, got no {missing[0]}")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     table = tabulate(report.evaluations)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -92,11 +92,11 @@ def write_report(path: Path, report: Report) -> None:
         protocols=list(zip(table.headings, map(describe, table.protocols), strict=True)),
         left_out=[f"{name}: {note}" for name, item in report.evaluations.items() for note in item.notes],
         sliders=[
-            (each.id, *(picture(each.pictures[name], SLIDER_SIDE) for name in COMPARED))
+            (each.id, *(image(each.images[name], SLIDER_SIDE) for name in COMPARED))
             for each in report.examples[:SLIDERS]
         ],
         rows=[
-            (each.id, {name: picture(image, ROW_SIDE) for name, image in each.pictures.items()})
+            (each.id, {name: image(image, ROW_SIDE) for name, image in each.images.items()})
             for each in report.examples
         ],
         curves=curves.loss_curves(report.log),
@@ -105,13 +105,13 @@ def write_report(path: Path, report: Report) -> None:
     write_text(path, page.encode("utf-8", "replace").decode())  # file names need not be Unicode, a page must be
 
 
-def picture(image: Tensor, most: int) -> Picture:
-    """A (3, H, W) picture in [0, 1] as a WebP data URI, scaled down where a side is longer than `most`."""
+def image(image: Tensor, most: int) -> EmbeddedImage:
+    """A (3, H, W) image in [0, 1] as a WebP data URI, scaled down where a side is longer than `most`."""
     shown = Image.fromarray(to_uint8(image))
     shown.thumbnail((most, most), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     shown.save(stream, "WEBP", quality=88)
-    return Picture("data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode(), *shown.size)
+    return EmbeddedImage("data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode(), *shown.size)
 
 
 def describe(protocol: MetricProtocol) -> str:

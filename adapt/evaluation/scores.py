@@ -32,7 +32,7 @@ Row = dict[str, str | float]
 
 _OURS = f"adapt {__version__}"
 _KID_SEED = 0
-_MMD = "unbiased MMD^2 of its features, kernel (x.y/D + 1)^3, 100 subsets of half the pictures (at most 1000)"
+_MMD = "unbiased MMD^2 of its features, kernel (x.y/D + 1)^3, 100 subsets of half the images (at most 1000)"
 
 # Title, unit, better direction, method. The perceptual distance is titled by its network, so that nobody takes one
 # network's numbers for another's.
@@ -73,7 +73,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """The numbers of one set of restored pictures.
+    """The numbers of one set of restored images.
 
     Attributes:
         scores: by key, in the order of tables: psnr, ssim, perceptual, kid (all against the truth), kid_reference,
@@ -87,7 +87,7 @@ class Evaluation:
     notes: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """For `json.dumps`: not-a-number becomes null, infinity (PSNR of equal pictures) the string "inf"."""
+        """For `json.dumps`: not-a-number becomes null, infinity (PSNR of equal images) the string "inf"."""
         return {
             "scores": {
                 key: {"mean": _plain(s.mean), "error": _plain(s.error), "protocol": asdict(s.protocol)}
@@ -133,7 +133,7 @@ def difference(base: Evaluation, other: Evaluation, key: str) -> Interval:
 def _kid_difference(base: Evaluation, other: Evaluation, key: str) -> Interval:
     ids = [[row["id"] for row in evaluation.rows] for evaluation in (base, other)]
     if ids[0] != ids[1] or not (key in base.scores and key in other.scores):
-        raise UsageError(f"{key}: expected it of the same photos in both evaluations, as it compares sets of pictures")
+        raise UsageError(f"{key}: expected it of the same photos in both evaluations, as it compares sets of images")
     pairs = zip(base.scores[key].estimates, other.scores[key].estimates, strict=True)
     gains = [after - before for before, after in pairs]
     reach = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2) * statistics.stdev(gains)
@@ -142,7 +142,7 @@ def _kid_difference(base: Evaluation, other: Evaluation, key: str) -> Interval:
 
 
 class Tally:
-    """Collects an evaluation batch by batch; pictures are not kept, a row and the features of each photo are.
+    """Collects an evaluation batch by batch; images are not kept, a row and the features of each photo are.
 
     Args:
         distance: perceptual distance and features, or None to go without both.
@@ -163,7 +163,7 @@ class Tally:
 
     @torch.no_grad()
     def add(self, ids: Sequence[str], restored: Tensor, *, truth: Tensor | None, photos: Tensor | None) -> None:
-        """Count a batch of restored pictures, (B, 3, H, W) in [0, 1], with their partners of the same shape."""
+        """Count a batch of restored images, (B, 3, H, W) in [0, 1], with their partners of the same shape."""
         restored = restored.to(self.device)
         columns: dict[str, Tensor] = {}
         if self.distance is not None:
@@ -184,11 +184,11 @@ class Tally:
             self.rows.append({"id": name, **{key: column[index] for key, column in values.items()}})
 
     @torch.no_grad()
-    def add_reference(self, pictures: Tensor) -> None:
-        """Count a batch of clean pictures that KID compares the restored ones with."""
+    def add_reference(self, images: Tensor) -> None:
+        """Count a batch of clean images that KID compares the restored ones with."""
         if self.distance is None:
             raise UsageError("a reference folder: expected a perceptual network to compare by, got none")
-        self._reference_features.append(self.distance.features(pictures.to(self.device)).cpu())
+        self._reference_features.append(self.distance.features(images.to(self.device)).cpu())
 
     def note_content(self, side: str, name: str, sha256: str) -> None:
         """Remember what was compared with, for the digest in the protocol."""
@@ -197,7 +197,7 @@ class Tally:
     def evaluation(self) -> Evaluation:
         """All that was counted.
 
-        Raises: UsageError: fewer restored or reference pictures than a KID against a reference needs.
+        Raises: UsageError: fewer restored or reference images than a KID against a reference needs.
         """
         scores: dict[str, Score] = {}
         for key in ("psnr", "ssim", "perceptual"):

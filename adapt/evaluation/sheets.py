@@ -1,4 +1,4 @@
-"""Contact sheets: pictures in rows and columns with readable labels, every pixel as it is."""
+"""Contact sheets: images in rows and columns with readable labels, every pixel as it is."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def contact_sheet(
     row_names: Sequence[str] | None = None,
     scale: int = 1,
 ) -> Image.Image:
-    """A sheet with one picture per cell.
+    """A sheet with one image per cell.
 
     Args:
         columns: headings.
-        rows: of (3, H, W) pictures in [0, 1], as many as there are columns, all of one size; None leaves a grey field.
+        rows: of (3, H, W) images in [0, 1], as many as there are columns, all of one size; None leaves a grey field.
         row_names: printed under each row; long ones are shortened in the middle.
         scale: every pixel becomes a square of this side.
 
     Raises:
-        UsageError: no pictures, rows of another length than the columns, names that do not match, a scale below 1.
-        ShapeError, RangeError: pictures of different sizes, or not (3, H, W) in [0, 1]; the cell is named.
+        UsageError: no images, rows of another length than the columns, names that do not match, a scale below 1.
+        ShapeError, RangeError: images of different sizes, or not (3, H, W) in [0, 1]; the cell is named.
     """
     if not rows or any(len(row) != len(columns) for row in rows):
         raise UsageError(
-            f"contact sheet: expected rows of {len(columns)} pictures, got {[len(row) for row in rows] or 'none'}"
+            f"contact sheet: expected rows of {len(columns)} images, got {[len(row) for row in rows] or 'none'}"
         )
     if row_names is not None and len(row_names) != len(rows):
         raise UsageError(f"contact sheet: expected a name for each of {len(rows)} rows, got {len(row_names)}")
@@ -59,12 +59,12 @@ def contact_sheet(
         draw.text((GAP + column * (width + GAP), 2), _fitted(heading, width, font), fill=INK, font=font)
     for index, row in enumerate(rows):
         top = LABEL + GAP + index * (height + GAP + below)
-        for column, picture in enumerate(row):
+        for column, image in enumerate(row):
             left = GAP + column * (width + GAP)
-            if picture is None:
+            if image is None:
                 draw.rectangle((left, top, left + width - 1, top + height - 1), fill=EMPTY)
                 continue
-            cell = Image.fromarray(to_uint8(picture)).resize((width, height), Image.Resampling.NEAREST)
+            cell = Image.fromarray(to_uint8(image)).resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(cell, (left, top))
         if row_names is not None:
             name = _fitted(row_names[index], size[0] - 2 * GAP, font)
@@ -94,17 +94,17 @@ def write_sheet(
 def _common_size(columns: Sequence[str], rows: Sequence[Sequence[Tensor | None]]) -> tuple[int, int]:
     size: tuple[int, int] | None = None
     for index, row in enumerate(rows):
-        for heading, picture in zip(columns, row, strict=True):
-            if picture is None:
+        for heading, image in zip(columns, row, strict=True):
+            if image is None:
                 continue
             name = f"contact sheet, row {index}, {heading}"
-            check_image(picture[None], name)
-            found = (picture.shape[1], picture.shape[2])
+            check_image(image[None], name)
+            found = (image.shape[1], image.shape[2])
             if size is not None and found != size:
                 raise ShapeError(f"{name}: expected {size[1]} x {size[0]} pixels, got {found[1]} x {found[0]}")
             size = found
     if size is None:
-        raise UsageError("contact sheet: expected one picture or more, got empty fields only")
+        raise UsageError("contact sheet: expected one image or more, got empty fields only")
     return size
 
 

@@ -33,7 +33,7 @@ def export_onnx(
         network: not clamped, in evaluation mode, float32, on the CPU; its parameters are cut off from gradients.
         path: the file; weights are inside.
         multiple: sides of the traced example are no multiples of it, so that padding is traced too.
-        side: of the pictures of a network that takes no others; the batch alone is free then.
+        side: of the images of a network that takes no others; the batch alone is free then.
         fidelity: the network takes one; it becomes the second input, of shape (1,).
 
     Raises:

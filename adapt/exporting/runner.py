@@ -3,7 +3,7 @@
 PHOTOS is a folder, with the folders in it, or one file; OUT a folder for PNG files of the same names.
 Needs numpy, Pillow and onnxruntime. Lies beside model.onnx and bundle.json. Photos of another size than the model was
 made for are resized to it, and named. Colour profiles are converted to sRGB; 16-bit colour is read with 8 bits. Grey
-photos stay grey. Pictures that are there are left alone; those of another model or another W are not mixed in:
+photos stay grey. ImageDataset that are there are left alone; those of another model or another W are not mixed in:
 OUT/restored.json tells which they are of. What is not restored is named with the reason: camera RAW and HEIC, which
 Pillow does not read, photos that are damaged, files of other kinds. Nothing is sent anywhere.
 W is in [0, 1], for models that take it: 0 quality, 1 fidelity.
@@ -77,7 +77,7 @@ def find(photos: Path) -> dict[Path, str]:
 
     found: list[Path] = []
     seen: set[str] = set()
-    for here, folders, files in os.walk(photos, onerror=unlisted, followlinks=True):
+    for here, folders, files in os.trajectory(photos, onerror=unlisted, followlinks=True):
         real = os.path.realpath(here)
         if real in seen:  # reached a second time, by a link
             folders.clear()
@@ -113,7 +113,7 @@ def name_apart(files: dict[Path, str]) -> dict[Path, str]:
 
 
 def read(path: Path) -> tuple[list[Image.Image], bool]:
-    """The three bands of a picture, sRGB from 0 to 255, the way up it was taken, and whether the file is grey."""
+    """The three bands of an image, sRGB from 0 to 255, the way up it was taken, and whether the file is grey."""
     if path.suffix.lower() in UNREAD:
         raise ValueError(f"{path.suffix} is camera RAW or HEIC, which Pillow does not read; convert it to PNG first")
     if not path.is_file():
@@ -124,11 +124,11 @@ def read(path: Path) -> tuple[list[Image.Image], bool]:
         pale = "LA;16" in str(checked.tile)  # grey with alpha, which Pillow calls RGBA where it has 16 bits
         checked.verify()  # the checksums of PNG, which are not looked at below
     with Image.open(path, formats=formats) as opened:
-        picture = ImageOps.exif_transpose(opened)
+        image = ImageOps.exif_transpose(opened)
     mode, profile, tags = opened.mode, opened.info.get("icc_profile"), getattr(opened, "tag_v2", {})
     if mode.startswith("I;16") or (mode == "I" and opened.format == "PNG"):  # convert() would clip it to white
         peak = 2 ** max(np.atleast_1d(tags.get(258, 16))) - 1
-        values = np.asarray(picture, dtype=np.float32) * (255 / peak)
+        values = np.asarray(image, dtype=np.float32) * (255 / peak)
         if tags.get(262) == 0:  # white is zero
             values = 255 - values
         levels = np.arange(256)  # what the profile makes of each
@@ -140,41 +140,41 @@ def read(path: Path) -> tuple[list[Image.Image], bool]:
         raise ValueError("16-bit colours in separate planes, which Pillow does not read; convert it to PNG first")
     grey = mode in GREY or pale
     if mode not in ("CMYK", "LAB"):
-        picture = picture.convert("L" if grey else "RGB")
-    return list(to_srgb(picture, profile).split()), grey
+        image = image.convert("L" if grey else "RGB")
+    return list(to_srgb(image, profile).split()), grey
 
 
-def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """A picture of mode L, RGB, CMYK or LAB in sRGB, by its profile if that can be used; left alone if it is sRGB."""
+def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """An image of mode L, RGB, CMYK or LAB in sRGB, by its profile if that can be used; left alone if it is sRGB."""
     try:
         source: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else None
     except (OSError, ImageCms.PyCMSError):
         source = None
     space = SPACES.get(source.profile.xcolor_space.strip()) if source else None
-    if picture.mode == "L" and space == "RGB":
-        picture = picture.convert("RGB")
-    if space != picture.mode:
-        return picture.convert("RGB")
+    if image.mode == "L" and space == "RGB":
+        image = image.convert("RGB")
+    if space != image.mode:
+        return image.convert("RGB")
     try:
-        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), picture.mode, "RGB")
-        if picture.mode in ("RGB", "L"):
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), image.mode, "RGB")
+        if image.mode in ("RGB", "L"):
             cube = np.stack(np.meshgrid(*[np.arange(0, 256, 15, dtype=np.uint8)] * 3), axis=-1)
-            probe = Image.fromarray(cube.reshape(len(cube), -1, 3)).convert(picture.mode)
+            probe = Image.fromarray(cube.reshape(len(cube), -1, 3)).convert(image.mode)
             before, after = np.asarray(probe.convert("RGB")), np.asarray(ImageCms.applyTransform(probe, transform))
             if np.abs(after.astype(int) - before).max() <= 1:
-                return picture.convert("RGB")
-        converted = ImageCms.applyTransform(picture, transform)
+                return image.convert("RGB")
+        converted = ImageCms.applyTransform(image, transform)
         assert converted is not None  # None only where it works in place
         return converted
     except ImageCms.PyCMSError:
-        return picture.convert("RGB")
+        return image.convert("RGB")
 
 
 def fit(bands: list[Image.Image], side: int) -> np.ndarray:
-    """A picture at the size that the model was made for, (1, 3, side, side) float32 in [0, 1]."""
+    """An image at the size that the model was made for, (1, 3, side, side) float32 in [0, 1]."""
     width, height = bands[0].size
     if abs(height - width) > 0.01 * max(height, width):
-        raise ValueError(f"not an aligned face: expected a square picture, got {width} x {height}; crop the face first")
+        raise ValueError(f"not an aligned face: expected a square image, got {width} x {height}; crop the face first")
     planes = [band.convert("F").resize((side, side), Image.Resampling.BICUBIC) for band in bands]
     return (np.stack([np.asarray(plane) for plane in planes])[None] / 255).clip(0, 1)
 
@@ -198,11 +198,11 @@ def claim(out: Path, bundle: dict[str, Any], fidelity: float | None) -> dict[str
         os.replace(part, path)
     found = stored(path)
     if found.get("model") != made["model"]:
-        refuse(f"{out}: holds pictures of another model; choose another folder")
+        refuse(f"{out}: holds images of another model; choose another folder")
     if (known := found.get("size", size)) != size:
-        refuse(f"{out}: holds pictures of {known} px, not {size}; choose another folder")
+        refuse(f"{out}: holds images of {known} px, not {size}; choose another folder")
     if (known := found.get("fidelity")) != wanted:
-        refuse(f"{out}: holds pictures of fidelity {known}, not {wanted}; choose another folder")
+        refuse(f"{out}: holds images of fidelity {known}, not {wanted}; choose another folder")
     return {about["name"]: np.array([wanted], np.float32)} if about else {}
 
 

@@ -43,8 +43,8 @@ class Parity:
         return asdict(self)
 
 
-def smooth_pictures(shape: tuple[int, int, int], seed: int = 0) -> Tensor:
-    """Picture-like noise, (B, 3, H, W) in [0, 1], for checks without photos."""
+def smooth_images(shape: tuple[int, int, int], seed: int = 0) -> Tensor:
+    """Image-like noise, (B, 3, H, W) in [0, 1], for checks without photos."""
     batch, height, width = shape
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(batch, 3, max(height // 8, 2), max(width // 8, 2), generator=generator)
@@ -58,20 +58,20 @@ def check_inputs(
     """What the file is tried on: two odd sizes, then the user's photos, one alone and those of one size together.
 
     Args:
-        size: side of the pictures the restorer was made for, in pixels.
+        size: side of the images the restorer was made for, in pixels.
         multiple: what the network pads to; the second input is one pixel too high for it.
         photos: (3, H, W) in [0, 1], of any sizes.
-        one_size: the network takes no other size; one picture alone and three stand in for the odd sizes.
+        one_size: the network takes no other size; one image alone and three stand in for the odd sizes.
 
     Raises:
         ShapeError, RangeError: not such photos.
     """
     if one_size:
-        inputs = [smooth_pictures((1, size, size)), smooth_pictures((3, size, size), seed=1)]
+        inputs = [smooth_images((1, size, size)), smooth_images((3, size, size), seed=1)]
     else:
-        inputs = [smooth_pictures((1, size - 3, size + 5)), smooth_pictures((3, 2 * multiple + 1, multiple))]
+        inputs = [smooth_images((1, size - 3, size + 5)), smooth_images((3, 2 * multiple + 1, multiple))]
     if not photos:
-        return inputs if one_size else [*inputs, smooth_pictures((2, size, size))]
+        return inputs if one_size else [*inputs, smooth_images((2, size, size))]
     together: dict[tuple[int, ...], list[Tensor]] = {}
     for photo in photos:
         check_image(photo[None], "photo for the check")
@@ -151,7 +151,7 @@ def _compared(
 
 
 def _decided(network: nn.Module, batch: Tensor) -> Tensor:
-    """In which photos, (B,), rounding cannot turn the network's choice of a code, and with it the picture."""
+    """In which photos, (B,), rounding cannot turn the network's choice of a code, and with it the image."""
     if isinstance(network, CodeFormer):
         return ~(network.read(batch).lead() < LEAD)  # NaN is decided: it must not excuse itself
     return torch.ones(len(batch), dtype=torch.bool)

@@ -15,7 +15,7 @@ from adapt.errors import UsageError
 from adapt.restorers.codeformer import Reading
 from adapt.settings import CodeFinetuneSettings
 from adapt.training.code_losses import Attempt, Attempts, PredictsCodes, Teacher, code_feature, code_token
-from adapt.training.losses import Distance, fools, l1, weighted
+from adapt.training.losses import Distance, generator_loss, l1, weighted
 
 STORED_AS_HALF = 2e-3  # how far rows of one codebook may be apart, next to the largest, where a file holds 16 bits
 
@@ -25,7 +25,7 @@ CODE_NEEDS: Final = ("quantize", "codes", "read", "generate", "train_only")  # t
 
 @dataclass(frozen=True, slots=True)
 class CodeObjective:
-    """DT-BFR Eq. (13), L = L_code^feat + 0.5 L_code^token, and the losses on pictures of Table 5's last row.
+    """DT-BFR Eq. (13), L = L_code^feat + 0.5 L_code^token, and the losses on images of Table 5's last row.
 
     Attributes:
         settings: the weights; a part of weight 0 is not computed.
@@ -46,9 +46,9 @@ class CodeObjective:
         looked_at = settings.l1 or settings.perceptual or settings.adversarial
         return Attempts(self.network, settings.fidelity if looked_at else None)
 
-    def picture(self, output: Attempt) -> Tensor:
-        """The picture of an attempt at which a loss looks, (B, 3, S, S)."""
-        return cast(Tensor, output.picture).float()
+    def image(self, output: Attempt) -> Tensor:
+        """The image of an attempt at which a loss looks, (B, 3, S, S)."""
+        return cast(Tensor, output.image).float()
 
     def losses(
         self, output: Attempt, target: Tensor, discriminator: nn.Module | None
@@ -59,26 +59,26 @@ class CodeObjective:
         weights = {"feature": settings.feature, "token": settings.token}
         parts = {name: part for name, part in parts.items() if weights[name]}
         weights = {name: weights[name] for name in parts}
-        if output.picture is not None:
-            picture = self.picture(output)
+        if output.image is not None:
+            image = self.image(output)
             if settings.l1:
-                parts["l1"], weights["l1"] = l1(picture, target), settings.l1
+                parts["l1"], weights["l1"] = l1(image, target), settings.l1
             if settings.perceptual:
-                parts["perceptual"], weights["perceptual"] = self.distance(picture, target), settings.perceptual
+                parts["perceptual"], weights["perceptual"] = self.distance(image, target), settings.perceptual
             if discriminator is not None:
-                parts["adversarial"] = fools(discriminator(picture).float())
+                parts["adversarial"] = generator_loss(discriminator(image).float())
                 weights["adversarial"] = settings.adversarial
         return weighted(parts, weights), parts
 
     def score(self, output: Attempt, target: Tensor) -> dict[str, Tensor]:
-        """How far held-back photos are from their targets, per photo; `total` decides which weights are best.
+        """How far validation photos are from their targets, per photo; `total` decides which weights are best.
 
-        It is Eq. (13). How far the pictures are is told beside it.
+        It is Eq. (13). How far the images are is told beside it.
         """
         parts = self._of_codes(output.reading, target)
         total = self.settings.feature * parts["feature"] + self.settings.token * parts["token"]
-        picture = self.picture(output).clamp(0, 1)
-        return {**parts, "l1": l1(picture, target), "perceptual": self.distance(picture, target), "total": total}
+        image = self.image(output).clamp(0, 1)
+        return {**parts, "l1": l1(image, target), "perceptual": self.distance(image, target), "total": total}
 
     def _of_codes(self, reading: Reading, target: Tensor) -> dict[str, Tensor]:
         with torch.no_grad(), torch.autocast(target.device.type, enabled=False):

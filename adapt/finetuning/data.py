@@ -20,8 +20,8 @@ from adapt.photos.pairs import read_fitted
 CACHE_BYTES = 1 << 30
 
 
-class Pictures:
-    """Pictures of one size by index, kept as 8 bits in memory as long as they fit in a gigabyte."""
+class ImageDataset:
+    """ImageDataset of one size by index, kept as 8 bits in memory as long as they fit in a gigabyte."""
 
     def __init__(self, paths: Sequence[Path], size: int) -> None:
         self.paths = list(paths)
@@ -70,8 +70,8 @@ class Split:
     """
 
     ids: list[str]
-    photos: Pictures
-    targets: Pictures
+    photos: ImageDataset
+    targets: ImageDataset
     draws: list[range]
 
     def first_targets(self, indices: Sequence[int]) -> Tensor:
@@ -96,8 +96,8 @@ def split_pairs(
 
     Args:
         photos: the folder of photos.
-        targets: accepted target pictures by photo id, one or more of each.
-        size: side of the pictures in pixels.
+        targets: accepted target images by photo id, one or more of each.
+        size: side of the images in pixels.
         holdout: share held back, where that is more.
         seed: the recipe's.
 
@@ -120,18 +120,18 @@ def split_pairs(
         raise UsageError(f"{photos}: fine-tuning needs at least 2 different photos; these {len(ids)} are copies of one")
     fewest = max(1, min(FEWEST_HELD, different // 3))
     count = min(max(fewest, round(holdout * different)), different - 1)
-    held = {id for same in list(copies.values())[:count] for id in same}
+    validation = {id for same in list(copies.values())[:count] for id in same}
 
     def part(chosen: list[str]) -> Split:
         ends = list(accumulate(len(targets[id]) for id in chosen))
         return Split(
             chosen,
-            Pictures([by_id[id] for id in chosen], size),
-            Pictures([path for id in chosen for path in targets[id]], size),
+            ImageDataset([by_id[id] for id in chosen], size),
+            ImageDataset([path for id in chosen for path in targets[id]], size),
             [range(end - len(targets[id]), end) for id, end in zip(chosen, ends, strict=True)],
         )
 
-    return part([id for id in ids if id not in held]), part([id for id in ids if id in held])
+    return part([id for id in ids if id not in validation]), part([id for id in ids if id in validation])
 
 
 def _content(photo: Path) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from adapt.devices import as_float32, autocast, join_processes
-from adapt.finetuning.data import Pictures, Split
+from adapt.finetuning.data import ImageDataset, Split
 from adapt.finetuning.objectives import OBJECTIVES, Objective
 from adapt.finetuning.outcome import Outcome, few_photos
 from adapt.finetuning.replay import Replay
@@ -24,7 +24,7 @@ from adapt.training.code_losses import Teacher
 from adapt.training.context import TrainingContext
 from adapt.training.discriminator import UNetDiscriminator
 from adapt.training.ema import Ema
-from adapt.training.losses import Distance, tells_apart
+from adapt.training.losses import Distance, discriminator_loss
 from adapt.training.rates import cosine
 from adapt.training.run import Run
 from adapt.training.sampling import batch_indices, step_generator
@@ -40,13 +40,13 @@ LOG_EVERY = 10
 def finetune(
     restorer: Restorer,
     train: Split,
-    held: Split,
+    validation: Split,
     *,
     settings: FinetuneSettings | CodeFinetuneSettings,
     distance: Distance,
     context: TrainingContext,
     teacher: Teacher | None = None,
-    real: Pictures | None = None,
+    real: ImageDataset | None = None,
     replay: Replay | None = None,
     on_samples: OnSamples | None = None,
 ) -> Outcome:
@@ -54,7 +54,7 @@ def finetune(
 
     Args:
         restorer: what to start from; its network is trained in place.
-        train, held: pairs trained on, and pairs that only choose `best`.
+        train, validation: pairs trained on, and pairs that only choose `best`.
         settings: the recipe.
         distance: the perceptual distance.
         context: its run, device and progress.
@@ -76,17 +76,17 @@ def finetune(
     objective = OBJECTIVES[settings.objective](settings, restorer, distance, teacher)
     module = objective.module()
     state = _fresh(restorer, settings)
-    resized = {split.ids[index]: times for split in (train, held) for index, times in split.photos.resized().items()}
-    resized_targets = len(train.targets.resized()) + len(held.targets.resized())
+    resized = {split.ids[index]: times for split in (train, validation) for index, times in split.photos.resized().items()}
+    resized_targets = len(train.targets.resized()) + len(validation.targets.resized())
     last = run.folder / "last" / "state.pt"
     state.network.to(device)
     if state.discriminator is not None:
         state.discriminator.to(device)
-    base_rows = _restored(state.network, held.photos, range(min(SAMPLE_ROWS, len(held.ids))), device)
+    base_rows = _restored(state.network, validation.photos, range(min(SAMPLE_ROWS, len(validation.ids))), device)
     if last.exists():
         state.load(last, run.digest)
     else:
-        scores = _score(module, held, objective, device)
+        scores = _score(module, validation, objective, device)
         state.base_each = state.best_each = scores["total"]
         state.base_parts = state.best_parts = _means(scores)
         state.base_score = state.best_score = state.base_parts["total"]
@@ -137,9 +137,9 @@ def finetune(
         if discriminator is not None and discriminator_optimizer is not None:
             discriminator.requires_grad_(True)
             picked = torch.randint(len(reals), (len(photos),), generator=generator).tolist()
-            restored = objective.picture(output).detach()
+            restored = objective.image(output).detach()
             with autocast(device):
-                loss = tells_apart(discriminator(reals.batch(picked).to(device)), discriminator(restored))
+                loss = discriminator_loss(discriminator(reals.batch(picked).to(device)), discriminator(restored))
             check_finite({"discriminator": loss}, step)
             accelerator.backward(loss)
             discriminator_optimizer.step()
@@ -154,9 +154,9 @@ def finetune(
         if context.on_step is not None and accelerator.is_main_process:
             context.on_step(state.step, settings.steps, values)
         if due:  # in every process: all have the same weights, and all must know which are the best
-            _evaluate(restorer, state, held, objective, run if accelerator.is_main_process else None, device)
+            _evaluate(restorer, state, validation, objective, run if accelerator.is_main_process else None, device)
             if on_samples is not None and accelerator.is_main_process:
-                on_samples(state.step, *_samples(restorer, state, held, base_rows, device))
+                on_samples(state.step, *_samples(restorer, state, validation, base_rows, device))
             network.train()
         if accelerator.is_main_process and (due or state.step == stop):
             state.save(last, run.digest)
@@ -167,11 +167,11 @@ def finetune(
         best=state.best_parts,
         gain=_gain(state),
         trained=len(train.ids),
-        held_back=len(held.ids),
+        validation=len(validation.ids),
         resized=len(resized),
         resized_targets=resized_targets,
         enlarged={id: times for id, times in resized.items() if times is not None},
-        warning=few_photos(settings, len(train.ids) + len(held.ids)),
+        warning=few_photos(settings, len(train.ids) + len(validation.ids)),
     )
 
 
@@ -199,7 +199,7 @@ def _mirrored(photos: Tensor, targets: Tensor, generator: torch.Generator) -> tu
 
 
 @torch.no_grad()
-def _restored(network: nn.Module, photos: Pictures, indices: Sequence[int], device: torch.device) -> Tensor:
+def _restored(network: nn.Module, photos: ImageDataset, indices: Sequence[int], device: torch.device) -> Tensor:
     """Restored photos on the CPU, clamped, (N, 3, H, W)."""
     network.eval()
     done = [
@@ -210,18 +210,18 @@ def _restored(network: nn.Module, photos: Pictures, indices: Sequence[int], devi
 
 
 @torch.no_grad()
-def _score(module: nn.Module, held: Split, objective: Objective, device: torch.device) -> dict[str, list[float]]:
-    """Scores on each held-back photo, by part: means over all its targets."""
+def _score(module: nn.Module, validation: Split, objective: Objective, device: torch.device) -> dict[str, list[float]]:
+    """Scores on each validation photo, by part: means over all its targets."""
     module.eval()
-    pairs = [(index, target) for index, draws in enumerate(held.draws) for target in draws]
+    pairs = [(index, target) for index, draws in enumerate(validation.draws) for target in draws]
     scores: dict[str, list[float]] = {}
     for first in range(0, len(pairs), EVALUATION_BATCH):
         indices, targets = zip(*pairs[first : first + EVALUATION_BATCH], strict=True)
-        output = module(held.photos.batch(indices).to(device))
-        for name, values in objective.score(output, held.targets.batch(targets).to(device)).items():
-            each = scores.setdefault(name, [0.0] * len(held.ids))
+        output = module(validation.photos.batch(indices).to(device))
+        for name, values in objective.score(output, validation.targets.batch(targets).to(device)).items():
+            each = scores.setdefault(name, [0.0] * len(validation.ids))
             for index, value in zip(indices, values.tolist(), strict=True):
-                each[index] += value / len(held.draws[index])
+                each[index] += value / len(validation.draws[index])
     return scores
 
 
@@ -266,14 +266,14 @@ class _Averaged:
 
 
 def _evaluate(
-    restorer: Restorer, state: State, held: Split, objective: Objective, run: Run | None, device: torch.device
+    restorer: Restorer, state: State, validation: Split, objective: Objective, run: Run | None, device: torch.device
 ) -> None:
     """Score the averaged weights; with a run, log the scores and write weights that are the best so far."""
     with _Averaged(state.network, state.ema):
-        scores = _score(objective.module(), held, objective, device)
+        scores = _score(objective.module(), validation, objective, device)
         parts = _means(scores)
         if run is not None:
-            run.log(state.step - 1, {f"held_back/{name}": value for name, value in parts.items()})
+            run.log(state.step - 1, {f"validation/{name}": value for name, value in parts.items()})
         if parts["total"] < state.best_score:
             state.best_score, state.best_step, state.best_parts = parts["total"], state.step, parts
             state.best_each = scores["total"]
@@ -282,11 +282,11 @@ def _evaluate(
 
 
 def _samples(
-    restorer: Restorer, state: State, held: Split, base: Tensor, device: torch.device
+    restorer: Restorer, state: State, validation: Split, base: Tensor, device: torch.device
 ) -> tuple[list[str], list[Tensor]]:
-    """Ids and rows (photo, base, adapted, target), each (4, 3, H, W), of the first held-back photos."""
+    """Ids and rows (photo, base, adapted, target), each (4, 3, H, W), of the first validation photos."""
     indices = range(len(base))
     with _Averaged(state.network, state.ema) as network:
-        adapted = _restored(network, held.photos, indices, device)
-    stacked = torch.stack([held.photos.batch(indices), base, adapted, held.first_targets(indices)], dim=1)
-    return held.ids[: len(base)], list(stacked)
+        adapted = _restored(network, validation.photos, indices, device)
+    stacked = torch.stack([validation.photos.batch(indices), base, adapted, validation.first_targets(indices)], dim=1)
+    return validation.ids[: len(base)], list(stacked)

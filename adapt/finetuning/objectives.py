@@ -1,4 +1,4 @@
-"""Objectives: what a recipe minimises, on pictures or on codes. A new one is a class and a line in the table."""
+"""Objectives: what a recipe minimises, on images or on codes. A new one is a class and a line in the table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adapt.finetuning.codes import CODE_NEEDS, CodeObjective, code_objective
 from adapt.restorers.base import Restorer
 from adapt.settings import CodeFinetuneSettings, FinetuneSettings
 from adapt.training.code_losses import PredictsCodes, Teacher
-from adapt.training.losses import Distance, fools, l1, weighted
+from adapt.training.losses import Distance, generator_loss, l1, weighted
 
 
 class Objective(Protocol):
@@ -29,19 +29,19 @@ class Objective(Protocol):
         """The total, and every part per photo."""
         ...
 
-    def picture(self, output: Any) -> Tensor:
-        """The picture that a discriminator looks at, (B, 3, S, S)."""
+    def image(self, output: Any) -> Tensor:
+        """The image that a discriminator looks at, (B, 3, S, S)."""
         ...
 
     def score(self, output: Any, target: Tensor) -> dict[str, Tensor]:
-        """How far held-back photos are from their targets, per photo: l1, perceptual, what else the objective counts,
+        """How far validation photos are from their targets, per photo: l1, perceptual, what else the objective counts,
         and `total`, which decides which weights are best. The module is in evaluation."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ImageObjective:
-    """L1, perceptual and adversarial loss on pictures (DT-BFR Eq. 8).
+    """L1, perceptual and adversarial loss on images (DT-BFR Eq. 8).
 
     Attributes:
         settings: the weights; a part of weight 0 is not computed.
@@ -57,7 +57,7 @@ class ImageObjective:
         """The network itself."""
         return self.network
 
-    def picture(self, output: Tensor) -> Tensor:
+    def image(self, output: Tensor) -> Tensor:
         """The output itself."""
         return output.float()
 
@@ -73,12 +73,12 @@ class ImageObjective:
         if self.settings.perceptual:
             parts["perceptual"], weights["perceptual"] = self.distance(restored, target), self.settings.perceptual
         if discriminator is not None:
-            parts["adversarial"] = fools(discriminator(restored).float())
+            parts["adversarial"] = generator_loss(discriminator(restored).float())
             weights["adversarial"] = self.settings.adversarial
         return weighted(parts, weights), parts
 
     def score(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """How far held-back photos are from their targets, per photo; `total` decides which weights are best.
+        """How far validation photos are from their targets, per photo; `total` decides which weights are best.
 
         The adversarial part is left out: it compares with a discriminator that changes.
         """

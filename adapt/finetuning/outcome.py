@@ -18,12 +18,12 @@ class Outcome:
     """How a fine-tuning ended.
 
     Attributes:
-        improved: whether the adapted weights beat those it started from on the held-back photos.
+        improved: whether the adapted weights beat those it started from on the validation photos.
         best_step: the step of the weights in `best.safetensors`; 0 means the start.
         base, best: the scores of both, by part.
-        gain: by how much the score fell on each held-back photo, or None where nothing was gained. It flatters a
+        gain: by how much the score fell on each validation photo, or None where nothing was gained. It flatters a
             little: the same photos chose the step.
-        trained, held_back: numbers of photos.
+        trained, validation: numbers of photos.
         resized: how many of both were brought to the restorer's size first.
         resized_targets: how many of their targets were.
         enlarged: how many times longer the side of each photo became that was smaller, by id.
@@ -37,7 +37,7 @@ class Outcome:
     best: dict[str, float]
     gain: Interval | None
     trained: int
-    held_back: int
+    validation: int
     resized: int
     resized_targets: int
     enlarged: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -47,10 +47,10 @@ class Outcome:
     @property
     def verdict(self) -> str:
         """One sentence for the user, and where few photos were held back a second."""
-        photos = f"{self.held_back} held-back photo{'' if self.held_back == 1 else 's'}"
+        photos = f"{self.validation} validation photo{'' if self.validation == 1 else 's'}"
         few = (
             ""
-            if self.held_back >= FEWEST_HELD
+            if self.validation >= FEWEST_HELD
             else f" The choice between old and new weights rests on {photos} alone: take it as a hint."
         )
         if not self.improved or self.gain is None:
@@ -69,7 +69,7 @@ class Outcome:
 def few_photos(settings: TuningSettings, photos: int) -> str:
     """A warning where a restorer would learn from too few photos; empty where they are enough.
 
-    A restorer that learns from pictures over-fits a few (DT-BFR Table 4: SwinIR). One that learns which of the
+    A restorer that learns from images over-fits a few (DT-BFR Table 4: SwinIR). One that learns which of the
     codebook's codes to choose does not (Table 9: CodeFormer).
 
     Args:
@@ -79,7 +79,7 @@ def few_photos(settings: TuningSettings, photos: int) -> str:
     if photos >= FEW or settings.learns_codes:
         return ""
     return (
-        f"Only {photos} photos: a restorer that learns from pictures can over-fit so few, and come out worse in what"
+        f"Only {photos} photos: a restorer that learns from images can over-fit so few, and come out worse in what"
         " the score does not see. DT-BFR's SwinIR did with 20 (FID 74.1 before, 77.1 after) and gained from"
         f" {FEW} on (62.6; Table 4), where its CodeFormer gained with 20 already (53.0 to 46.1; Table 9)."
         " Take more photos, or --recipe codeformer."

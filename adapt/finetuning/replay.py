@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from adapt.errors import UsageError
-from adapt.finetuning.data import Pictures
+from adapt.finetuning.data import ImageDataset
 from degradations import chain
 from degradations.blind import to_grey
-from degradations.pieces.base import Parameters, Piece
+from degradations.pieces.base import Degradation, Parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,12 @@ class Replay:
 
     Attributes:
         faces: clean aligned faces, the targets of these pairs.
-        pieces: the damage; lengths are for 512 pixels.
+        degradations: the damage; lengths are for 512 pixels.
         share: chance of each pair of a batch to be replaced by one of these, in (0, 1).
     """
 
-    faces: Pictures
-    pieces: Sequence[Piece]
+    faces: ImageDataset
+    degradations: Sequence[Degradation]
     share: float
 
     def mix(self, photos: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,7 @@ class Replay:
 
         Raises:
             PhotoError: a face cannot be read or is not square.
-            UsageError: the damage does not go with pictures of this size.
+            UsageError: the damage does not go with images of this size.
         """
         replaced = (torch.rand(len(photos), generator=generator) < self.share).nonzero().flatten().tolist()
         chosen = torch.randint(len(self.faces), (len(photos),), generator=generator).tolist()
@@ -43,7 +43,7 @@ class Replay:
         for place in replaced:
             face = self.faces.batch([chosen[place]])[0]
             try:
-                photos[place], drawn = chain.degrade(face, self.pieces, seeds[place])
+                photos[place], drawn = chain.degrade(face, self.degradations, seeds[place])
             except ValueError as error:
                 raise UsageError(f"replay, {self.faces.paths[chosen[place]]}: {error}") from error
             targets[place] = to_grey(face[None])[0] if _grey(drawn) else face

@@ -21,10 +21,10 @@ class State:
         network, ema, optimizer: the restorer's.
         discriminator, discriminator_optimizer: None where the recipe has no adversarial loss.
         step: steps done.
-        base_score, best_score: score on the held-back photos of the weights it started from, and the best so far.
+        base_score, best_score: score on the validation photos of the weights it started from, and the best so far.
         best_step: where the best was found; 0 is the start.
         base_parts, best_parts: mean scores of both, by part.
-        base_each, best_each: the score of both on each held-back photo.
+        base_each, best_each: the score of both on each validation photo.
     """
 
     network: nn.Module

@@ -1,1 +1,1 @@
-"""Guidance terms: what keeps the person while the prior cleans the picture."""
+"""Guidance terms: what keeps the person while the prior cleans the image."""

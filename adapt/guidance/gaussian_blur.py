@@ -16,7 +16,7 @@ from torch import Tensor
 from adapt.blur.adjuster import GuidanceAdjuster
 from adapt.blur.labels import std_limits
 from adapt.blur.mapping import GUIDES, guide_stds
-from adapt.diffusion.sampler import Job, Misfit
+from adapt.diffusion.sampler import Conditioning, GuidanceLoss
 from adapt.diffusion.steps import Step
 from adapt.errors import UsageError
 from adapt.guidance.regions import region_weights
@@ -40,18 +40,18 @@ class BlurMemory(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class BlurMisfit(Misfit):
-    """A misfit that also says how the blur levels should move.
+class BlurGuidanceLoss(GuidanceLoss):
+    """A guidance_loss that also says how the blur levels should move.
 
     Attributes:
-        std_slope: its derivative with respect to each blur level, (B, G, R) float64.
-        std_bend: twice the squared norm of the blurred image's derivative, weighted: the misfit's second derivative
+        std_gradient: its derivative with respect to each blur level, (B, G, R) float64.
+        std_bend: twice the squared norm of the blurred image's derivative, weighted: the guidance_loss's second derivative
             if blur were linear in its level.
-        std_hidden: what of the misfit a wider blur would hide, were the whole residual the prediction's own: minus the
+        std_hidden: what of the guidance_loss a wider blur would hide, were the whole residual the prediction's own: minus the
             derivative of its weighted squared norm under a blur of its own.
     """
 
-    std_slope: Tensor
+    std_gradient: Tensor
     std_bend: Tensor
     std_hidden: Tensor
 
@@ -66,7 +66,7 @@ class GaussianBlur:
         std_rate: s of Eq. (7), 1 in Algorithm 1; 0 leaves the blur levels as they were estimated.
         through_network: whether the gradient is taken with respect to x_t, through the network (Eq. 5), or stays at
             x0: no backward pass, half to two thirds of the time, a looser hold.
-        limit: whether no step goes further than where the misfit, were it linear, would vanish.
+        limit: whether no step goes further than where the guidance_loss, were it linear, would vanish.
         regions: windows along a side that have a blur level of their own; 1 is the paper.
         start_t: blur level in pixels to the timestep at which its guidance joins; None: all act from the start.
         adjuster: DGSA; None guides every pixel alike.
@@ -74,9 +74,9 @@ class GaussianBlur:
     Source: DynFaceRestore Eq. (5), (7), (12), (13), Algorithms 1 and 3. Squared norms are sums over the pixels in
     [-1, 1], as in DPS. Differs: the paper says nothing of how far a step may lead. Where the noise is strong, x0
     follows x_t fifty-fold, and the step of Eq. (5) with s = 1 overshoots a thousandfold; `limit` is Polyak's step for
-    a misfit that can reach 0. In the same way, the std moves no further than the share sqrt(abar) of the way to the
-    minimum of the misfit's linear model (with s = 1 a sum over pixels throws it from end to end), and stays within 0.1
-    to 15 pixels at 512. And the misfit is least at the true std only while x0 is a mean. The further it becomes a
+    a guidance_loss that can reach 0. In the same way, the std moves no further than the share sqrt(abar) of the way to the
+    minimum of the guidance_loss's linear model (with s = 1 a sum over pixels throws it from end to end), and stays within 0.1
+    to 15 pixels at 512. And the guidance_loss is least at the true std only while x0 is a mean. The further it becomes a
     sample, the more of its detail is its own, half of what is left over at the end, and a wider blur would hide that:
     the std would settle up to a third too high. So that half, times abar, is taken off the slope.
     """
@@ -97,7 +97,7 @@ class GaussianBlur:
                 f"gaussian_blur: expected {GUIDES[0]} to {GUIDES[1]} positive weights, got {list(self.weights)}"
             )
 
-    def begin(self, job: Job) -> BlurMemory:
+    def begin(self, job: Conditioning) -> BlurMemory:
         """The measurements of a job, each the restored photo under its blur (Eq. 8, 15).
 
         Raises:
@@ -134,7 +134,7 @@ class GaussianBlur:
     def _windows(self, image: Tensor) -> Tensor:
         return region_weights(self.regions, (image.shape[-2], image.shape[-1])).to(image)
 
-    def misfit(self, x0: Tensor, step: Step, memory: BlurMemory) -> BlurMisfit:
+    def guidance_loss(self, x0: Tensor, step: Step, memory: BlurMemory) -> BlurGuidanceLoss:
         """sum_i w_i ||y_i - k_i * x0||^2 with its exact derivatives; w_i are the weights that act, scaled to sum 1."""
         weights = torch.tensor(self.weights, dtype=torch.float64, device=memory.starts.device)
         acting = (memory.starts >= step.t) * weights
@@ -146,15 +146,15 @@ class GaussianBlur:
             (slope,) = torch.autograd.grad(values.sum(), image)
         if not self.std_rate:
             still = torch.zeros_like(memory.std)
-            return BlurMisfit(values.detach(), slope, still, torch.ones_like(still), still)
+            return BlurGuidanceLoss(values.detach(), slope, still, torch.ones_like(still), still)
         left, weighted = residual.detach(), 2 * shares[:, :, None]
         bends = self._std_derivative(x0[:, None, None], memory.std, blurred=False)
         hides = self._std_derivative(left[:, :, None], memory.std, blurred=True)
-        std_slope, std_bend, std_hidden = (
+        std_gradient, std_bend, std_hidden = (
             (weighted * product.sum(dim=(3, 4, 5))).double()
             for product in (bends * left[:, :, None], bends.square(), -hides * left[:, :, None])
         )
-        return BlurMisfit(values.detach(), slope, std_slope, std_bend, std_hidden)
+        return BlurGuidanceLoss(values.detach(), slope, std_gradient, std_bend, std_hidden)
 
     def _std_derivative(self, image: Tensor, std: Tensor, *, blurred: bool) -> Tensor:
         """The derivative of a blurred image with respect to each blur level (B, G, R): (B, G, R, 3, H, W).
@@ -174,10 +174,10 @@ class GaussianBlur:
         return from_cosines(to_cosines(image) * change.to(image).view(*std.shape, 1, *size)) * self._windows(image)
 
     def apply(
-        self, sample: Tensor, step: Step, memory: BlurMemory, *, x0: Tensor, misfit: Misfit, gradient: Tensor
+        self, sample: Tensor, step: Step, memory: BlurMemory, *, x0: Tensor, guidance_loss: GuidanceLoss, gradient: Tensor
     ) -> tuple[Tensor, BlurMemory]:
         """One step down: the sample by Eq. (5) or (12), the blur levels by Eq. (7)."""
-        length = _step_length(misfit.value, gradient, scale=self.scale, limit=self.limit)
+        length = _step_length(guidance_loss.value, gradient, scale=self.scale, limit=self.limit)
         if not self.through_network:
             length = length * step.abar_prev**0.5  # the share of x0 in the sample
         scale_map = None
@@ -185,13 +185,13 @@ class GaussianBlur:
             timesteps = torch.full((len(x0),), step.t, device=x0.device)
             scale_map = self.adjuster(memory.guides[:, 0].float(), x0.float(), timesteps).to(gradient)
             gradient = scale_map * gradient
-        refined = self._refined(memory.std, step, cast("BlurMisfit", misfit), size=x0.shape[-1])
+        refined = self._refined(memory.std, step, cast("BlurGuidanceLoss", guidance_loss), size=x0.shape[-1])
         return sample - length * gradient, memory._replace(std=refined, scale_map=scale_map)
 
-    def _refined(self, std: Tensor, step: Step, misfit: BlurMisfit, *, size: int) -> Tensor:
+    def _refined(self, std: Tensor, step: Step, guidance_loss: BlurGuidanceLoss, *, size: int) -> Tensor:
         """Eq. (7) with the factor sqrt(abar) of Algorithm 1, line 12; levels that are not finite stay."""
-        length = step.abar**0.5 * (1 / misfit.std_bend).clamp(max=self.std_rate)
-        moved = std - length * (misfit.std_slope + step.abar / 2 * misfit.std_hidden)
+        length = step.abar**0.5 * (1 / guidance_loss.std_bend).clamp(max=self.std_rate)
+        moved = std - length * (guidance_loss.std_gradient + step.abar / 2 * guidance_loss.std_hidden)
         return torch.where(moved.isfinite(), moved, std).clamp(*std_limits(size))
 
 
@@ -209,9 +209,9 @@ def blur_gradient(x_t: Tensor, x0: Tensor, guidance: Tensor, std: Tensor) -> Ten
     term = GaussianBlur()
     levels = std.double()[:, None, None]
     memory = BlurMemory(guidance[:, None], levels, torch.full(levels.shape[:2], math.inf, device=std.device), None)
-    misfit = term.misfit(x0, _ANY, memory)
-    (gradient,) = torch.autograd.grad(x0, x_t, misfit.slope)
-    return _step_length(misfit.value, gradient, scale=term.scale, limit=term.limit) * gradient
+    guidance_loss = term.guidance_loss(x0, _ANY, memory)
+    (gradient,) = torch.autograd.grad(x0, x_t, guidance_loss.slope)
+    return _step_length(guidance_loss.value, gradient, scale=term.scale, limit=term.limit) * gradient
 
 
 def _step_length(value: Tensor, gradient: Tensor, *, scale: float, limit: bool) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from adapt.diffusion.sampler import Job
+from adapt.diffusion.sampler import Conditioning
 from adapt.diffusion.schedule import noised
 from adapt.diffusion.solvers import Draw
 from adapt.diffusion.steps import Step
@@ -77,8 +77,8 @@ def factor_for(std: float, size: tuple[int, int]) -> int:
     2.07 std: at 512 pixels 8 for a std of 2 to 3.8, 16 up to 7.7, 32 up to 15. DT-BFR sets 8 and 16 by hand.
 
     Args:
-        std: in pixels of these pictures.
-        size: height and width of the pictures.
+        std: in pixels of these images.
+        size: height and width of the images.
 
     Raises:
         ShapeError: sides without a common factor.
@@ -108,7 +108,7 @@ class LowFrequency:
     last_t: int
     acts_on: Literal["x0", "sample"] = "sample"
 
-    def begin(self, job: Job) -> Tensor:
+    def begin(self, job: Conditioning) -> Tensor:
         return job.restored
 
     def apply(self, image: Tensor, step: Step, memory: Tensor, *, draw: Draw) -> tuple[Tensor, Tensor]:

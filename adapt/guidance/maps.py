@@ -20,13 +20,13 @@ _FREE = (0.13, 0.30, 0.78)
 _HELD = (0.80, 0.10, 0.15)
 
 
-class Seen(NamedTuple):
+class MapSnapshot(NamedTuple):
     """What is shown of one timestep of a face's way.
 
     Attributes:
         t: the timestep.
         clean: the clean image there, (3, H, W) in [0, 1], on the CPU.
-        scale: the adjuster's map as a picture (`map_picture`), the same shape and range.
+        scale: the adjuster's map as an image (`map_image`), the same shape and range.
     """
 
     t: int
@@ -34,8 +34,8 @@ class Seen(NamedTuple):
     scale: Tensor
 
 
-def map_picture(scale: Tensor) -> Tensor:
-    """A map as a picture, as in Fig. 12: blue is 0, white one half, red 1.
+def map_image(scale: Tensor) -> Tensor:
+    """A map as an image, as in Fig. 12: blue is 0, white one half, red 1.
 
     Args:
         scale: (C, H, W) or (B, C, H, W) in [0, 1]; the mean over channels is shown.
@@ -54,32 +54,32 @@ def map_picture(scale: Tensor) -> Tensor:
 
 
 class MapWatch:
-    """Sees every step of walks of one photo each, and keeps few: the first, the last, and some evenly between.
+    """Sees every step of trajectories of one photo each, and keeps few: the first, the last, and some evenly between.
 
     Args:
-        photos: how many walks there are.
+        photos: how many trajectories there are.
 
     Attributes:
-        seen: of each walk at most `SHOWN_STEPS` timesteps, in the order of the steps; none where no map guided.
+        seen: of each trajectory at most `SHOWN_STEPS` timesteps, in the order of the steps; none where no map guided.
     """
 
     def __init__(self, photos: int) -> None:
-        self.seen: list[list[Seen]] = [[] for _ in range(photos)]
+        self.seen: list[list[MapSnapshot]] = [[] for _ in range(photos)]
         self._taken = [0] * photos
 
     def __call__(self, record: StepRecord) -> None:
         """One step; its clean image is the one after the terms that act on it, towards which the step goes."""
-        taken = self._taken[record.walk]
-        self._taken[record.walk] += 1
+        taken = self._taken[record.trajectory]
+        self._taken[record.trajectory] += 1
         if taken not in shown_steps(taken + 1 + record.left):
             return
         for scale in guidance_maps(record.memory):
             clean = to_unit(record.x0)[0].float().cpu()
-            self.seen[record.walk].append(Seen(record.step.t, clean, map_picture(scale[0]).cpu()))
+            self.seen[record.trajectory].append(MapSnapshot(record.step.t, clean, map_image(scale[0]).cpu()))
 
 
 def shown_steps(steps: int) -> set[int]:
-    """Which of a walk's steps are shown, as evenly spread as whole numbers allow; all where there are few."""
+    """Which of a trajectory's steps are shown, as evenly spread as whole numbers allow; all where there are few."""
     gaps = min(SHOWN_STEPS, steps) - 1
     return {round(index * (steps - 1) / gaps) for index in range(gaps + 1)} if gaps else {0}
 

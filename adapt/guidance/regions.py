@@ -1,6 +1,6 @@
-"""Regions of a picture that have a blur of their own: overlapping windows that sum to one everywhere.
+"""Regions of an image that have a blur of their own: overlapping windows that sum to one everywhere.
 
-DynFaceRestore names spatially varying blur as its limit and suggests to divide the picture (App. D). Hard borders
+DynFaceRestore names spatially varying blur as its limit and suggests to divide the image (App. D). Hard borders
 would show; here every pixel is a blend of at most four windows.
 """
 
@@ -20,7 +20,7 @@ def region_weights(count: int, size: tuple[int, int]) -> Tensor:
     """How much of each pixel belongs to each window: (count^2, 1, H, W) float64, sums to 1 over the windows.
 
     The windows' centres are a grid of count x count from corner to corner; each falls off as a squared cosine and ends
-    at its neighbours' centres. One window is the whole picture.
+    at its neighbours' centres. One window is the whole image.
     """
     rows, columns = (_line(count, length) for length in size)
     return (rows[:, None, :, None] * columns[None, :, None, :]).reshape(count**2, 1, *size)
@@ -40,7 +40,7 @@ def region_stds(estimator: BlurEstimator, photo: Tensor, count: int) -> Tensor:
     """The blur level of each window: (B, count^2) in pixels, within `std_limits`.
 
     The estimator sees the photo once, at the scale it was trained at; only the mean before its linear layers is taken
-    over each window instead of the whole picture. One window gives what the estimator itself says.
+    over each window instead of the whole image. One window gives what the estimator itself says.
 
     Args:
         estimator: SE.

@@ -39,7 +39,7 @@ class PerceptualModule(Protocol):
 class PerceptualDistance:
     """A frozen perceptual network under the name its numbers must be reported with.
 
-    Gradients flow to the pictures, never to the weights.
+    Gradients flow to the images, never to the weights.
 
     Args:
         name: "tiny-perceptual", "lpips-vgg-v0.1" or "dists-vgg"; numbers of two of them cannot be compared.
@@ -53,16 +53,16 @@ class PerceptualDistance:
         self.module = module.eval().requires_grad_(False)
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance of each picture of `a` to its counterpart in `b`.
+        """Distance of each image of `a` to its counterpart in `b`.
 
         Args:
             a, b: (B, 3, H, W) in [0, 1], sides of 16 pixels or more.
 
         Returns:
-            (B,), not negative, 0 for equal pictures; the same whatever else is in the batch.
+            (B,), not negative, 0 for equal images; the same whatever else is in the batch.
 
         Raises:
-            ShapeError: the shapes differ, or are not those of pictures.
+            ShapeError: the shapes differ, or are not those of images.
         """
         return cast(PerceptualModule, self.module)(a, b)
 

@@ -18,7 +18,7 @@ from adapt.perceptual.network import MIN_SIDE, pooled
 
 DISTS_NAME: Final = "dists-vgg"
 STAGES: Final = ((3, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3))  # width in, out, convolutions
-CHANNELS: Final = 3 + sum(out for _, out, _ in STAGES)  # the picture itself is compared too
+CHANNELS: Final = 3 + sum(out for _, out, _ in STAGES)  # the image itself is compared too
 _STABILITY = 1e-6  # c1 and c2 of Eq. (4), (5)
 _ROOT = 1e-12  # inside the root of the pooling, so that the gradient is finite where nothing is active
 
@@ -26,7 +26,7 @@ _ROOT = 1e-12  # inside the root of the pooling, so that the gradient is finite 
 class DistsNetwork(nn.Module):
     """DISTS on VGG-16 whose maximum poolings are replaced by the root of a blurred square.
 
-    Distance: 1 - sum over stages i (the picture and five of VGG-16) and channels j of alpha_ij l_ij + beta_ij s_ij,
+    Distance: 1 - sum over stages i (the image and five of VGG-16) and channels j of alpha_ij l_ij + beta_ij s_ij,
     where l compares means and s compares deviations by their correlation, alpha and beta add up to 1
     (Ding et al. 2020, Eq. 3-6).
     """
@@ -51,7 +51,7 @@ class DistsNetwork(nn.Module):
         self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """The picture, then the activations of the five stages; image (B, 3, H, W) in [0, 1]. Raises ShapeError."""
+        """The image, then the activations of the five stages; image (B, 3, H, W) in [0, 1]. Raises ShapeError."""
         if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < MIN_SIDE:
             raise ShapeError(
                 f"DISTS: expected a batch of shape (B, 3, H, W) with sides of {MIN_SIDE} pixels or more,"
@@ -67,7 +67,7 @@ class DistsNetwork(nn.Module):
         return found
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance of each picture of `a` to its counterpart in `b`: (B,), 0 for equal pictures. Raises ShapeError."""
+        """Distance of each image of `a` to its counterpart in `b`: (B,), 0 for equal images. Raises ShapeError."""
         if a.shape != b.shape:
             raise ShapeError(f"DISTS: expected two batches of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
         similar_means: list[Tensor] = []
@@ -84,7 +84,7 @@ class DistsNetwork(nn.Module):
         return 1 - (torch.cat(similar_means, 1) * alpha + torch.cat(similar_structure, 1) * beta).sum(dim=1)
 
     def embed(self, image: Tensor) -> Tensor:
-        """Mean and standard deviation of the two deepest stages over the picture, (B, 2048)."""
+        """Mean and standard deviation of the two deepest stages over the image, (B, 2048)."""
         return torch.cat([pooled(stage) for stage in self.features(image)[-2:]], dim=1)
 
     def _pooled(self, x: Tensor) -> Tensor:

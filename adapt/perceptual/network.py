@@ -20,13 +20,13 @@ _SLOPE = 0.1
 
 
 class PerceptualNetwork(nn.Module):
-    """A perceptual distance of two pictures, and features for comparing sets of pictures.
+    """A perceptual distance of two images, and features for comparing sets of images.
 
     Each stage is two 3x3 convolutions; between stages a binomial filter halves the resolution, so that a small
-    shift of the picture changes the features little (Zhang 2019, arXiv:1904.11486).
+    shift of the image changes the features little (Zhang 2019, arXiv:1904.11486).
 
     Distance: Zhang et al. 2018 (arXiv:1801.03924), Eq. (1). Differs: the backbone; epsilon stands inside the root
-    of the norm; the channel weights are positive by construction (softplus) and share one scale, so that pictures
+    of the norm; the channel weights are positive by construction (softplus) and share one scale, so that images
     whose features are orthogonal everywhere are 1 apart.
 
     Args:
@@ -67,7 +67,7 @@ class PerceptualNetwork(nn.Module):
             One (B, channels[i], H / 2**i, W / 2**i) tensor per stage, sizes rounded up.
 
         Raises:
-            ShapeError: not a batch of RGB pictures, or too small.
+            ShapeError: not a batch of RGB images, or too small.
         """
         if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < MIN_SIDE:
             raise ShapeError(
@@ -91,13 +91,13 @@ class PerceptualNetwork(nn.Module):
         return [weights / (2 * total) for weights in positive]
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance of each picture of `a` to its counterpart in `b`: (B,), not negative, 0 for equal pictures.
+        """Distance of each image of `a` to its counterpart in `b`: (B,), not negative, 0 for equal images.
 
         Args:
             a, b: (B, 3, H, W) in [0, 1]; gradients reach both.
 
         Raises:
-            ShapeError: the shapes differ, or are not those of pictures.
+            ShapeError: the shapes differ, or are not those of images.
         """
         if a.shape != b.shape:
             raise ShapeError(
@@ -114,7 +114,7 @@ class PerceptualNetwork(nn.Module):
         return total
 
     def embed(self, image: Tensor) -> Tensor:
-        """Mean and standard deviation over the picture of the two deepest stages: (B, D), for KID and the like.
+        """Mean and standard deviation over the image of the two deepest stages: (B, D), for KID and the like.
 
         Raises:
             ShapeError: as `features`.
@@ -129,7 +129,7 @@ class PerceptualNetwork(nn.Module):
 
 
 def pooled(features: Tensor) -> Tensor:
-    """Mean and standard deviation of each channel over the picture: (B, C, H, W) to (B, 2C)."""
+    """Mean and standard deviation of each channel over the image: (B, C, H, W) to (B, 2C)."""
     variance = features.var(dim=(2, 3), correction=0)
     return torch.cat([features.mean(dim=(2, 3)), (variance + _EPS).sqrt()], dim=1)
 

@@ -32,7 +32,7 @@ def swt2(image: Tensor, wavelet: str = "sym19") -> Tensor:
     """The four sub-bands of each channel, (B, C, H, W) -> (B, 4, C, H, W) in the order of `BANDS`.
 
     The first letter of a band is the filter along the rows (across the width), the second that along the columns:
-    LL is the picture itself, blurred and doubled; LH holds horizontal edges, HL vertical ones, HH the diagonals.
+    LL is the image itself, blurred and doubled; LH holds horizontal edges, HL vertical ones, HH the diagonals.
 
     Args:
         image: any range, any size, any floating type; gradients reach it.
@@ -50,7 +50,7 @@ def swt2(image: Tensor, wavelet: str = "sym19") -> Tensor:
     batch, channels, height, width = image.shape
     filters = _filters(wavelet).to(image).flip(1)  # flipped: conv2d computes correlations
     half = filters.shape[1] // 2
-    # Indices rather than circular padding, which refuses filters longer than the picture.
+    # Indices rather than circular padding, which refuses filters longer than the image.
     rows = torch.arange(1 - half, height + half, device=image.device) % height
     columns = torch.arange(1 - half, width + half, device=image.device) % width
     flat = image.reshape(batch * channels, 1, height, width)
@@ -61,7 +61,7 @@ def swt2(image: Tensor, wavelet: str = "sym19") -> Tensor:
 
 
 def swt_loss(a: Tensor, b: Tensor, weights: Sequence[float], *, wavelet: str = "sym19") -> Tensor:
-    """Weighted sum of the mean absolute differences of the sub-bands of two batches: (B,), 0 for equal pictures.
+    """Weighted sum of the mean absolute differences of the sub-bands of two batches: (B,), 0 for equal images.
 
     Args:
         a, b: (B, C, H, W) of one range; gradients reach both.

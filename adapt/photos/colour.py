@@ -1,7 +1,7 @@
 """Samples to sRGB by the file's ICC profile: 8 bits through littleCMS, 16 bits through the profile's own curves.
 
-The littleCMS that Pillow brings converts 8-bit pictures only. Profiles made of three curves and a matrix (cameras,
-displays, the working spaces of photographers) are therefore computed here for 16-bit pictures; profiles with
+The littleCMS that Pillow brings converts 8-bit images only. Profiles made of three curves and a matrix (cameras,
+displays, the working spaces of photographers) are therefore computed here for 16-bit images; profiles with
 look-up tables convert through 8 bits, with a note.
 """
 
@@ -24,9 +24,9 @@ _SPACES: Final = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
 
 
 def narrow_to_srgb(image: Image.Image, profile: bytes | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """An 8-bit picture of mode L, RGB, CMYK or LAB as (H, W, 3) uint8 sRGB, and notes.
+    """An 8-bit image of mode L, RGB, CMYK or LAB as (H, W, 3) uint8 sRGB, and notes.
 
-    A picture whose profile says nothing else than sRGB (to one step of 255) stays bit for bit as it is. CMYK without
+    An image whose profile says nothing else than sRGB (to one step of 255) stays bit for bit as it is. CMYK without
     a usable profile is converted by the plain formula, with a note.
     Raises: PhotoError: littleCMS fails on the pixels.
     """
@@ -42,7 +42,7 @@ def narrow_to_srgb(image: Image.Image, profile: bytes | None) -> tuple[np.ndarra
             except ImageCms.PyCMSError as error:
                 notes.append(f"its colour profile cannot be used and was left out ({' '.join(str(error).split())})")
         else:
-            notes.append(f"its colour profile is for {space or 'other'} pictures, not {image.mode}, and was left out")
+            notes.append(f"its colour profile is for {space or 'other'} images, not {image.mode}, and was left out")
     if image.mode == "LAB":
         try:
             return _convert(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))), tuple(notes)
@@ -75,7 +75,7 @@ def wide_to_srgb(samples: np.ndarray, peak: int, profile: bytes | None) -> tuple
             return plain, 16, ()
         return converted.astype(np.float32) / 255, 8, ("its colour profile has tables: converted with 8 bits",)
     if len(curves) < samples.shape[2]:
-        return plain, 16, (f"its colour profile is for {space} pictures, not RGB, and was left out",)
+        return plain, 16, (f"its colour profile is for {space} images, not RGB, and was left out",)
     steps = np.arange(peak + 1) / peak
     tables = [curve(steps) for curve in curves]
     if _means_srgb(tables, matrix):

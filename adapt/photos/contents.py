@@ -1,4 +1,4 @@
-"""What folders of pictures hold, for the identity of a run: by their contents, wherever the folders lie."""
+"""What folders of images hold, for the identity of a run: by their contents, wherever the folders lie."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adapt.errors import UsageError
 from adapt.photos.folder import PhotoFile
 
 FILE: Final = "contents.json"  # in a run's folder
-UNREADABLE: Final = "cannot be read"  # in place of a digest: who reads the picture names it
+UNREADABLE: Final = "cannot be read"  # in place of a digest: who reads the image names it
 SETTLED_NS: Final = 2_000_000_000  # a file that was changed later than this before its reading may change unseen
 
 Remembered: TypeAlias = dict[str, list[Any]]

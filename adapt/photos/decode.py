@@ -1,4 +1,4 @@
-"""The bytes of a picture file to its samples, upright and whole, or an error: never a part, never fewer bits silently.
+"""The bytes of an image file to its samples, upright and whole, or an error: never a part, never fewer bits silently.
 
 Pillow decodes, pi-heif does where the file is HEIC, LibRaw where it is a camera's RAW. Two of Pillow's habits are
 undone here: it drops the low byte of 16-bit colour, and it only warns of decompression bombs.
@@ -54,7 +54,7 @@ _decoding = threading.Lock()
 
 @dataclass(frozen=True)
 class Samples:
-    """A decoded picture before its colours are converted.
+    """A decoded image before its colours are converted.
 
     Attributes:
         colour: 8 bits: a Pillow image of mode L, RGB, CMYK or LAB; else a (H, W, 1 or 3) uint16 array.
@@ -76,7 +76,7 @@ class Samples:
 
 
 def decode(data: bytes, *, at_least: int | None = None) -> Samples:
-    """The samples of the picture in `data`, turned upright; of several frames or pages the first.
+    """The samples of the image in `data`, turned upright; of several frames or pages the first.
 
     Args:
         data: the file.
@@ -84,7 +84,7 @@ def decode(data: bytes, *, at_least: int | None = None) -> Samples:
             Only RAW files are.
 
     Raises:
-        PhotoError: for every picture that cannot be decoded whole; the message is the reason, without a file name.
+        PhotoError: for every image that cannot be decoded whole; the message is the reason, without a file name.
     """
     if not data:
         raise PhotoError("the file is empty")
@@ -98,7 +98,7 @@ def decode(data: bytes, *, at_least: int | None = None) -> Samples:
             samples = _decode_heif(data) if _is_heif(data) else _decode_pillow(data)
         except UnidentifiedImageError as error:
             known = "PNG, JPEG, TIFF, WebP, BMP, GIF, AVIF, HEIC or a camera's RAW"
-            raise PhotoError(f"not a picture ({known}), or its header is damaged") from error
+            raise PhotoError(f"not an image ({known}), or its header is damaged") from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise PhotoError(f"refused as a decompression bomb: {_one_line(error)}") from error
         except PhotoError:
@@ -143,7 +143,7 @@ def _decode_pillow(data: bytes) -> Samples:
 
 
 def _open(data: bytes) -> Any:
-    """The picture, its header read; typed loosely because every format has attributes of its own."""
+    """The image, its header read; typed loosely because every format has attributes of its own."""
     return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
@@ -171,7 +171,7 @@ def _tag(image: Any, number: int, default: Any = None) -> Any:
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
-    """Colour (L, RGB, CMYK, LAB) and alpha of an 8-bit picture; colour stays as stored, transparent or not."""
+    """Colour (L, RGB, CMYK, LAB) and alpha of an 8-bit image; colour stays as stored, transparent or not."""
     grey = image.mode in _GREY_MODES
     if image.mode == "La":  # premultiplied: Pillow converts it to LA only
         image = image.convert("LA")
@@ -184,7 +184,7 @@ def _split(image: Image.Image) -> tuple[Image.Image, np.ndarray | None]:
 
 
 def _wide(image: Any, data: bytes) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """Colour, alpha and greyness of a picture with more than 8 bits per sample."""
+    """Colour, alpha and greyness of an image with more than 8 bits per sample."""
     key = image.info.get("transparency")
     if image.mode.startswith("I;16"):
         white_is_zero = image.format == "TIFF" and _tag(image, 262) == 0  # Pillow inverts this for 8 bits only
@@ -212,7 +212,7 @@ def _wide(image: Any, data: bytes) -> tuple[np.ndarray, np.ndarray | None, bool]
 
 
 def _retiled(data: bytes, rawmode: str) -> Any:
-    """The picture, to be unpacked from its raw bytes in another way."""
+    """The image, to be unpacked from its raw bytes in another way."""
     image = _open(data)
     for index, tile in enumerate(image.tile):
         args = (rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode
@@ -235,7 +235,7 @@ def _interleaved(data: bytes) -> bytes:
             raise PhotoError("16-bit samples in separate planes, and not RGB: save it interleaved")
         end = page.dataoffsets[-1] + page.databytecounts[-1]
         if any(count == 0 for count in page.databytecounts) or end > len(data):
-            raise PhotoError("damaged or incomplete: strips of the picture are missing")
+            raise PhotoError("damaged or incomplete: strips of the image are missing")
         pixels = np.moveaxis(page.asarray(), 0, -1)
         orientation = page.tags.valueof(274, 1)
         stream = io.BytesIO()
@@ -296,32 +296,32 @@ def _decode_heif(data: bytes) -> Samples:
     try:
         import pi_heif
     except ImportError as error:
-        raise PhotoError("a HEIC picture: to read it, pip install 'adapt-bfr[heif]' (the extra `heif`)") from error
-    # libheif turns the picture as its boxes say; the EXIF orientation beside them must not turn it again.
+        raise PhotoError("a HEIC image: to read it, pip install 'adapt-bfr[heif]' (the extra `heif`)") from error
+    # libheif turns the image as its boxes say; the EXIF orientation beside them must not turn it again.
     container: Any = pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
-    picture: Any = container[container.primary_index]
-    width, height = picture.size
+    image: Any = container[container.primary_index]
+    width, height = image.size
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > limit:
         raise PhotoError(f"refused as a decompression bomb: {width}x{height} pixels, the limit is {limit}")
-    pixels = np.asarray(picture).reshape(height, width, -1)
-    layout = picture.mode.split(";")[0]
+    pixels = np.asarray(image).reshape(height, width, -1)
+    layout = image.mode.split(";")[0]
     colour, alpha = (pixels[..., :-1], pixels[..., -1]) if layout.endswith(("A", "a")) else (pixels, None)
     # Samples of 10 and 12 bits come shifted to the top of 16: their white is not 65535.
-    bits = int(picture.info.get("bit_depth", 8)) if pixels.dtype == np.uint16 else 8
+    bits = int(image.info.get("bit_depth", 8)) if pixels.dtype == np.uint16 else 8
     peak = (2**bits - 1) << (16 - bits) if bits > 8 else 255
-    if picture.premultiplied_alpha and alpha is not None:
+    if image.premultiplied_alpha and alpha is not None:
         straight = np.rint(colour * (float(peak) / np.maximum(alpha, 1))[..., None])
         colour = np.minimum(straight, peak).astype(pixels.dtype)
     grey = layout in ("L", "LA", "La", "I")  # I: grey of more than 8 bits
-    notes = (f"the primary of its {len(container)} pictures",) if len(container) > 1 else ()
+    notes = (f"the primary of its {len(container)} images",) if len(container) > 1 else ()
     return Samples(
         colour=colour if peak > 255 else Image.fromarray(np.ascontiguousarray(colour[..., 0] if grey else colour)),
         alpha=alpha,
         peak=peak,
         grey=grey,
         format="HEIF",
-        profile=picture.info.get("icc_profile") or None,
+        profile=image.info.get("icc_profile") or None,
         notes=notes,
     )
 

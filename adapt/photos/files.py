@@ -1,4 +1,4 @@
-"""Picture files in and out: any of the usual formats to RGB float32 (3, H, W) in [0, 1], and back.
+"""Image files in and out: any of the usual formats to RGB float32 (3, H, W) in [0, 1], and back.
 
 What a file is, its content says, not its name. What cannot be read whole is an error that names file and reason.
 """
@@ -40,14 +40,14 @@ WRITTEN: Final = {
 
 @dataclass(frozen=True)
 class Photo:
-    """A picture as read.
+    """An image as read.
 
     Attributes:
         image: (3, H, W) RGB, sRGB, float32 in [0, 1], upright.
         bits: how many bits each sample of the file gave: 8, or 16 for everything above (10- and 12-bit files too).
         grey: the file was greyscale.
         alpha: (1, H, W) in [0, 1], 1 opaque, or None. The colours are not multiplied with it and not laid over any
-            background: where a picture is transparent, they are whatever the file stores there.
+            background: where an image is transparent, they are whatever the file stores there.
         format: what the content is: "PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "AVIF", "HEIF", or "RAW " and
             the kind of RAW file, as `adapt.photos.raw.raw_kind` names it.
         sha256: digest of the file's bytes, equal to `adapt.digests.file_digest`.
@@ -65,12 +65,12 @@ class Photo:
 
 
 def read_photo(path: str | Path, *, at_least: int | None = None) -> Photo:
-    """The picture in a file: PNG, JPEG, TIFF (8, 12 or 16 bits), WebP, BMP, GIF, AVIF, HEIC with the extra `heif`, or
+    """The image in a file: PNG, JPEG, TIFF (8, 12 or 16 bits), WebP, BMP, GIF, AVIF, HEIC with the extra `heif`, or
     camera RAW, developed as `adapt.photos.raw.develop` says.
 
-    EXIF orientation is applied; ICC profiles are converted to sRGB, for 16-bit pictures with all their bits where the
-    profile is made of curves and a matrix. Of animations and multi-page files the first picture is read, with a note.
-    A JPEG file with flipped bits inside may decode without complaint to a damaged picture: the format has no checksum.
+    EXIF orientation is applied; ICC profiles are converted to sRGB, for 16-bit images with all their bits where the
+    profile is made of curves and a matrix. Of animations and multi-page files the first image is read, with a note.
+    A JPEG file with flipped bits inside may decode without complaint to a damaged image: the format has no checksum.
 
     Args:
         path: the file.
@@ -78,7 +78,7 @@ def read_photo(path: str | Path, *, at_least: int | None = None) -> Photo:
             half their size, with a note.
 
     Raises:
-        PhotoError: no such file, empty, not a picture, cut short, damaged, a decompression bomb (more pixels than
+        PhotoError: no such file, empty, not an image, cut short, damaged, a decompression bomb (more pixels than
             Pillow's `Image.MAX_IMAGE_PIXELS`, about 89 million), samples without a known white (floating point), or
             a file named as camera RAW that holds something else: most often the small preview that is left of one.
     """
@@ -121,7 +121,7 @@ def read_image(path: Path) -> Tensor:
 def write_image(
     path: Path, image: Tensor, *, bits: int = 8, overwrite: bool = False, lossless: bool = False
 ) -> None:
-    """Write a picture, whole or not at all; the format is that of the suffix.
+    """Write an image, whole or not at all; the format is that of the suffix.
 
     Args:
         path: .png, .tif, .tiff (8 or 16 bits), .jpg, .jpeg (quality 95, 4:4:4), .webp (quality 95).
@@ -133,8 +133,8 @@ def write_image(
     Raises:
         ShapeError, RangeError: not (3, H, W); values not finite or outside [0, 1]. Clamp before, knowingly.
         UsageError: an unknown suffix, or bits that the format cannot hold.
-        PhotoError: the file exists already, or the format cannot hold the picture.
-        OSError: it cannot be written, as on a full disk; names the file. No fault of the picture or its name: the next
+        PhotoError: the file exists already, or the format cannot hold the image.
+        OSError: it cannot be written, as on a full disk; names the file. No fault of the image or its name: the next
             one will not fare better.
     """
     suffix = path.suffix.lower()
@@ -157,11 +157,11 @@ def write_image(
 
 
 def encode_png(image: Tensor, *, bits: int = 8) -> bytes:
-    """A PNG file of a (3, H, W) picture in [0, 1]: the same bytes for the same pixels, without time or names.
+    """A PNG file of a (3, H, W) image in [0, 1]: the same bytes for the same pixels, without time or names.
 
     Raises: ShapeError, RangeError: as `write_image`. UsageError: bits other than 8 or 16.
     """
-    _check(image, "picture")
+    _check(image, "image")
     if bits not in WRITTEN[".png"]:
         raise UsageError(f"PNG holds 8 or 16 bits, not {bits}")
     stream = io.BytesIO()
@@ -171,7 +171,7 @@ def encode_png(image: Tensor, *, bits: int = 8) -> bytes:
 
 def _check(image: Tensor, name: str) -> None:
     if image.ndim != 3 or image.numel() == 0:
-        raise ShapeError(f"{name}: expected one picture of shape (3, H, W), got {tuple(image.shape)}")
+        raise ShapeError(f"{name}: expected one image of shape (3, H, W), got {tuple(image.shape)}")
     check_image(image[None], name)
 
 

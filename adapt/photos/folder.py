@@ -89,14 +89,14 @@ def photos_of(option: str, source: Path, what: str) -> list[PhotoFile]:
 
     Args:
         option: its name, without dashes.
-        source: the folder, or one picture.
+        source: the folder, or one image.
         what: what the folder should hold, for the message.
 
     Raises:
-        UsageError: as `find_photos`, or a file that is no picture by its suffix; names the option.
+        UsageError: as `find_photos`, or a file that is no image by its suffix; names the option.
     """
     if source.is_file() and source.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--{option} {source}: a file that is no picture; name a folder of {what}")
+        raise UsageError(f"--{option} {source}: a file that is no image; name a folder of {what}")
     try:
         return find_photos(source)
     except UsageError as error:
@@ -110,7 +110,7 @@ def refuse_overlap(photos: Path, out: Path, what: str = "the photos") -> None:
     Links are seen through, and other spellings of one folder on a disc that knows no case.
 
     Args:
-        photos: a folder, or one picture.
+        photos: a folder, or one image.
         out: where outputs go.
         what: what `photos` holds, for the message.
 
@@ -135,7 +135,7 @@ def _walk(source: Path) -> tuple[list[Path], int]:
     found: list[Path] = []
     ignored = 0
     seen: set[tuple[int, int]] = set()
-    for here, folders, files in os.walk(source, onerror=refuse, followlinks=True):
+    for here, folders, files in os.trajectory(source, onerror=refuse, followlinks=True):
         status = os.stat(here)
         if (status.st_dev, status.st_ino) in seen:  # reached a second time, by a link
             folders.clear()

@@ -1,4 +1,4 @@
-"""Pictures that belong together by name, and pictures brought to the size of a network."""
+"""ImageDataset that belong together by name, and images brought to the size of a network."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Matches:
         """The pairs, if nothing on the left lacks its partner.
 
         Raises:
-            UsageError: a picture on the left has none on the right, or there are no pairs.
+            UsageError: an image on the left has none on the right, or there are no pairs.
         """
         if self.left_only or not self.pairs:
             first = ", ".join(self.left_only[:SHOWN])
             raise UsageError(
-                f"{right}: {len(self.left_only)} pictures of {left} have no partner of the same name there"
+                f"{right}: {len(self.left_only)} images of {left} have no partner of the same name there"
                 f" ({first}{', ...' if len(self.left_only) > SHOWN else ''})"
             )
         return self.pairs
@@ -69,7 +69,7 @@ class Fitted:
 
 
 def match(left: Path, right: Path) -> Matches:
-    """Pair the pictures of two folders by id."""
+    """Pair the images of two folders by id."""
     a = {photo.id: photo.path for photo in find_photos(left)}
     b = {photo.id: photo.path for photo in find_photos(right)}
     return Matches(
@@ -91,7 +91,7 @@ def fit(image: Tensor, size: int) -> tuple[Tensor, bool]:
     if (height, width) == (size, size):
         return image, False
     if abs(height - width) > SQUARE_TOLERANCE * max(height, width):
-        raise PhotoError(f"not an aligned face: expected a square picture, got {width} x {height}; crop the face first")
+        raise PhotoError(f"not an aligned face: expected a square image, got {width} x {height}; crop the face first")
     resized = F.interpolate(image[None], (size, size), mode="bicubic", antialias=True)[0]
     return resized.clamp(0, 1), True
 
@@ -127,5 +127,5 @@ def enlarged_warning(enlarged: Mapping[str, float]) -> str:
 
 
 def load_fitted(path: Path, size: int) -> Tensor:
-    """The picture alone of `read_fitted`, (3, size, size) in [0, 1]; raises as it does."""
+    """The image alone of `read_fitted`, (3, size, size) in [0, 1]; raises as it does."""
     return read_fitted(path, size).image

@@ -1,4 +1,4 @@
-"""Camera RAW files: recognised by their content, developed to pictures, or opened as what the sensor counted.
+"""Camera RAW files: recognised by their content, developed to images, or opened as what the sensor counted.
 
 LibRaw (through rawpy) reads them, but does not decide here what is a RAW file: it would take any file of the right
 length for that of some old camera without a header.
@@ -33,7 +33,7 @@ _STARTS: Final = {
     b"MMOR": "ORF",
     b"IIU\0": "RW2",
 }
-_PICTURES: Final = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+_IMAGES: Final = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 _SUB_DIRECTORIES, _PHOTOMETRIC, _DNG_VERSION = 330, 262, 50706
 _TAGS: Final = (_SUB_DIRECTORIES, _PHOTOMETRIC, _DNG_VERSION)
 _COLOUR_FILTER, _LINEAR_RAW = 32803, 34892  # values of _PHOTOMETRIC
@@ -50,7 +50,7 @@ _SRGB_TO_XYZ: Final = np.array(
 
 @dataclass(frozen=True)
 class Developed:
-    """A RAW file as a picture.
+    """A RAW file as an image.
 
     Attributes:
         pixels: (H, W, 3) uint16 in sRGB, upright; (H, W, 1) of a camera without colours.
@@ -87,7 +87,7 @@ class Sensor:
 def raw_kind(data: bytes) -> str | None:
     """Which RAW format a file's content is ("CRW", "CR2", "CR3", "DNG", ...), "TIFF" for makers' own TIFF files.
 
-    None for everything else: pictures, headerless sensor buffers, and files too damaged to say.
+    None for everything else: images, headerless sensor buffers, and files too damaged to say.
     """
     for start, kind in _STARTS.items():
         if data.startswith(start):
@@ -120,11 +120,11 @@ def develop(data: bytes, *, at_least: int | None = None) -> Developed:
 
     Args:
         data: the file.
-        at_least: the shorter side that is needed, in pixels. Where half of the picture's has it, each cell of 2 x 2
+        at_least: the shorter side that is needed, in pixels. Where half of the image's has it, each cell of 2 x 2
             sites becomes one pixel, which is four times as fast and invents no colours.
 
     Raises:
-        PhotoError: damaged, cut short, without a picture in it, of a kind that LibRaw cannot read, or rawpy is missing.
+        PhotoError: damaged, cut short, without an image in it, of a kind that LibRaw cannot read, or rawpy is missing.
     """
     import rawpy
 
@@ -165,28 +165,28 @@ def read_sensor(path: Path) -> Sensor:
 
 def not_raw(path: Path, data: bytes) -> str:
     """Why a file without the content of a RAW file is refused where it is named like one, or has to be one."""
-    kind = next((kind for start, kind in _PICTURES.items() if data.startswith(start)), None)
+    kind = next((kind for start, kind in _IMAGES.items() if data.startswith(start)), None)
     if path.suffix.lower() not in RAW_SUFFIXES:
-        holds = "no RAW data" if kind is None else f"a {kind} picture, and no RAW data"
+        holds = "no RAW data" if kind is None else f"a {kind} image, and no RAW data"
         return f"no camera RAW file: it holds {holds}; name a file as the camera wrote it, such as .dng, .cr3 or .nef"
     if kind is not None:
         return (
-            f"named as a camera RAW file ({path.suffix}), but it holds a {kind} picture and no RAW data, as files that"
-            f" were cut down to their preview do; to use that picture, rename the file to .{kind.lower()}"
+            f"named as a camera RAW file ({path.suffix}), but it holds a {kind} image and no RAW data, as files that"
+            f" were cut down to their preview do; to use that image, rename the file to .{kind.lower()}"
         )
     if path.suffix.lower() == ".raw":
         return (
             "a headerless buffer of samples: nothing in it says its width, bits, colour filter or black level;"
             " convert it to DNG with a program that knows the camera"
         )
-    return f"named as a camera RAW file ({path.suffix}), but its content is none: its beginning is damaged"
+    return f"named as a camera RAW file ({path.suffix}), but its content is none: its setup is damaged"
 
 
 def _check_content(raw: rawpy.RawPy) -> None:
-    """Refuse a file whose picture was cut out: it opens, and says nothing of it."""
+    """Refuse a file whose image was cut out: it opens, and says nothing of it."""
     samples = raw.raw_image_visible  # a value for each pixel, or several
     if (samples == samples[0, 0]).all():
-        raise PhotoError("holds no picture: every sample of its RAW data is the same; the file was pruned")
+        raise PhotoError("holds no image: every sample of its RAW data is the same; the file was pruned")
 
 
 def _sensor(raw: rawpy.RawPy) -> Sensor:

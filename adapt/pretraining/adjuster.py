@@ -22,14 +22,14 @@ from adapt.diffusion.schedule import TIMESTEPS, noised
 from adapt.diffusion.solvers import Ancestral
 from adapt.diffusion.steps import Step, steps_through
 from adapt.errors import UsageError
-from adapt.guidance.maps import Seen, map_picture
+from adapt.guidance.maps import MapSnapshot, map_image
 from adapt.images import to_signed, to_unit
 from adapt.perceptual.distance import PerceptualDistance
 from adapt.perceptual.swt import swt_loss
-from adapt.pretraining.restorer import blind_pairs, blind_ranges, clean_pictures
+from adapt.pretraining.restorer import blind_pairs, blind_ranges, clean_images
 from adapt.settings import AdjusterNetworkSettings, AdjusterSettings
 from adapt.training.context import TrainingContext
-from adapt.training.loop import Network, Turn, train
+from adapt.training.loop import Network, StepContext, train
 from adapt.training.sampling import step_generator
 from degradations.blind import PUBLISHED_SIZE
 
@@ -39,12 +39,12 @@ SHOWN_FACES: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class FrozenModels:
     """What the adjuster is trained between. Everything is frozen and lives on the training's device.
 
     Attributes:
         prior: the diffusion prior.
-        blur: pictures (B, 3, H, W) and std (B,) in pixels, to the pictures with that Gaussian blur.
+        blur: images (B, 3, H, W) and std (B,) in pixels, to the images with that Gaussian blur.
         gradient: x_t, x0, guidance (B, 3, H, W) in [-1, 1] and std (B,), to what the sampler's map scales: the
             gradient with respect to x_t of the summed squares of the blurred x0 minus the guidance, as far as the
             sampler goes along it. x0 was computed from x_t with autograd on.
@@ -63,7 +63,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class NoisyBatch:
     """A batch in the middle of sampling, every photo at a timestep of its own.
 
     Attributes:
@@ -92,7 +92,7 @@ def train_adjuster(
     faces: Tensor,
     context: TrainingContext,
     *,
-    around: Surroundings,
+    around: FrozenModels,
 ) -> dict[str, Tensor]:
     """Train the adjuster, or go on where the run folder's `last/state.pt` stands.
 
@@ -107,15 +107,15 @@ def train_adjuster(
 
     Raises:
         TrainingError: a loss is not finite.
-        UsageError: a second stage without a mapping, or a prior for pictures of another size.
+        UsageError: a second stage without a mapping, or a prior for images of another size.
         WeightsError: a prior that is not a U-Net in the public layout.
     """
-    check_surroundings(settings, around)
+    check_frozen_models(settings, around)
     network = GuidanceAdjuster(adjuster_layout(settings, around.prior))
     initialise(network, settings.seed)
     network.copy_time_embedding(around.prior.network)
 
-    def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(forward: Network, turn: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         moment = draw_moment(settings, faces, around, turn=turn)
         x0, sample, gradient = step_back(around, moment)
         scale = forward(moment.guidance, x0, moment.t).float()
@@ -131,11 +131,11 @@ def adjuster_layout(settings: AdjusterSettings, prior: Prior) -> AdjusterNetwork
     return AdjusterNetworkSettings(features=settings.features, model_channels=prior.settings.model_channels)
 
 
-def check_surroundings(settings: AdjusterSettings, around: Surroundings) -> None:
+def check_frozen_models(settings: AdjusterSettings, around: FrozenModels) -> None:
     """Raise UsageError where the recipe asks for what is not there."""
     if settings.size != around.prior.size:
         raise UsageError(
-            f"size: the recipe is for pictures of {settings.size} pixels, the prior {around.prior.name} for"
+            f"size: the recipe is for images of {settings.size} pixels, the prior {around.prior.name} for"
             f" {around.prior.size}; choose another pack, or set size={around.prior.size}"
         )
     if settings.first_stage < settings.steps and around.mapping is None:
@@ -145,7 +145,7 @@ def check_surroundings(settings: AdjusterSettings, around: Surroundings) -> None
         )
 
 
-def draw_moment(settings: AdjusterSettings, faces: Tensor, around: Surroundings, *, turn: Turn) -> Moment:
+def draw_moment(settings: AdjusterSettings, faces: Tensor, around: FrozenModels, *, turn: StepContext) -> NoisyBatch:
     """The batch of one turn (Algorithm 2, lines 3-6).
 
     Timesteps are drawn uniformly from 1 to the start step, so that the step ends at a timestep of the schedule; the
@@ -156,7 +156,7 @@ def draw_moment(settings: AdjusterSettings, faces: Tensor, around: Surroundings,
     draw = turn.generator
     first = turn.step < settings.first_stage
     if first or around.mapping is None:
-        clean = clean_pictures(chosen, draw).to(turn.device)
+        clean = clean_images(chosen, draw).to(turn.device)
         low, high = (value * settings.size / PUBLISHED_SIZE for value in settings.blur_std)
         std = (low + (high - low) * torch.rand(len(clean), generator=draw)).to(turn.device)
         measured = around.blur(clean, std)
@@ -170,7 +170,7 @@ def draw_moment(settings: AdjusterSettings, faces: Tensor, around: Surroundings,
     steps = [_steps_at(1 + int(share * start), settings.stride) for share, start in zip(shares, starts, strict=True)]
     clean = to_signed(clean)
     noise, later = (torch.randn(clean.shape, generator=draw).to(clean) for _ in range(2))
-    return Moment(
+    return NoisyBatch(
         clean=clean,
         guidance=to_signed(measured),
         std=std,
@@ -180,7 +180,7 @@ def draw_moment(settings: AdjusterSettings, faces: Tensor, around: Surroundings,
     )
 
 
-def step_back(around: Surroundings, moment: Moment) -> tuple[Tensor, Tensor, Tensor]:
+def step_back(around: FrozenModels, moment: NoisyBatch) -> tuple[Tensor, Tensor, Tensor]:
     """The step without guidance, and the guidance gradient (Algorithm 2, lines 7-9 and the gradient of line 11).
 
     Returns:
@@ -203,12 +203,12 @@ def step_back(around: Surroundings, moment: Moment) -> tuple[Tensor, Tensor, Ten
 
 
 def judge(
-    settings: AdjusterSettings, around: Surroundings, moment: Moment, *, sample: Tensor
+    settings: AdjusterSettings, around: FrozenModels, moment: NoisyBatch, *, sample: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The losses of a sample at t_prev, by the prior's clean image from it (Algorithm 2, lines 12-13; Eq. 24).
 
     The clean image needs the network at t_prev: a second evaluation, through which the gradient flows. Both losses
-    are on pictures in [0, 1], and means; the paper names neither.
+    are on images in [0, 1], and means; the paper names neither.
 
     Returns:
         The wavelet loss and the perceptual distance, each the mean over the batch.
@@ -223,12 +223,12 @@ def judge(
 def maps_over_time(
     network: GuidanceAdjuster,
     face: Tensor,
-    around: Surroundings,
+    around: FrozenModels,
     *,
     timesteps: Sequence[int] = SHOWN_AT,
     std: float = SHOWN_STD,
     seed: int = 0,
-) -> list[Seen]:
+) -> list[MapSnapshot]:
     """How the map changes as sampling goes on: Fig. 12 for a face whose truth is known.
 
     Args:
@@ -247,12 +247,12 @@ def maps_over_time(
     level = torch.tensor([std * face.shape[-1] / PUBLISHED_SIZE], device=device)
     guidance = to_signed(around.blur(clean, level))
     noise = torch.randn(clean.shape, generator=step_generator(seed, 0)).to(clean)
-    shown: list[Seen] = []
+    shown: list[MapSnapshot] = []
     for timestep in timesteps:
         step, _ = _steps_at(timestep, 1)
         x0 = _clean_image(around.prior, _noised(to_signed(clean), [step], noise), [step])
         scale = network(guidance, x0, torch.tensor([step.t], device=device))
-        shown.append(Seen(step.t, to_unit(x0)[0].cpu(), map_picture(scale[0]).cpu()))
+        shown.append(MapSnapshot(step.t, to_unit(x0)[0].cpu(), map_image(scale[0]).cpu()))
     return shown
 
 

@@ -17,13 +17,13 @@ from adapt.blur.estimator import RECOMPUTED, BlurNetwork
 from adapt.blur.labels import Survey, blur_errors, std_labels, std_levels, std_limits, survey, widest_xi
 from adapt.disk import read_json, write_json
 from adapt.errors import UsageError
-from adapt.pretraining.restorer import blind_pairs, blind_ranges, clean_pictures
+from adapt.pretraining.restorer import blind_pairs, blind_ranges, clean_images
 from adapt.pretraining.restorer import initialise as initialise_swinir
 from adapt.restorers.base import Restorer
 from adapt.restorers.swinir import SwinIR
 from adapt.settings import BlurEstimatorSettings, BlurNetworkSettings
 from adapt.training.context import TrainingContext
-from adapt.training.loop import Network, Turn, train
+from adapt.training.loop import Network, StepContext, train
 from adapt.training.run import Run
 from adapt.training.sampling import step_generator
 from degradations.blind import PUBLISHED_SIZE
@@ -42,7 +42,7 @@ def train_blur_estimator(
 ) -> tuple[BlurNetworkSettings, dict[str, Tensor]]:
     """Train SE, or go on where the run folder's `last/state.pt` stands.
 
-    The loss of the first stage is Eq. (21), of the second Eq. (22) with `settings.picture` for gamma; std counts in
+    The loss of the first stage is Eq. (21), of the second Eq. (22) with `settings.image` for gamma; std counts in
     pixels at 512, so that both terms weigh the same at every size. The paper does not say how long each stage is.
 
     Args:
@@ -63,10 +63,10 @@ def train_blur_estimator(
     low, high = std_limits(settings.size)
     xi = survey_labels(settings, faces, context.run, restorer=restorer).xi
 
-    def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(forward: Network, turn: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         chosen = turn.batch(faces, settings)
         if turn.step < settings.first_stage:
-            clean = clean_pictures(chosen, turn.generator).to(turn.device)
+            clean = clean_images(chosen, turn.generator).to(turn.device)
             std = low + (high - low) * torch.rand(len(clean), generator=turn.generator, dtype=torch.float64)
             std = std.to(turn.device)
             estimated, _ = forward(gaussian_blur(clean, std), True)
@@ -77,9 +77,9 @@ def train_blur_estimator(
         estimated, blurred = forward(damaged)
         parts = {
             "std": _distance(estimated, std, settings.size),
-            "picture": (blurred.float() - gaussian_blur(clean, std)).abs().mean(),
+            "image": (blurred.float() - gaussian_blur(clean, std)).abs().mean(),
         }
-        return parts["std"] + settings.picture * parts["picture"], parts
+        return parts["std"] + settings.image * parts["image"], parts
 
     state = train(
         network, losses, settings, context=context, steps=settings.steps, resting=True

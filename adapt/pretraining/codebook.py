@@ -13,12 +13,12 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from adapt.pretraining.restorer import clean_pictures
+from adapt.pretraining.restorer import clean_images
 from adapt.restorers.vqgan import VQGAN, Reconstruction
 from adapt.settings import CodebookSettings
-from adapt.training.adversary import PatchDiscriminator, Verdict, balance, deceives, tells_apart
+from adapt.training.adversary import PatchDiscriminator, Verdict, balance, discriminator_loss, generator_loss
 from adapt.training.context import TrainingContext
-from adapt.training.loop import Network, Turn, train
+from adapt.training.loop import Network, StepContext, train
 from adapt.training.losses import Distance
 from adapt.training.sampling import step_generator
 
@@ -36,11 +36,11 @@ class Autoencoding(nn.Module):
         self.discriminator = discriminator
         self.register_buffer("idle", torch.full((network.settings.codebook_size,), idle))
 
-    def forward(self, picture: Tensor, judged: bool) -> tuple[Reconstruction, Verdict | None]:
-        made = self.network(picture)
+    def forward(self, image: Tensor, judged: bool) -> tuple[Reconstruction, Verdict | None]:
+        made = self.network(image)
         if not judged or self.discriminator is None:
             return made, None
-        return made, self.discriminator.judge(picture, made.picture)
+        return made, self.discriminator.judge(image, made.image)
 
 
 def train_codebook(
@@ -72,30 +72,30 @@ def train_codebook(
     last = list(network.generator.parameters())[-2]
     placed_until = PLACED_UNTIL * settings.steps
 
-    def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(forward: Network, turn: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         chosen = turn.batch(faces, settings)
-        picture = clean_pictures(chosen, turn.generator)
+        image = clean_images(chosen, turn.generator)
         if settings.crop is not None and turn.step < settings.whole_from:
-            picture = random_crops(picture, settings.crop, turn.generator)
-        picture = picture.to(turn.device)
+            image = random_crops(image, settings.crop, turn.generator)
+        image = image.to(turn.device)
         made: Reconstruction
-        made, verdict = forward(picture, turn.step >= settings.adversarial_from)
-        restored = made.picture.float()
+        made, verdict = forward(image, turn.step >= settings.adversarial_from)
+        restored = made.image.float()
         parts = {
-            "l1": (restored - picture).abs().mean(),
+            "l1": (restored - image).abs().mean(),
             "codebook": (made.quantised - made.feature.detach()).float().square().mean(),
             "commitment": (made.quantised.detach() - made.feature).float().square().mean(),
         }
         given_back = settings.l1 * parts["l1"]
         if settings.perceptual and distance is not None:
-            parts["perceptual"] = distance(restored, picture).mean()
+            parts["perceptual"] = distance(restored, image).mean()
             given_back = given_back + settings.perceptual * parts["perceptual"]
         total = given_back + settings.codebook * parts["codebook"] + settings.commitment * parts["commitment"]
         if verdict is not None:
-            parts["adversarial"], parts["discriminator"] = deceives(verdict), tells_apart(verdict)
+            parts["adversarial"], parts["discriminator"] = generator_loss(verdict), discriminator_loss(verdict)
             weight = settings.adversarial * balance(given_back, parts["adversarial"], last)
             total = total + weight * parts["adversarial"] + parts["discriminator"]
-        place_idle_codes(both, made, after=settings.idle if turn.step < placed_until else None, turn=turn)
+        reset_dead_codes(both, made, after=settings.idle if turn.step < placed_until else None, turn=turn)
         parts["chosen"] = (both.idle < settings.idle).float().mean()
         return total, parts
 
@@ -105,23 +105,23 @@ def train_codebook(
     return {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
 
 
-def random_crops(pictures: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """A square of each picture (B, 3, H, W) at a place of its own: (B, 3, side, side).
+def random_crops(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """A square of each image (B, 3, H, W) at a place of its own: (B, 3, side, side).
 
     What a code stands for is small against a face, so most of a codebook is learnt as well from crops, at their price.
     """
-    height, width = pictures.shape[-2:]
-    tops = torch.randint(height - side + 1, (len(pictures),), generator=generator).tolist()
-    lefts = torch.randint(width - side + 1, (len(pictures),), generator=generator).tolist()
+    height, width = images.shape[-2:]
+    tops = torch.randint(height - side + 1, (len(images),), generator=generator).tolist()
+    lefts = torch.randint(width - side + 1, (len(images),), generator=generator).tolist()
     crops = [
-        picture[:, top : top + side, left : left + side]
-        for picture, top, left in zip(pictures, tops, lefts, strict=True)
+        image[:, top : top + side, left : left + side]
+        for image, top, left in zip(images, tops, lefts, strict=True)
     ]
     return torch.stack(crops)
 
 
 @torch.no_grad()
-def place_idle_codes(both: Autoencoding, made: Reconstruction, *, after: int | None, turn: Turn) -> None:
+def reset_dead_codes(both: Autoencoding, made: Reconstruction, *, after: int | None, turn: StepContext) -> None:
     """Count how long each code was not chosen; those for `after` steps and more become features of this batch.
 
     Which features is drawn from the turn's generator. All processes count what all have chosen, and take the first

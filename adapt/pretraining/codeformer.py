@@ -16,10 +16,10 @@ from adapt.pretraining.restorer import blind_pairs, blind_ranges
 from adapt.restorers.codeformer import CodeFormer, Reading
 from adapt.restorers.vqgan import VQGAN
 from adapt.settings import CodeFormerSettings, CodePredictorSettings, FusionSettings
-from adapt.training.adversary import PatchDiscriminator, Verdict, balance, deceives, tells_apart
+from adapt.training.adversary import PatchDiscriminator, Verdict, balance, discriminator_loss, generator_loss
 from adapt.training.code_losses import Attempt, Attempts, code_feature, code_token
 from adapt.training.context import TrainingContext
-from adapt.training.loop import Network, Turn, train
+from adapt.training.loop import Network, StepContext, train
 from adapt.training.losses import Distance
 from adapt.training.sampling import step_generator
 
@@ -53,7 +53,7 @@ def train_code_predictor(
     codebook.eval().requires_grad_(False)
     ranges = blind_ranges(settings.degradation, settings.size)
 
-    def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(forward: Network, turn: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         chosen = turn.batch(faces, settings)
         damaged, clean = (part.to(turn.device) for part in blind_pairs(chosen, ranges, turn.generator))
         attempt: Attempt = forward(damaged)
@@ -66,7 +66,7 @@ def train_code_predictor(
 
 
 class Fusing(nn.Module):
-    """A CodeFormer's attempts with the discriminator of their pictures: all that a step of stage III runs."""
+    """A CodeFormer's attempts with the discriminator of their images: all that a step of stage III runs."""
 
     def __init__(self, attempts: Attempts, discriminator: PatchDiscriminator | None) -> None:
         super().__init__()
@@ -75,9 +75,9 @@ class Fusing(nn.Module):
 
     def forward(self, damaged: Tensor, clean: Tensor, judged: bool) -> tuple[Attempt, Verdict | None]:
         attempt: Attempt = self.attempts(damaged)
-        if not judged or self.discriminator is None or attempt.picture is None:
+        if not judged or self.discriminator is None or attempt.image is None:
             return attempt, None
-        return attempt, self.discriminator.judge(clean, attempt.picture)
+        return attempt, self.discriminator.judge(clean, attempt.image)
 
 
 def train_fusion(
@@ -89,9 +89,9 @@ def train_fusion(
     codebook: VQGAN,
     distance: Distance | None = None,
 ) -> dict[str, Tensor]:
-    """Train the fusion on pictures, and encoder and transformer on by their codes.
+    """Train the fusion on images, and encoder and transformer on by their codes.
 
-    The losses on pictures reach the fusion alone, as in the public code. It adapts codes by the statistics of the
+    The losses on images reach the fusion alone, as in the public code. It adapts codes by the statistics of the
     photo's features where the network's settings say so, which the public training leaves to inference.
 
     Args:
@@ -121,14 +121,14 @@ def train_fusion(
     last = network.get_parameter(f"fuse_convs_dict.{max(network.settings.connect_list)}.shift.2.weight")
     ranges = blind_ranges(settings.degradation, settings.size)
 
-    def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(forward: Network, turn: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         chosen = turn.batch(faces, settings)
         damaged, clean = (part.to(turn.device) for part in blind_pairs(chosen, ranges, turn.generator))
         attempt: Attempt
         attempt, verdict = forward(damaged, clean, turn.step >= settings.adversarial_from)
-        assert attempt.picture is not None
+        assert attempt.image is not None
         parts = code_parts(attempt.reading, clean, codebook.to(turn.device))
-        restored = attempt.picture.float()
+        restored = attempt.image.float()
         parts["l1"] = (restored - clean).abs().mean()
         given_back = settings.l1 * parts["l1"]
         if settings.perceptual and distance is not None:
@@ -136,7 +136,7 @@ def train_fusion(
             given_back = given_back + settings.perceptual * parts["perceptual"]
         total = given_back + settings.feature * parts["feature"] + settings.token * parts["token"]
         if verdict is not None:
-            parts["adversarial"], parts["discriminator"] = deceives(verdict), tells_apart(verdict)
+            parts["adversarial"], parts["discriminator"] = generator_loss(verdict), discriminator_loss(verdict)
             weight = settings.adversarial * balance(given_back, parts["adversarial"], last)
             total = total + weight * parts["adversarial"] + parts["discriminator"]
         return total, parts
@@ -149,7 +149,7 @@ def train_fusion(
 
 
 def code_parts(reading: Reading, clean: Tensor, codebook: VQGAN) -> dict[str, Tensor]:
-    """The losses on codes of a batch against those of clean pictures (B, 3, S, S), and the share that is right."""
+    """The losses on codes of a batch against those of clean images (B, 3, S, S), and the share that is right."""
     with torch.no_grad():
         codes = codebook.codes(clean)
     return {

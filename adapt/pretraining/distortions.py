@@ -33,7 +33,7 @@ def _cosines(size: int) -> Tensor:
 def _filtered(image: Tensor, response: Callable[[Tensor], Tensor]) -> Tensor:
     """The image filtered along both axes.
 
-    `response` takes frequencies (1, N) in cycles per pixel (0 to 0.5) and gives the gain (B, N) of each picture.
+    `response` takes frequencies (1, N) in cycles per pixel (0 to 0.5) and gives the gain (B, N) of each image.
     """
     for axis in (2, 3):
         matrix = _cosines(image.shape[axis]).to(image)
@@ -216,7 +216,7 @@ def at_equal_error(images: Tensor, forgiven: str, resented: str, *, draw: torch.
 
 
 def resampled(image: Tensor, factors: list[float]) -> Tensor:
-    """Each picture made smaller by its own factor (antialiased bilinear), and back to its size (bilinear)."""
+    """Each image made smaller by its own factor (antialiased bilinear), and back to its size (bilinear)."""
     height, width = image.shape[2:]
     made: list[Tensor] = []
     for one, factor in zip(image.split(1), factors, strict=True):

@@ -28,17 +28,17 @@ def load_faces(folder: Path, size: int, scratch: Path | None = None) -> torch.Te
             them than it has room for. The file has no name, and is gone with the tensor. Left out, memory takes all.
 
     Raises:
-        PhotoError: a picture that cannot be read, or is not square.
-        UsageError: no picture, or no room for that file.
+        PhotoError: an image that cannot be read, or is not square.
+        UsageError: no image, or no room for that file.
     """
     paths = [photo.path for photo in find_photos(folder)]
     shape = (len(paths), 3, size, size)
-    pictures = (load_fitted(path, size).mul(255).round().byte() for path in paths)
+    images = (load_fitted(path, size).mul(255).round().byte() for path in paths)
     needed = math.prod(shape)
     if scratch is None or needed <= HELD_BYTES:
         held = torch.empty(shape, dtype=torch.uint8)
-        for place, picture in zip(held, pictures, strict=True):
-            place.copy_(picture)
+        for place, image in zip(held, images, strict=True):
+            place.copy_(image)
         return held
     if needed > (free := shutil.disk_usage(scratch).free):
         raise UsageError(
@@ -46,7 +46,7 @@ def load_faces(folder: Path, size: int, scratch: Path | None = None) -> torch.Te
             " on this disk; put the run on another, or take fewer faces"
         )
     with TemporaryFile(dir=scratch) as stream:
-        for picture in pictures:
-            stream.write(picture.numpy().tobytes())
+        for image in images:
+            stream.write(image.numpy().tobytes())
         stream.flush()
         return torch.from_numpy(np.memmap(stream, np.uint8, "r+", shape=shape))

@@ -59,12 +59,12 @@ def ordering_table(distance: Distance, folder: Path, *, seed: int = 0) -> dict[s
         {kind: {"tiny-perceptual": share, "l2": share, "1-ssim": share, "triplets": count}}.
 
     Raises:
-        UsageError: no pictures in the folder.
-        PhotoError: a picture that cannot be read.
+        UsageError: no images in the folder.
+        PhotoError: an image that cannot be read.
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
     if not paths:
-        raise UsageError(f"{folder}: expected portraits to compare on, found no picture")
+        raise UsageError(f"{folder}: expected portraits to compare on, found no image")
     images = torch.stack([read_image(path) for path in paths])
     measures: dict[str, Distance] = {"tiny-perceptual": distance, "l2": squared_error, "1-ssim": dissimilarity}
     table: dict[str, dict[str, float | int]] = {}

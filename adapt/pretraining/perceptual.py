@@ -49,25 +49,25 @@ RANKING_RATE: Final = 0.02  # learning rate of the channel weights, which are fe
 RANKING_DECAY: Final = 0.02  # towards equal weights, so that no channel is dropped without a reason
 SHARPNESS: Final = 4.0  # a ratio of distances of e counts as exp(4) : 1 odds
 IDENTITY_SCALE: Final = 16.0  # of the cosines in the softmax
-PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
 class Portraits:
-    """Pictures in memory, (H, W, 3) uint8, and the number of the person on each."""
+    """ImageDataset in memory, (H, W, 3) uint8, and the number of the person on each."""
 
-    pictures: list[np.ndarray]
+    images: list[np.ndarray]
     people: list[int]
 
 
 def load_portraits(folder: Path, size: int) -> Portraits:
-    """All pictures below `folder`; people from the CSV files (file, person) beside it, one for each subfolder.
+    """All images below `folder`; people from the CSV files (file, person) beside it, one for each subfolder.
 
-    A picture no CSV names counts as a person of its own, so that without any CSV the task is to tell pictures apart.
+    An image no CSV names counts as a person of its own, so that without any CSV the task is to tell images apart.
 
     Raises:
-        UsageError: no pictures, one that is smaller than `size`, or a CSV without these columns.
-        PhotoError: a picture that cannot be read.
+        UsageError: no images, one that is smaller than `size`, or a CSV without these columns.
+        PhotoError: an image that cannot be read.
     """
     names: dict[tuple[str, str], str] = {}
     for table in sorted(folder.parent.glob("*.csv")):
@@ -76,30 +76,30 @@ def load_portraits(folder: Path, size: int) -> Portraits:
             if not {"file", "person"} <= set(reader.fieldnames or ()):
                 raise UsageError(f"{table}: expected the columns 'file' and 'person', got {reader.fieldnames}")
             names |= {(table.stem, row["file"]): row["person"] for row in reader}
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise UsageError(f"{folder}: expected portraits to train on, found no picture")
+        raise UsageError(f"{folder}: expected portraits to train on, found no image")
     numbers: dict[str, int] = {}
-    pictures: list[np.ndarray] = []
+    images: list[np.ndarray] = []
     people: list[int] = []
     for path in paths:
-        picture = to_uint8(read_image(path))
-        if min(picture.shape[:2]) < size:
-            raise UsageError(f"{path}: expected sides of {size} pixels or more, got {picture.shape[1::-1]}")
+        image = to_uint8(read_image(path))
+        if min(image.shape[:2]) < size:
+            raise UsageError(f"{path}: expected sides of {size} pixels or more, got {image.shape[1::-1]}")
         person = names.get((path.parent.name, path.name), str(path))
-        pictures.append(picture)
+        images.append(image)
         people.append(numbers.setdefault(person, len(numbers)))
-    return Portraits(pictures, people)
+    return Portraits(images, people)
 
 
 def crops(portraits: Portraits, chosen: Sequence[int], *, size: int, draw: torch.Generator) -> Tensor:
-    """Random crops of the chosen pictures, half of them mirrored, light and colour varied: (B, 3, size, size)."""
+    """Random crops of the chosen images, half of them mirrored, light and colour varied: (B, 3, size, size)."""
     taken: list[Tensor] = []
     for index, numbers in zip(chosen, torch.rand(len(chosen), 3, generator=draw).tolist(), strict=True):
-        picture = portraits.pictures[index]
-        top = int(numbers[0] * (picture.shape[0] - size + 1))
-        left = int(numbers[1] * (picture.shape[1] - size + 1))
-        crop = from_uint8(picture[top : top + size, left : left + size])
+        image = portraits.images[index]
+        top = int(numbers[0] * (image.shape[0] - size + 1))
+        left = int(numbers[1] * (image.shape[1] - size + 1))
+        crop = from_uint8(image[top : top + size, left : left + size])
         taken.append(crop.flip(2) if numbers[2] < 0.5 else crop)
     images = torch.stack(taken)
     light = 1 + 0.2 * (2 * torch.rand(len(chosen), 3, 1, 1, generator=draw) - 1)
@@ -108,12 +108,12 @@ def crops(portraits: Portraits, chosen: Sequence[int], *, size: int, draw: torch
 
 
 def degraded(images: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Blur, downscale, noise and JPEG in this order, each on some of the pictures; and how much of each.
+    """Blur, downscale, noise and JPEG in this order, each on some of the images; and how much of each.
 
     `degradations.blind` has the same steps but always takes all of them; left out at random, they can be told apart.
 
     Returns:
-        The degraded pictures, and (B, 4) amounts in [0, 1], 0 where a step was left out: blur std / 4 pixels,
+        The degraded images, and (B, 4) amounts in [0, 1], 0 where a step was left out: blur std / 4 pixels,
         log factor / log 6, noise std / (40 / 255), (100 - quality) / 85.
     """
     amounts = torch.rand(len(images), 4, generator=draw)
@@ -128,11 +128,11 @@ def degraded(images: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 class Tasks(nn.Module):
-    """The heads of the backbone's tasks: person, amounts of degradation, and the picture before it."""
+    """The heads of the backbone's tasks: person, amounts of degradation, and the image before it."""
 
     def __init__(self, channels: Sequence[int], people: int) -> None:
         super().__init__()
-        self.depth = min(2, len(channels) - 1)  # the stage whose features the clean picture is read from
+        self.depth = min(2, len(channels) - 1)  # the stage whose features the clean image is read from
         self.identity = nn.Linear(2 * sum(channels[-2:]), 64)
         self.prototypes = nn.Linear(64, people, bias=False)
         self.amounts = nn.Sequential(nn.Linear(2 * sum(channels), 64), nn.LeakyReLU(0.1), nn.Linear(64, 4))
@@ -261,7 +261,7 @@ def train_perceptual(
             network.load_state_dict(ema.shadow)
             optimizer = _optimizer(both, network, settings, ranking=True)
         draw = step_generator(settings.seed, step)
-        chosen = batch_indices(settings.seed, step, batch=settings.batch, count=len(portraits.pictures))
+        chosen = batch_indices(settings.seed, step, batch=settings.batch, count=len(portraits.images))
         if step < ranking_from:
             rate = trapezoid(step, ranking_from, settings.learning_rate, warmup=settings.warmup, cooldown=0.4)
             losses = task_losses(network, tasks, portraits, chosen=chosen, size=settings.size, draw=draw)
@@ -313,7 +313,7 @@ def _facts(
     """What is known of a training and its result."""
     facts: dict[str, object] = {
         "settings": settings.model_dump(mode="json"),
-        "portraits": len(portraits.pictures),
+        "portraits": len(portraits.images),
         "people": max(portraits.people) + 1,
         "seconds": round(seconds, 1),
     }

@@ -17,7 +17,7 @@ from adapt.diffusion.unet import UNet
 from adapt.images import to_signed
 from adapt.settings import PriorSettings
 from adapt.training.context import TrainingContext
-from adapt.training.loop import Network, Turn, train
+from adapt.training.loop import Network, StepContext, train
 from adapt.training.sampling import batch_indices, step_generator
 
 
@@ -96,7 +96,7 @@ def train_prior(
     initialise(network, settings.seed)
     schedule = linear_schedule()
 
-    def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(forward: Network, turn: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         images = _batch(settings, faces, turn).to(turn.device)
         noise = torch.randn(images.shape, generator=turn.generator).to(images)
         timesteps = torch.randint(0, TIMESTEPS, (len(images),), generator=turn.generator).to(images.device)
@@ -123,7 +123,7 @@ def initialise(network: UNet, seed: int) -> None:
                 parameter.zero_()
 
 
-def _batch(settings: PriorSettings, faces: Tensor, turn: Turn) -> Tensor:
+def _batch(settings: PriorSettings, faces: Tensor, turn: StepContext) -> Tensor:
     """The signed images of one turn, at its phase's size, mirrored at random."""
     begin = 0
     phase = settings.phases[0]

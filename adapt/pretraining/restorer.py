@@ -11,7 +11,7 @@ from torch import Tensor
 from adapt.restorers.swinir import SwinIR
 from adapt.settings import BlindSettings, RestorerSettings
 from adapt.training.context import TrainingContext
-from adapt.training.loop import Network, Turn, train
+from adapt.training.loop import Network, StepContext, train
 from adapt.training.sampling import step_generator
 from degradations.blind import BlindRanges, degrade_blind, draw_blind, to_grey
 
@@ -23,7 +23,7 @@ def blind_ranges(settings: BlindSettings, size: int) -> BlindRanges:
     return BlindRanges(**settings.model_dump()).scaled(size)
 
 
-def clean_pictures(faces: Tensor, generator: torch.Generator) -> Tensor:
+def clean_images(faces: Tensor, generator: torch.Generator) -> Tensor:
     """One batch of uint8 faces as (B, 3, H, W) in [0, 1], each mirrored or not at random."""
     clean = faces.float() / 255
     mirrored = torch.rand(len(clean), generator=generator) < 0.5
@@ -31,8 +31,8 @@ def clean_pictures(faces: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def blind_pairs(faces: Tensor, ranges: BlindRanges, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Degraded and clean pictures of one batch of uint8 faces, both (B, 3, H, W) in [0, 1], mirrored at random."""
-    clean = clean_pictures(faces, generator)
+    """Degraded and clean images of one batch of uint8 faces, both (B, 3, H, W) in [0, 1], mirrored at random."""
+    clean = clean_images(faces, generator)
     damaged: list[Tensor] = []
     truths: list[Tensor] = []
     for image in clean:
@@ -67,7 +67,7 @@ def train_restorer(
     initialise(network, settings.seed)
     ranges = blind_ranges(settings.degradation, settings.size)
 
-    def losses(forward: Network, turn: Turn) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(forward: Network, turn: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         chosen = turn.batch(faces, settings)
         damaged, clean = (part.to(turn.device) for part in blind_pairs(chosen, ranges, turn.generator))
         restored = forward(damaged).float()

@@ -31,9 +31,9 @@ class Architecture:
         read_settings: its settings, from names and shapes.
         parse_settings: its settings, from the JSON in a file's header.
         build: an untrained network.
-        size: side of the pictures it was made for, in pixels.
+        size: side of the images it was made for, in pixels.
         recomputed: endings of names that the network computes itself.
-        one_size: it takes pictures of that size only.
+        one_size: it takes images of that size only.
         fidelity: where its second input is the fidelity, a number in [0, 1], the one it takes by itself.
         parity: how far an exported file may be from the network, on the scale of [0, 1]; deep ones round more.
     """
@@ -104,7 +104,7 @@ class Restorer:
 
     @property
     def one_size(self) -> bool:
-        """Whether it takes pictures of `size` by `size` pixels only."""
+        """Whether it takes images of `size` by `size` pixels only."""
         return self.architecture in ARCHITECTURES and ARCHITECTURES[self.architecture].one_size
 
     def at(self, size: int, whose: str) -> Restorer:
@@ -166,7 +166,7 @@ class Restorer:
 
     @property
     def size_rule(self) -> str:
-        """Which pictures it takes, in words."""
+        """Which images it takes, in words."""
         if self.one_size:
             return f"any batch; aligned faces of {self.size} by {self.size} pixels and no other: resize to that first"
         return f"any batch, height and width; made for aligned faces of {self.size} pixels, so resize to that first"

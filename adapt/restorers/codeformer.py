@@ -1,7 +1,7 @@
 """CodeFormer (Zhou et al. 2022, arXiv:2206.11253) in the layout of the public checkpoint.
 
 An encoder for damaged photos, a transformer that predicts which codes the clean photo would have, and the generator
-that turns codes into a picture; how far the photo's own features steer the generator is the fidelity w. Shapes as in
+that turns codes into an image; how far the photo's own features steer the generator is the fidelity w. Shapes as in
 `adapt.restorers.vqgan`. Written from the paper, and from names and shapes of tensors.
 """
 
@@ -111,13 +111,13 @@ class Reading(NamedTuple):
     def lead(self) -> Tensor:
         """By how much the likeliest code leads before the next where it leads least, (B,), in logits.
 
-        Where that is no more than rounding, two right programs may choose differently and give other pictures.
+        Where that is no more than rounding, two right programs may choose differently and give other images.
         """
         first, second = self.logits.topk(2, dim=-1).values.unbind(-1)
         return (first - second).amin(dim=1)
 
     def detached(self) -> Reading:
-        """The same, out of the reach of gradients: so a picture's loss trains the fusion alone (CodeFormer's stage III,
+        """The same, out of the reach of gradients: so an image's loss trains the fusion alone (CodeFormer's stage III,
         where the public code detaches)."""
         shown = {side: feature.detach() for side, feature in self.shown.items()}
         return Reading(self.logits.detach(), self.feature.detach(), shown)
@@ -126,7 +126,7 @@ class Reading(NamedTuple):
 class CodeFormer(nn.Module):
     """Restores (B, 3, S, S) RGB in [0, 1] to the same, not clamped, S being `settings.img_size` and no other.
 
-    Gradients of the picture reach all parts: the encoder through the fusion, and both encoder and transformer through
+    Gradients of the image reach all parts: the encoder through the fusion, and both encoder and transformer through
     the choice of codes, as if their expectation had been taken (straight-through). Differs from the public code, which
     takes and gives [-1, 1], cuts all of these gradients (`Reading.detached` does), and decides by the number w whether
     to fuse; here w may be a tensor, so that an exported graph has it as an input.
@@ -179,18 +179,18 @@ class CodeFormer(nn.Module):
             tokens = layer(tokens, self.position_emb)
         return Reading(self.idx_pred_layer(tokens), feature, shown)
 
-    def codes(self, picture: Tensor) -> Tensor:
-        """The codes nearest to what the encoder says of pictures (B, 3, S, S) in [0, 1], without the transformer:
+    def codes(self, image: Tensor) -> Tensor:
+        """The codes nearest to what the encoder says of images (B, 3, S, S) in [0, 1], without the transformer:
         (B, N) int64.
 
         Raises:
-            ShapeError: pictures of another size.
+            ShapeError: images of another size.
         """
-        refuse_other_sizes(picture, self.settings.img_size, "CodeFormer")
-        return self.quantize.nearest(self.encoder(to_signed(picture)))
+        refuse_other_sizes(image, self.settings.img_size, "CodeFormer")
+        return self.quantize.nearest(self.encoder(to_signed(image)))
 
     def generate(self, reading: Reading, fidelity: float | Tensor = DEFAULT_FIDELITY) -> Tensor:
-        """The picture of the likeliest codes, (B, 3, S, S), about [0, 1]; `fidelity` as in `forward`."""
+        """The image of the likeliest codes, (B, 3, S, S), about [0, 1]; `fidelity` as in `forward`."""
         x = self._chosen(reading.logits)
         if self.settings.adain:
             x = with_statistics_of(x, reading.feature)

@@ -1,4 +1,4 @@
-"""Networks of the community, recognised and built by spandrel (the extra `models`): picture to picture, same size.
+"""Networks of the community, recognised and built by spandrel (the extra `models`): image to image, same size.
 
 Each network keeps the licence of whoever made it.
 """
@@ -36,7 +36,7 @@ class ExternalNetwork(nn.Module):
     names are those of the network itself, so that other tools open what is written.
 
     Args:
-        network: trainable; of several outputs, the first is the picture.
+        network: trainable; of several outputs, the first is the image.
         settings: its demands.
     """
 
@@ -54,8 +54,8 @@ class ExternalNetwork(nn.Module):
         if self.settings.square:
             rows = columns = max(rows, columns)
         output = self.network(F.pad(photo, (0, columns - width, 0, rows - height), mode="replicate"))
-        picture = output[0] if isinstance(output, tuple | list) else output
-        return cast(Tensor, picture)[..., :height, :width]
+        image = output[0] if isinstance(output, tuple | list) else output
+        return cast(Tensor, image)[..., :height, :width]
 
     def refuse_size(self, name: str, size: int) -> None:
         """Try it on faces of a size: what spandrel tells of a network does not say whether it takes no other than one.
@@ -65,11 +65,11 @@ class ExternalNetwork(nn.Module):
             size: side of the faces, in pixels.
 
         Raises:
-            UsageError: it takes larger pictures only, or fails at these, or does not keep their size.
+            UsageError: it takes larger images only, or fails at these, or does not keep their size.
         """
         if size < self.settings.minimum:
             raise UsageError(
-                f"{name}: a {self.settings.layout} takes pictures of {self.settings.minimum} px or more, and these"
+                f"{name}: a {self.settings.layout} takes images of {self.settings.minimum} px or more, and these"
                 f" faces have {size} px; take larger faces, or another restorer"
             )
         face = torch.full((1, 3, size, size), 0.5, device=next(self.parameters()).device)
@@ -106,7 +106,7 @@ def load_external(name: str, state: dict[str, Tensor]) -> tuple[ExternalSettings
         Its demands and the network, in evaluation mode; None where spandrel is not installed or does not know it.
 
     Raises:
-        WeightsError: a network that spandrel knows, but that does not restore pictures as they come: it changes their
+        WeightsError: a network that spandrel knows, but that does not restore images as they come: it changes their
             size or channels, asks for a mask, or needs conversions that spandrel keeps to itself.
     """
     try:
@@ -124,7 +124,7 @@ def load_external(name: str, state: dict[str, Tensor]) -> tuple[ExternalSettings
         raise WeightsError(f"{name}: spandrel cannot build its network ({reason[0]})") from error
     layout = found.architecture.id
     if not isinstance(found, spandrel.ImageModelDescriptor):
-        raise WeightsError(f"{name}: a {layout} that asks for a mask; expected one that takes a picture alone")
+        raise WeightsError(f"{name}: a {layout} that asks for a mask; expected one that takes an image alone")
     if (found.scale, found.input_channels, found.output_channels) != (1, 3, 3):
         raise WeightsError(
             f"{name}: a {layout} of {found.input_channels} to {found.output_channels} channels at {found.scale} times"

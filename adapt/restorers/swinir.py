@@ -1,7 +1,7 @@
 """SwinIR (Liang et al. 2021, arXiv:2108.10257) in the layout of the public face restorers.
 
 Shapes: B batch, C embedding width, H and W sides in tokens, M window side, N = M * M tokens of a window,
-nW windows of a picture. State-dict names are the public ones.
+nW windows of an image. State-dict names are the public ones.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def _check(settings: SwinIRSettings) -> None:
 class SwinIR(nn.Module):
     """Restores (B, 3, H, W) RGB in [0, 1] to (B, 3, s H, s W), not clamped; s is 1 for the face restorers.
 
-    Any H and W: the picture is mirrored at the right and bottom up to a multiple of window and unshuffle factor,
+    Any H and W: the image is mirrored at the right and bottom up to a multiple of window and unshuffle factor,
     and the result cropped. Differs from the public code, which pads to the window alone and then fails with
     unshuffle, and which bakes the attention masks of one size. In training it drops no blocks at random (the public
     code: up to 0.1 of them), so that the same step from the same state gives the same weights.
@@ -273,7 +273,7 @@ class SwinIR(nn.Module):
 
 
 def _mirrored(length: int, multiple: int, reference: Tensor) -> Tensor:
-    """Indices of a side prolonged to a multiple: mirrored without repeating the edge, then, where the picture is
+    """Indices of a side prolonged to a multiple: mirrored without repeating the edge, then, where the image is
     smaller than its border, the first pixel repeated."""
     padded = (length + multiple - 1) // multiple * multiple
     position = torch.arange(padded, device=reference.device)

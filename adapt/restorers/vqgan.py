@@ -1,7 +1,7 @@
 """VQGAN (Esser et al. 2021, arXiv:2012.09841) in the layout of the public CodeFormer (arXiv:2206.11253), stage I.
 
 An encoder, a codebook in which every feature is replaced by the nearest of its rows, and a generator. Shapes: B batch,
-S side of the picture, h = S / 2^(levels - 1) side of the grid of codes, N = h * h codes, C width of a code, K size of
+S side of the image, h = S / 2^(levels - 1) side of the grid of codes, N = h * h codes, C width of a code, K size of
 the codebook. State-dict names are the public ones. Written from descriptions and from names and shapes of tensors.
 """
 
@@ -24,7 +24,7 @@ from adapt.weights import load_weights, settings_of
 ARCHITECTURE: Final = "vqgan"  # in the header of a file
 
 GROUPS = 32
-EPS = 1e-6  # of the public files; the default of 1e-5 differs by 4e-5 in the picture
+EPS = 1e-6  # of the public files; the default of 1e-5 differs by 4e-5 in the image
 PUBLIC_GRID = 16  # codes along a side, in every public file
 
 
@@ -117,14 +117,14 @@ class Encoder(nn.Module):
                     blocks.append(SpatialAttention(width))
         self.blocks = nn.ModuleList([*blocks, *_middle(width), _norm(width), _conv(width, settings.emb_dim)])
 
-    def forward(self, picture: Tensor) -> Tensor:
-        return self.pyramid(picture, ())[0]
+    def forward(self, image: Tensor) -> Tensor:
+        return self.pyramid(image, ())[0]
 
-    def pyramid(self, picture: Tensor, sides: tuple[int, ...]) -> tuple[Tensor, dict[int, Tensor]]:
+    def pyramid(self, image: Tensor, sides: tuple[int, ...]) -> tuple[Tensor, dict[int, Tensor]]:
         """The features, and those on the way to them whose maps have one of `sides`, by side."""
         kept = {self.taps[side]: side for side in sides}
         found: dict[int, Tensor] = {}
-        x = picture
+        x = image
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index in kept:
@@ -157,7 +157,7 @@ class Codebook(nn.Module):
 
 
 class Generator(nn.Module):
-    """Quantised features (B, C, h, h) to a picture (B, 3, S, S), about [-1, 1], not clamped.
+    """Quantised features (B, C, h, h) to an image (B, 3, S, S), about [-1, 1], not clamped.
 
     Attributes:
         taps: for each side of its feature maps, the first residual block of that level.
@@ -189,25 +189,25 @@ class Generator(nn.Module):
 
 
 class Reconstruction(NamedTuple):
-    """What a VQGAN makes of a batch of pictures.
+    """What a VQGAN makes of a batch of images.
 
     Attributes:
-        picture: (B, 3, S, S), about [0, 1], not clamped.
+        image: (B, 3, S, S), about [0, 1], not clamped.
         feature: what the encoder says, (B, C, h, h).
         quantised: the nearest row of the codebook at each place, same shape; gradients reach the codebook.
         codes: which rows those are, (B, N) int64.
     """
 
-    picture: Tensor
+    image: Tensor
     feature: Tensor
     quantised: Tensor
     codes: Tensor
 
 
 class VQGAN(nn.Module):
-    """Pictures (B, 3, S, S) in [0, 1] through the codebook and back. Differs: the public code takes [-1, 1].
+    """ImageDataset (B, 3, S, S) in [0, 1] through the codebook and back. Differs: the public code takes [-1, 1].
 
-    The picture's gradient reaches the encoder as if nothing had been quantised (straight-through).
+    The image's gradient reaches the encoder as if nothing had been quantised (straight-through).
 
     Args:
         settings: the layout.
@@ -220,37 +220,37 @@ class VQGAN(nn.Module):
         self.quantize = Codebook(settings.codebook_size, settings.emb_dim)
         self.generator = Generator(settings)
 
-    def forward(self, picture: Tensor) -> Reconstruction:
+    def forward(self, image: Tensor) -> Reconstruction:
         """Encode, quantise and generate; square crops (B, 3, H, H) as well, whose side is a whole number of codes.
 
         Raises:
             ShapeError: of another shape.
         """
         stride = self.settings.img_size // self.settings.grid
-        shape = tuple(picture.shape)
+        shape = tuple(image.shape)
         if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or shape[2] % stride:
             raise ShapeError(f"VQGAN: expected a batch of shape (B, 3, H, H), H a multiple of {stride}, got {shape}")
-        feature = self.encoder(to_signed(picture))
+        feature = self.encoder(to_signed(image))
         codes = self.quantize.nearest(feature)
         quantised = self.quantize.look_up(codes)
         made = self.generator(quantised.detach() + (feature - feature.detach()))  # which is quantised to the last bit
         return Reconstruction(made / 2 + 0.5, feature, quantised, codes)
 
-    def codes(self, picture: Tensor) -> Tensor:
-        """The nearest codes of pictures (B, 3, S, S) in [0, 1]: (B, N) int64.
+    def codes(self, image: Tensor) -> Tensor:
+        """The nearest codes of images (B, 3, S, S) in [0, 1]: (B, N) int64.
 
         Raises:
-            ShapeError: pictures of another size than the network's.
+            ShapeError: images of another size than the network's.
         """
-        refuse_other_sizes(picture, self.settings.img_size, "VQGAN")
-        return self.quantize.nearest(self.encoder(to_signed(picture)))
+        refuse_other_sizes(image, self.settings.img_size, "VQGAN")
+        return self.quantize.nearest(self.encoder(to_signed(image)))
 
 
-def refuse_other_sizes(picture: Tensor, size: int, name: str) -> None:
+def refuse_other_sizes(image: Tensor, size: int, name: str) -> None:
     """Raise ShapeError unless (B, 3, size, size): a network whose codes stand on one grid knows no other."""
-    if picture.ndim != 4 or picture.shape[1] != 3 or picture.shape[2] != size or picture.shape[3] != size:
+    if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] != size or image.shape[3] != size:
         raise ShapeError(
-            f"{name}: expected a batch of shape (B, 3, {size}, {size}), got {tuple(picture.shape)}; it knows this one"
+            f"{name}: expected a batch of shape (B, 3, {size}, {size}), got {tuple(image.shape)}; it knows this one"
             f" size, so resize to {size} by {size} pixels first"
         )
 

@@ -27,11 +27,11 @@ from adapt.settings.networks import (
 )
 from adapt.settings.pretraining import PerceptualSettings, PriorPhase, PriorSettings, RestorerSettings, TrainingSettings
 from adapt.settings.targets import (
-    DirectSettings,
-    DoubtSettings,
+    FallbackSettings,
     GateSettings,
     GaussianBlurSettings,
     LowFrequencySettings,
+    ReliabilitySettings,
     TargetSettings,
 )
 
@@ -46,9 +46,8 @@ __all__ = [
     "CodePredictorSettings",
     "CodebookSettings",
     "DegradeSettings",
-    "DirectSettings",
     "DiscriminatorSettings",
-    "DoubtSettings",
+    "FallbackSettings",
     "FinetuneSettings",
     "FusionSettings",
     "GateSettings",
@@ -58,6 +57,7 @@ __all__ = [
     "PerceptualSettings",
     "PriorPhase",
     "PriorSettings",
+    "ReliabilitySettings",
     "ReplaySettings",
     "RestorerSettings",
     "Settings",

@@ -32,8 +32,8 @@ class BlurEstimatorSettings(TrainingSettings):
         " most evenly",
     )
     survey: PositiveInt = Field(default=256, description="faces whose labels are counted before the first step")
-    picture: Weight = Field(
-        default=50.0, description="gamma: weight of TM's picture in [0, 1] next to the std in pixels at 512"
+    image: Weight = Field(
+        default=50.0, description="gamma: weight of TM's image in [0, 1] next to the std in pixels at 512"
     )
     degradation: BlindSettings = Field(
         default=BlindSettings(isotropic=1.0, grey=0.0), description="of the second stage; the paper's, Eq. (18)"
@@ -50,7 +50,7 @@ class StartStepsSettings(Settings):
     """The start-step table of DynFaceRestore, Eq. (11): from which timestep on a blur no longer shows."""
 
     kind: Literal["pretrain-start-steps"] = "pretrain-start-steps"
-    size: PositiveInt = Field(description="side of the square pictures, in pixels")
+    size: PositiveInt = Field(description="side of the square images, in pixels")
     statistic: Literal["share", "mean", "largest"] = Field(
         default="share", description="which difference of the log spectra over the frequencies must be within tol"
     )

@@ -75,7 +75,7 @@ class FusionSettings(TrainingSettings):
     start: WeightsName | None = Field(
         default=None, description="weights of stage II: a run or a file; left out, the pack's codeformer"
     )
-    fidelity: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="w of the pictures trained on")
+    fidelity: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="w of the images trained on")
     l1: Weight = 1.0
     perceptual: Weight = 1.0
     distance: Distance = Field(default="pack", description="which perceptual distance that weight is for")

@@ -1,4 +1,4 @@
-"""Settings of known damage: a chain of pieces, and the blind degradation that pre-training learns from."""
+"""Settings of known damage: a chain of degradations, and the blind degradation that pre-training learns from."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pydantic import Field
 
 from adapt.settings.base import Settings
 from degradations.pieces.base import NonNegative, Odd, Positive, Qualities, Share
-from degradations.pieces.names import AnyPiece
+from degradations.pieces.names import AnyDegradation
 
 
 class DegradeSettings(Settings):
-    """Damage for good pictures: a chain of pieces."""
+    """Damage for good images: a chain of degradations."""
 
     kind: Literal["degrade"] = "degrade"
-    pieces: list[AnyPiece] = Field(min_length=1, description="applied in this order; lengths are for 512 pixels")
+    degradations: list[AnyDegradation] = Field(min_length=1, description="applied in this order; lengths are for 512 pixels")
     seed: Annotated[int, Field(ge=0)] = 0
 
     def identity(self) -> dict[str, Any]:
         """The settings, with the content of a camera's profile in place of its path."""
-        return {**super().identity(), "pieces": [piece.identity() for piece in self.pieces]}
+        return {**super().identity(), "degradations": [degradation.identity() for degradation in self.degradations]}
 
 
 class BlindSettings(Settings):

@@ -1,4 +1,4 @@
-"""Settings of fine-tuning: of any restorer by pictures, of a CodeFormer by its codes."""
+"""Settings of fine-tuning: of any restorer by images, of a CodeFormer by its codes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ReplaySettings(Settings):
 
 
 class TuningSettings(Settings):
-    """What every fine-tuning shares; the losses are those on pictures, DT-BFR Eq. (6)-(8)."""
+    """What every fine-tuning shares; the losses are those on images, DT-BFR Eq. (6)-(8)."""
 
     steps: PositiveInt
     batch: PositiveInt = 16
@@ -64,7 +64,7 @@ class TuningSettings(Settings):
 
     @property
     def learns_codes(self) -> bool:
-        """Whether what is learnt is the choice of codes, and not what a picture looks like."""
+        """Whether what is learnt is the choice of codes, and not what an image looks like."""
         return False
 
 
@@ -94,14 +94,14 @@ class CodeFinetuneSettings(TuningSettings):
         description="whose encoder gives the target's codes: `codebook`, the pack's VQGAN, as in the paper; `restorer`,"
         " the frozen CodeFormer's own, as in the public code; or a VQGAN's file",
     )
-    l1: Weight = Field(default=0.0, description="of the picture at `fidelity`; like the next two, it trains the fusion")
+    l1: Weight = Field(default=0.0, description="of the image at `fidelity`; like the next two, it trains the fusion")
     perceptual: Weight = 0.0
     adversarial: Weight = 0.0
-    fidelity: Annotated[float, Field(ge=0, le=1)] = Field(default=1.0, description="w of the pictures trained on")
+    fidelity: Annotated[float, Field(ge=0, le=1)] = Field(default=1.0, description="w of the images trained on")
 
     @property
     def learns_codes(self) -> bool:
-        """Whether what is learnt is the choice of codes, and not what a picture looks like."""
+        """Whether what is learnt is the choice of codes, and not what an image looks like."""
         return True
 
     def identity(self) -> dict[str, Any]:
@@ -116,10 +116,10 @@ class CodeFinetuneSettings(TuningSettings):
 
     @model_validator(mode="after")
     def _losses_have_what_they_train(self) -> CodeFinetuneSettings:
-        pictures = bool(self.l1 or self.perceptual or self.adversarial)
-        if pictures != ("fusion" in self.trains) or (pictures and not self.fidelity):
+        images = bool(self.l1 or self.perceptual or self.adversarial)
+        if images != ("fusion" in self.trains) or (images and not self.fidelity):
             raise ValueError(
-                "losses on pictures (l1, perceptual, adversarial) train the fusion at a fidelity above 0, and nothing"
+                "losses on images (l1, perceptual, adversarial) train the fusion at a fidelity above 0, and nothing"
                 " else does: name fusion in trains and give one of them a weight, or neither"
             )
         if not (self.feature or self.token) and set(self.trains) != {"fusion"}:

@@ -61,7 +61,7 @@ class SwinIRSettings(Settings):
 class VQGANSettings(Settings):
     """The public layout of CodeFormer's VQGAN; names as in the public configs."""
 
-    img_size: PositiveInt = Field(default=512, description="side of the pictures, in pixels: the only one it takes")
+    img_size: PositiveInt = Field(default=512, description="side of the images, in pixels: the only one it takes")
     nf: PositiveInt = Field(default=64, multiple_of=32, description="width at full size")
     ch_mult: list[PositiveInt] = Field(
         default=[1, 2, 2, 4, 4, 8], min_length=1, description="width of each level over nf; each halves the size"
@@ -80,7 +80,7 @@ class VQGANSettings(Settings):
 
     @property
     def sides(self) -> list[int]:
-        """Sides of the feature maps, from the picture's down to the codes'."""
+        """Sides of the feature maps, from the image's down to the codes'."""
         return [self.img_size >> level for level in range(len(self.ch_mult))]
 
     @model_validator(mode="after")
@@ -117,7 +117,7 @@ class CodeFormerSettings(VQGANSettings):
 class BlurNetworkSettings(Settings):
     """The blur estimator of DynFaceRestore: the transfer model TM, and the std estimator SDE (Table 4)."""
 
-    size: PositiveInt = Field(description="side of the pictures it was trained on, in pixels")
+    size: PositiveInt = Field(description="side of the images it was trained on, in pixels")
     transfer: SwinIRSettings
     channels: list[PositiveInt] = Field(
         default=[64, 128, 256], min_length=1, description="width of each pair of SDE's convolutions"

@@ -16,7 +16,7 @@ class TrainingSettings(Settings):
 
     steps: PositiveInt
     batch: PositiveInt
-    size: PositiveInt = Field(description="side of the square pictures, in pixels")
+    size: PositiveInt = Field(description="side of the square images, in pixels")
     learning_rate: PositiveFloat
     warmup: Annotated[int, Field(ge=0)] = 0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999

@@ -36,12 +36,12 @@ class GaussianBlurSettings(Settings):
     gradient: Literal["network", "x0"] = Field(
         default="network", description="network: with respect to x_t, a backward pass; x0: cheaper, at the prediction"
     )
-    limit: bool = Field(default=True, description="no step goes further than where a linear misfit would vanish")
+    limit: bool = Field(default=True, description="no step goes further than where a linear guidance_loss would vanish")
     adjuster: bool = Field(default=False, description="scale each pixel's gradient by the guidance adjuster's map")
     regions: PositiveInt = Field(default=1, description="windows along a side with a blur level of their own")
 
 
-class DirectSettings(Settings):
+class FallbackSettings(Settings):
     """When a photo is worse for having been restored, and is sampled towards as it is: DT-BFR App. F."""
 
     max_low_frequency_change: PositiveFloat = Field(
@@ -54,7 +54,7 @@ class DirectSettings(Settings):
     )
 
 
-class DoubtSettings(Settings):
+class ReliabilitySettings(Settings):
     """How much blur the prior asks for of a restored photo that is no face to it; the line is one prior's own."""
 
     floor: Weight = Field(description="the prior's change of coarse structure, in [0, 1], from which there is a doubt")
@@ -69,7 +69,7 @@ class GateSettings(Settings):
         description="largest mean absolute difference of target and restored photo at 16 x 16, in [0, 1]",
     )
     min_contrast: Annotated[float, Field(ge=0)] = Field(
-        default=0.02, description="smallest standard deviation of a target: below it the picture is flat"
+        default=0.02, description="smallest standard deviation of a target: below it the image is flat"
     )
 
 
@@ -93,14 +93,14 @@ class TargetSettings(Settings):
     eta: Annotated[float, Field(ge=0, le=1)] | None = Field(
         default=0.0, description="noise of DDIM: 0 none, 1 as ancestral; null: a tenth of each photo's std at 512 px"
     )
-    direct: DirectSettings | None = Field(
+    fallback: FallbackSettings | None = Field(
         default=None, description="when to sample towards the photo itself; left out, never"
     )
-    doubt: DoubtSettings | None = Field(
+    reliability: ReliabilitySettings | None = Field(
         default=None, description="how the prior widens the blur level of a photo restored badly; left out, never"
     )
-    match_light: bool = Field(
-        default=False, description="give each restored picture its photo's mean light first; not with compat"
+    match_mean_luminance: bool = Field(
+        default=False, description="give each restored image its photo's mean light first; not with compat"
     )
     draws: PositiveInt = Field(
         default=1, description="targets of each photo, of different noise; fine-tuning sees another one at each step"
@@ -113,7 +113,7 @@ class TargetSettings(Settings):
     @property
     def needs_blur(self) -> bool:
         """Whether anything is chosen by a photo's blur level."""
-        chosen = self.start_t is None or self.eta is None or self.direct is not None or self.doubt is not None
+        chosen = self.start_t is None or self.eta is None or self.fallback is not None or self.reliability is not None
         return chosen or any(term.name == "gaussian_blur" or term.factor is None for term in self.guidance)
 
     @property

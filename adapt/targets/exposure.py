@@ -11,18 +11,18 @@ from torch import Tensor
 from adapt.settings import TargetSettings
 from degradations.camera.steps import to_linear, to_tone
 
-GAINS: Final = (0.5, 2.0)  # a restored picture that needs more is not the photo's
+GAINS: Final = (0.5, 2.0)  # a restored image that needs more is not the photo's
 DARK: Final = 1e-4  # of full light: below it there is nothing to compare
 
 
 def restored_for(photos: Tensor, restorer: Callable[[Tensor], Tensor], settings: TargetSettings) -> Tensor:
     """R(y) as the recipe draws targets towards it: (B, 3, H, W) in [0, 1] -> the same."""
     restored = restorer(photos)
-    return match_light(restored, photos) if settings.match_light and settings.compat == "none" else restored
+    return match_mean_luminance(restored, photos) if settings.match_mean_luminance and settings.compat == "none" else restored
 
 
-def match_light(restored: Tensor, photos: Tensor) -> Tensor:
-    """Restored pictures with as much light on average as their photos, by one gain each.
+def match_mean_luminance(restored: Tensor, photos: Tensor) -> Tensor:
+    """Restored images with as much light on average as their photos, by one gain each.
 
     What a sensor counts is right on average, however strong its noise: in linear light the mean of a noisy photo is
     that of the scene, but for what clips. A restorer works on tones instead, of which noise lowers the bright ones and
@@ -39,7 +39,7 @@ def match_light(restored: Tensor, photos: Tensor) -> Tensor:
 
 
 def _matched(restored: Tensor, photo: Tensor) -> Tensor:
-    """One picture by itself: no last bit may come from its batch."""
+    """One image by itself: no last bit may come from its batch."""
     light = to_linear(restored, "srgb")
     own, wanted = light.mean(), to_linear(photo, "srgb").mean()
     gain = (wanted.clamp(min=DARK) / own.clamp(min=DARK)).clamp(*GAINS)

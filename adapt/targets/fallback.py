@@ -8,13 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adapt.settings import DirectSettings
+from adapt.settings import FallbackSettings
 from adapt.targets.gate import low_frequency_change
-from adapt.targets.prior_score import Opinion
+from adapt.targets.prior_score import PriorScore
 
 
-def made_worse(
-    photos: Tensor, restored: Tensor, *, of_photos: Opinion, of_restored: Opinion, settings: DirectSettings
+def needs_fallback(
+    photos: Tensor, restored: Tensor, *, photo_score: PriorScore, restored_score: PriorScore, settings: FallbackSettings
 ) -> Tensor:
     """Which photos are better fed as they are: (B,) bool.
 
@@ -26,13 +26,13 @@ def made_worse(
 
     Args:
         photos, restored: (B, 3, H, W) in [0, 1].
-        of_photos, of_restored: what the prior thinks of them, under the same noise.
+        photo_score, restored_score: what the prior thinks of them, under the same noise.
         settings: the limits.
     """
     left = [
         low_frequency_change(after, before) > settings.max_low_frequency_change
         for before, after in zip(photos, restored, strict=True)
     ]
-    as_much_a_face = of_photos.change <= settings.change_ratio * of_restored.change
-    for_nothing = as_much_a_face & (of_photos.detail >= of_restored.detail)
+    as_much_a_face = photo_score.change <= settings.change_ratio * restored_score.change
+    for_nothing = as_much_a_face & (photo_score.detail >= restored_score.detail)
     return torch.tensor(left, device=photos.device) | for_nothing.to(photos.device)

@@ -10,7 +10,7 @@ from adapt.settings import GateSettings
 
 
 def low_frequency_change(target: Tensor, restored: Tensor, side: int = 16) -> float:
-    """Mean absolute difference of two pictures, (3, H, W) in [0, 1], as seen at `side` x `side` pixels."""
+    """Mean absolute difference of two images, (3, H, W) in [0, 1], as seen at `side` x `side` pixels."""
     small = [F.adaptive_avg_pool2d(image[None], side) for image in (target, restored)]
     return float((small[0] - small[1]).abs().mean())
 

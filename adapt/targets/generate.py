@@ -15,7 +15,7 @@ from adapt.devices import full_precision
 from adapt.digests import file_digest, photo_seed
 from adapt.disk import write_atomic
 from adapt.errors import PhotoError
-from adapt.guidance.maps import MapWatch, Seen
+from adapt.guidance.maps import MapSnapshot, MapWatch
 from adapt.photos.files import encode_png
 from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
 from adapt.photos.pairs import Fitted, read_fitted
@@ -23,11 +23,11 @@ from adapt.restorers.base import Restorer
 from adapt.settings import TargetSettings
 from adapt.targets.exposure import restored_for
 from adapt.targets.gate import judge
-from adapt.targets.methods import Made, TargetMaker, Way
-from adapt.targets.store import Key, Record, TargetStore, maps_name, picture_name, read_records
+from adapt.targets.methods import SamplingInfo, TargetBatch, TargetMaker
+from adapt.targets.store import Key, Record, TargetStore, image_name, maps_name, read_records
 
 OnPhoto = Callable[[Record, int, int], None]
-DrawMaps = Callable[[Path, Mapping[str, Sequence[Seen]]], None]
+DrawMaps = Callable[[Path, Mapping[str, Sequence[MapSnapshot]]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Summary:
 
     Attributes:
         records: in the order of photos and draws.
-        without_maps: how many of them have no picture of their guidance maps; 0 where none were asked for.
+        without_maps: how many of them have no image of their guidance maps; 0 where none were asked for.
     """
 
     records: list[Record]
@@ -70,14 +70,14 @@ class _Item:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """A target's line, and where it has a picture, that and what was seen on the way to it.
+    """A target's line, and where it has an image, that and what was seen on the way to it.
 
     An unreadable photo has one line for all its draws.
     """
 
     record: Record
-    picture: bytes | None = None
-    seen: Sequence[Seen] = ()
+    image: bytes | None = None
+    seen: Sequence[MapSnapshot] = ()
     unreadable: bool = False
 
 
@@ -107,7 +107,7 @@ def generate_targets(
     Args:
         photos: folder of aligned faces (or one file).
         out: the store.
-        settings: the recipe; batch, seed, draws, match_light, compat and gate are read here.
+        settings: the recipe; batch, seed, draws, match_mean_luminance, compat and gate are read here.
         maker: the method with its prior.
         restorer: R of the papers.
         identity: what decides the result, for the store.
@@ -117,7 +117,7 @@ def generate_targets(
         device: where the networks are.
         on_photo: sees each record, with targets finished and targets in all.
         draw_maps: writes what was seen of a photo, by its id, to a file: of each target that is made now. Those that
-            are there already keep the picture they have, or none. The targets are the same with and without.
+            are there already keep the image they have, or none. The targets are the same with and without.
 
     Raises:
         UsageError: no photos, an output folder inside the photos or with other files, or a store made otherwise.
@@ -141,13 +141,13 @@ def generate_targets(
         with full_precision():
             results = _make_group(group, settings, maker, restorer, device)
         for result in results:
-            record, picture = result.record, result.picture
+            record, image = result.record, result.image
             if (record.id, record.draw) not in waiting:
                 continue
             maps = out / maps_name(record.id, record.draw)
             maps.unlink(missing_ok=True)  # of an older target
-            if picture is not None and record.target is not None:
-                write_atomic(out / record.target, lambda stream, data=picture: stream.write(data))
+            if image is not None and record.target is not None:
+                write_atomic(out / record.target, lambda stream, data=image: stream.write(data))
                 if draw_maps is not None:
                     draw_maps(maps, {record.id: result.seen})
             store.add(record)
@@ -182,26 +182,26 @@ def _make_group(
 ) -> list[_Result]:
     """The results of one batch of targets, in their order; of an unreadable photo only the first."""
     results: list[_Result] = []
-    pictures: dict[str, Fitted] = {}
+    images: dict[str, Fitted] = {}
     for item in group:
-        if item.photo.id not in pictures:
+        if item.photo.id not in images:
             try:
-                pictures[item.photo.id] = read_fitted(item.photo.path, maker.prior.size)
+                images[item.photo.id] = read_fitted(item.photo.path, maker.prior.size)
             except PhotoError as error:
                 if item.draw == 0:
                     results.append(_Result(_failed(item, str(error)), unreadable=True))
-    readable = [item for item in group if item.photo.id in pictures]
+    readable = [item for item in group if item.photo.id in images]
     if readable:
-        rows = {id: row for row, id in enumerate(pictures)}
-        photos = torch.stack([picture.image for picture in pictures.values()]).to(device)
+        rows = {id: row for row, id in enumerate(images)}
+        photos = torch.stack([image.image for image in images.values()]).to(device)
         chosen = [rows[item.photo.id] for item in readable]
         seeds = [photo_seed(settings.seed, item.sha256, item.draw) for item in readable]
         restored = restored_for(photos, restorer, settings)
         made, seen = _within_memory(maker, photos[chosen], restored[chosen], seeds)
-        before, after = made.towards.cpu(), made.pictures.cpu()
+        before, after = made.towards.cpu(), made.images.cpu()
         for row, (item, seed) in enumerate(zip(readable, seeds, strict=True)):
             record, encoded = _judged(item, seed, before[row], after[row], made.ways[row], settings)
-            fitted = pictures[item.photo.id]
+            fitted = images[item.photo.id]
             record = replace(
                 record,
                 resized=fitted.resized,
@@ -214,7 +214,7 @@ def _make_group(
 
 def _within_memory(
     maker: TargetMaker, photos: Tensor, restored: Tensor, seeds: Sequence[int]
-) -> tuple[Made, list[list[Seen]]]:
+) -> tuple[TargetBatch, list[list[MapSnapshot]]]:
     """The batch and what was seen of each on the way, in one go, or in halves where memory runs out."""
     watch = MapWatch(len(seeds))
     try:
@@ -226,8 +226,8 @@ def _within_memory(
     half = len(seeds) // 2
     first, seen = _within_memory(maker, photos[:half], restored[:half], seeds[:half])
     second, seen_after = _within_memory(maker, photos[half:], restored[half:], seeds[half:])
-    made = Made(
-        torch.cat([first.pictures, second.pictures]),
+    made = TargetBatch(
+        torch.cat([first.images, second.images]),
         torch.cat([first.towards, second.towards]),
         first.ways + second.ways,
     )
@@ -235,14 +235,14 @@ def _within_memory(
 
 
 def _judged(
-    item: _Item, seed: int, towards: Tensor, target: Tensor, way: Way, settings: TargetSettings
+    item: _Item, seed: int, towards: Tensor, target: Tensor, way: SamplingInfo, settings: TargetSettings
 ) -> tuple[Record, bytes | None]:
-    """The record of a target, and its picture unless it is not one."""
+    """The record of a target, and its image unless it is not one."""
     reason, scores = judge(target, towards, settings.gate)
     if not scores:
         return _failed(item, reason), None
-    picture = encode_png(target)
-    name = picture_name(item.photo.id, item.draw)
+    image = encode_png(target)
+    name = image_name(item.photo.id, item.draw)
     record = Record(
         id=item.photo.id,
         draw=item.draw,
@@ -251,16 +251,16 @@ def _judged(
         status="rejected" if reason else "done",
         reason=reason,
         target=name,
-        target_sha256=hashlib.sha256(picture).hexdigest(),
+        target_sha256=hashlib.sha256(image).hexdigest(),
         seed=seed,
         start_t=way.start_t,
         evaluations=way.evaluations,
         blur_std=None if way.std is None else round(way.std, 4),
         factor=way.factor,
-        direct=way.direct,
+        fallback=way.fallback,
         scores={key: round(value, 6) for key, value in scores.items()},
     )
-    return record, picture
+    return record, image
 
 
 def _failed(item: _Item, reason: str | None) -> Record:

@@ -15,7 +15,7 @@ from adapt.blur.adjuster import GuidanceAdjuster
 from adapt.blur.estimator import BlurEstimator
 from adapt.blur.start_steps import StartSteps
 from adapt.diffusion.prior import Prior
-from adapt.diffusion.sampler import AnyTerm, Job, OnStep, PhotoNoise, Walk, sample_together, start
+from adapt.diffusion.sampler import AnyTerm, Conditioning, OnStep, PhotoNoise, Trajectory, sample_together, start
 from adapt.diffusion.schedule import TIMESTEPS
 from adapt.diffusion.solvers import Ancestral, Ddim, DpmSolver2M, Solver
 from adapt.diffusion.steps import Plan, plan_dt_bfr, plan_from
@@ -25,9 +25,9 @@ from adapt.guidance.low_frequency import LowFrequency, factor_for
 from adapt.guidance.regions import region_stds
 from adapt.images import to_signed, to_unit
 from adapt.settings import GaussianBlurSettings, TargetSettings
-from adapt.targets.fallback import made_worse
-from adapt.targets.prior_score import opinion_of
-from adapt.targets.reliability import LEAST, doubted_std
+from adapt.targets.fallback import needs_fallback
+from adapt.targets.prior_score import score_by_prior
+from adapt.targets.reliability import LEAST, unreliable_std
 from degradations.blind import PUBLISHED_SIZE
 
 SOLVERS: Final[dict[str, Callable[[float], Solver]]] = {
@@ -54,7 +54,7 @@ class BlurParts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class SamplingInfo:
     """How one target was drawn.
 
     Attributes:
@@ -63,29 +63,29 @@ class Way:
         std: the blur level it was drawn for, in pixels: as estimated, or wider where the prior doubts the restored
             photo; the blurriest region's where there are several; None if nobody asked.
         factor: N of its first low-frequency constraint; None without one.
-        direct: sampled towards the photo itself, not towards the restored one.
+        fallback: sampled towards the photo itself, not towards the restored one.
     """
 
     start_t: int
     evaluations: int
     std: float | None = None
     factor: int | None = None
-    direct: bool = False
+    fallback: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class TargetBatch:
     """Targets.
 
     Attributes:
-        pictures: (B, 3, H, W) in [0, 1]; a photo whose guidance stopped being finite is NaN.
+        images: (B, 3, H, W) in [0, 1]; a photo whose guidance stopped being finite is NaN.
         towards: what they were sampled towards, same shape and range: restored photos, or photos.
         ways: how, one for each.
     """
 
-    pictures: Tensor
+    images: Tensor
     towards: Tensor
-    ways: tuple[Way, ...]
+    ways: tuple[SamplingInfo, ...]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class TargetMaker:
 
     def make(
         self, photos: Tensor, restored: Tensor, seeds: Sequence[int], *, on_step: OnStep | None = None
-    ) -> Made:
+    ) -> TargetBatch:
         """Targets of photos.
 
         Args:
@@ -118,33 +118,33 @@ class TargetMaker:
             Targets. A photo's does not depend on the others in its batch.
         """
         stds = self._blur_levels(photos)
-        direct = torch.zeros(len(photos), dtype=torch.bool, device=photos.device)
+        fallback = torch.zeros(len(photos), dtype=torch.bool, device=photos.device)
         change = None
-        if self.settings.direct is not None or self.settings.doubt is not None:
-            of_restored = opinion_of(self.prior, restored, seeds)
-            change = of_restored.change
-            if self.settings.direct is not None:
-                of_photos = opinion_of(self.prior, photos, seeds)
-                direct = made_worse(
-                    photos, restored, of_photos=of_photos, of_restored=of_restored, settings=self.settings.direct
+        if self.settings.fallback is not None or self.settings.reliability is not None:
+            restored_score = score_by_prior(self.prior, restored, seeds)
+            change = restored_score.change
+            if self.settings.fallback is not None:
+                photo_score = score_by_prior(self.prior, photos, seeds)
+                fallback = needs_fallback(
+                    photos, restored, photo_score=photo_score, restored_score=restored_score, settings=self.settings.fallback
                 )
-                change = torch.where(direct.to(change.device), of_photos.change, change)
+                change = torch.where(fallback.to(change.device), photo_score.change, change)
         if stds is not None and change is not None:
-            stds = self._widened(stds, change, direct)
-        towards = torch.where(direct[:, None, None, None], photos, restored)
-        # Where nothing is a photo's own, all take the same steps and are one walk.
+            stds = self._widened(stds, change, fallback)
+        towards = torch.where(fallback[:, None, None, None], photos, restored)
+        # Where nothing is a photo's own, all take the same steps and are one trajectory.
         rows = [[row] for row in range(len(seeds))] if stds is not None else [list(range(len(seeds)))]
-        walks: list[Walk] = []
-        ways: list[Way] = []
+        trajectories: list[Trajectory] = []
+        ways: list[SamplingInfo] = []
         for each in rows:
-            walk, way = self._walk(towards[each], None if stds is None else stds[each], [seeds[row] for row in each])
-            walks.append(walk)
+            trajectory, way = self._walk(towards[each], None if stds is None else stds[each], [seeds[row] for row in each])
+            trajectories.append(trajectory)
             ways += [
-                Way(start_t=way.start_t, evaluations=way.evaluations, std=way.std, factor=way.factor, direct=fed)
-                for fed in direct[each].tolist()
+                SamplingInfo(start_t=way.start_t, evaluations=way.evaluations, std=way.std, factor=way.factor, fallback=fed)
+                for fed in fallback[each].tolist()
             ]
-        pictures = torch.cat(sample_together(self.prior, walks, on_step))
-        return Made(to_unit(pictures), towards, tuple(ways))
+        images = torch.cat(sample_together(self.prior, trajectories, on_step))
+        return TargetBatch(to_unit(images), towards, tuple(ways))
 
     @cached_property
     def _regions(self) -> int:
@@ -162,32 +162,32 @@ class TargetMaker:
             return None
         return torch.cat([region_stds(estimator, photo, self._regions) for photo in photos.split(1)])
 
-    def _widened(self, stds: Tensor, change: Tensor, direct: Tensor) -> Tensor:
-        """Blur levels (B, R), no less than the prior's doubt of each picture asks for.
+    def _widened(self, stds: Tensor, change: Tensor, fallback: Tensor) -> Tensor:
+        """Blur levels (B, R), no less than the prior's doubt of each image asks for.
 
         What the estimator says is how far a restored photo is true. Where the photo itself is fed, doubt alone counts.
         """
-        if self.settings.doubt is None:
+        if self.settings.reliability is None:
             return stds
         size = self.prior.size
-        asked = doubted_std(change, size, settings=self.settings.doubt).to(stds)[:, None]
+        asked = unreliable_std(change, size, settings=self.settings.reliability).to(stds)[:, None]
         least = asked.clamp(min=LEAST * size / PUBLISHED_SIZE).expand_as(stds)
-        return torch.where(direct[:, None], least, torch.maximum(stds, asked))
+        return torch.where(fallback[:, None], least, torch.maximum(stds, asked))
 
-    def _walk(self, towards: Tensor, stds: Tensor | None, seeds: Sequence[int]) -> tuple[Walk, Way]:
-        """The walk of photos that take the same steps, and how it is to be written down."""
+    def _walk(self, towards: Tensor, stds: Tensor | None, seeds: Sequence[int]) -> tuple[Trajectory, SamplingInfo]:
+        """The trajectory of photos that take the same steps, and how it is to be written down."""
         size = (towards.shape[2], towards.shape[3])
         level = None if stds is None else float(stds.amax())
         plan = self.plan_for(level)
-        job = Job(to_signed(towards), stds)
+        job = Conditioning(to_signed(towards), stds)
         draw = PhotoNoise(seeds, (towards.shape[1], *size), towards.device)
         terms = self._terms(level, size)
         solver = SOLVERS[self.settings.solver](self._eta(level, size[1]))
         x = start(_begun(job, terms), plan, draw)
-        walk = Walk(x=x, steps=plan.steps, solver=solver, terms=terms, job=job, draw=draw)
+        trajectory = Trajectory(x=x, steps=plan.steps, solver=solver, terms=terms, job=job, draw=draw)
         factors = [term.factor for term in terms if isinstance(term, LowFrequency)]
         factor = factors[0] if factors else None
-        return walk, Way(start_t=plan.steps[0].t, evaluations=len(plan.steps), std=level, factor=factor)
+        return trajectory, SamplingInfo(start_t=plan.steps[0].t, evaluations=len(plan.steps), std=level, factor=factor)
 
     def plan_for(self, std: float | None) -> Plan:
         """The plan of a photo whose blur level is `std` pixels; where the recipe has a start_t, all have that plan.
@@ -237,11 +237,11 @@ def _known(std: float | None) -> float:
     return std
 
 
-def _begun(job: Job, terms: Sequence[AnyTerm]) -> Job:
+def _begun(job: Conditioning, terms: Sequence[AnyTerm]) -> Conditioning:
     """What is noised to begin with: the first measurement where there is one (DynFaceRestore Alg. 1, line 4)."""
     for term in terms:
         if isinstance(term, GaussianBlur):
-            return Job(term.begin(job).guides[:, 0])
+            return Conditioning(term.begin(job).guides[:, 0])
     return job
 
 
@@ -279,7 +279,7 @@ def target_maker(settings: TargetSettings, prior: Prior, parts: BlurParts | None
     for part in (parts.estimator, parts.start_steps):
         if part is not None and settings.needs_blur and part.size != prior.size:
             what = "blur estimator" if part is parts.estimator else "start-step table"
-            raise UsageError(f"{what}: made for pictures of {part.size} pixels, the prior is for {prior.size}")
+            raise UsageError(f"{what}: made for images of {part.size} pixels, the prior is for {prior.size}")
     maker = TargetMaker(prior, settings, parts)
     maker.plan_for(None if settings.start_t is not None else 0.0)  # a plan that cannot be walked is refused here
     return maker

@@ -1,4 +1,4 @@
-"""What the prior thinks of a picture: it is shown the picture under noise, and what it gives back is looked at."""
+"""What the prior thinks of an image: it is shown the image under noise, and what it gives back is looked at."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FINE: Final = 4.0  # what this blur takes away is detail
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
-    """Of each picture.
+class PriorScore:
+    """Of each image.
 
     Attributes:
-        change: mean absolute difference, in [0, 1], between the picture and what the prior gives back, both blurred:
+        change: mean absolute difference, in [0, 1], between the image and what the prior gives back, both blurred:
             how much of its coarse structure is no face's. (B,) float64.
         detail: standard deviation of the fine detail that the prior gives back; what it takes for noise is not in it,
             what it expects of a face is. (B,) float64.
@@ -39,25 +39,25 @@ class Opinion:
 
 
 @torch.no_grad()
-def opinion_of(prior: Predictor, pictures: Tensor, seeds: Sequence[int]) -> Opinion:
-    """What the prior thinks of pictures (B, 3, H, W) in [0, 1], under noise of a seed each.
+def score_by_prior(prior: Predictor, images: Tensor, seeds: Sequence[int]) -> PriorScore:
+    """What the prior thinks of images (B, 3, H, W) in [0, 1], under noise of a seed each.
 
     Each is shown by itself, so that no last bit of it comes from its batch. Source: none of the papers.
     """
-    scale = pictures.shape[-1] / PUBLISHED_SIZE
+    scale = images.shape[-1] / PUBLISHED_SIZE
     coarse = torch.tensor([COARSE * scale], dtype=torch.float64)
     changes: list[Tensor] = []
     details: list[Tensor] = []
-    for picture, seed in zip(pictures.split(1), seeds, strict=True):
-        given = _given_back(prior, picture, seed)
-        changes.append(blur_errors(picture, given, coarse)[:, 0].double())
+    for image, seed in zip(images.split(1), seeds, strict=True):
+        given = _given_back(prior, image, seed)
+        changes.append(blur_errors(image, given, coarse)[:, 0].double())
         smooth = gaussian_blur(given, torch.tensor([FINE * scale], device=given.device))
         details.append((given - smooth).double().std(dim=(1, 2, 3)))
-    return Opinion(torch.cat(changes), torch.cat(details))
+    return PriorScore(torch.cat(changes), torch.cat(details))
 
 
-def _given_back(prior: Predictor, picture: Tensor, seed: int) -> Tensor:
+def _given_back(prior: Predictor, image: Tensor, seed: int) -> Tensor:
     abar = float(linear_schedule().abar[SHOWN_AT])
-    noise = PhotoNoise([seed], (picture.shape[1], picture.shape[2], picture.shape[3]), picture.device)()
+    noise = PhotoNoise([seed], (image.shape[1], image.shape[2], image.shape[3]), image.device)()
     step = Step(SHOWN_AT, -1, abar, 1.0, 0.0)
-    return to_unit(prior.predict(noised(to_signed(picture), abar, noise), step).x0)
+    return to_unit(prior.predict(noised(to_signed(image), abar, noise), step).x0)

@@ -1,4 +1,4 @@
-"""The target store: pictures, and a manifest with one line per target, written last.
+"""The target store: images, and a manifest with one line per target, written last.
 
     store.json       what the targets were made with: recipe, weights, versions; part of it is the identity
     manifest.jsonl   one line per target; a shard writes its own manifest-I-of-N.jsonl beside it
@@ -32,13 +32,13 @@ class Record:
         id: the photo's name in its folder, without suffix.
         draw: which of the recipe's draws, from 0.
         photo, photo_sha256: the file and its content.
-        status: done; rejected (by the gate; the picture is kept to be looked at); failed (no picture).
+        status: done; rejected (by the gate; the image is kept to be looked at); failed (no image).
         reason: why it is not done.
-        target, target_sha256: the picture, relative to the store, and its content.
+        target, target_sha256: the image, relative to the store, and its content.
         seed: the seed of its noise.
         start_t: timestep the sampler started from.
         evaluations: network evaluations.
-        blur_std: the blur level it was drawn for, in pixels, as in `adapt.targets.methods.Way`.
+        blur_std: the blur level it was drawn for, in pixels, as in `adapt.targets.methods.SamplingInfo`.
         factor: N of its first low-frequency constraint.
         direct: sampled towards the photo itself, which the restorer had made worse.
         scores: what the gate saw.
@@ -61,7 +61,7 @@ class Record:
     evaluations: int | None = None
     blur_std: float | None = None
     factor: int | None = None
-    direct: bool = False
+    fallback: bool = False
     scores: dict[str, float] = field(default_factory=dict)
     resized: bool = False
     enlarged: float | None = None
@@ -108,7 +108,7 @@ class TargetStore:
         self._latest = {(record.id, record.draw): record for record in read_records(folder)}
 
     def add(self, record: Record) -> None:
-        """Append a target's line, where its last one says something else. Its picture must be on the disk already."""
+        """Append a target's line, where its last one says something else. Its image must be on the disk already."""
         before = self._latest.get((record.id, record.draw))
         if before is not None and before == replace(record, revision=before.revision):
             return
@@ -153,13 +153,13 @@ def read_records(folder: Path) -> list[Record]:
     return [latest[key] for key in sorted(latest)]
 
 
-def picture_name(id: str, draw: int) -> str:
+def image_name(id: str, draw: int) -> str:
     """Where a target lies in its store. Each draw has a folder, so that no photo's name can meet another's draw."""
     return f"images{_numbered(draw)}/{id}.png"
 
 
 def maps_name(id: str, draw: int) -> str:
-    """Where the picture of a target's guidance maps lies in its store."""
+    """Where the image of a target's guidance maps lies in its store."""
     return f"maps{_numbered(draw)}/{id}.jpg"
 
 
@@ -168,7 +168,7 @@ def _numbered(draw: int) -> str:
 
 
 def accepted_targets(folder: Path) -> dict[str, list[Path]]:
-    """Pictures to train on, by photo id: a store's done ones, or all of a plain folder of pictures.
+    """ImageDataset to train on, by photo id: a store's done ones, or all of a plain folder of images.
 
     Raises:
         UsageError: none.
@@ -191,10 +191,10 @@ def accepted_targets(folder: Path) -> dict[str, list[Path]]:
 
 
 def target_digests(folder: Path, accepted: Mapping[str, list[Path]]) -> dict[str, list[str]]:
-    """The sha256 of pictures that `accepted_targets` has found, by photo id.
+    """The sha256 of images that `accepted_targets` has found, by photo id.
 
     Raises:
-        UsageError: a store's picture is gone, or is not what was written.
+        UsageError: a store's image is gone, or is not what was written.
     """
     written: dict[Path, str | None] = {}
     if (folder / CLAIM).is_file():

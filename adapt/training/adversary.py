@@ -24,8 +24,8 @@ class Verdict(NamedTuple):
     """Logits (B, 1, h, w), positive for real.
 
     Attributes:
-        made: of generated pictures; gradients reach the pictures and not the discriminator.
-        real, fake: of real and the same generated pictures; gradients reach the discriminator alone.
+        made: of generated images; gradients reach the images and not the discriminator.
+        real, fake: of real and the same generated images; gradients reach the discriminator alone.
     """
 
     made: Tensor
@@ -60,22 +60,22 @@ class PatchDiscriminator(nn.Module):
                 elif name.endswith("bias"):
                     parameter.zero_()
 
-    def forward(self, picture: Tensor) -> Tensor:
-        return self.main(2 * picture - 1)
+    def forward(self, image: Tensor) -> Tensor:
+        return self.main(2 * image - 1)
 
     def judge(self, real: Tensor, made: Tensor) -> Verdict:
-        """What it says of real and generated pictures, for both sides of the game in one backward pass."""
+        """What it says of real and generated images, for both sides of the game in one backward pass."""
         out_of_reach = {name: parameter.detach() for name, parameter in self.named_parameters()}
-        towards_picture = torch.func.functional_call(self, out_of_reach, (made,))
-        return Verdict(towards_picture, self(real), self(made.detach()))
+        towards_image = torch.func.functional_call(self, out_of_reach, (made,))
+        return Verdict(towards_image, self(real), self(made.detach()))
 
 
-def deceives(verdict: Verdict) -> Tensor:
+def generator_loss(verdict: Verdict) -> Tensor:
     """The generator's loss: minus the mean logit of what it made."""
     return -verdict.made.float().mean()
 
 
-def tells_apart(verdict: Verdict) -> Tensor:
+def discriminator_loss(verdict: Verdict) -> Tensor:
     """The discriminator's hinge loss."""
     return 0.5 * (F.relu(1 - verdict.real.float()).mean() + F.relu(1 + verdict.fake.float()).mean())
 

@@ -29,12 +29,12 @@ def code_token(logits: Tensor, codes: Tensor) -> Tensor:
 
 
 class Teacher(Protocol):
-    """What knows the codes of a clean picture: a VQGAN, or another CodeFormer."""
+    """What knows the codes of a clean image: a VQGAN, or another CodeFormer."""
 
     quantize: Codebook
 
-    def codes(self, picture: Tensor) -> Tensor:
-        """The codes of pictures (B, 3, S, S) in [0, 1]: (B, N) int64."""
+    def codes(self, image: Tensor) -> Tensor:
+        """The codes of images (B, 3, S, S) in [0, 1]: (B, N) int64."""
         ...
 
 
@@ -46,7 +46,7 @@ class PredictsCodes(Teacher, Protocol):
         ...
 
     def generate(self, reading: Reading, fidelity: float) -> Tensor:
-        """The picture of a reading, (B, 3, S, S), about [0, 1]."""
+        """The image of a reading, (B, 3, S, S), about [0, 1]."""
         ...
 
     def train_only(self, parts: Collection[str]) -> None:
@@ -55,21 +55,21 @@ class PredictsCodes(Teacher, Protocol):
 
 
 class Attempt(NamedTuple):
-    """What a network makes of photos: what it reads in them, and the picture where one was asked for."""
+    """What a network makes of photos: what it reads in them, and the image where one was asked for."""
 
     reading: Reading
-    picture: Tensor | None
+    image: Tensor | None
 
 
 class Attempts(nn.Module):
     """A network that predicts codes, as its training runs it: photos (B, 3, S, S) in [0, 1] to an `Attempt`.
 
-    In training a picture is made only if a loss looks at it, and nothing of it reaches encoder or transformer: it
-    trains the fusion. In evaluation it is the picture that the restorer gives.
+    In training an image is made only if a loss looks at it, and nothing of it reaches encoder or transformer: it
+    trains the fusion. In evaluation it is the image that the restorer gives.
 
     Args:
         network: a module; its weights are shared.
-        fidelity: w of the training's picture; None for no picture.
+        fidelity: w of the training's image; None for no image.
     """
 
     def __init__(self, network: PredictsCodes, fidelity: float | None) -> None:

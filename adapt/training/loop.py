@@ -27,7 +27,7 @@ Network = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class StepContext:
     """One step of one process.
 
     Attributes:
@@ -49,7 +49,7 @@ class Turn:
         return faces[batch_indices(settings.seed, position, batch=settings.batch, count=len(faces))]
 
 
-Losses = Callable[[Network, Turn], tuple[Tensor, dict[str, Tensor]]]
+Losses = Callable[[Network, StepContext], tuple[Tensor, dict[str, Tensor]]]
 
 
 def train(
@@ -116,7 +116,7 @@ def train(
     for step in range(first, stop):
         for group in optimizer.param_groups:
             group["lr"] = trapezoid(step, steps, settings.learning_rate, warmup=settings.warmup)
-        turn = Turn(step, rank, world, device, step_generator(settings.seed, step, rank))
+        turn = StepContext(step, rank, world, device, step_generator(settings.seed, step, rank))
         total, parts = losses(forward, turn)
         check_finite(parts, step)
         accelerator.backward(total)

@@ -17,7 +17,7 @@ def l1(restored: Tensor, target: Tensor) -> Tensor:
     return (restored - target).abs().mean(dim=(1, 2, 3))
 
 
-def fools(logits: Tensor) -> Tensor:
+def generator_loss(logits: Tensor) -> Tensor:
     """The generator's adversarial loss, (B, 1, H, W) logits of restored photos -> (B,).
 
     -log D(R(y)), averaged over pixels: the non-saturating form of the public code (FACTS 4.1), where DT-BFR Eq. (6)
@@ -26,7 +26,7 @@ def fools(logits: Tensor) -> Tensor:
     return F.softplus(-logits).mean(dim=(1, 2, 3))
 
 
-def tells_apart(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """The discriminator's loss, -log D(real) - log(1 - D(fake)), averaged over pixels -> scalar.
 
     Binary cross-entropy with real = 1, which DT-BFR Eq. (7) means; its signs are misprinted.

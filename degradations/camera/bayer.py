@@ -1,6 +1,6 @@
 """The colour filter of a sensor: one colour for each photosite, and the two others guessed back.
 
-All functions work on batches, (B, 3, H, W) pictures and (B, 1, H, W) mosaics, in any unit, with one phase for all or
+All functions work on batches, (B, 3, H, W) images and (B, 1, H, W) mosaics, in any unit, with one phase for all or
 one for each image. Sides may be odd. Borders are mirrored about the outermost photosites, which keeps the colours in
 step.
 """
@@ -41,7 +41,7 @@ def _mosaic(images: Tensor, phase: Phase) -> Tensor:
 
 
 def spread(raw: Tensor, phase: Phase | Sequence[Phase]) -> Tensor:
-    """A mosaic (B, 1, H, W) as a picture (B, 3, H, W) that is 0 where a colour was not seen: the adjoint of `mosaic`.
+    """A mosaic (B, 1, H, W) as an image (B, 3, H, W) that is 0 where a colour was not seen: the adjoint of `mosaic`.
 
     Raises:
         ValueError: another shape, or not one phase for each image.
@@ -90,7 +90,7 @@ def _sites(phase: Phase) -> list[tuple[int, slice, slice]]:
 
 
 def demosaic(raw: Tensor, phase: Phase | Sequence[Phase], method: Demosaic = "bilinear") -> Tensor:
-    """The picture of a mosaic: (B, 1, H, W) to (B, 3, H, W), not clipped. What was seen stays as it is.
+    """The image of a mosaic: (B, 1, H, W) to (B, 3, H, W), not clipped. What was seen stays as it is.
 
     Args:
         raw: in proportion to light, white-balanced where the method is not "bilinear": the two others take it that
@@ -183,7 +183,7 @@ def _means(near: _Neighbours) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _arranged(raw: Tensor, cross: Tensor, along: Tensor, across: Tensor, diagonal: Tensor, phase: Phase) -> Tensor:
-    """The picture whose colours are at each site what was seen there, or a guess of the kind that the site asks for.
+    """The image whose colours are at each site what was seen there, or a guess of the kind that the site asks for.
 
     Args:
         raw, cross, along, across, diagonal: (B, 1, H, W). `cross` gives green at red and blue sites, `along` and

@@ -52,7 +52,7 @@ class Patches:
         flat: without texture and without clipped photosites, (N,).
         clipped: with photosites at the white level or at 0, (N,).
         row: what each says of the variance of row offsets, DN^2, (N,); single ones are mostly noise.
-        block: number of the part of the picture it lies in, (N,).
+        block: number of the part of the image it lies in, (N,).
     """
 
     signal: np.ndarray
@@ -172,12 +172,12 @@ def _strip(strip: np.ndarray, tops: np.ndarray, black: np.ndarray, top: int) -> 
     variance = (residuals**2).sum(axis=(2, 3)) / _DEGREES
     normal = residuals / np.sqrt(np.maximum(variance, 1e-12))[..., None, None]
     highest = (values >= tops[:, None, None]).sum(axis=(2, 3))
-    # One photosite at the top is that of an unclipped picture: some photosite is the brightest.
+    # One photosite at the top is that of an unclipped image: some photosite is the brightest.
     clipped = ((highest > 1) | (values <= 0).any(axis=(2, 3))).any(axis=1)
     flat = ~clipped & (variance > 0).all(axis=1) & (np.abs(normal).max(axis=(1, 2, 3)) < _OUTLIER)
     for correlation, share in _correlations(normal):
         flat &= np.abs(correlation) < _TOO_CORRELATED * share
-    # A strip's blocks are numbered apart from all others'; no picture is wider than this.
+    # A strip's blocks are numbered apart from all others'; no image is wider than this.
     lefts = np.arange(len(values)) * _STRIDE
     block = (top // _BLOCK) * 10_000 + lefts // _BLOCK
     return Patches(means - black, variance, flat, clipped, _row_variance(residuals), block)

@@ -8,14 +8,14 @@ Source: DT-BFR Eq. (10)/(12), with simpler parts: the sRGB curve for tone, one l
 colour matrix, and bilinear demosaicing instead of a network. Differs: the noise figures are no calibrated sensor's.
 
 The recipes `camera-noise-*` are for portraits of 128 pixels, where shrinking by 4 alone costs more (22.1 dB) than the
-noise should. Mean PSNR to the clean picture on the 186 test portraits, and its range:
+noise should. Mean PSNR to the clean image on the 186 test portraits, and its range:
 
     shrunk by 2, no noise     26.3 dB (23.2 to 31.2)
     camera-noise-moderate     24.4 dB (21.8 to 27.5)
     camera-noise-severe       22.0 dB (20.0 to 23.6)
     camera-noise-starlight    15.4 dB (14.5 to 16.6)
 
-`pytest tests/test_camera_noise.py -k decibels` measures them again. For pictures of 512 pixels take scale 4 or 8, as
+`pytest tests/test_camera_noise.py -k decibels` measures them again. For images of 512 pixels take scale 4 or 8, as
 the paper does.
 """
 

@@ -4,7 +4,7 @@
 whole.
 
 Source: DT-BFR Eq. (10)/(12), in the order of its public code: tone, colour matrix and white balance are undone first,
-the picture shrinks in linear light, and only then meets the filter. Differs where a docstring says so.
+the image shrinks in linear light, and only then meets the filter. Differs where a docstring says so.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class Camera:
     noise: "gaussian" as in DT-BFR, or "poisson" with Gaussian read noise.
     quantise: whether DN are whole numbers. DT-BFR's public code leaves them as they are.
     clip_black: whether what noise pushed below black is cut off before demosaicing, as in DT-BFR's public code;
-        otherwise it counts until the picture is rendered, and shadows stay unbiased up to there.
-    rounding: of the finished picture to 255ths; the public code truncates.
+        otherwise it counts until the image is rendered, and shadows stay unbiased up to there.
+    rounding: of the finished image to 255ths; the public code truncates.
 
     Raises:
         ValueError: a scale under 1.
@@ -179,7 +179,7 @@ def sensor_offset(
 
 
 def develop(dn: Tensor, shots: Sequence[Shot], camera: Camera) -> Tensor:
-    """The picture of a mosaic: DN, (B, 1, h, w), to tone values in [0, 1], (B, 3, h, w).
+    """The image of a mosaic: DN, (B, 1, h, w), to tone values in [0, 1], (B, 3, h, w).
 
     White balance comes before demosaicing, as in a camera: that takes it that colours change together. The public code
     of DT-BFR has it after; with the bilinear method the order makes no difference, but for the clipping at 1.
@@ -246,7 +246,7 @@ def _photograph(
 
 
 def finish(small: Tensor, size: tuple[int, int], camera: Camera) -> Tensor:
-    """A developed picture enlarged by the camera's scale, cut to its size and to whole 255ths. Gradients pass."""
+    """A developed image enlarged by the camera's scale, cut to its size and to whole 255ths. Gradients pass."""
     large = enlarge_linear(small.clamp(0, 1), camera.scale)[:, :, : size[0], : size[1]]
     return whole_steps(large, 255, camera.rounding)
 
@@ -274,6 +274,6 @@ def _levels(shots: Sequence[Shot], like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _continued(images: Tensor, factor: int) -> Tensor:
-    """The picture with its last row and column repeated until `factor` divides both sides."""
+    """The image with its last row and column repeated until `factor` divides both sides."""
     right, down = -images.shape[3] % factor, -images.shape[2] % factor
     return functional.pad(images, (0, right, 0, down), mode="replicate") if right or down else images

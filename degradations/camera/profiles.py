@@ -1,4 +1,4 @@
-"""Camera profiles: how noisy a sensor is at each ISO, and the light its pictures are taken in.
+"""Camera profiles: how noisy a sensor is at each ISO, and the light its images are taken in.
 
 A profile is a small JSON file. Those in `degradations/profiles` are ours; `read_profile` also reads a user's own, and
 the noise tables of the public code of DT-BFR, which are licensed for non-commercial use and therefore do not ship.
@@ -111,7 +111,7 @@ class CameraProfile(_Model):
         return self
 
     def digest(self) -> str:
-        """sha256 of all that its pictures follow from, however the file is written: its words are left out."""
+        """sha256 of all that its images follow from, however the file is written: its words are left out."""
         numbers = self.model_dump(mode="json", exclude={"name", "description", "source", "licence"})
         return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Archive damage as pieces: grey, fading, sepia, halftone, scratches, dust, scan lines, banding."""
+"""Archive damage as degradations: grey, fading, sepia, halftone, scratches, dust, scan lines, banding."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic import AfterValidator, Field
 
 from degradations.pieces.base import (
     Counts,
+    Degradation,
     NonNegative,
     Parameters,
-    Piece,
     Positive,
     Range,
     Share,
@@ -51,7 +51,7 @@ def _periods(limits: tuple[float, float], factor: float) -> tuple[float, float]:
     return low, high
 
 
-class Grey(Piece):
+class Grey(Degradation):
     """Without colour, as a film or plate sees it; the default is luma."""
 
     name: Literal["grey"] = "grey"
@@ -70,7 +70,7 @@ class Grey(Piece):
         return one_colour(image, parameters["red"], parameters["blue"])
 
 
-class Fading(Piece):
+class Fading(Degradation):
     """The dyes of a colour print have faded and the paper has yellowed; equal shares fade a grey print."""
 
     name: Literal["fading"] = "fading"
@@ -98,7 +98,7 @@ class Fading(Piece):
         return faded(image, **{key: parameters[key] for key in ("cyan", "magenta", "yellow", "stain")})
 
 
-class Sepia(Piece):
+class Sepia(Degradation):
     """A grey print toned brown."""
 
     name: Literal["sepia"] = "sepia"
@@ -114,7 +114,7 @@ class Sepia(Piece):
         return sepia(image, parameters["strength"])
 
 
-class Halftone(Piece):
+class Halftone(Degradation):
     """Printed in dots of ink."""
 
     name: Literal["halftone"] = "halftone"
@@ -148,7 +148,7 @@ class Halftone(Piece):
         )
 
 
-class Scratches(Piece):
+class Scratches(Degradation):
     """Long thin lines, white where the emulsion is gone, dark where dirt has filled them."""
 
     name: Literal["scratches"] = "scratches"
@@ -177,7 +177,7 @@ class Scratches(Piece):
         return scratched(image, **{key: parameters[key] for key in ("seed", "count", "width", "tone", "upright")})
 
 
-class Dust(Piece):
+class Dust(Degradation):
     """Specks: white from dust on a negative, dark from dust on a print."""
 
     name: Literal["dust"] = "dust"
@@ -204,7 +204,7 @@ class Dust(Piece):
         return dusty(image, **{key: parameters[key] for key in ("seed", "count", "radius", "tone")})
 
 
-class ScanLines(Piece):
+class ScanLines(Degradation):
     """Dark lines across, as between the rows of a tube."""
 
     name: Literal["scan_lines"] = "scan_lines"
@@ -225,7 +225,7 @@ class ScanLines(Piece):
         return scan_lines(image, **{key: parameters[key] for key in ("period", "depth", "phase")})
 
 
-class Banding(Piece):
+class Banding(Degradation):
     """Few levels in each channel, without dither: smooth shades break into bands."""
 
     name: Literal["banding"] = "banding"

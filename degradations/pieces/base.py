@@ -1,6 +1,6 @@
-"""One kind of damage with its ranges: what every piece of a chain is, and the ranges pieces are made of.
+"""One kind of damage with its ranges: what every degradation of a chain is, and the ranges degradations are made of.
 
-Pieces are data, so that a recipe can be checked without loading torch: neither this module nor the pieces import it at
+Degradations are data, so that a recipe can be checked without loading torch: neither this module nor the degradations import it at
 the top.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Parameters: TypeAlias = dict[str, Any]
 """What was drawn for one image: numbers, words, and lists of these, as JSON holds them."""
 
-PUBLISHED_SIZE = 512  # pixels; the lengths in the papers, and in recipes, are for pictures of this side
+PUBLISHED_SIZE = 512  # pixels; the lengths in the papers, and in recipes, are for images of this side
 
 
 def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
@@ -53,7 +53,7 @@ Counts: TypeAlias = Annotated[tuple[_Whole, _Whole], AfterValidator(_ascending)]
 Qualities: TypeAlias = Annotated[tuple[_Quality, _Quality], AfterValidator(_ascending)]
 
 
-class Piece(BaseModel):
+class Degradation(BaseModel):
     """One kind of damage. A subclass has a `name` of its own, a Literal, by which recipes call it.
 
     A range is [low, high] and uniform. Every number that decides what happens to an image is drawn by `draw` and
@@ -70,13 +70,13 @@ class Piece(BaseModel):
         return self.model_dump(mode="json")
 
     def scaled(self, factor: float) -> Self:
-        """The same damage for smaller pictures: lengths in pixels times `factor`, in (0, 1]. Here: has no lengths."""
+        """The same damage for smaller images: lengths in pixels times `factor`, in (0, 1]. Here: has no lengths."""
         del factor
         return self
 
     @abstractmethod
     def draw(self, generator: torch.Generator, shape: tuple[int, int]) -> Parameters:
-        """One image's parameters, from a generator of this image's and this piece's own.
+        """One image's parameters, from a generator of this image's and this degradation's own.
 
         Args:
             generator: on the CPU, freshly seeded.
@@ -128,7 +128,7 @@ def stretched(limits: tuple[float, float], factor: float) -> tuple[float, float]
 
 
 def shrinking(limits: tuple[float, float], factor: float) -> tuple[float, float]:
-    """A range of downsampling factors for smaller pictures: times `factor`, but what shrinks never comes to enlarge."""
+    """A range of downsampling factors for smaller images: times `factor`, but what shrinks never comes to enlarge."""
     low, high = (max(min(limit, 1.0), limit * factor) for limit in limits)
     return low, high
 
@@ -136,8 +136,8 @@ def shrinking(limits: tuple[float, float], factor: float) -> tuple[float, float]
 # ---------------------------------------------------------------- several in a row
 
 
-def piece_seed(seed: int, index: int) -> int:
-    """The seed of the piece at a place in the chain: the image's own for the first, of seed and place after it."""
+def degradation_seed(seed: int, index: int) -> int:
+    """The seed of the degradation at a place in the chain: the image's own for the first, of seed and place after it."""
     return seed if index == 0 else derived_seed(seed, f"piece {index}")
 
 
@@ -147,32 +147,32 @@ def derived_seed(seed: int, purpose: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 11
 
 
-def draw_all(pieces: Sequence[Piece], seed: int, shape: tuple[int, int]) -> list[Parameters]:
-    """One image's parameters for each piece, each with the piece's name; `{"name", "skipped": true}` where left out.
+def draw_all(degradations: Sequence[Degradation], seed: int, shape: tuple[int, int]) -> list[Parameters]:
+    """One image's parameters for each degradation, each with the degradation's name; `{"name", "skipped": true}` where left out.
 
-    A piece added at the end changes nothing for those before it.
+    A degradation added at the end changes nothing for those before it.
     """
-    chances = fractions(seeded(derived_seed(seed, "pieces left out")), len(pieces))
+    chances = fractions(seeded(derived_seed(seed, "pieces left out")), len(degradations))
     return [
-        {"name": piece.name, **piece.draw(seeded(piece_seed(seed, index)), shape)}
-        if chance < piece.probability
-        else {"name": piece.name, "skipped": True}
-        for index, (piece, chance) in enumerate(zip(pieces, chances, strict=True))
+        {"name": degradation.name, **degradation.draw(seeded(degradation_seed(seed, index)), shape)}
+        if chance < degradation.probability
+        else {"name": degradation.name, "skipped": True}
+        for index, (degradation, chance) in enumerate(zip(degradations, chances, strict=True))
     ]
 
 
-def apply_all(image: Tensor, pieces: Sequence[Piece], drawn: Sequence[Parameters]) -> Tensor:
-    """The pieces in order, each with what was drawn for it, clamped to [0, 1] after each.
+def apply_all(image: Tensor, degradations: Sequence[Degradation], drawn: Sequence[Parameters]) -> Tensor:
+    """The degradations in order, each with what was drawn for it, clamped to [0, 1] after each.
 
     Raises:
-        ValueError: the parameters are not those of these pieces.
+        ValueError: the parameters are not those of these degradations.
     """
-    names, expected = [str(each.get("name")) for each in drawn], [piece.name for piece in pieces]
+    names, expected = [str(each.get("name")) for each in drawn], [degradation.name for degradation in degradations]
     if names != expected:
         raise ValueError(
-            f"chain: expected parameters of {', '.join(expected) or 'no pieces'}, got {', '.join(names) or 'none'}"
+            f"chain: expected parameters of {', '.join(expected) or 'no degradations'}, got {', '.join(names) or 'none'}"
         )
-    for piece, parameters in zip(pieces, drawn, strict=True):
+    for degradation, parameters in zip(degradations, drawn, strict=True):
         if not parameters.get("skipped", False):
-            image = piece.apply(image, parameters).clamp(0, 1)
+            image = degradation.apply(image, parameters).clamp(0, 1)
     return image

@@ -1,4 +1,4 @@
-"""The blind degradation of the papers as one piece: blur, shrink, noise, JPEG, enlarge."""
+"""The blind degradation of the papers as one degradation: blur, shrink, noise, JPEG, enlarge."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field
 
 from degradations.pieces.base import (
+    Degradation,
     NonNegative,
     Odd,
     Parameters,
-    Piece,
     Positive,
     Qualities,
     Share,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from degradations.blind import BlindRanges
 
 
-class Blind(Piece):
+class Blind(Degradation):
     """`degradations.blind` with its ranges; the defaults are those of SwinIR's pre-training.
 
     The noise follows the parameters in the image's own stream, as in `draw_blind` and `degrade_blind`: "seed" is that
@@ -45,7 +45,7 @@ class Blind(Piece):
     kernel_size: Odd = Field(default=41, description="side of the kernel, pixels, odd")
 
     def scaled(self, factor: float) -> Self:
-        """Blur and shrinking for smaller pictures; the kernel keeps its taps, so that less of it is cut off."""
+        """Blur and shrinking for smaller images; the kernel keeps its taps, so that less of it is cut off."""
         return self.model_copy(
             update={
                 "blur_std": stretched(self.blur_std, factor),

@@ -1,4 +1,4 @@
-"""Blur as pieces: a soft lens, a moving camera, an aperture out of focus."""
+"""Blur as degradations: a soft lens, a moving camera, an aperture out of focus."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field
 
 from degradations.pieces.base import (
+    Degradation,
     NonNegative,
     Parameters,
-    Piece,
     Positive,
     Range,
     Share,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class GaussianBlur(Piece):
+class GaussianBlur(Degradation):
     """Gaussian blur of the values as they are stored; turned where it is not round."""
 
     name: Literal["gaussian_blur"] = "gaussian_blur"
@@ -48,7 +48,7 @@ class GaussianBlur(Piece):
         return gaussian_blur(image, parameters["std_x"], parameters["std_y"], parameters["angle"])
 
 
-class MotionBlur(Piece):
+class MotionBlur(Degradation):
     """A camera that moves while the shutter is open, along an arc, at constant speed; in linear light."""
 
     name: Literal["motion_blur"] = "motion_blur"
@@ -75,7 +75,7 @@ class MotionBlur(Piece):
         return blur_light(image, motion_kernel(parameters["length"], angle, bend))
 
 
-class Defocus(Piece):
+class Defocus(Degradation):
     """A lens out of focus: a disk, in linear light."""
 
     name: Literal["defocus"] = "defocus"

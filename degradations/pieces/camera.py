@@ -1,4 +1,4 @@
-"""A photograph by a calibrated camera as one piece of a chain: DT-BFR's target domains."""
+"""A photograph by a calibrated camera as one degradation of a chain: DT-BFR's target domains."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from degradations.camera.profiles import find_profile, read_profile
-from degradations.pieces.base import Parameters, Piece, Positive, fractions, new_seed, seeded, within
+from degradations.pieces.base import Degradation, Parameters, Positive, fractions, new_seed, seeded, within
 from degradations.places import places
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class CameraPiece(Piece):
+class CameraDegradation(Degradation):
     """Shrunk, taken by a camera at an ISO in some light, rendered, and enlarged again.
 
     A photograph draws its ISO and its light, both uniform; "seed" is that of its noise. A relative path of a profile is
@@ -30,7 +30,7 @@ class CameraPiece(Piece):
     profile: str = Field(default="generic-phone", description="a camera that ships, or the path of a profile")
     iso: Positive = Field(description="range within that of the profile")
     scale: Annotated[int, Field(ge=1)] = Field(
-        default=4, description="both sides shrink by this before the sensor, for pictures of 512 px; a whole number"
+        default=4, description="both sides shrink by this before the sensor, for images of 512 px; a whole number"
     )
     curve: Literal["gamma", "srgb", "smoothstep"] = Field(
         default="gamma", description="tone: the power of 2.2, sRGB's curve, or a camera's S-shaped one"
@@ -41,7 +41,7 @@ class CameraPiece(Piece):
     noise: Literal["gaussian", "poisson"] = Field(default="gaussian", description="poisson counts photons")
     quantise: bool = Field(default=True, description="the sensor's numbers are whole")
     clip_black: bool = Field(default=True, description="nothing under the black level reaches the demosaicing")
-    rounding: Literal["truncate", "round"] = Field(default="truncate", description="of the picture to 255ths")
+    rounding: Literal["truncate", "round"] = Field(default="truncate", description="of the image to 255ths")
 
     @field_validator("profile")
     @classmethod
@@ -60,7 +60,7 @@ class CameraPiece(Piece):
         return {**super().identity(), "profile": read_profile(self.profile).digest()}
 
     def scaled(self, factor: float) -> Self:
-        """The scale for smaller pictures, to the nearest whole number, at least 1."""
+        """The scale for smaller images, to the nearest whole number, at least 1."""
         return self.model_copy(update={"scale": max(1, int(self.scale * factor + 0.5))})
 
     def draw(self, generator: torch.Generator, shape: tuple[int, int]) -> Parameters:

@@ -1,4 +1,4 @@
-"""A phone's night mode as one piece: the simple camera that the tables at 128 pixels were measured with."""
+"""A phone's night mode as one degradation: the simple camera that the tables at 128 pixels were measured with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from degradations.pieces.base import Parameters, Piece, seeded
+from degradations.pieces.base import Degradation, Parameters, seeded
 
 if TYPE_CHECKING:
     import torch
@@ -18,8 +18,8 @@ _Level = Annotated[float, Field(ge=0)]
 _Gain = Annotated[float, Field(ge=1)]
 
 
-class CameraNoise(Piece):
-    """`degradations.camera.camera_noise` at one sensitivity. The piece `camera` is the calibrated one.
+class CameraNoise(Degradation):
+    """`degradations.camera.camera_noise` at one sensitivity. The degradation `camera` is the calibrated one.
 
     The noise follows the light in the image's own stream: "seed" is that of the whole stream.
 

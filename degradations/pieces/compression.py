@@ -1,4 +1,4 @@
-"""Compression as pieces: JPEG, JPEG twice, WebP."""
+"""Compression as degradations: JPEG, JPEG twice, WebP."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from degradations.pieces.base import Parameters, Piece, Qualities, fractions, whole_within
+from degradations.pieces.base import Degradation, Parameters, Qualities, fractions, whole_within
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
-class Jpeg(Piece):
+class Jpeg(Degradation):
     """Written as a JPEG file (4:2:0) and read again."""
 
     name: Literal["jpeg"] = "jpeg"
@@ -29,7 +29,7 @@ class Jpeg(Piece):
         return jpeg(image[None], parameters["quality"])[0]
 
 
-class DoubleJpeg(Piece):
+class DoubleJpeg(Degradation):
     """Written as a JPEG file twice, cropped in between, so that the second grid of blocks lies beside the first."""
 
     name: Literal["double_jpeg"] = "double_jpeg"
@@ -59,7 +59,7 @@ class DoubleJpeg(Piece):
         return jpeg(once, parameters["second"])[0]
 
 
-class Webp(Piece):
+class Webp(Degradation):
     """Written as a lossy WebP file and read again."""
 
     name: Literal["webp"] = "webp"

@@ -1,6 +1,6 @@
-"""All pieces by name: the one table that recipes, messages and lists go by.
+"""All degradations by name: the one table that recipes, messages and lists go by.
 
-Pieces that hold others, resampling and mixing, hold any but these two.
+Degradations that hold others, resampling and mixing, hold any but these two.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pydantic import Field
 
 from degradations.pieces.archive import Banding, Dust, Fading, Grey, Halftone, ScanLines, Scratches, Sepia
 from degradations.pieces.base import (
+    Degradation,
     Factors,
     Parameters,
-    Piece,
     Positive,
     Shares,
     apply_all,
@@ -26,7 +26,7 @@ from degradations.pieces.base import (
 )
 from degradations.pieces.blind import Blind
 from degradations.pieces.blur import Defocus, GaussianBlur, MotionBlur
-from degradations.pieces.camera import CameraPiece
+from degradations.pieces.camera import CameraDegradation
 from degradations.pieces.camera_noise import CameraNoise
 from degradations.pieces.compression import DoubleJpeg, Jpeg, Webp
 from degradations.pieces.noise import GaussianNoise, PoissonNoise, SpeckleNoise
@@ -40,7 +40,7 @@ _Plain: TypeAlias = (
     Banding
     | Blind
     | CameraNoise
-    | CameraPiece
+    | CameraDegradation
     | Defocus
     | DoubleJpeg
     | Dust
@@ -59,25 +59,25 @@ _Plain: TypeAlias = (
     | Turbulence
     | Webp
 )
-PlainPiece: TypeAlias = Annotated[_Plain, Field(discriminator="name")]
+PlainDegradation: TypeAlias = Annotated[_Plain, Field(discriminator="name")]
 
 Kernel = Literal["nearest", "box", "bilinear", "bicubic", "lanczos", "bilinear-aliased"]
 
 
-class Resample(Piece):
-    """Shrunk and enlarged again, each with one of several kernels; `pieces` damage the small picture in between.
+class Resample(Degradation):
+    """Shrunk and enlarged again, each with one of several kernels; `degradations` damage the small image in between.
 
-    Lengths of these pieces are in pixels of the small picture, and are not scaled.
+    Lengths of these degradations are in pixels of the small image, and are not scaled.
     """
 
     name: Literal["resample"] = "resample"
     factor: Factors = Field(description="by how much both sides shrink, 1 or more")
     down: list[Kernel] = Field(default=["box", "bilinear", "bicubic", "lanczos"], min_length=1)
     up: list[Kernel] = Field(default=["nearest", "bilinear", "bicubic", "lanczos"], min_length=1)
-    pieces: list[PlainPiece] = Field(default=[], description="what happens to the small picture, in this order")
+    degradations: list[PlainDegradation] = Field(default=[], description="what happens to the small image, in this order")
 
     def identity(self) -> Parameters:
-        return {**super().identity(), "pieces": [piece.identity() for piece in self.pieces]}
+        return {**super().identity(), "degradations": [degradation.identity() for degradation in self.degradations]}
 
     def scaled(self, factor: float) -> Self:
         return self.model_copy(update={"factor": shrinking(self.factor, factor)})
@@ -90,7 +90,7 @@ class Resample(Piece):
             "size": list(small),
             "down": self.down[int(down * len(self.down))],
             "up": self.up[int(up * len(self.up))],
-            "pieces": draw_all(self.pieces, new_seed(generator), small),
+            "degradations": draw_all(self.degradations, new_seed(generator), small),
         }
 
     def apply(self, image: Tensor, parameters: Parameters) -> Tensor:
@@ -98,35 +98,35 @@ class Resample(Piece):
 
         height, width = parameters["size"]
         small = resize(image, (height, width), parameters["down"]).clamp(0, 1)
-        small = apply_all(small, self.pieces, parameters["pieces"])
+        small = apply_all(small, self.degradations, parameters["degradations"])
         return resize(small, (image.shape[1], image.shape[2]), parameters["up"])
 
 
-InnerPiece: TypeAlias = Annotated[_Plain | Resample, Field(discriminator="name")]
+InnerDegradation: TypeAlias = Annotated[_Plain | Resample, Field(discriminator="name")]
 
 
-class Mixed(Piece):
-    """Damage that varies over the picture: one chain in some patches, another one elsewhere, softly blended.
+class Mixed(Degradation):
+    """Damage that varies over the image: one chain in some patches, another one elsewhere, softly blended.
 
-    No single kernel, noise or quality is right for such a picture: what DynFaceRestore states as its limit (Fig. 19).
+    No single kernel, noise or quality is right for such an image: what DynFaceRestore states as its limit (Fig. 19).
     """
 
     name: Literal["mixed"] = "mixed"
-    first: list[InnerPiece] = Field(description="damage of the patches")
-    second: list[InnerPiece] = Field(description="damage of the rest; [] leaves it as it is")
+    first: list[InnerDegradation] = Field(description="damage of the patches")
+    second: list[InnerDegradation] = Field(description="damage of the rest; [] leaves it as it is")
     length: Positive = Field(default=(40.0, 80.0), description="size of the patches, pixels")
     share: Shares = Field(default=(0.3, 0.7), description="of the area that the first chain gets")
     softness: Shares = Field(default=(0.3, 0.6), description="width of the edges; 0 is hard")
 
     def identity(self) -> Parameters:
-        chains = {name: [piece.identity() for piece in getattr(self, name)] for name in ("first", "second")}
+        chains = {name: [degradation.identity() for degradation in getattr(self, name)] for name in ("first", "second")}
         return {**super().identity(), **chains}
 
     def scaled(self, factor: float) -> Self:
         return self.model_copy(
             update={
-                "first": [piece.scaled(factor) for piece in self.first],
-                "second": [piece.scaled(factor) for piece in self.second],
+                "first": [degradation.scaled(factor) for degradation in self.first],
+                "second": [degradation.scaled(factor) for degradation in self.second],
                 "length": stretched(self.length, factor),
             }
         )
@@ -152,4 +152,4 @@ class Mixed(Piece):
         return second + mask * (first - second)
 
 
-AnyPiece: TypeAlias = Annotated[_Plain | Resample | Mixed, Field(discriminator="name")]
+AnyDegradation: TypeAlias = Annotated[_Plain | Resample | Mixed, Field(discriminator="name")]

@@ -1,4 +1,4 @@
-"""Noise as pieces: Gaussian (white, grey, or in grains), photons, speckle."""
+"""Noise as degradations: Gaussian (white, grey, or in grains), photons, speckle."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field
 
 from degradations.pieces.base import (
+    Degradation,
     NonNegative,
     Parameters,
-    Piece,
     Positive,
     Share,
     fractions,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class GaussianNoise(Piece):
+class GaussianNoise(Degradation):
     """Gaussian noise; with `grain`, in soft grains of the same strength, as a film has."""
 
     name: Literal["gaussian_noise"] = "gaussian_noise"
@@ -54,7 +54,7 @@ class GaussianNoise(Piece):
         return image + parameters["std"] / 255 * field.to(image)
 
 
-class PoissonNoise(Piece):
+class PoissonNoise(Degradation):
     """The noise of counted photons, in linear light, each channel for itself."""
 
     name: Literal["poisson_noise"] = "poisson_noise"
@@ -72,7 +72,7 @@ class PoissonNoise(Piece):
         return to_tone(counted.clamp(0, 1), "srgb")
 
 
-class SpeckleNoise(Piece):
+class SpeckleNoise(Degradation):
     """Noise in proportion to the value: bright parts are noisy, black stays black."""
 
     name: Literal["speckle_noise"] = "speckle_noise"

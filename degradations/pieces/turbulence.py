@@ -1,4 +1,4 @@
-"""Atmospheric turbulence as one piece: tilt, then blur."""
+"""Atmospheric turbulence as one degradation: tilt, then blur."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field
 
 from degradations.pieces.base import (
+    Degradation,
     NonNegative,
     Parameters,
-    Piece,
     Positive,
     fractions,
     new_seed,
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-SHAKE = 2.0  # the whole picture shifts by up to so many standard deviations of the tilt
+SHAKE = 2.0  # the whole image shifts by up to so many standard deviations of the tilt
 
 
-class Turbulence(Piece):
-    """One frame from far away through hot air: a smooth field of shifts, then a blur that varies over the picture.
+class Turbulence(Degradation):
+    """One frame from far away through hot air: a smooth field of shifts, then a blur that varies over the image.
 
     Made for the TURB set of Diffuse and Restore, faces from the BRIAR and LRFID recordings.
     """
@@ -33,7 +33,7 @@ class Turbulence(Piece):
     name: Literal["turbulence"] = "turbulence"
     tilt: NonNegative = Field(description="standard deviation of the shifts, pixels")
     length: Positive = Field(description="over which neighbouring shifts stay alike, pixels")
-    blur: Positive = Field(description="standard deviation of the blur, pixels; it varies within the picture")
+    blur: Positive = Field(description="standard deviation of the blur, pixels; it varies within the image")
 
     def scaled(self, factor: float) -> Self:
         lengths = {name: stretched(getattr(self, name), factor) for name in ("tilt", "length", "blur")}
