@@ -6,6 +6,7 @@ The steps of the command line as functions, and the networks as objects. Each na
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from adapt.commands.run import run
     from adapt.photos.files import read_photo
 
+# onnxruntime, wherever it is imported, would otherwise keep a number for this machine in the user's home, and a file of
+# events to be sent. Photographs are private, and so is what is done with them.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "calibrate",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NoReturn
 
-from adapt.digests import file_digest
-from adapt.errors import UsageError, WeightsError
-from adapt.packs.pack import Pack, embedded_packs, load_pack
-from adapt.settings.paths import WEIGHT_FILES, WEIGHT_SUFFIXES
+from adapt.digests import bytes_digest
+from adapt.errors import WeightsError
+from adapt.packs.named import named_network, named_restorer
+from adapt.packs.pack import Pack, load_pack
+from adapt.settings.paths import ONNX, is_bundle, weights_file
+from adapt.weights import read_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -28,23 +30,24 @@ if TYPE_CHECKING:
     from adapt.restorers.vqgan import VQGAN
     from adapt.settings import TargetSettings
 
-CODEBOOK, CODEFORMER = "codebook", "codeformer"  # what a pack calls them
+PRIOR, CODEBOOK, CODEFORMER = "prior", "codebook", "codeformer"  # what a pack calls them
 
 
 def load_prior(name: str | Path) -> Prior:
-    """A diffusion prior by pack name, pack folder, or checkpoint file in the public layout.
+    """A diffusion prior by pack name, pack folder, or checkpoint file or run in the public layout.
 
     Raises:
         UsageError: no such pack or file.
         WeightsError: weights that cannot be read or do not fit.
     """
-    from adapt.diffusion.prior import build_prior, load_prior_file
+    from dataclasses import replace
 
-    if Path(name).suffix in WEIGHT_SUFFIXES:
-        return load_prior_file(Path(name))
-    pack = load_pack(name)
-    state, metadata = pack.read("prior")
-    return build_prior(f"{pack.card.name}/prior", state, metadata, size=pack.card.size)
+    from adapt.diffusion.prior import build_prior
+
+    named = named_network(name, PRIOR)
+    read = named.read()
+    size = None if named.pack is None else named.pack.card.size
+    return replace(build_prior(named.label, read.state, read.metadata, size=size), digest=read.digest)
 
 
 def load_blur_estimator(name: str | Path) -> BlurEstimator:
@@ -54,13 +57,11 @@ def load_blur_estimator(name: str | Path) -> BlurEstimator:
         UsageError: no such pack or file.
         WeightsError: a pack without one, or weights that cannot be read or do not fit.
     """
-    from adapt.blur.estimator import ARCHITECTURE, build_blur_estimator, load_blur_estimator_file
+    from adapt.blur.estimator import ARCHITECTURE, build_blur_estimator
 
-    if Path(name).suffix in WEIGHT_SUFFIXES:
-        return load_blur_estimator_file(Path(name))
-    pack = load_pack(name)
-    state, metadata = pack.read(ARCHITECTURE)
-    return build_blur_estimator(f"{pack.card.name}/{ARCHITECTURE}", state, metadata)
+    named = named_network(name, ARCHITECTURE)
+    read = named.read()
+    return build_blur_estimator(named.label, read.state, read.metadata)
 
 
 def load_start_steps(name: str | Path) -> StartSteps:
@@ -70,10 +71,13 @@ def load_start_steps(name: str | Path) -> StartSteps:
         UsageError: no such pack.
         WeightsError: a pack without one, or a file that is not a start-step table.
     """
-    from adapt.blur.start_steps import ENTRY, load_start_steps_file
+    from adapt.blur.start_steps import ENTRY, load_start_steps_file, parse_start_steps
 
     path = Path(name)
-    return load_start_steps_file(path if path.suffix == ".json" else load_pack(name).table(ENTRY))
+    if path.suffix == ".json":
+        return load_start_steps_file(path)
+    path, data = load_pack(name).table(ENTRY)
+    return parse_start_steps(data, path)
 
 
 def load_adjuster(name: str | Path) -> GuidanceAdjuster:
@@ -84,14 +88,10 @@ def load_adjuster(name: str | Path) -> GuidanceAdjuster:
         WeightsError: a pack without one, or weights that cannot be read or do not fit.
     """
     from adapt.blur.adjuster import ARCHITECTURE, build_adjuster
-    from adapt.weights import read_state
 
-    if Path(name).suffix in WEIGHT_SUFFIXES:
-        state, metadata = read_state(Path(name))
-        return build_adjuster(str(name), state, metadata)
-    pack = load_pack(name)
-    state, metadata = pack.read(ARCHITECTURE)
-    return build_adjuster(f"{pack.card.name}/{ARCHITECTURE}", state, metadata)
+    named = named_network(name, ARCHITECTURE)
+    read = named.read()
+    return build_adjuster(named.label, read.state, read.metadata)
 
 
 def load_blur_parts(name: str | Path, settings: TargetSettings, device: torch.device) -> tuple[BlurParts, str]:
@@ -106,7 +106,7 @@ def load_blur_parts(name: str | Path, settings: TargetSettings, device: torch.de
     from adapt.blur.start_steps import ENTRY
     from adapt.digests import settings_digest
 
-    if Path(name).suffix in WEIGHT_SUFFIXES:
+    if weights_file(Path(name)) is not None:
         return BlurParts(), settings_digest({})
     pack = load_pack(name)
     asked = {ESTIMATOR: settings.needs_blur, ENTRY: settings.start_t is None, ADJUSTER: settings.needs_adjuster}
@@ -139,18 +139,14 @@ def load_restorer(name: str | Path, *, adain: bool | None = None) -> Restorer:
 
 
 def _find_restorer(name: str | Path) -> Restorer:
-    from adapt.restorers.base import build_restorer, load_restorer_file
+    from dataclasses import replace
 
-    path = Path(name)
-    if path.suffix in WEIGHT_SUFFIXES:
-        return load_restorer_file(path)
-    for inside in WEIGHT_FILES:
-        if (path / inside).is_file():
-            return load_restorer_file(path / inside)
-    pack, chosen = pack_restorer(name)
-    state, metadata = pack.read(chosen)
-    restorer = build_restorer(f"{pack.card.name}/{chosen}", state, metadata)
-    return restorer.at(pack.card.size, f"pack {name}")
+    from adapt.restorers.base import build_restorer
+
+    named = named_restorer(name)
+    read = named.read()
+    restorer = replace(build_restorer(named.label, read.state, read.metadata), digest=read.digest)
+    return restorer if named.pack is None else restorer.at(named.pack.card.size, f"pack {name}")
 
 
 def load_codebook(name: str | Path) -> VQGAN:
@@ -160,17 +156,16 @@ def load_codebook(name: str | Path) -> VQGAN:
         UsageError: no such file, run or pack.
         WeightsError: a pack without one, or weights that cannot be read or do not fit.
     """
-    from adapt.restorers.vqgan import build_vqgan
-    from adapt.weights import read_state
+    return read_codebook(name)[0]
 
-    path = Path(name)
-    for file in (path, path / "weights.safetensors"):
-        if file.suffix in WEIGHT_SUFFIXES and (file == path or file.is_file()):
-            state, metadata = read_state(file)
-            return build_vqgan(str(file), state, metadata)
-    pack = load_pack(name)
-    state, metadata = pack.read(CODEBOOK)
-    return build_vqgan(f"{pack.card.name}/{CODEBOOK}", state, metadata)
+
+def read_codebook(name: str | Path) -> tuple[VQGAN, str]:
+    """As `load_codebook`, and the digest of what was loaded."""
+    from adapt.restorers.vqgan import build_vqgan
+
+    named = named_network(name, CODEBOOK)
+    read = named.read()
+    return build_vqgan(named.label, read.state, read.metadata), read.digest
 
 
 def load_recogniser(name: str | Path) -> Recogniser:
@@ -209,12 +204,9 @@ def load_detector(name: str | Path, *, fast: bool = False) -> FaceDetector:
 
 def _face_weights(name: str | Path, entry: str) -> tuple[str, dict[str, Tensor], dict[str, str]]:
     """What to call a face network, its tensors and its header."""
-    from adapt.weights import read_state
-
-    if Path(name).suffix in WEIGHT_SUFFIXES:
-        return str(name), *read_state(Path(name))
-    pack = load_pack(name)
-    return f"{pack.card.name}/{entry}", *pack.read(entry)
+    named = named_network(name, entry)
+    read = named.read()
+    return named.label, read.state, read.metadata
 
 
 def build_face_network(
@@ -230,26 +222,6 @@ def build_face_network(
     return builders.get(entry, build_detector)(name, state, header)
 
 
-def pack_restorer(name: str | Path) -> tuple[Pack, str]:
-    """The pack and its network that PACK (name or folder: its default restorer) or PACK/RESTORER means.
-
-    Raises:
-        UsageError: neither.
-    """
-    text = str(name)
-    if text in embedded_packs() or (Path(name) / "pack.yaml").is_file():
-        pack = load_pack(name)
-        return pack, pack.card.restorer
-    pack_name, _, wanted = text.rpartition("/")
-    try:
-        return load_pack(pack_name), wanted
-    except UsageError as error:
-        raise UsageError(
-            f"no restorer '{name}': expected a checkpoint file, a run, a bundle, PACK or PACK/RESTORER"
-            f" (packs: {', '.join(embedded_packs())})"
-        ) from error
-
-
 def load_model(name: str | Path, device: torch.device | None = None) -> Restorer | BundleModel:
     """What `adapt restore` runs: a bundle through onnxruntime, anything else through PyTorch.
 
@@ -262,7 +234,7 @@ def load_model(name: str | Path, device: torch.device | None = None) -> Restorer
         WeightsError: weights that cannot be read or do not fit.
     """
     path = Path(name)
-    if (path / "bundle.json").is_file():
+    if is_bundle(path):
         from adapt.exporting.bundle import load_bundle
 
         return load_bundle(path, device)
@@ -270,54 +242,51 @@ def load_model(name: str | Path, device: torch.device | None = None) -> Restorer
     return restorer if device is None else restorer.to(device)
 
 
-def load_distance(pack: Pack) -> PerceptualDistance:
-    """LPIPS where its weights are on the machine, else the pack's own perceptual distance; `.name` says which."""
+def load_distance(pack: Pack, chosen: Literal["pack", "lpips", "auto"] = "auto") -> PerceptualDistance:
+    """A pack's own perceptual distance or LPIPS; `.name` says which, also where `auto` takes LPIPS if it is there.
+
+    Raises:
+        WeightsError: the weights that were chosen are not there.
+    """
     from adapt.perceptual.distance import find_lpips
 
-    return find_lpips() or _pack_distance(pack)
+    found = None if chosen == "pack" else find_lpips()
+    return found or (_no_backbone(chosen) if chosen == "lpips" else _pack_distance(pack))
 
 
-def load_texture_distance(pack: Pack) -> PerceptualDistance:
-    """DISTS where its weights are on the machine, else the pack's own perceptual distance; `.name` says which."""
+def load_texture_distance(pack: Pack, chosen: Literal["pack", "dists", "auto"] = "auto") -> PerceptualDistance:
+    """The same of DISTS in place of LPIPS."""
     from adapt.perceptual.dists import find_dists
 
-    return find_dists() or _pack_distance(pack)
+    found = None if chosen == "pack" else find_dists()
+    return found or (_no_backbone(chosen) if chosen == "dists" else _pack_distance(pack))
+
+
+def _no_backbone(chosen: str) -> NoReturn:
+    from adapt.perceptual.distance import vgg_place
+
+    raise WeightsError(
+        f"distance: {chosen}: its weights are not on this machine; put torchvision's file at {vgg_place()}, or say"
+        " distance=pack and give `perceptual` a weight for that"
+    )
 
 
 def _pack_distance(pack: Pack) -> PerceptualDistance:
-    import json
-
     from adapt.perceptual.distance import load_pack_distance
+    from adapt.weights import header_mapping
 
+    if "perceptual" not in pack.card.networks:
+        raise WeightsError(
+            f"pack {pack.card.name}: has no 'perceptual'; it has {', '.join(pack.card.networks)}. Enter one with adapt"
+            " packs add, or where VGG-16's weights are on the machine say distance=auto"
+        )
     state, metadata = pack.read("perceptual")
-    return load_pack_distance(state, json.loads(metadata["settings"]), pack.network_digest("perceptual"))
+    settings = header_mapping(f"{pack.card.name}/perceptual", metadata)
+    return load_pack_distance(state, settings, pack.network_digest("perceptual"))
 
 
 def weights_digest(name: str | Path) -> str:
-    """Stands for weights named by a file, a run, a bundle, a pack, or PACK/NETWORK."""
-    path = Path(name)
-    inside = ("best.safetensors", "model.onnx", "model.safetensors", "weights.safetensors")
-    for file in (path, *(path / each for each in inside)):
-        if file.is_file():
-            return file_digest(file)
-    pack, network = pack_restorer(name)
-    return pack.network_digest(network)
-
-
-def codebook_digest(name: str | Path) -> str:
-    """Stands for the codebook that `adapt.build.load_codebook` loads by this name."""
-    path = Path(name)
-    for file in (path, path / "weights.safetensors"):
-        if file.is_file():
-            return file_digest(file)
-    return load_pack(name).network_digest(CODEBOOK)
-
-
-def prior_digest(pack: str) -> str:
-    path = Path(pack)
-    if path.is_file() and path.suffix in WEIGHT_SUFFIXES:
-        return file_digest(path)
-    opened = load_pack(pack)
-    if "prior" not in opened.card.networks:
-        raise WeightsError(f"pack {opened.card.name}: has no prior; see adapt packs show {pack}")
-    return opened.network_digest("prior")
+    """Stands for what `adapt.build.load_model` would run by this name now: of a bundle its model.onnx."""
+    if is_bundle(Path(name)):
+        return bytes_digest(read_bytes(Path(name) / ONNX))
+    return named_restorer(name).digest()

@@ -20,6 +20,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def bytes_digest(data: bytes) -> str:
+    """sha256 of a file's content, equal to `file_digest` of the file."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def is_unchanged(path: Path, sha256: str | None) -> bool:
     """Whether a file is there and its digest is that one; none is under a name that is too long."""
     try:

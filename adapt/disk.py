@@ -121,13 +121,13 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, lambda stream: stream.write(text.encode("utf-8", "backslashreplace")))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically."""
-    write_atomic(path, lambda stream: stream.write(_indented(value)))
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write JSON atomically: indented for people, or all on one line."""
+    write_atomic(path, lambda stream: stream.write(_as_json(value, indent)))
 
 
-def _indented(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+def _as_json(value: Any, indent: int | None = 2) -> bytes:
+    return (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def append_json_line(path: Path, value: Any) -> None:
@@ -153,7 +153,7 @@ def append_json_line(path: Path, value: Any) -> None:
 def _is_whole(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line.decode("utf-8-sig")), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -297,7 +297,7 @@ def claim_folder(
     if others:
         shown = ", ".join(shown_name(each.name) for each in others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
         raise UsageError(f"{shown_name(folder)}: expected a new folder or {ours}; it holds other files ({shown})")
-    if write_first(path, lambda stream: stream.write(_indented(said))):
+    if write_first(path, lambda stream: stream.write(_as_json(said))):
         return said
     return claim_folder(folder, name, about, kind=kind, ours=ours, writes=writes, overwrite=False)
 

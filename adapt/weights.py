@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import re
 import tarfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from adapt.disk import write_atomic
 from adapt.errors import WeightsError
 
 WRAPPINGS = ("params_ema", "params", "state_dict", "model")  # in the order in which they are preferred
+PREFIX = "module."  # of torch's parallel wrappers, round the whole network
+COMPILED = "_orig_mod"  # of torch.compile, round the whole network or any part of it
 SHOWN = 5
 
 
@@ -56,8 +61,8 @@ class MismatchError(WeightsError):
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a checkpoint: safetensors, or a torch file read with ``weights_only=True``.
 
-    Wrappings (`params_ema`, `params`, `state_dict`, `model`, nested too) are taken off, and a `module.` prefix
-    that all names share.
+    Wrappings (`params_ema`, `params`, `state_dict`, `model`, nested too) are taken off, and from the names what
+    torch's own wrappers add, in any order: a `module.` prefix that all of them share, and `_orig_mod` wherever it is.
 
     What kind of file it is, is read off its first bytes and not its name.
 
@@ -68,19 +73,30 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         WeightsError: no such file, not a checkpoint, damaged, or one that would run code; it is named, and so is what
             was blocked.
     """
+    return parse_state(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file of weights, to be parsed after its digest is known. Raises WeightsError."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file")
     try:
-        with path.open("rb") as stream:
-            head = stream.read(64)
+        return path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except MemoryError as error:
+        raise WeightsError(f"{path}: not enough memory to read its {path.stat().st_size} bytes") from error
+
+
+def parse_state(data: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What a checkpoint of this content holds; the rest as `read_state`, to which it owes the name of the file."""
+    head = data[:64]
     if head[4:9] == b"\0\0\0\0{":  # a length in eight bytes, of at most 100 MB, and the header's JSON
-        return _read_safetensors(path)
+        return _parse_safetensors(data, path)
     if not head.startswith((b"PK", b"\x80")):
         what = _taken_for_weights(head)
         raise WeightsError(f"{path}: expected a checkpoint (.pth, .safetensors), got {what}; fetch or choose it again")
-    return _unwrapped(_read_torch(path), path), {}
+    return _unwrapped(_parse_torch(data, path), path), {}
 
 
 def _taken_for_weights(head: bytes) -> str:
@@ -94,11 +110,10 @@ def _taken_for_weights(head: bytes) -> str:
     return f"a file that starts with {head[:12]!r}"
 
 
-def _read_torch(path: Path) -> Any:
+def _parse_torch(data: bytes, path: Path) -> Any:
     """What a torch file holds, read without running any of it."""
     try:
-        with path.open("rb") as stream:  # given a path, newer versions of PyTorch go by its ending
-            return torch.load(stream, map_location="cpu", weights_only=True)
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         blocked = sorted(set(re.findall(r"GLOBAL ([\w.]+)", str(error))))
         if not blocked:
@@ -112,14 +127,16 @@ def _read_torch(path: Path) -> Any:
         raise WeightsError(f"{path}: damaged, or not a checkpoint ({reason[0]})") from error
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
+def _parse_safetensors(data: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
     try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+        state = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, ValueError, RecursionError, KeyError) as error:  # KeyError: numbers torch does not know
         raise WeightsError(f"{path}: damaged, or not a safetensors file ({error})") from error
+    return _plainly_named(state), dict(header.get("__metadata__") or {})
 
 
 def _unwrapped(loaded: Any, path: Path) -> dict[str, Tensor]:
@@ -134,9 +151,40 @@ def _unwrapped(loaded: Any, path: Path) -> dict[str, Tensor]:
     state = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
     if not state:
         raise WeightsError(f"{path}: holds no tensors; its keys are {list(loaded)[:SHOWN]}")
-    while all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
+    return _plainly_named(state)
+
+
+def _plainly_named(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by the names that the network itself gives them, whatever of torch's was put round it."""
+    names = {key: ".".join(part for part in key.split(".") if part != COMPILED) for key in state}
+    while state and all(name.startswith(PREFIX) for name in names.values()):
+        names = {key: name.removeprefix(PREFIX) for key, name in names.items()}
+    if len({*names.values()}) < len(state):  # two of one name: not what a wrapper made
+        return state
+    return {names[key]: value for key, value in state.items()}
+
+
+@contextmanager
+def settings_of(name: str, architecture: str) -> Generator[None]:
+    """Within it, settings that do not pass, of a file's header or as its shapes tell them, are a WeightsError."""
+    try:
+        yield
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        said = f"{where}: {problem['msg']}" if where else problem["msg"]
+        raise WeightsError(f"{name}: not the layout of a {architecture} ({said})") from error
+
+
+def header_mapping(name: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The settings in a file's header where they have no schema; {} where it has none. Raises WeightsError."""
+    try:
+        found = json.loads(metadata.get("settings", "{}"))
+    except (ValueError, RecursionError) as error:  # ValueError: not JSON, and numbers of thousands of digits
+        raise WeightsError(f"{name}: the settings in its header are not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{name}: the settings in its header are a {type(found).__name__}, expected a mapping")
+    return found
 
 
 def compare_keys(network: nn.Module, state: Mapping[str, Tensor], ignore: Collection[str] = ()) -> KeyReport:

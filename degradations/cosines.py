@@ -7,11 +7,11 @@ filter only scales them. So a Gaussian of any std is exact, cheap for many stds 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from degradations.constants import kept
 from degradations.filters import check_batch
 
 
@@ -86,7 +86,7 @@ def line_frequencies(length: int, device: torch.device) -> Tensor:
     return torch.arange(length, dtype=torch.float64, device=device) / (2 * max(length - 1, 1))
 
 
-@lru_cache(maxsize=16)
+@kept(16)
 def _cosines(length: int, inverse: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The matrix that takes a line of pixels to its cosines, or back: (length, length)."""
     if length == 1:

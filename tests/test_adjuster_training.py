@@ -318,8 +318,8 @@ def usual(faces: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Tensor:
 
 
 def test_every_setting_is_turned_below():
-    """But for the size, which is that of the faces, and how often a state is saved, which changes no step."""
-    within = {name.partition(".")[0] for name in settings_of(AdjusterSettings, "kind", "size", "save_every")}
+    """But for the size, which is that of the faces, the distance, chosen before, and how often a state is saved."""
+    within = {name.partition(".")[0] for name in settings_of(AdjusterSettings, "kind", "size", "save_every", "distance")}
     assert set(KNOBS) == within
 
 

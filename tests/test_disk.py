@@ -48,6 +48,20 @@ def test_a_folder_is_claimed_once_and_gone_on_with(tmp_path: Path):
     assert names(folder) == ["about.json"]
 
 
+@pytest.mark.parametrize("content", [
+    b"", b"{", b'{"a": ' + b"9" * 5000 + b"}", b"[" * 100_000, b"\xff", b"[1]"
+], ids=["empty", "cut", "number", "nested", "bytes", "list"])
+def test_a_file_of_ours_that_was_changed_is_one_line(tmp_path: Path, content: bytes):
+    (tmp_path / "about.json").write_bytes(content)
+    with pytest.raises(UsageError, match=r"^[^\n]*about\.json: cannot be used: it is not [^\n]*as we write it[^\n]*$"):
+        claim(tmp_path, {})
+    lines = tmp_path / "log.jsonl"
+    lines.write_bytes(b'{"a": 1}\n' + content + b"\n")
+    if content not in (b"", b"[1]"):
+        with pytest.raises(UsageError, match=r"log\.jsonl: cannot be used: a line of it is not JSON"):
+            read_json_lines(lines)
+
+
 def test_only_what_a_command_wrote_is_removed(tmp_path: Path):
     """By its name, not by one that is like it; and nothing that lies elsewhere."""
     folder = tmp_path / "out"
@@ -173,3 +187,11 @@ def test_out_that_is_a_file_is_refused(tmp_path: Path):
     for out in ("file", "link"):
         with pytest.raises(UsageError, match="expected a folder, there is a file"):
             claim(tmp_path / out, {})
+
+
+def test_a_letter_that_a_crash_cut_through_is_dropped(tmp_path: Path):
+    path = tmp_path / "log.jsonl"
+    append_json_line(path, {"file": "ä\u2028"})
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: whole.index("ä".encode()) + 1])
+    assert read_json_lines(path) == [{"file": "ä\u2028"}]

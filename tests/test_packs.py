@@ -14,6 +14,7 @@ from command_line import adapt
 from networks import SMALL_CODEFORMER, lively_codeformer, lively_swinir, lively_vqgan
 from torch import Tensor, nn
 
+from adapt import weights
 from adapt.blur.adjuster import GuidanceAdjuster
 from adapt.blur.estimator import BlurNetwork
 from adapt.blur.start_steps import StartSteps
@@ -25,12 +26,12 @@ from adapt.build import (
     load_prior,
     load_restorer,
     load_start_steps,
-    pack_restorer,
 )
 from adapt.commands.add_to_pack import add_to_pack
 from adapt.diffusion.unet import UNet
 from adapt.digests import file_digest
 from adapt.errors import UsageError, WeightsError
+from adapt.packs.named import pack_restorer
 from adapt.packs.pack import EMBEDDED, embedded_packs, load_pack
 from adapt.settings import (
     AdjusterNetworkSettings,
@@ -178,6 +179,50 @@ def test_a_file_that_has_changed_is_refused(tmp_path: Path, folder: Path) -> Non
     assert [problem.split(": ")[1][:15] for problem in load_pack(folder).problems()] == ["expected sha256"]
 
 
+def test_no_file_of_another_digest_reaches_a_parser(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither torch's, nor that of safetensors, nor that of tables: what is not ours may be made to do harm."""
+    add(folder, "swinir", saved(tmp_path / "s.pth", lively_swinir()))
+    add(folder, "prior", ours(tmp_path / "p.safetensors", UNet(PRIOR), "unet", PRIOR.model_dump_json()))
+    TABLE.save(tmp_path / "t.json")
+    add(folder, "start-steps", tmp_path / "t.json")
+    for name in ("s.pth", "p.safetensors", "t.json"):
+        with (tmp_path / name).open("ab") as stream:
+            stream.write(b" ")
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a file of another digest was parsed")
+
+    for parser in ("torch.load", "safetensors.torch.load", "safetensors.safe_open", "adapt.weights.parse_state",
+                   "adapt.blur.start_steps.parse_start_steps", "adapt.blur.start_steps.load_start_steps_file"):
+        monkeypatch.setattr(parser, never)
+    for load, name in ((load_restorer, "s.pth"), (load_prior, "p.safetensors"), (load_start_steps, "t.json")):
+        with pytest.raises(WeightsError, match=rf"{name}: not the file that .*pack\.yaml names; fetch it again$"):
+            load(folder)
+
+
+def test_what_is_parsed_are_the_bytes_of_the_digest(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is exchanged between the two: the card names what was looked at, and what is loaded is checked."""
+    first, second = lively_swinir(), lively_swinir(seed=1)
+    file, original = saved(tmp_path / "s.pth", first), weights.parse_state
+
+    def exchanged(data: bytes, path: Path) -> Any:
+        saved(file, second)
+        return original(data, path)
+
+    monkeypatch.setattr("adapt.commands.add_to_pack.parse_state", exchanged)
+    digest = file_digest(file)
+    add(folder, "swinir", file)
+    assert list(load_pack(folder).card.networks["swinir"].files.values()) == [digest]
+    saved(file, first)
+    monkeypatch.setattr("adapt.weights.parse_state", exchanged)
+    loaded = load_restorer(folder).network.state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in first.state_dict().items())
+
+
 def test_the_first_restorer_restores_until_another_is_named(tmp_path: Path, folder: Path) -> None:
     file = saved(tmp_path / "s.pth", lively_swinir())
     add(folder, "prior", saved(tmp_path / "p.pth", UNet(PRIOR)))
@@ -218,12 +263,80 @@ def test_a_file_that_is_something_else_is_refused(tmp_path: Path, folder: Path, 
     assert not folder.exists()
 
 
+def bomb() -> str:
+    lines = ["a: &a [x,x,x,x,x,x,x,x,x]"]
+    return "\n".join(lines + [f"{n}: &{n} [{','.join(f'*{o}' for _ in range(9))}]" for o, n in zip("abcd", "bcde")])  # noqa: B905
+
+
+@pytest.mark.parametrize(("card", "message"), [
+    (bomb(), "holds more than 20000 values, with what its aliases stand for; write out what is meant"),
+    (f"name: a\nsize: {'9' * 5000}\n", "size: a whole number of 5000 signs is too large"),
+    ("name: [\n", "not YAML: "),
+    ("name: a\nsize: 3\n", "description: Field required (and 2 more)"),
+    ("name: \xff\n", "expected UTF-8 text; byte 7 is none"),
+], ids=["bomb", "number", "text", "lacking", "bytes"])
+def test_a_card_that_cannot_be_read_is_one_line(
+    tmp_path: Path, card: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pack.yaml").write_bytes(card.encode("latin-1"))
+    assert adapt(monkeypatch, "packs", "verify", tmp_path) == 4
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"adapt: {tmp_path / 'pack.yaml'}")
+    assert "not a pack card: " in said
+    assert message in said
+
+
+def test_a_card_reads_back_as_it_was_written(tmp_path: Path, folder: Path) -> None:
+    """Words that YAML 1.1 or 1.2 would take for numbers, and signs of any language, as they are."""
+    add_table_to(tmp_path, folder, licence="12e5", source="1_000", trained="zwölf → 0o17")
+    entry = load_pack(folder).card.networks["start-steps"]
+    assert (entry.licence, entry.source, entry.trained) == ("12e5", "1_000", "zwölf → 0o17")
+    assert "zwölf →" in (folder / "pack.yaml").read_text(encoding="utf-8")
+
+
+def add_table_to(tmp_path: Path, folder: Path, **words: str) -> None:
+    TABLE.save(tmp_path / "table.json")
+    add_to_pack(folder, "start-steps", tmp_path / "table.json", size=SIDE, **{**ABOUT, **words})
+
+
+@pytest.mark.parametrize("header", [
+    "{", "[]" * 3, "[1]", '{"a": ' + "9" * 5000 + "}", "[" * 100_000, '{"no such setting": 1}',
+], ids=["cut", "two", "list", "number", "nested", "other"])
+@pytest.mark.parametrize("name", ["prior", "perceptual", "codebook", "blur-estimator", "guidance-adjuster", "swinir"])
+def test_a_header_that_says_nothing_of_use_is_one_line(tmp_path: Path, name: str, header: str) -> None:
+    """By what loads it from a file or a pack's, and as an entry of a pack."""
+    loaders = {"prior": load_prior, "codebook": load_codebook, "blur-estimator": load_blur_estimator,
+               "guidance-adjuster": load_adjuster, "swinir": load_restorer}
+    architecture = {"prior": "unet", "codebook": "vqgan"}.get(name, name)
+    file = tmp_path / "x.safetensors"
+    write_state(file, {"a": torch.zeros(1)}, {"architecture": architecture, "settings": header})
+    if name in loaders:
+        with pytest.raises(WeightsError) as caught:
+            loaders[name](file)
+        assert str(caught.value).startswith(f"{file}: not the layout of a ")
+        assert "\n" not in str(caught.value)
+    with pytest.raises((WeightsError, UsageError)) as caught:
+        add_to_pack(tmp_path / "pack", name, file, size=SIDE, **ABOUT)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_size_in_a_header_that_is_none_is_one_line(tmp_path: Path) -> None:
+    network = lively_swinir(TRANSFER)
+    for size in ("", "0", "-3", "3.5", "9" * 5000):
+        header = {"architecture": "swinir", "settings": TRANSFER.model_dump_json(), "face_size": size}
+        write_state(tmp_path / "x.safetensors", network.state_dict(), header)
+        with pytest.raises(WeightsError, match=r"expected a number of pixels$"):
+            load_restorer(tmp_path / "x.safetensors")
+
+
 def test_a_header_of_another_network_is_named(tmp_path: Path, folder: Path) -> None:
     file = ours(tmp_path / "x.safetensors", UNet(PRIOR), "unet", PRIOR.model_dump_json())
     with pytest.raises(WeightsError, match=r"expected a guidance-adjuster, its header names a unet$"):
         add(folder, "guidance-adjuster", file)
     broken = ours(tmp_path / "y.safetensors", UNet(PRIOR), "unet", '{"channels": 3}')
-    with pytest.raises(WeightsError, match=r"y\.safetensors: cannot be 'prior': its header is not one of ours$"):
+    with pytest.raises(WeightsError, match=r"cannot be .prior.: not the layout of a prior \(image_size: "):
         add(folder, "prior", broken)
 
 

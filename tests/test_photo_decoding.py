@@ -162,6 +162,106 @@ def test_a_flipped_bit_in_a_png_is_seen():
         decode(bytes(data))
 
 
+LARGE = b"words " * 500_000  # 3 MB, in a few thousand bytes of a file
+
+
+def with_chunks(data: bytes, *extra: tuple[bytes, bytes], at: int = 33) -> bytes:
+    """A PNG file with more chunks behind its header, or wherever they are to go."""
+    chunks = b"".join(
+        struct.pack(">I", len(text)) + name + text + struct.pack(">I", zlib.crc32(name + text)) for name, text in extra
+    )
+    return data[:at] + chunks + data[at:]
+
+
+@pytest.mark.parametrize("chunk", [
+    (b"zTXt", b"workflow\0\0" + zlib.compress(LARGE)),
+    (b"iTXt", b"XML:com.adobe.xmp\0\x01\0\0\0" + zlib.compress(LARGE)),
+    (b"iTXt", b"workflow\0\x01\0\0\0" + zlib.compress(LARGE * 20)),
+    (b"tEXt", b"workflow\0" + LARGE),
+    (b"tEXt", b"gamma\0of no use"), (b"tEXt", b"transparency\0none"), (b"tEXt", b"icc_profile\0none"),
+    (b"zTXt", b"xmp\0\0" + zlib.compress(b"none")), (b"tEXt", b"srgb\0none"), (b"zTXt", b"cut\0\0x"),
+], ids=lambda chunk: f"{chunk[0].decode()} {chunk[1].partition(bytes(1))[0].decode()} {len(chunk[1])}")
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_texts_of_a_png_do_not_matter(chunk: tuple[bytes, bytes], last: bool, bits: int):
+    """Large ones, and such as are named like what Pillow itself keeps of a file; before the pixels or behind them."""
+    data = pillow("PNG") if bits == 8 else png(wide(), 2)
+    samples = decode(with_chunks(data, chunk, at=len(data) - 12 if last else 33))
+    np.testing.assert_array_equal(np.asarray(samples.colour), narrow() if bits == 8 else wide())
+    assert (samples.alpha, samples.profile, samples.notes) == (None, None, ())
+
+
+@pytest.mark.parametrize("chunk", [
+    (b"iTXt", b"XML:com.adobe.xmp\0\x01\0\0\0" + zlib.compress(LARGE + b'tiff:Orientation="6"')),
+    (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + LARGE + b'tiff:Orientation="6"'),
+    (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(
+        b"\nexif\n      26\n" + (b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 274, 3, 1, 6, 0, 0)).hex().encode())),
+], ids=["packed XMP", "plain XMP", "EXIF in a text"])
+def test_orientation_in_a_text_of_any_size_turns_a_png(chunk: tuple[bytes, bytes]):
+    np.testing.assert_array_equal(samples_of(with_chunks(pillow("PNG"), chunk)), np.rot90(narrow(), -1))
+
+
+def test_a_large_profile_of_a_png_is_used(tmp_path: Path):
+    """As the same profile without its 3 MB of nothing is."""
+    images: list[torch.Tensor] = []
+    for padding in (0, 3_000_000):
+        icc = profile(*[curve(1.4)] * 3) + bytes(padding)
+        icc = struct.pack(">I", len(icc)) + icc[4:]
+        (tmp_path / "x.png").write_bytes(
+            with_chunks(pillow("PNG"), (b"iCCP", b"large\0\0" + zlib.compress(icc)))
+        )
+        photo = read_photo(tmp_path / "x.png")
+        assert photo.notes == ()
+        images.append(photo.image)
+    assert torch.equal(*images)
+    assert not torch.equal(images[0], read_photo_of(pillow("PNG"), tmp_path))
+
+
+@pytest.mark.parametrize(("content", "note"), [
+    (b"large\0\0" + zlib.compress(bytes(65 << 20)), "its colour profile has more than 64 MB and was left out"),
+    (b"cut\0\0" + zlib.compress(LARGE)[:20] + b"rubbish" * 9, "its colour profile is damaged and was left out"),
+    (b"other\0\x07" + zlib.compress(LARGE), "its colour profile is damaged and was left out"),
+], ids=["large", "damaged", "unknown"])
+def test_a_profile_of_a_png_that_cannot_be_unpacked_is_noted(content: bytes, note: str, tmp_path: Path):
+    (tmp_path / "x.png").write_bytes(with_chunks(pillow("PNG"), (b"iCCP", content)))
+    photo = read_photo(tmp_path / "x.png")
+    assert [each.partition(":")[0] for each in photo.notes] == [note]
+    assert torch.equal(photo.image, read_photo_of(pillow("PNG"), tmp_path))
+
+
+def read_photo_of(data: bytes, folder: Path) -> torch.Tensor:
+    (folder / "plain.png").write_bytes(data)
+    return read_photo(folder / "plain.png").image
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("width", [16, 40, 53, 54, 72, 128, 160, 164, 216, 540])
+def test_a_bmp_of_any_width_is_read(mode: str, width: int):
+    """Row lengths in bytes such as 16, 160, 164, 216 and 1620: digits that are also those of 16-bit samples."""
+    image = Image.fromarray(np.resize(narrow(), (3, width, 3))).convert(mode)
+    stream = io.BytesIO()
+    image.save(stream, "BMP")
+    samples = decode(stream.getvalue())
+    assert (samples.format, samples.peak) == ("BMP", 255)
+    grey = mode in ("1", "L")
+    np.testing.assert_array_equal(np.asarray(samples.colour), np.asarray(image.convert("L" if grey else "RGB")))
+    with pytest.raises(PhotoError, match="damaged or incomplete"):
+        decode(stream.getvalue()[: -len(stream.getvalue()) // 3])
+
+
+@pytest.mark.parametrize(("masks", "shifts", "bits"), [
+    ((0xF800, 0x7E0, 0x1F), (11, 5, 0), (5, 6, 5)),
+    ((0x7C00, 0x3E0, 0x1F), (10, 5, 0), (5, 5, 5)),
+])
+def test_a_bmp_of_16_bits_for_a_pixel(masks: tuple[int, ...], shifts: tuple[int, ...], bits: tuple[int, ...]):
+    values = np.random.default_rng(0).integers(0, 2 ** min(bits), (3, 8, 3))
+    words = sum(values[..., i] << shifts[i] for i in range(3)).astype("<u2")[::-1].tobytes()
+    header = struct.pack("<IiiHHIIiiII", 40, 8, 3, 1, 16, 3, len(words), 0, 0, 0, 0) + struct.pack("<3I", *masks)
+    data = struct.pack("<2sIHHI", b"BM", 14 + len(header) + len(words), 0, 0, 14 + len(header)) + header + words
+    expected = np.stack([values[..., i] * 255 // (2 ** bits[i] - 1) for i in range(3)], axis=-1)
+    np.testing.assert_allclose(samples_of(data), expected, atol=1)
+
+
 @pytest.mark.parametrize(("width", "height"), [(10_000, 10_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])
 def test_bombs_are_refused_by_their_header(width: int, height: int):
     """100 million pixels, where Pillow only warns, and more, where it raises."""

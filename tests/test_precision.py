@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -103,3 +106,61 @@ def test_what_was_allowed_comes_back_after_a_failure_too(small_pack: Path):
     with full_precision(), full_precision():
         assert allowed() == ("ieee", "ieee")
     assert allowed() == ("tf32", "tf32")
+
+
+# ---------------------------------------------------------------- the switches that a user turned
+
+TURNED: dict[str, str] = {
+    "nothing": "pass",
+    "the older flag": "torch.backends.cuda.matmul.allow_tf32 = True",
+    "the older flag, off": "torch.backends.cuda.matmul.allow_tf32 = False",
+    "high": "torch.set_float32_matmul_precision('high')",
+    "medium": "torch.set_float32_matmul_precision('medium')",
+    "cuDNN's older flag": "torch.backends.cudnn.allow_tf32 = False",
+    "the newer one": "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+    "the newer one of all": "torch.backends.fp32_precision = 'tf32'",
+    "the newer one of a CPU": "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'",
+    "the older and the newer": "torch.set_float32_matmul_precision('high')\n"
+    "torch.backends.cuda.matmul.fp32_precision = 'ieee'",
+}
+STATE = """
+import json, torch
+from adapt.devices import full_precision
+
+def older():
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # the newer switches say something else
+        return "mixed"
+
+def state():
+    b = torch.backends
+    return [older(), *(each.fp32_precision for each in (
+        b, b.cuda.matmul, b.cudnn, b.cudnn.conv, b.cudnn.rnn, b.mkldnn, b.mkldnn.matmul, b.mkldnn.conv, b.mkldnn.rnn))]
+
+{turned}
+before = state()
+found = []
+for _ in range(2):
+    try:
+        with full_precision(), full_precision():
+            found.append(state())
+            # What PyTorch asks before every product on a GPU: it raises where older and newer switches disagree.
+            assert torch.backends.cuda.matmul.allow_tf32 is False
+            raise KeyError
+    except KeyError:
+        pass
+    assert state() == before, (state(), before)
+print(json.dumps(found[-1]))
+"""
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_whatever_a_user_turned_float32_is_exact_within_and_as_before_behind(name: str):
+    """In a process of its own: some of PyTorch's switches cannot be turned back by name."""
+    script = STATE.replace("{turned}", TURNED[name])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    within = json.loads(done.stdout)
+    assert within[0] == "highest"
+    assert [within[index] for index in (2, 4, 7, 8)] == ["ieee"] * 4

@@ -126,6 +126,15 @@ def test_profiles_say_what_is_wrong_with_them(content: str, message: str, tmp_pa
         read_profile(tmp_path / "mine.json")
 
 
+@pytest.mark.parametrize("content", [
+    '{"black": ' + "9" * 5000 + "}", "[" * 100_000, '{"table": [[' + "9" * 400 + ', 0, 1, 1]]}', '{"name": "\ud800"}'
+], ids=["digits", "nested", "table", "letters"])
+def test_a_profile_of_any_content_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ValueError, match=r"^[^\n]*x\.json: [^\n]*$"):
+        read_profile(tmp_path / "x.json")
+
+
 def test_unknown_profiles_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no camera profile 'generic-fone'; did you mean 'generic-phone'\?"):
         read_profile("generic-fone")

@@ -297,6 +297,41 @@ def test_an_alias_inside_its_own_anchor_ends(write: Write) -> None:
     assert "r.yaml:8:3: gate.min_contrast: an alias inside its own anchor" in lines
 
 
+def test_aliases_that_hold_each_other_are_refused_before_they_are_written_out(write: Write) -> None:
+    """Three hundred bytes for half a million values; and aliases a thousand deep."""
+    wide = ["a: &a [x,x,x,x,x,x,x,x,x]"]
+    for old, new in zip("abcde", "bcdef", strict=True):
+        wide.append(f"{new}: &{new} [{','.join(f'*{old}' for _ in range(9))}]")
+    deep = ["a0: &a0 [x]", *(f"a{i}: &a{i} [*a{i - 1}]" for i in range(1, 1000))]
+    for lines, what in ((wide, "more than 20000 values"), (deep, "50 levels and more")):
+        path = write("kind: targets\n" + "\n".join(lines))
+        with pytest.raises(RecipeError) as caught:
+            load_recipe(path, TargetSettings)
+        said = str(caught.value).removeprefix(str(path))
+        assert said.partition(": ")[2] == f"holds {what}, with what its aliases stand for; write out what is meant"
+    path = write(GOOD)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, TargetSettings, ["gate={" + ", ".join(wide) + "}"])
+    assert "\n" not in str(caught.value)
+    assert "holds more than 20000 values" in str(caught.value)
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, "9" * 20, "0x" + "f" * 17, "0o" + "7" * 9000])
+def test_numbers_of_any_length_are_one_problem(write: Write, number: str) -> None:
+    path = write(GOOD)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, TargetSettings, [f"seed={number}"])
+    said = f"seed: a whole number of {len(number)} signs is too large; expected one below {2**63}, or quotes round"
+    assert f": {said} a word" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert load_recipe(path, TargetSettings, [f"seed={2**63 - 1}"]).seed == 2**63 - 1
+
+
+def test_a_file_of_any_size_is_one_problem(write: Write) -> None:
+    with pytest.raises(RecipeError, match=r"expected at most 1 MB of YAML; this file is larger$"):
+        kind_of(write(GOOD + "# nothing\n" * 200_000))
+
+
 def test_a_key_that_is_no_word_is_refused(write: Write) -> None:
     assert problems(write(GOOD + "? [a, b]\n: 1\n")) == ["r.yaml:7:3: a key has to be one word"]
 
@@ -429,7 +464,7 @@ def test_a_dumped_recipe_reads_back_as_the_same_settings(write: Write) -> None:
 
 LEAVES = (
     st.none()
-    | st.integers()
+    | st.integers(1 - 2**63, 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text()
     | st.sampled_from(

@@ -174,6 +174,7 @@ GOOD: dict[str, Callable[[], bytes]] = {
     "progressive.jpe": lambda: pillow("JPEG", progressive=True),
     "webp.webp": lambda: pillow("WEBP"),
     "bmp.bmp": lambda: pillow("BMP"),
+    "row of 216.bmp": lambda: pillow("BMP", sides=(72, 72)),
     "avif.avif": lambda: pillow("AVIF"),
     "named otherwise.jpg": lambda: pillow("PNG"),
     "bit.png": lambda: pillow("PNG", "1"),
@@ -206,6 +207,8 @@ GOOD: dict[str, Callable[[], bytes]] = {
     "profile 16.png": lambda: png(deep(), 2, in_png(icc("RGB "))),
     "profile grey 16.png": lambda: png(GREY16, 0, in_png(icc("GRAY"))),
     "profile of colour on grey 16.png": lambda: png(GREY16, 0, in_png(icc("RGB "))),
+    "profile of 3 MB.png": lambda: pillow("PNG", icc_profile=icc("RGB ") + bytes(3_000_000)),
+    "text of 3 MB 16.png": lambda: png(deep(), 2, (b"zTXt", b"workflow\0\0" + zlib.compress(bytes(3_000_000)))),
     "turned.jpg": lambda: turned("JPEG"),
     "turned.png": lambda: turned("PNG"),
     "turned.tif": lambda: turned("TIFF"),
@@ -399,6 +402,19 @@ def test_going_on(bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.
     claim.write_text(json.dumps(json.loads(claim.read_text()) | {"size": 64}))
     done = run_model(program, photos, out)
     message = f"{out}: holds images of 64 px, not 32; choose another folder"
+    assert (done.returncode, done.stderr.strip()) == (2, message)
+    for content in ("[" * 100_000, '{"size": ' + "9" * 5000 + "}", "[1]"):
+        claim.write_text(content)
+        done = run_model(program, photos, out)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert done.stderr.startswith(f"{claim}: ")
+
+
+def test_another_model_than_the_bundles_is_refused(bundles: dict[str, Path], tmp_path: Path):
+    bundle = shutil.copytree(bundles["plain"], tmp_path / "bundle")
+    shutil.copyfile(bundles["fidelity"] / "model.onnx", bundle / "model.onnx")
+    done = run_model(bundle / "run_model.py", fill(tmp_path / "photos", "a.png"), tmp_path / "out")
+    message = f"{bundle / 'model.onnx'}: is not the file that bundle.json names; export it again"
     assert (done.returncode, done.stderr.strip()) == (2, message)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from adapt.diffusion.unet import UNet, timestep_embedding
 from adapt.errors import ShapeError, WeightsError
 from adapt.settings import AdjusterNetworkSettings
-from adapt.weights import load_weights
+from adapt.weights import load_weights, settings_of
 
 ARCHITECTURE: Final = "guidance-adjuster"
 
@@ -109,7 +109,8 @@ def build_adjuster(name: str, state: dict[str, Tensor], metadata: dict[str, str]
         raise WeightsError(f"{name}: expected a {ARCHITECTURE}, its header names {metadata['architecture']}")
     stored = metadata.get("settings")
     if stored:
-        settings = AdjusterNetworkSettings.model_validate_json(stored)
+        with settings_of(name, ARCHITECTURE):
+            settings = AdjusterNetworkSettings.model_validate_json(stored)
     elif "time_embed.0.weight" in state and "first.weight" in state:
         settings = AdjusterNetworkSettings(
             features=state["first.weight"].shape[0], model_channels=state["time_embed.0.weight"].shape[1]

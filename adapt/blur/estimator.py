@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -18,7 +17,7 @@ from adapt.errors import UsageError, WeightsError
 from adapt.images import check_image, clamped
 from adapt.restorers.swinir import SwinIR
 from adapt.settings import BlurNetworkSettings
-from adapt.weights import load_weights, read_state
+from adapt.weights import load_weights, settings_of
 from degradations.blind import PUBLISHED_SIZE
 
 ARCHITECTURE: Final = "blur-estimator"
@@ -150,16 +149,8 @@ def build_blur_estimator(name: str, state: dict[str, Tensor], metadata: dict[str
     if metadata.get("architecture") != ARCHITECTURE or "settings" not in metadata:
         got = metadata.get("architecture", "nothing")
         raise WeightsError(f"{name}: expected a {ARCHITECTURE} of ours, its header names {got}")
-    network = BlurNetwork(BlurNetworkSettings.model_validate_json(metadata["settings"]))
+    with settings_of(name, ARCHITECTURE):
+        settings = BlurNetworkSettings.model_validate_json(metadata["settings"])
+    network = BlurNetwork(settings)
     load_weights(network, state, source=name, ignore=RECOMPUTED)
     return BlurEstimator(name, network.eval())
-
-
-def load_blur_estimator_file(path: Path) -> BlurEstimator:
-    """Load an estimator from a file that `adapt pretrain` wrote.
-
-    Raises:
-        WeightsError: the file cannot be read, or holds no blur estimator.
-    """
-    state, metadata = read_state(path)
-    return build_blur_estimator(str(path), state, metadata)

@@ -7,6 +7,7 @@ abar_t P(f) + 1 - abar_t, and a Gaussian blur before it turns P(f) into P(f) G(f
 
 from __future__ import annotations
 
+import codecs
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -192,9 +193,16 @@ def load_start_steps_file(path: Path) -> StartSteps:
         WeightsError: no such file, or not a start-step table.
     """
     try:
-        return StartSteps.model_validate_json(path.read_text(encoding="utf-8-sig", errors="replace"))
+        data = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return parse_start_steps(data, path)
+
+
+def parse_start_steps(data: bytes, path: Path) -> StartSteps:
+    """The table that a file of this content holds. Raises WeightsError: it is none."""
+    try:
+        return StartSteps.model_validate_json(data.removeprefix(codecs.BOM_UTF8))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(key) for key in first["loc"])

@@ -18,6 +18,7 @@ from adapt.cli.calibrating import calibrate
 from adapt.cli.cores import wait_passively
 from adapt.cli.degrading import degrade
 from adapt.cli.models import evaluate, export, restore
+from adapt.cli.signs import show_what_can_be_shown
 from adapt.cli.targets import generate_targets
 from adapt.cli.training import finetune, pretrain
 from adapt.errors import AdaptError
@@ -59,6 +60,7 @@ def main() -> None:
     the work; INTERRUPTED.
     """
     wait_passively()
+    show_what_can_be_shown()
     try:
         app()
     except AdaptError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,18 @@ from torch import nn
 from adapt import build
 from adapt.blur import adjuster, estimator, start_steps
 from adapt.diffusion.prior import build_prior
+from adapt.digests import bytes_digest
 from adapt.errors import AdaptError, UsageError, WeightsError
 from adapt.faces.entries import ARCHITECTURES as FACE_NETWORKS
 from adapt.packs.pack import PackCard, PackNetwork, embedded_packs, load_pack, named_file, write_card
 from adapt.perceptual.distance import load_pack_distance
 from adapt.restorers import vqgan
 from adapt.restorers.base import ARCHITECTURES, build_restorer
-from adapt.weights import read_state
+from adapt.settings.paths import BUNDLE, ONNX, WEIGHT_FILES
+from adapt.weights import header_mapping, parse_state, read_bytes
 
 PARTS: Final[dict[str, str]] = {  # entries that are no restorers, and their architectures
-    "prior": "unet",
+    build.PRIOR: "unet",
     "perceptual": "perceptual",
     build.CODEBOOK: vqgan.ARCHITECTURE,
     estimator.ARCHITECTURE: estimator.ARCHITECTURE,
@@ -31,7 +32,7 @@ PARTS: Final[dict[str, str]] = {  # entries that are no restorers, and their arc
     **FACE_NETWORKS,
 }
 # A folder with one of these is taken for a run or a bundle, whatever else it holds.
-TAKEN: Final = ("best.safetensors", "model.safetensors", "weights.safetensors", "model.onnx", "bundle.json")
+TAKEN: Final = (*WEIGHT_FILES, ONNX, BUNDLE)
 DESCRIPTION: Final = "Files of this machine, entered where they lie."
 
 
@@ -42,11 +43,13 @@ class Content:
     Attributes:
         architecture: as the pack's card names it.
         parameters: how many; 0 of a table.
+        sha256: of the file that was read to see this.
         size: side in pixels of the faces that it is for, where it is for no others.
     """
 
     architecture: str
     parameters: int
+    sha256: str
     size: int | None = None
 
 
@@ -92,7 +95,7 @@ def add_to_pack(
         licence=licence,
         source=source,
         trained=trained,
-        files=named_file(folder, file),
+        files=named_file(folder, file, content.sha256),
     )
     networks = {**card.networks, name: entry}
     able = [each for each in networks if each not in PARTS]
@@ -141,35 +144,36 @@ def _checked(file: Path, name: str, size: int, architecture: str | None) -> Cont
 
 def _content(file: Path, name: str, size: int) -> Content:
     """Build what the file holds in the way that the pack's entry of this name is built."""
+    source, data = str(file), read_bytes(file)
+    sha256 = bytes_digest(data)
     if name == start_steps.ENTRY:
-        return Content(name, 0, start_steps.load_start_steps_file(file).size)
-    source = str(file)
-    state, header = read_state(file)
+        return Content(name, 0, sha256, start_steps.parse_start_steps(data, file).size)
+    state, header = parse_state(data, file)
     expected, told = PARTS.get(name), header.get("architecture")
     if None not in (expected, told) and told != expected:
         raise WeightsError(f"expected a {expected}, its header names a {told}")
     match name:
-        case "prior":
+        case build.PRIOR:
             prior = build_prior(source, state, header, size=size)
-            return Content(PARTS[name], _parameters(prior.network), prior.size)
+            return Content(PARTS[name], _parameters(prior.network), sha256, prior.size)
         case "perceptual":
-            settings = json.loads(header.get("settings", "{}"))
-            return Content(PARTS[name], _parameters(load_pack_distance(state, settings, "").module))
+            settings = header_mapping(source, header)
+            return Content(PARTS[name], _parameters(load_pack_distance(state, settings, "").module), sha256)
         case build.CODEBOOK:
             codebook = vqgan.build_vqgan(source, state, header)
-            return Content(PARTS[name], _parameters(codebook), codebook.settings.img_size)
+            return Content(PARTS[name], _parameters(codebook), sha256, codebook.settings.img_size)
         case estimator.ARCHITECTURE:
             blur = estimator.build_blur_estimator(source, state, header)
-            return Content(PARTS[name], _parameters(blur.network), blur.size)
+            return Content(PARTS[name], _parameters(blur.network), sha256, blur.size)
         case adjuster.ARCHITECTURE:
-            return Content(PARTS[name], _parameters(adjuster.build_adjuster(source, state, header)))
+            return Content(PARTS[name], _parameters(adjuster.build_adjuster(source, state, header)), sha256)
         case _ if name in FACE_NETWORKS:
-            return Content(PARTS[name], _parameters(build.build_face_network(name, source, state, header).network))
+            faces = build.build_face_network(name, source, state, header)
+            return Content(PARTS[name], _parameters(faces.network), sha256)
         case _:
             restorer = build_restorer(source, state, header)
-            return Content(
-                restorer.architecture, _parameters(restorer.network), restorer.size if restorer.one_size else None
-            )
+            only = restorer.size if restorer.one_size else None
+            return Content(restorer.architecture, _parameters(restorer.network), sha256, only)
 
 
 def _parameters(network: nn.Module) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from adapt.build import load_restorer, weights_digest
+from adapt.build import load_restorer
+from adapt.training.run import distance_of
 
 
 def export(
@@ -24,9 +25,15 @@ def export(
     """Export a restorer as a checked bundle; see `adapt.exporting.bundle.export_bundle`."""
     from adapt.exporting.bundle import export_bundle
 
-    about = source or {"weights": str(model), "weights sha256": weights_digest(model)}
+    restorer = load_restorer(model)
+    trained_with = distance_of(Path(model))
+    about = source or {
+        "weights": str(model),
+        "weights sha256": restorer.digest,
+        **({} if trained_with is None else {"perceptual distance of the training": trained_with}),
+    }
     return export_bundle(
-        load_restorer(model),
+        restorer,
         Path(out),
         fidelity=fidelity,
         source=about,

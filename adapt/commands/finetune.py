@@ -7,15 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.build import (
-    CODEBOOK,
-    CODEFORMER,
-    codebook_digest,
-    load_codebook,
-    load_distance,
-    load_restorer,
-    weights_digest,
-)
+from adapt.build import CODEBOOK, CODEFORMER, load_codebook, load_distance, load_restorer, read_codebook
 from adapt.devices import pick_device
 from adapt.digests import file_digest, settings_digest
 from adapt.disk import optional_path, shown_name
@@ -30,6 +22,9 @@ if TYPE_CHECKING:
     from adapt.finetuning.loop import OnSamples
     from adapt.finetuning.outcome import Outcome
     from adapt.finetuning.replay import Replay
+    from adapt.perceptual.distance import PerceptualDistance
+    from adapt.photos.contents import FILE as CONTENTS
+    from adapt.photos.contents import Contents
     from adapt.restorers.base import Restorer
     from adapt.training.code_losses import Teacher
     from adapt.training.context import Progress
@@ -37,11 +32,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FinetuneSetup:
-    """What a fine-tuning begins with: its settings, the restorer, and the name that loads it."""
+    """What a fine-tuning begins with: settings, the restorer, the name that loads it, and the perceptual distance."""
 
     settings: FinetuneSettings | CodeFinetuneSettings
     name: str
     restorer: Restorer
+    distance: PerceptualDistance
 
 
 def set_up_finetune(
@@ -107,7 +103,8 @@ def set_up_finetune(
     model = load_restorer(name)
     if by_codes:
         network_with_codes(model)
-    return FinetuneSetup(settings, name, model.at(card.size, f"pack {pack}"))
+    distance = load_distance(load_pack(pack), settings.distance)
+    return FinetuneSetup(settings, name, model.at(card.size, f"pack {pack}"), distance)
 
 
 def finetune(
@@ -162,6 +159,7 @@ def finetune(
     from adapt.finetuning.data import ImageDataset, split_pairs
     from adapt.finetuning.loop import finetune as run_finetune
     from adapt.finetuning.outcome import few_photos
+    from adapt.photos.contents import Contents
     from adapt.photos.folder import find_photos, photos_of, refuse_overlap
     from adapt.targets.store import accepted_targets, is_store, target_digests
     from adapt.training.context import TrainingContext
@@ -190,21 +188,23 @@ def finetune(
     teacher = teacher_digest = None
     if isinstance(settings, CodeFinetuneSettings):
         teacher, teacher_digest = _teacher(settings, model, pack)
-    distance = load_distance(load_pack(pack)).to(chosen)
+    distance = setup.distance.to(chosen)
     accepted, notes = _of_photos(accepted_targets(targets), photos, targets, limit)
     digests, changed = target_digests(targets, accepted)
     if changed:
         many = "1 target was" if len(changed) == 1 else f"{len(changed)} targets were"
         notes.append(f"{many} changed after being made, and used as now; first: {shown_name(changed[0])}.")
     train, validation = split_pairs(photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed)
-    replayed, replay_digest = _replay(settings, replay, model.size)
+    contents = Contents(out)
+    sharp = None if real is None else find_photos(real)
+    replayed, replay_digest = _replay(settings, replay, model.size, contents)
     settled = {
         "recipe": recipe_digest(settings),
-        "restorer": weights_digest(setup.name),
+        "restorer": model.digest,
         **({} if model.face_size is None else {"size": model.face_size}),
         "distance": distance.digest,
         "teacher": teacher_digest,
-        "real": str(real),
+        "real": None if sharp is None else contents.digest("real", sharp),
         "replay": replay_digest,
     }
     read = [*train.photos.paths, *validation.photos.paths]
@@ -212,11 +212,20 @@ def finetune(
     digest = settings_digest({**settled, **pairs})
     folders = {"photos": str(photos.resolve()), "targets": str(targets.resolve())}
     renewable = settings_digest({**settled, **folders}) if renew else None
-    reals = ImageDataset([photo.path for photo in find_photos(real)], model.size) if real is not None else None
+    reals = None if sharp is None else ImageDataset([photo.path for photo in sharp], model.size)
     warning = few_photos(settings, len(accepted))
     if warning and on_warning is not None and together.is_main_process:
         on_warning(warning)
-    with open_run(out, recipe=dump(settings), digest=digest, settled=renewable, overwrite=overwrite) as run:
+    with open_run(
+        out,
+        recipe=dump(settings),
+        digest=digest,
+        settled=renewable,
+        distance=distance.about,
+        overwrite=overwrite,
+    ) as run:
+        if together.is_main_process:
+            contents.remember(run.place(CONTENTS))
         if run.renewed:
             notes.append("The photos or their targets are not those of before: the fine-tuning was made anew.")
         outcome = run_finetune(
@@ -267,10 +276,13 @@ def _teacher(settings: CodeFinetuneSettings, model: Restorer, pack: str | Path) 
         own.network.requires_grad_(False)
         return network_with_codes(own), "restorer"
     name = pack if settings.teacher == CODEBOOK else settings.teacher
-    return load_codebook(name).requires_grad_(False), codebook_digest(name)
+    codebook, digest = read_codebook(name)
+    return codebook.requires_grad_(False), digest
 
 
-def _replay(settings: TuningSettings, faces: Path | None, size: int) -> tuple[Replay | None, str | None]:
+def _replay(
+    settings: TuningSettings, faces: Path | None, size: int, contents: Contents
+) -> tuple[Replay | None, str | None]:
     """The pairs to mix in, and a digest that stands for faces and damage; None twice where there are none."""
     from adapt.finetuning.data import ImageDataset
     from adapt.finetuning.replay import Replay
@@ -280,8 +292,7 @@ def _replay(settings: TuningSettings, faces: Path | None, size: int) -> tuple[Re
         return None, None
     damage = load_recipe(settings.replay.degradation, DegradeSettings)
     files = find_photos(faces)
-    listed = [(file.id, file.path.stat().st_size) for file in files]  # not read: it may be all of FFHQ
-    digest = settings_digest({"damage": recipe_digest(damage), "faces": listed})
+    digest = settings_digest({"damage": recipe_digest(damage), "faces": contents.digest("replay", files)})
     return Replay(ImageDataset([file.path for file in files], size), damage.degradations, settings.replay.share), digest
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.build import load_blur_parts, load_prior, load_restorer, prior_digest, weights_digest
+from adapt.build import load_blur_parts, load_prior, load_restorer
 from adapt.devices import pick_device
 from adapt.errors import UsageError
 from adapt.settings import TargetSettings
@@ -71,9 +71,9 @@ def generate_targets(
     model = load_restorer(name).at(prior.size, f"pack {pack}").to(chosen)
     identity = {
         "recipe": settings.model_dump(mode="json", exclude={"batch"}),
-        "prior": prior_digest(pack),
+        "prior": prior.digest,
         "blur": blur,
-        "restorer": weights_digest(name),
+        "restorer": model.digest,
     }
     return generate(
         photos,

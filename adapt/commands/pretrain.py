@@ -14,7 +14,6 @@ from adapt.blur import adjuster, estimator, start_steps
 from adapt.build import (
     CODEBOOK,
     CODEFORMER,
-    codebook_digest,
     load_blur_estimator,
     load_codebook,
     load_distance,
@@ -22,14 +21,16 @@ from adapt.build import (
     load_restorer,
     load_start_steps,
     load_texture_distance,
-    weights_digest,
 )
 from adapt.devices import pick_device, processes
 from adapt.digests import settings_digest
 from adapt.errors import UsageError
 from adapt.faces.entries import ARCHITECTURES as FACE_NETWORKS
+from adapt.packs.named import named_network, named_restorer
 from adapt.packs.pack import Pack, add_network, add_table, load_pack
-from adapt.photos.folder import photos_of
+from adapt.photos.contents import FILE as CONTENTS
+from adapt.photos.contents import Contents
+from adapt.photos.folder import find_photos, photos_of
 from adapt.pretraining.faces import load_faces
 from adapt.settings import (
     AdjusterSettings,
@@ -44,6 +45,7 @@ from adapt.settings import (
     StartStepsSettings,
     TrainingSettings,
 )
+from adapt.settings.paths import WEIGHTS
 from adapt.settings.recipe import KINDS, dump, find_recipe, kind_of, load_recipe, recipe_digest
 from adapt.training.context import Progress, TrainingContext
 from adapt.training.run import Run, open_run
@@ -63,20 +65,18 @@ class Pretraining:
 
     Attributes:
         main: this process is the one that writes, where several train together.
+        distance: the perceptual distance of its losses, where they have one.
     """
 
     faces: Path
     pack: str
     main: bool
+    distance: PerceptualDistance | None
     context: TrainingContext
 
     def images(self, size: int) -> Tensor:
         """The faces as (N, 3, size, size) uint8."""
         return load_faces(self.faces, size, self.context.run.folder)
-
-    def distance(self, weight: float) -> PerceptualDistance | None:
-        """The perceptual distance, where a recipe gives it a weight."""
-        return load_distance(load_pack(self.pack)).to(self.context.device) if weight else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,19 +157,24 @@ def pretrain(
     if isinstance(settings, ALONE) and together.num_processes > 1:
         raise UsageError(f"{path}: is the work of one process; it was started in {together.num_processes}")
     own = pack or "tiny"
-    digest = settings_digest(_identity(settings, faces, own))
+    contents = Contents(out)
+    distance = _distance(settings, own)
+    digest = settings_digest(_identity(settings, contents.digest("faces", find_photos(faces)), own, distance))
     home = None if add_to is None else load_pack(add_to.resolve())
     about: dict[str, str] = {}
     if home is not None:
         _refuse_other_size(path, settings, home)
         terms = _shared_licence(home, ENTRIES[type(settings)]) if licence is None else licence
         about = {"licence": terms, "source": "adapt pretrain", "trained": trained}
-    with open_run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
+    by = None if distance is None else distance.about
+    with open_run(out, recipe=dump(settings), digest=digest, distance=by, overwrite=overwrite) as run:
+        if together.is_main_process:
+            contents.remember(run.place(CONTENTS))
         if isinstance(settings, StartStepsSettings):
             return _start_steps(settings, faces, run, home, about)
         main = together.is_main_process
         context = TrainingContext(run=run, device=pick_device(), on_step=on_step, max_steps=max_steps)
-        job = Pretraining(faces=faces, pack=own, main=main, context=context)
+        job = Pretraining(faces=faces, pack=own, main=main, distance=distance, context=context)
         made = TRAININGS[type(settings)](settings, job)
         if run.stopped is not None:
             step, steps = run.stopped
@@ -178,7 +183,7 @@ def pretrain(
                 f"To go on, give the same command again, without --overwrite: {out} keeps the state."
             )
             return Pretrained(None, stopped if main else "")
-        weights = out / "weights.safetensors"
+        weights = out / WEIGHTS
         metadata = {"architecture": made.architecture, "settings": made.header, **made.more}
         if main:
             write_state(run.place(weights.name), made.state, metadata)
@@ -189,17 +194,28 @@ def pretrain(
     return Pretrained(weights, f"Weights: {weights}" if main else "")
 
 
-def _identity(settings: Settings, faces: Path, pack: str) -> dict[str, str]:
-    """What a run depends on: resuming with anything else is refused."""
-    identity = {"recipe": recipe_digest(settings), "faces": str(faces.resolve())}
+def _distance(settings: Settings, pack: str) -> PerceptualDistance | None:
+    """The perceptual distance that a recipe gives a weight, as it says; None where it gives none."""
+    if isinstance(settings, AdjusterSettings):
+        return load_texture_distance(load_pack(pack), settings.distance)
+    if isinstance(settings, RestorerSettings | CodebookSettings | FusionSettings) and settings.perceptual:
+        return load_distance(load_pack(pack), settings.distance).to(pick_device())
+    return None
+
+
+def _identity(settings: Settings, faces: str, pack: str, distance: PerceptualDistance | None) -> dict[str, str]:
+    """What a run depends on, the faces by their digest: resuming with anything else is refused."""
+    identity = {"recipe": recipe_digest(settings), "faces": faces}
+    if distance is not None:
+        identity["distance"] = distance.digest
     if isinstance(settings, BlurEstimatorSettings):
-        identity["restorer"] = weights_digest(pack)
+        identity["restorer"] = named_restorer(pack).digest()
     if isinstance(settings, AdjusterSettings):
         identity["frozen_models"] = _frozen_models_digest(settings, load_pack(pack))
     if isinstance(settings, CodePredictorSettings | FusionSettings):
-        identity["codebook"] = codebook_digest(settings.codebook or pack)
+        identity["codebook"] = named_network(settings.codebook or pack, CODEBOOK).digest()
     if isinstance(settings, FusionSettings):
-        identity["start"] = weights_digest(settings.start or f"{pack}/{CODEFORMER}")
+        identity["start"] = named_restorer(settings.start or f"{pack}/{CODEFORMER}").digest()
     return identity
 
 
@@ -217,9 +233,9 @@ def _prior(settings: PriorSettings, job: Pretraining) -> Trained:
 def _restorer(settings: RestorerSettings, job: Pretraining) -> Trained:
     from adapt.pretraining.restorer import train_restorer
 
-    images, distance = job.images(settings.size), job.distance(settings.perceptual)
+    images = job.images(settings.size)
     state = train_restorer(
-        settings, images, job.context, distance=distance
+        settings, images, job.context, distance=job.distance
     )
     return Trained("swinir", settings.network.model_dump_json(), state)
 
@@ -235,9 +251,9 @@ def _codebook(settings: CodebookSettings, job: Pretraining) -> Trained:
     from adapt.pretraining.codebook import train_codebook
     from adapt.restorers.vqgan import ARCHITECTURE
 
-    images, distance = job.images(settings.size), job.distance(settings.perceptual)
+    images = job.images(settings.size)
     state = train_codebook(
-        settings, images, job.context, distance=distance
+        settings, images, job.context, distance=job.distance
     )
     return Trained(ARCHITECTURE, settings.network.model_dump_json(), state)
 
@@ -266,7 +282,7 @@ def _fusion(settings: FusionSettings, job: Pretraining) -> Trained:
         job.context,
         network=start.network,
         codebook=codebook,
-        distance=job.distance(settings.perceptual),
+        distance=job.distance,
     )
     return Trained(CODEFORMER, start.settings.model_dump_json(), state)
 
@@ -385,7 +401,7 @@ def _frozen_models_digest(settings: AdjusterSettings, pack: Pack) -> str:
     if settings.first_stage < settings.steps:
         names += [pack.card.restorer, "blur-estimator"]
     parts = {name: pack.network_digest(name) for name in names}
-    return settings_digest({**parts, "distance": load_texture_distance(pack).digest})
+    return settings_digest(parts)
 
 
 def _draw_maps(path: Path, faces: Tensor, network: adjuster.GuidanceAdjuster, around: FrozenModels) -> None:
@@ -413,7 +429,7 @@ def load_frozen_models(pack: Pack, settings: AdjusterSettings, device: torch.dev
         blur=gaussian_blur,
         gradient=blur_gradient,
         start_t=load_start_steps(pack.folder).start_t,
-        distance=load_texture_distance(pack).to(device),
+        distance=load_texture_distance(pack, settings.distance).to(device),
         mapping=_blur_mapping(pack, device) if settings.first_stage < settings.steps else None,
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import torch
 from torch import Tensor
 
-from adapt.build import load_model, weights_digest
+from adapt.build import load_model
 from adapt.devices import pick_device, within_memory
 from adapt.digests import file_digest, is_unchanged
 from adapt.disk import append_json_line, claim_folder, read_json_lines, shown_name
@@ -97,7 +97,7 @@ def restore(
         loaded,
         Path(photos),
         Path(out),
-        digest=weights_digest(model),
+        digest=loaded.digest,
         fidelity=chosen_fidelity,
         limit=limit,
         batch=batch,

@@ -12,6 +12,7 @@ from adapt.disk import claim_folder, files_of, is_marked
 from adapt.errors import UsageError
 from adapt.exporting import bundle
 from adapt.journal import journal_names
+from adapt.settings.paths import BUNDLE
 from adapt.targets import store
 from adapt.training import run
 
@@ -27,7 +28,7 @@ def written(out: Path) -> list[str]:
         **dict.fromkeys(RESTORED, (restore.CLAIM, restore.KIND, restore.written)),
         "targets": (store.CLAIM, store.KIND, store.written),
         "finetune": (run.CLAIM, run.KIND, run.written),
-        "bundle": (bundle.CLAIM, bundle.KIND, lambda _: bundle.FILES),
+        "bundle": (BUNDLE, bundle.KIND, lambda _: bundle.FILES),
     }
     names: list[str] = []
     for part, (claim, kind, written_in) in parts.items():

@@ -28,7 +28,7 @@ from adapt.disk import link_or_copy, optional_path, read_json, shown_name, write
 from adapt.errors import PhotoError, UsageError, VerificationError
 from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.tables import markdown_table, text_table
-from adapt.exporting.bundle import CLAIM, changed_files
+from adapt.exporting.bundle import changed_files
 from adapt.finetuning.outcome import Outcome
 from adapt.journal import Journal, KeptError
 from adapt.locks import locked
@@ -36,8 +36,10 @@ from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import PhotoFile, find_photos, photos_of, refuse_overlap
 from adapt.settings import TargetSettings
+from adapt.settings.paths import BEST, BUNDLE
 from adapt.settings.recipe import load_recipe
 from adapt.targets.generate import Summary
+from adapt.training.run import distance_of
 
 CHECKED_PHOTOS = 4
 
@@ -326,7 +328,7 @@ def _export(
     """
     best = weights_digest(out / "finetune")
     bundle, model = out / "bundle", out / "model.onnx"
-    about = bundle / CLAIM
+    about = bundle / BUNDLE
     there = read_json(about, "move the folder elsewhere, and it is made anew") if about.exists() else None
     if there is not None and _exported(there) != (best, fidelity) and (changed := changed_files(bundle, there)):
         pages.kept.append(
@@ -339,7 +341,7 @@ def _export(
         except VerificationError as error:
             kept = f"; {model} is still that of earlier weights" if model.exists() else ""
             raise VerificationError(
-                f"{error}{kept}; the adapted weights are in {out / 'finetune' / 'best.safetensors'}"
+                f"{error}{kept}; the adapted weights are in {out / 'finetune' / BEST}"
             ) from error
     pages.put(model.name, lambda path: link_or_copy(bundle / "model.onnx", path))
     return model
@@ -367,6 +369,7 @@ def _export_bundle(
     source = {
         "started from": base,
         "weights sha256": best,
+        "perceptual distance of the training": distance_of(out / "finetune"),
         "photos": outcome.trained + outcome.validation,
         "outcome": " ".join(filter(None, (outcome.verdict, outcome.warning))),
     }

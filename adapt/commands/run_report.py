@@ -23,6 +23,7 @@ from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.pairs import enlarged_warning
 from adapt.targets.store import accepted_targets, read_records
+from adapt.training.run import distance_of
 
 EXAMPLES = 12
 FOLDERS = {"photo": "photos", "pre-trained": "base", "adapted": "restored"}
@@ -166,6 +167,7 @@ def show_run(
         notes=[
             *notes,
             *outcome.notes,
+            f"The perceptual distance of the fine-tuning's losses: {distance_of(out / 'finetune') or 'not known'}.",
             *_on_sizes(resized, enlarged, size),
             *([_on_fidelity(fidelity)] if fidelity is not None else []),
             *([outcome.warning] if outcome.warning else []),

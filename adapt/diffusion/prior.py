@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -14,7 +13,7 @@ from adapt.diffusion.steps import Step
 from adapt.diffusion.unet import UNet, unet_settings
 from adapt.errors import ShapeError
 from adapt.settings import UNetSettings
-from adapt.weights import load_weights, read_state
+from adapt.weights import load_weights, settings_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +55,13 @@ class Prior:
         name: what the user calls it.
         settings: the network's layout; settings.image_size is the side it was trained at, in pixels.
         network: (B, 3, H, W), (B,) -> (B, 6, H, W): noise, and variance channels.
+        digest: stands for the weights that it was loaded with; empty where it was not loaded by a name.
     """
 
     name: str
     settings: UNetSettings
     network: nn.Module
+    digest: str = ""
 
     @property
     def size(self) -> int:
@@ -111,22 +112,8 @@ def build_prior(name: str, state: dict[str, Tensor], metadata: dict[str, str], *
         WeightsError: not a U-Net in the public layout, or weights that do not fit.
     """
     stored = metadata.get("settings")
-    settings = UNetSettings.model_validate_json(stored) if stored else unet_settings(state, size)
+    with settings_of(name, "prior"):
+        settings = UNetSettings.model_validate_json(stored) if stored else unet_settings(state, size)
     network = UNet(settings)
     load_weights(network, state, source=name)
     return Prior(name, settings, network.eval().requires_grad_(False))
-
-
-def load_prior_file(path: Path, size: int | None = None) -> Prior:
-    """Load a prior from a checkpoint of ours or in the public layout.
-
-    Args:
-        path: safetensors or torch file.
-        size: side of the images it was trained on, where the file does not tell and it is not 8 px at the lowest
-            level of the network.
-
-    Raises:
-        WeightsError: the file cannot be read, or holds no U-Net in the public layout.
-    """
-    state, metadata = read_state(path)
-    return build_prior(str(path), state, metadata, size=size)

@@ -26,8 +26,9 @@ class Schedule:
 @cache
 def linear_schedule() -> Schedule:
     """The linear schedule of Ho et al. 2020: beta from 1e-4 to 0.02 over 1000 timesteps."""
-    betas = torch.linspace(1e-4, 0.02, TIMESTEPS, dtype=torch.float64)
-    return Schedule(torch.cumprod(1 - betas, dim=0))
+    with torch.inference_mode(mode=False):  # whoever asks first: what is kept has to serve a training too
+        betas = torch.linspace(1e-4, 0.02, TIMESTEPS, dtype=torch.float64)
+        return Schedule(torch.cumprod(1 - betas, dim=0))
 
 
 def respaced(count: int) -> list[int]:

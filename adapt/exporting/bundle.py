@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adapt._version import versions
-from adapt.digests import file_digest, is_unchanged
+from adapt.digests import bytes_digest, file_digest, is_unchanged
 from adapt.disk import is_marked, marked, read_json, short_sibling, shown_files, write_json, write_text
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting import runner
@@ -25,10 +25,10 @@ from adapt.images import check_image, clamped
 from adapt.locks import locked_beside
 from adapt.restorers.base import Restorer, choose_fidelity
 from adapt.restorers.vqgan import refuse_other_sizes
+from adapt.settings.paths import BUNDLE, MODEL, ONNX
 
-CLAIM: Final = "bundle.json"
 KIND: Final = "bundle"
-FILES: Final = ("model.onnx", "model.safetensors", "run_model.py", "README.md", CLAIM)
+FILES: Final = (ONNX, MODEL, "run_model.py", "README.md", BUNDLE)
 LICENCES = (
     "code: Apache-2.0",
     "weights of the embedded pack: CC BY 4.0; portraits of the US Government Printing Office (public domain),"
@@ -75,7 +75,7 @@ def export_bundle(
     home = out.resolve()
     with locked_beside(home):
         part, old = short_sibling(home, "part"), short_sibling(home, "old")
-        if not home.exists() and is_marked(old / CLAIM, KIND):
+        if not home.exists() and is_marked(old / BUNDLE, KIND):
             old.rename(home)  # an earlier export was killed between its two renames
         _refuse_occupied(home, overwrite)
         shutil.rmtree(part, ignore_errors=True)
@@ -122,7 +122,7 @@ def _refuse_occupied(out: Path, overwrite: bool) -> None:
     """Only an empty folder, or a bundle that is to be replaced, may stand where the bundle goes."""
     if not out.exists() or (out.is_dir() and not shown_files(out)):
         return
-    if not is_marked(out / CLAIM, KIND):
+    if not is_marked(out / BUNDLE, KIND):
         raise UsageError(f"{out}: expected a new or empty folder or a bundle; it is something else and is not replaced")
     if not overwrite:
         raise UsageError(f"{out}: exists already; choose another folder, or --overwrite to replace it")
@@ -142,11 +142,11 @@ def _write_bundle(
     network = copy.deepcopy(restorer.network).cpu().float().eval()
     multiple = max(int(getattr(network, "multiple", 8)), 16)
     side = restorer.size if restorer.one_size else None
-    export_onnx(network, folder / "model.onnx", multiple=multiple, side=side, fidelity=own is not None)
+    export_onnx(network, folder / ONNX, multiple=multiple, side=side, fidelity=own is not None)
     inputs = check_inputs(restorer.size, multiple, photos, one_size=restorer.one_size)
     fidelities = () if own is None else tuple(dict.fromkeys((own, 0.0, 0.5, 1.0)))
-    parity = verify(folder / "model.onnx", network, inputs, tolerance=tolerance, fidelities=fidelities)
-    restorer.save(folder / "model.safetensors")
+    parity = verify(folder / ONNX, network, inputs, tolerance=tolerance, fidelities=fidelities)
+    restorer.save(folder / MODEL)
     shutil.copyfile(runner.__file__, folder / "run_model.py")
     shape = f"(B, 3, {side}, {side})" if side else "(B, 3, H, W)"
     about: dict[str, Any] = {
@@ -159,7 +159,7 @@ def _write_bundle(
         "fidelity": own if own is None else {**FIDELITY_INPUT, "default": own},
         "output": {"name": OUTPUT, "shape": shape, "dtype": "float32", "clamp": [0, 1], "colour": "RGB"},
         "opset": OPSET,
-        "sha256": {name: file_digest(folder / name) for name in ("model.onnx", "model.safetensors", "run_model.py")},
+        "sha256": {name: file_digest(folder / name) for name in (ONNX, MODEL, "run_model.py")},
         "parity": [item.as_json() for item in parity],
         "tolerance": tolerance,
         "source": source,
@@ -170,7 +170,7 @@ def _write_bundle(
     card = model_card(about)
     about["sha256"]["README.md"] = hashlib.sha256(card.encode("utf-8", "backslashreplace")).hexdigest()
     write_text(folder / "README.md", card)
-    write_json(folder / CLAIM, marked(KIND, about))
+    write_json(folder / BUNDLE, marked(KIND, about))
 
 
 # The second input of networks that take one, as bundle.json tells it.
@@ -194,6 +194,7 @@ class BundleModel:
         name: the bundle's folder.
         size: side of the aligned faces it was made for, in pixels.
         about: the contents of bundle.json.
+        digest: sha256 of the model.onnx that it runs.
 
     Raises:
         UsageError: a device that onnxruntime does not have.
@@ -202,18 +203,20 @@ class BundleModel:
 
     def __init__(self, folder: Path, device: torch.device | None = None) -> None:
         try:
-            self.about: dict[str, Any] = read_json(folder / CLAIM, "export it again")
-            expected = self.about["sha256"]["model.onnx"]
+            self.about: dict[str, Any] = read_json(folder / BUNDLE, "export it again")
+            expected = self.about["sha256"][ONNX]
             self.size = int(self.about["size"])
             fidelity = self.about.get("fidelity")
             self._fidelity = None if fidelity is None else float(fidelity["default"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"{folder}: not a bundle: its bundle.json cannot be read ({_reason(error)})") from error
-        path = folder / "model.onnx"
-        if not is_unchanged(path, expected):
+        path = folder / ONNX
+        data = path.read_bytes() if path.is_file() else b""
+        if bytes_digest(data) != expected:
             raise WeightsError(f"{path}: is not the file that bundle.json names; export it again")
         self.name = str(folder)
-        self._session = open_session(path, providers_for(device))
+        self.digest: str = expected
+        self._session = open_session(path, providers_for(device), data)
 
     def chosen_fidelity(self, given: float | None = None) -> float | None:
         """The fidelity it restores at: the one that is given, else its own; None where it takes none.

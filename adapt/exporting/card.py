@@ -27,7 +27,8 @@ def model_card(about: dict[str, Any]) -> str:
         "",
         f"`model.onnx` takes `{about['input']['name']}`, float32 {about['input']['shape']}, RGB in [0, 1], {takes}, and"
         f" gives `{about['output']['name']}` of the same shape; clamp it to [0, 1]. `model.safetensors` holds the same"
-        " weights under the architecture's public names.",
+        " weights under the architecture's public names. `run_model.py` sends nothing anywhere; in programs of your own"
+        " set `ORT_DISABLE_TELEMETRY=1` before onnxruntime is imported, or it keeps events to be sent.",
         "",
         *(_on_fidelity(fidelity) if fidelity else []),
         "## How it was made",

@@ -88,8 +88,13 @@ def _anonymise(model: Any, free: dict[int, str]) -> None:
             value.type.tensor_type.shape.dim[index].dim_param = name
 
 
-def open_session(path: Path, providers: Sequence[Any] = (CPU,)) -> Any:
+def open_session(path: Path, providers: Sequence[Any] = (CPU,), data: bytes | None = None) -> Any:
     """An onnxruntime session that keeps its warnings to itself.
+
+    Args:
+        path: the model.
+        providers: what it computes with.
+        data: the content of the file, where it has been read and checked already.
 
     Raises:
         VerificationError: not a model that onnxruntime takes.
@@ -102,7 +107,7 @@ def open_session(path: Path, providers: Sequence[Any] = (CPU,)) -> Any:
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()  # left alone, it takes cores that we were told not to use
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+        return onnxruntime.InferenceSession(data or str(path), options, providers=list(providers))
     except (Fail, InvalidGraph, InvalidProtobuf, Unsupported) as error:
         raise VerificationError(f"{path.name}: onnxruntime does not take it ({str(error).splitlines()[0]})") from error
 

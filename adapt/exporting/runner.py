@@ -6,7 +6,7 @@ made for are resized to it, and named. Colour profiles are converted to sRGB; 16
 photos stay grey. Images that are there are left alone; those of another model or another W are not mixed in:
 OUT/restored.json tells which they are of, OUT/log.jsonl what was written. What is not restored is named with the
 reason: camera RAW and HEIC, which Pillow does not read, photos that are damaged, files of other kinds, and where OUT
-holds something else in an image's place, which stays.
+holds something else in an image's place, which stays. Nothing is sent anywhere.
 W is in [0, 1], for models that take it: 0 quality, 1 fidelity.
 Exit code 2: wrong use; 3: some photos could not be read or restored.
 """
@@ -27,8 +27,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported: nothing is to be sent anywhere
 import onnxruntime
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "AVIF")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".avif", ".mpo"}
@@ -210,7 +212,7 @@ def parsed(data: bytes, place: str, remedy: str) -> dict[str, Any]:
     """The JSON object that a file or a line of it holds."""
     try:
         value = json.loads(data.decode("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         refuse(f"{place}: is damaged ({error if data.strip() else 'empty'}); {remedy}")
     return value if isinstance(value, dict) else refuse(f"{place}: is damaged (expected an object); {remedy}")
 
@@ -246,24 +248,29 @@ def add_line(log: Path, line: dict[str, str]) -> None:
         stream.write(json.dumps(line, sort_keys=True).encode() + b"\n")
 
 
-def open_model() -> onnxruntime.InferenceSession:
-    """The model, on CUDA where onnxruntime has it."""
+def open_model(sha256: str) -> onnxruntime.InferenceSession:
+    """The model, on CUDA where onnxruntime has it; no other file than the one that bundle.json names."""
     cuda = [("CUDAExecutionProvider", {"use_tf32": "0"})]
     available = cuda if cuda[0][0] in onnxruntime.get_available_providers() else []
     model = Path(__file__).with_name("model.onnx")
-    return onnxruntime.InferenceSession(str(model), providers=[*available, "CPUExecutionProvider"])
+    content = model.read_bytes() if model.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != sha256:
+        refuse(f"{model}: is not the file that bundle.json names; export it again")
+    return onnxruntime.InferenceSession(content, providers=[*available, "CPUExecutionProvider"])
 
 
 def main(photos: Path, out: Path, fidelity: float | None) -> int:
     """Restore every photo; the number of photos that could not be read."""
     warnings.simplefilter("error", Image.DecompressionBombWarning)
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 1 << 28  # bytes of texts and profiles, not pixels
     whole = out.resolve()
     if photos.is_dir() and any(each.exists() and each.samefile(photos) for each in (whole, *whole.parents)):
         refuse(f"{out}: lies inside the photos; choose an output folder elsewhere")
     files = find(photos)
     about = Path(__file__).with_name("bundle.json")
     bundle = parsed(about.read_bytes(), f"{about}", "export the bundle again")
-    chosen, session, side = claim(out, bundle, fidelity), open_model(), bundle["size"]
+    chosen, side = claim(out, bundle, fidelity), bundle["size"]
+    session = open_model(bundle["sha256"]["model.onnx"])
     known, count = written(out), Counter[str]()
     for path, name in files.items():
         target = out / f"{name}.png"

@@ -19,6 +19,7 @@ from adapt.finetuning.transplant import transplant
 from adapt.intervals import Interval, mean_interval
 from adapt.restorers.base import Restorer
 from adapt.settings import CodeFinetuneSettings, FinetuneSettings, TuningSettings
+from adapt.settings.paths import BEST
 from adapt.training.code_losses import Teacher
 from adapt.training.context import TrainingContext
 from adapt.training.discriminator import UNetDiscriminator
@@ -91,7 +92,7 @@ def finetune(
         state.base_parts = state.best_parts = _means(scores)
         state.base_score = state.best_score = state.base_parts["total"]
         if accelerator.is_main_process:
-            restorer.save(run.place("best.safetensors"), metadata={"step": "0"})
+            restorer.save(run.place(BEST), metadata={"step": "0"})
     if accelerator.is_main_process:
         run.rewind(state.step)
     state.ema.shadow = {key: value.to(device) for key, value in state.ema.shadow.items()}
@@ -278,7 +279,7 @@ def _evaluate(
             state.best_score, state.best_step, state.best_parts = parts["total"], state.step, parts
             state.best_each = scores["total"]
             if run is not None:
-                restorer.save(run.place("best.safetensors"), metadata={"step": str(state.step)})
+                restorer.save(run.place(BEST), metadata={"step": str(state.step)})
 
 
 def _samples(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -16,6 +15,7 @@ from adapt.diffusion.schedule import noised
 from adapt.diffusion.solvers import Draw
 from adapt.diffusion.steps import Step
 from adapt.errors import ShapeError
+from degradations.constants import kept
 from degradations.resampling import cubic
 
 
@@ -40,7 +40,7 @@ def resize_matrix(length: int, out_length: int) -> Tensor:
     return torch.zeros(out_length, length, dtype=torch.float64).scatter_add_(1, folded, weights)
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _low_pass_matrix(length: int, factor: int) -> Tensor:
     """Down by `factor` and up again along one axis, (length, length) float64."""
     small = -(-length // factor)

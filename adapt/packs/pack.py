@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
 from pydantic import Field, PositiveInt, ValidationError
 
-from adapt.digests import file_digest, is_unchanged, settings_digest
+from adapt.digests import bytes_digest, file_digest, settings_digest
 from adapt.disk import write_text
-from adapt.errors import UsageError, WeightsError
+from adapt.errors import RecipeError, UsageError, WeightsError
 from adapt.settings import Settings
+from adapt.settings.draft import Draft, to_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,38 +89,40 @@ class Pack:
         return found
 
     def read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Tensors (as float32) and header of one network, its files checked against their digests.
+        """Tensors (as float32) and header of one network; nothing of a file is looked at before its digest is right.
 
         Raises:
             WeightsError: no such network, or a file that is missing or damaged.
         """
-        from adapt.weights import read_state
+        from adapt.weights import parse_state
 
         state: dict[str, Tensor] = {}
         metadata: dict[str, str] = {}
         for file, expected in self.network(name).files.items():
             path = self.folder / file
-            tensors, header = read_state(path)
-            if file_digest(path) != expected:
-                raise WeightsError(self._not_the_file(path))
+            tensors, header = parse_state(self._checked(path, expected), path)
             state.update({key: value.float() if value.is_floating_point() else value for key, value in tensors.items()})
             metadata.update(header)
         return state, metadata
 
-    def table(self, name: str) -> Path:
-        """The file of an entry that is no network but a table, checked against its digest.
+    def table(self, name: str) -> tuple[Path, bytes]:
+        """The file of an entry that is no network but a table, and its content, checked against its digest.
 
         Raises:
             WeightsError: no such entry, or a file that is missing or damaged.
         """
         file, expected = next(iter(self.network(name).files.items()))
         path = self.folder / file
-        if not is_unchanged(path, expected):
-            raise WeightsError(self._not_the_file(path))
-        return path
+        return path, self._checked(path, expected)
 
-    def _not_the_file(self, path: Path) -> str:
-        return f"{path}: not the file that {self.folder / 'pack.yaml'} names; fetch it again"
+    def _checked(self, path: Path, expected: str) -> bytes:
+        """The content of a file, if it has this digest: the bytes that are used, not those of another reading."""
+        from adapt.weights import read_bytes
+
+        data = read_bytes(path)
+        if bytes_digest(data) != expected:
+            raise WeightsError(f"{path}: not the file that {self.folder / 'pack.yaml'} names; fetch it again")
+        return data
 
 
 def embedded_packs() -> list[str]:
@@ -141,9 +143,25 @@ def load_pack(name: str | Path) -> Pack:
     if not card.is_file() or card.suffix not in (".yaml", ".yml"):
         raise UsageError(f"no pack '{name}'; embedded packs are {', '.join(embedded_packs())}, else name a folder")
     try:
-        return Pack(card.parent, PackCard.model_validate(yaml.safe_load(card.read_bytes())))
-    except (ValidationError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        return Pack(card.parent, PackCard.model_validate(_card_values(card)))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise WeightsError(
+            f"{card}: not a pack card: {where}: {first['msg']}{more}; mend it, or put it back from a copy"
+        ) from error
+
+
+def _card_values(card: Path) -> dict[str, Any]:
+    """What a card's file says, not yet checked. Raises WeightsError: it is not YAML, or holds too much."""
+    try:
+        draft = Draft.read(card)
+        if draft.problems:
+            raise RecipeError(str(min(draft.problems)))
+        return draft.values
+    except RecipeError as error:
+        reason = str(error).removeprefix(f"{card}: ")
         raise WeightsError(f"{card}: not a pack card: {reason}; mend it, or put it back from a copy") from error
 
 
@@ -197,15 +215,15 @@ def add_table(folder: Path, name: str, table: Path, *, entry: dict[str, str]) ->
     _enter(folder, name, {**entry, "files": {copy.name: file_digest(copy)}})
 
 
-def named_file(folder: Path, file: Path) -> dict[str, str]:
+def named_file(folder: Path, file: Path, sha256: str) -> dict[str, str]:
     """A file as a card names it where it lies: its path from the folder on if it is inside, else the absolute one, and
-    its sha256.
+    its sha256, that of what was seen to be in it.
 
     Folders are resolved, but the file's own name stays: it may be a link to one whose name says nothing.
     """
     path, inside = file.parent.resolve() / file.name, folder.resolve()
     place = path.relative_to(inside) if path.is_relative_to(inside) else path
-    return {place.as_posix(): file_digest(path)}
+    return {place.as_posix(): sha256}
 
 
 def write_card(folder: Path, card: PackCard) -> None:
@@ -216,10 +234,10 @@ def write_card(folder: Path, card: PackCard) -> None:
 def _enter(folder: Path, name: str, entry: dict[str, Any]) -> None:
     """Put an entry into a pack's card."""
     card_path = folder / "pack.yaml"
-    card = yaml.safe_load(card_path.read_text(encoding="utf-8"))
+    card = _card_values(card_path)
     card.setdefault("networks", {})[name] = entry
     _write(card_path, card)
 
 
 def _write(path: Path, card: dict[str, Any]) -> None:
-    write_text(path, yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=110))
+    write_text(path, to_yaml(card, in_blocks=True))

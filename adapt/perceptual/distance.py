@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Final, Protocol, Self, cast
 import torch
 from torch import Tensor, nn
 
-from adapt.digests import file_digest, settings_digest
+from adapt.digests import bytes_digest, settings_digest
 from adapt.errors import UsageError, WeightsError
 from adapt.images import to_signed
 from adapt.perceptual.network import PerceptualNetwork, pooled
@@ -69,6 +70,11 @@ class PerceptualDistance:
     def features(self, image: Tensor) -> Tensor:
         """Pooled deep features of (B, 3, H, W) in [0, 1], as (B, D): what KID compares. Raises ShapeError."""
         return cast(PerceptualModule, self.module).embed(image)
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What a run writes down of it."""
+        return {"name": self.name, "digest": self.digest}
 
     def to(self, device: torch.device | str) -> Self:
         """Move the network to a device, in place."""
@@ -132,20 +138,26 @@ class Backbone:
     sha256: str
 
 
+def vgg_place() -> Path:
+    """Where VGG-16 is looked for: where torch.hub keeps its checkpoints."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / VGG_FILE
+
+
 def find_vgg(backbone: Path | None = None) -> Backbone | None:
     """VGG-16 from a file on this machine, its digest checked; arguments, None and errors as in `find_lpips`."""
-    path = backbone or Path(torch.hub.get_dir()) / "checkpoints" / VGG_FILE
+    path = backbone or vgg_place()
     if not path.is_file():
         if backbone is None:
             return None
         raise WeightsError(f"{path}: no such file; expected torchvision's {VGG_FILE}, the backbone of lpips and DISTS")
-    sha256 = file_digest(path)
+    data = path.read_bytes()
+    sha256 = bytes_digest(data)
     if not sha256.startswith(VGG_SHA256_STARTS):
         raise WeightsError(
             f"{path}: expected torchvision's {VGG_FILE}, whose sha256 starts with {VGG_SHA256_STARTS}, got"
             f" {sha256[:8]}...; fetch the file anew"
         )
-    return Backbone(torch.load(path, map_location="cpu", weights_only=True), path, sha256)
+    return Backbone(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), path, sha256)
 
 
 class _LpipsNetwork(nn.Module):

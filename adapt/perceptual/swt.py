@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from adapt.errors import ShapeError, UsageError
+from degradations.constants import kept
 
 BANDS = ("LL", "LH", "HL", "HH")
 
 
-@lru_cache(maxsize=8)
+@kept(8)
 def _filters(wavelet: str) -> Tensor:
     """Decomposition low-pass and high-pass of a wavelet, (2, F) float64, F even."""
     from pywt import Wavelet  # pyright: ignore[reportAttributeAccessIssue]

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from adapt.errors import PhotoError
-from adapt.photos.png import check_chunks
+from adapt.photos.png import check_chunks, without_profile_and_texts
 from adapt.photos.raw import develop, raw_kind
 
 FORMATS: Final = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "AVIF")
@@ -119,15 +119,18 @@ def decode(data: bytes, *, at_least: int | None = None) -> Samples:
 
 
 def _decode_pillow(data: bytes) -> Samples:
+    profile: bytes | None = None
+    of_profile: tuple[str, ...] = ()
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         check_chunks(data)  # Pillow does not look at the checksums of the pixel data
+        data, profile, of_profile = without_profile_and_texts(data)
     image = _open(data)
     depth = _depth(image)
     if image.format == "TIFF" and depth == 16 and _tag(image, 284) == 2:
         data = _interleaved(data)
         image = _open(data)
-    notes = _notes(image, data, depth)
-    profile = image.info.get("icc_profile") or None
+    profile = profile or image.info.get("icc_profile") or None
+    notes = (*of_profile, *_notes(image, data, depth, profile))
     common: dict[str, Any] = {"format": str(image.format), "profile": profile}
     if depth > 8 and image.mode != "CMYK":
         colour, alpha, grey = _wide(image, data)
@@ -154,8 +157,13 @@ def _depth(image: Any) -> int:
     if image.format == "TIFF":
         bits = _tag(image, 258, (1,))
         return max(8, *(bits if isinstance(bits, tuple) else (bits,)))
-    raw = "".join(str(tile.args) for tile in image.tile)
-    return 16 if "16" in raw or image.mode.startswith("I;16") else 8
+    # Only PNG is left with more than 8 bits. BGR;16 is a BMP with 16 bits for all three colours of a pixel.
+    return 16 if image.format == "PNG" and any(";16" in _raw_mode(tile) for tile in image.tile) else 8
+
+
+def _raw_mode(tile: Any) -> str:
+    """How the samples of a tile lie in the file: of a decoder's arguments the first, or the only one."""
+    return str(tile.args[0] if isinstance(tile.args, tuple) else tile.args)
 
 
 def _tag(image: Any, number: int, default: Any = None) -> Any:
@@ -185,7 +193,7 @@ def _wide(image: Any, data: bytes) -> tuple[np.ndarray, np.ndarray | None, bool]
             grey = 65535 - grey
         alpha = None if key is None else np.where(grey[..., 0] == key, 0, 65535).astype(np.uint16)
         return grey, alpha, True
-    raw = str(image.tile[0].args[0] if isinstance(image.tile[0].args, tuple) else image.tile[0].args)
+    raw = _raw_mode(image.tile[0])
     if raw == "LA;16B":  # four bytes per pixel, as plain RGBA has: L high, L low, A high, A low
         halves = _upright(_retiled(data, "RGBA")).astype(np.uint16)
         return halves[..., 0:1] << 8 | halves[..., 1:2], halves[..., 2] << 8 | halves[..., 3], True
@@ -244,7 +252,7 @@ def _interleaved(data: bytes) -> bytes:
     return stream.getvalue()
 
 
-def _notes(image: Any, data: bytes, depth: int) -> tuple[str, ...]:
+def _notes(image: Any, data: bytes, depth: int, profile: bytes | None) -> tuple[str, ...]:
     notes: list[str] = []
     if getattr(image, "is_animated", False):
         notes.append(f"the first of its {image.n_frames} frames or pages")
@@ -255,7 +263,7 @@ def _notes(image: Any, data: bytes, depth: int) -> tuple[str, ...]:
         if 0 <= box < len(data) - 6 and data[box + 6] & 0x40:
             notes.append("AVIF of 10 or 12 bits, read with 8 bits")
     gamma = image.info.get("gamma")
-    if gamma and abs(gamma - 1 / 2.2) > 0.01 and not {"srgb", "icc_profile"} & set(image.info):
+    if gamma and abs(gamma - 1 / 2.2) > 0.01 and profile is None and "srgb" not in image.info:
         notes.append(f"its gamma of {gamma:g} was not applied: taken as sRGB")
     return tuple(notes)
 

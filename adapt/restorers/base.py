@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from adapt.devices import full_precision
@@ -18,7 +17,7 @@ from adapt.restorers.codeformer import DEFAULT_FIDELITY, CodeFormer, codeformer_
 from adapt.restorers.external import ALIGNED_FACE, ExternalNetwork, load_external
 from adapt.restorers.swinir import SwinIR, swinir_settings
 from adapt.settings import CodeFormerSettings, Settings, SwinIRSettings
-from adapt.weights import load_weights, read_state, refuse_not_finite, write_state
+from adapt.weights import load_weights, read_state, refuse_not_finite, settings_of, write_state
 
 PARITY: Final = 1e-4
 
@@ -85,6 +84,7 @@ class Restorer:
         settings: the network's layout.
         network: (B, 3, H, W) in [0, 1] to the same, not clamped; what fine-tuning trains.
         face_size: side of the aligned faces it works at, in pixels, where that is not what its layout tells; see `at`.
+        digest: stands for the weights that it was loaded with; empty where it was not loaded by a name.
     """
 
     name: str
@@ -92,6 +92,7 @@ class Restorer:
     settings: Settings
     network: nn.Module
     face_size: int | None = None
+    digest: str = ""
 
     @property
     def size(self) -> int:
@@ -240,20 +241,26 @@ def build_restorer(name: str, state: dict[str, Tensor], metadata: dict[str, str]
     chosen = known if known in ARCHITECTURES else next(
         (key for key, architecture in ARCHITECTURES.items() if architecture.recognises(state)), None
     )
-    face_size = int(metadata[FACE_SIZE]) if FACE_SIZE in metadata else None
+    face_size = _face_size(name, metadata)
     if chosen is None:
         return replace(_external(name, state), face_size=face_size)
     architecture = ARCHITECTURES[chosen]
     stored = metadata.get("settings")
-    try:
+    with settings_of(name, chosen):
         settings = architecture.parse_settings(stored) if stored else architecture.read_settings(state)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise WeightsError(f"{name}: not the layout of a {chosen} ({where}: {problem['msg']})") from error
     network = architecture.build(settings)
     load_weights(network, state, source=name, ignore=architecture.recomputed)
     return Restorer(name, chosen, settings, network.eval(), face_size)
+
+
+def _face_size(name: str, metadata: dict[str, str]) -> int | None:
+    """The size of faces that a file's header names, if it does."""
+    told = metadata.get(FACE_SIZE)
+    if told is None:
+        return None
+    if not (told.isdecimal() and len(told) < 6 and int(told)):
+        raise WeightsError(f"{name}: its header names a {FACE_SIZE} of '{told[:20]}'; expected a number of pixels")
+    return int(told)
 
 
 def _external(name: str, state: dict[str, Tensor]) -> Restorer:

@@ -74,7 +74,7 @@ class ExternalNetwork(nn.Module):
             )
         face = torch.full((1, 3, size, size), 0.5, device=next(self.parameters()).device)
         try:
-            with torch.inference_mode():
+            with torch.no_grad():  # not inference_mode: the network may keep a mask, and is trained with it later
                 found = str(tuple(self(face).shape))
         except (RuntimeError, ValueError, AssertionError) as error:
             found = (str(error).splitlines() or [type(error).__name__])[0]
@@ -138,7 +138,7 @@ def load_external(name: str, state: dict[str, Tensor]) -> tuple[ExternalSettings
     side = max(demands.minimum, -(-64 // demands.multiple_of) * demands.multiple_of)
     ramp = torch.linspace(0.1, 0.9, side)
     probe = torch.stack([ramp[:, None] * ramp, ramp[:, None].expand(side, side), ramp.expand(side, side)])[None]
-    with torch.inference_mode():
+    with torch.no_grad():
         expected, own = found(probe), network(probe).clamp(0, 1)
     if own.shape != expected.shape or not torch.allclose(own, expected, rtol=0, atol=1e-4):
         raise WeightsError(

@@ -14,13 +14,12 @@ from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from adapt.errors import ShapeError, WeightsError
 from adapt.images import to_signed
 from adapt.settings import VQGANSettings
-from adapt.weights import load_weights
+from adapt.weights import load_weights, settings_of
 
 ARCHITECTURE: Final = "vqgan"  # in the header of a file
 
@@ -266,12 +265,8 @@ def build_vqgan(name: str, state: Mapping[str, Tensor], metadata: Mapping[str, s
     if known != ARCHITECTURE:
         raise WeightsError(f"{name}: expected a {ARCHITECTURE}, got a {known}")
     stored = metadata.get("settings")
-    try:
+    with settings_of(name, ARCHITECTURE):
         settings = VQGANSettings.model_validate_json(stored) if stored else vqgan_settings(state)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise WeightsError(f"{name}: not the layout of a {ARCHITECTURE} ({where}: {problem['msg']})") from error
     network = VQGAN(settings)
     load_weights(network, state, source=name)
     return network.eval()

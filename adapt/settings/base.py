@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Timestep = Annotated[int, Field(ge=0, le=1000)]
 Weight = Annotated[float, Field(ge=0)]
+Distance: TypeAlias = Literal["pack", "lpips", "auto"]
+"""The perceptual distance that a loss weight is for: of the pack, LPIPS, or LPIPS where its weights are on the machine
+and else that of the pack. Their scales differ: a weight belongs to one of them."""
 
 
 class Settings(BaseModel):

@@ -78,6 +78,7 @@ class AdjusterSettings(TrainingSettings):
         default=(0.0, 0.01, 0.01, 0.05), description="loss weights of the sub-bands LL, LH, HL and HH"
     )
     perceptual: Weight = Field(default=1.0, description="weight of DISTS, or of the pack's perceptual distance")
+    distance: Literal["pack", "dists", "auto"] = Field(default="pack", description="which of them the weight is for")
 
     @model_validator(mode="after")
     def _stages_fit(self) -> AdjusterSettings:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from adapt.settings.base import Weight
+from adapt.settings.base import Distance, Weight
 from adapt.settings.damage import BlindSettings
 from adapt.settings.networks import PatchDiscriminatorSettings, VQGANSettings
 from adapt.settings.paths import WeightsName
@@ -20,6 +20,7 @@ class CodebookSettings(TrainingSettings):
     network: VQGANSettings
     l1: Weight = 1.0
     perceptual: Weight = 1.0
+    distance: Distance = Field(default="pack", description="which perceptual distance that weight is for")
     codebook: Weight = Field(default=1.0, description="pulls codes to what the encoder says")
     commitment: Weight = Field(default=0.25, description="beta: holds what the encoder says to the codes")
     adversarial: Weight = Field(default=0.8, description="times the weight that balances the gradients; 0: no GAN")
@@ -59,6 +60,10 @@ class CodePredictorSettings(TrainingSettings):
     token: PositiveFloat = Field(default=0.5, description="of the cross-entropy on the clean face's codes")
     degradation: BlindSettings = BlindSettings()
 
+    def identity(self) -> dict[str, Any]:
+        """The settings without the path of the codebook, for which its content stands."""
+        return self.model_dump(mode="json", exclude={"codebook"})
+
 
 class FusionSettings(TrainingSettings):
     """Pre-training of CodeFormer's controllable feature transformation: stage III."""
@@ -73,9 +78,14 @@ class FusionSettings(TrainingSettings):
     fidelity: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="w of the images trained on")
     l1: Weight = 1.0
     perceptual: Weight = 1.0
+    distance: Distance = Field(default="pack", description="which perceptual distance that weight is for")
     adversarial: Weight = Field(default=0.8, description="times the weight that balances the gradients; 0: no GAN")
     adversarial_from: Annotated[int, Field(ge=0)] = Field(default=0, description="the step at which the GAN begins")
     discriminator: PatchDiscriminatorSettings = PatchDiscriminatorSettings()
     feature: Weight = Field(default=1.0, description="of the encoder's distance to the clean face's codes")
     token: PositiveFloat = Field(default=0.5, description="of the cross-entropy on the clean face's codes")
     degradation: BlindSettings = BlindSettings()
+
+    def identity(self) -> dict[str, Any]:
+        """The settings without the paths of weights, for which their contents stand."""
+        return self.model_dump(mode="json", exclude={"codebook", "start"})

@@ -1,7 +1,8 @@
 """A recipe before it is checked: the values of a YAML file, each with the place where it is written.
 
 The YAML is that of the 1.2 core schema: `1e-4` is a number, `010` is ten, `no`, `off`, `on` and `yes` are words.
-Tags and keys given twice are problems; so are aliases inside their own anchor.
+Tags and keys given twice are problems; so are aliases inside their own anchor. Other aliases may be used, as long as
+what they stand for stays of the size of something that a person writes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from adapt.errors import RecipeError
 
 SHOWN: Final = 5  # settings that differ, in a message
 LONGEST: Final = 40  # characters of one of their values
+MOST_BYTES: Final = 1 << 20  # of a file
+MOST_VALUES: Final = 20_000  # with each alias counted as what it stands for: a few that hold each other make millions
+DEEPEST: Final = 50
+LARGEST: Final = 2**63  # whole numbers below it are those of everybody: of YAML's other readers, of torch, of a seed
 
 Keys: TypeAlias = tuple[str | int, ...]
 """The way to a value: names in mappings, numbers in lists."""
@@ -65,16 +70,21 @@ class Draft:
     places: dict[Keys, Place] = field(default_factory=dict[Keys, Place])
     problems: list[Problem] = field(default_factory=list[Problem])
     overrides: int = 0
+    counted: int = 0
 
     @classmethod
     def read(cls, path: Path) -> Draft:
         """Read a file.
 
         Raises:
-            RecipeError: it cannot be read, is not YAML, or does not hold a mapping.
+            RecipeError: it cannot be read, is not YAML, does not hold a mapping, or holds too much.
         """
         try:
-            text = path.read_text(encoding="utf-8-sig")
+            with path.open("rb") as stream:
+                content = stream.read(MOST_BYTES + 1)
+            if len(content) > MOST_BYTES:
+                raise RecipeError(f"{path}: expected at most {MOST_BYTES >> 20} MB of YAML; this file is larger")
+            text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise RecipeError(f"{path}: expected UTF-8 text; byte {error.start + 1} is none") from error
         except OSError as error:
@@ -86,7 +96,7 @@ class Draft:
         """Read what a file of this name says.
 
         Raises:
-            RecipeError: it is not YAML, or does not hold a mapping.
+            RecipeError: it is not YAML, does not hold a mapping, or holds too much.
         """
         draft = cls(file)
         draft.places[()] = Place(0, 1, 1, f"{file}:1:1")
@@ -109,18 +119,19 @@ class Draft:
         place = Place(self.overrides, 0, 0, text)
         key, equals, value = text.partition("=")
         names = key.strip().split(".")
+        before = dict(self.places)
         try:
             if not equals or not all(names):
                 raise RecipeError("an override is written key=value, as in steps=20")
             node = _compose(value, key)
             holder, keys = self._holder(names, place)
+            for old in [old for old in self.places if old[: len(keys)] == keys]:
+                del self.places[old]
+            self.places[keys] = place
+            holder[keys[-1]] = None if node is None else self._value(node, keys, place, ())
         except RecipeError as error:
-            self.problems.append(Problem(place, str(error)))
-            return
-        for old in [old for old in self.places if old[: len(keys)] == keys]:
-            del self.places[old]
-        self.places[keys] = place
-        holder[keys[-1]] = None if node is None else self._value(node, keys, place, ())
+            self.places = before
+            self.problems.append(Problem(place, str(error).removeprefix(f"{place.text}: ")))
 
     def given(self) -> frozenset[str]:
         """The words that overrides hold, wherever they stand in them."""
@@ -144,6 +155,12 @@ class Draft:
 
     def _value(self, node: yaml.Node, keys: Keys, place: Place | None, around: tuple[yaml.Node, ...]) -> Any:
         """The value of a node. Its places are all `place`; where that is None, each is the node's own."""
+        self.counted += 1
+        if self.counted > MOST_VALUES or len(around) > DEEPEST:
+            most = f"more than {MOST_VALUES} values" if self.counted > MOST_VALUES else f"{DEEPEST} levels and more"
+            raise RecipeError(
+                f"{self.place(keys).text}: holds {most}, with what its aliases stand for; write out what is meant"
+            )
         if any(node is outer for outer in around):
             self.problems.append(Problem(self.place(keys), f"{dotted(keys)}: an alias inside its own anchor"))
             return None
@@ -182,7 +199,7 @@ class Draft:
             case "null":
                 return None
             case "int":
-                return int(text, 0 if text[:2] in ("0x", "0o") else 10)
+                return self._whole_number(text, keys)
             case "float":
                 return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
             case "bool":
@@ -193,14 +210,31 @@ class Draft:
                 self.problems.append(Problem(self.place(keys), f"{dotted(keys)}: tags are not used here ({node.tag})"))
                 return text
 
+    def _whole_number(self, text: str, keys: Keys) -> int:
+        """The number; a problem, and 1 in its place, where it is too large: of thousands of digits for Python too."""
+        number = LARGEST if len(text) > 100 else int(text, 0 if text[:2] in ("0x", "0o") else 10)
+        if -LARGEST < number < LARGEST:
+            return number
+        what = f"a whole number of {len(text)} signs is too large; expected one below {LARGEST}, or quotes round a word"
+        self.problems.append(Problem(self.place(keys), f"{dotted(keys)}: {what}"))
+        return 1
+
     def _mark(self, node: yaml.Node) -> Place:
         line, column = node.start_mark.line + 1, node.start_mark.column + 1
         return Place(0, line, column, f"{self.file}:{line}:{column}")
 
 
-def to_yaml(values: dict[str, Any]) -> str:
-    """YAML text that reads back as the same values, by YAML 1.1 or 1.2."""
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
+def to_yaml(values: dict[str, Any], *, in_blocks: bool = False) -> str:
+    """YAML text that reads back as the same values, by YAML 1.1 or 1.2.
+
+    Args:
+        values: to write.
+        in_blocks: each value on a line of its own, and every sign as it is; else short lists and mappings stay on one.
+    """
+    style = False if in_blocks else None
+    return yaml.dump(
+        values, Dumper=_Dumper, sort_keys=False, default_flow_style=style, width=110, allow_unicode=in_blocks
+    )
 
 
 def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:

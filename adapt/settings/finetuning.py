@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
-from adapt.settings.base import Settings, Weight
+from adapt.settings.base import Distance, Settings, Weight
 from adapt.settings.paths import RecipeName, weights_path
 
 
@@ -36,6 +36,7 @@ class TuningSettings(Settings):
     weight_decay: Weight = 0.0
     l1: Weight = 1.0
     perceptual: Weight = Field(default=0.1, description="weight of the mean perceptual distance")
+    distance: Distance = Field(default="pack", description="which perceptual distance that weight is for")
     adversarial: Weight = 0.1
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.999, description="decay per step; 0 switches it off")
@@ -53,6 +54,13 @@ class TuningSettings(Settings):
         default=500, description="steps between evaluations, checkpoints and sample sheets"
     )
     seed: Annotated[int, Field(ge=0)] = 0
+
+    def identity(self) -> dict[str, Any]:
+        """The settings without the name of the replay's damage, for which the content of its recipe stands."""
+        found = super().identity()
+        if self.replay is not None:
+            found["replay"] = self.replay.model_dump(mode="json", exclude={"degradation"})
+        return found
 
     @property
     def learns_codes(self) -> bool:
@@ -95,6 +103,11 @@ class CodeFinetuneSettings(TuningSettings):
     def learns_codes(self) -> bool:
         """Whether what is learnt is the choice of codes, and not what an image looks like."""
         return True
+
+    def identity(self) -> dict[str, Any]:
+        """The settings without the path of a teacher, for which the content of its file stands."""
+        named = self.teacher if self.teacher in ("codebook", "restorer") else "a file"
+        return {**super().identity(), "teacher": named}
 
     @field_validator("teacher")
     @classmethod

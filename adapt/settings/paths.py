@@ -1,4 +1,6 @@
-"""Settings that name a file: of the whole path once they are read, so that no later step looks elsewhere."""
+"""Files of weights by their names, and settings that name a file: of the whole path once they are read, so that no
+later step looks elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,21 @@ from pydantic import AfterValidator, ValidationInfo
 from degradations.places import places, told, whole_path
 
 WEIGHT_SUFFIXES: Final = (".pth", ".pt", ".ckpt", ".safetensors")
-WEIGHT_FILES: Final = ("best.safetensors", "model.safetensors", "weights.safetensors")  # of a run or a bundle
+BEST, MODEL, WEIGHTS = "best.safetensors", "model.safetensors", "weights.safetensors"
+WEIGHT_FILES: Final = (BEST, MODEL, WEIGHTS)  # of a fine-tuning, a bundle, a pre-training: the first that is there
+ONNX, BUNDLE = "model.onnx", "bundle.json"  # what a bundle runs as, and what makes a folder one
+
+
+def weights_file(path: Path) -> Path | None:
+    """The file that a path means: itself by its suffix, there or not, or the one in a run or a bundle; else None."""
+    if path.suffix in WEIGHT_SUFFIXES and not path.is_dir():
+        return path
+    return next((path / name for name in WEIGHT_FILES if (path / name).is_file()), None)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether it is the folder of an exported model."""
+    return (path / BUNDLE).is_file()
 
 
 def recipe_path(word: str, info: ValidationInfo) -> str:
@@ -42,9 +58,8 @@ def weights_path(word: str, info: ValidationInfo) -> str:
 
 
 def _holds_weights(path: Path) -> bool:
-    if path.suffix in WEIGHT_SUFFIXES:
-        return path.is_file()
-    return any((path / name).is_file() for name in WEIGHT_FILES)
+    file = weights_file(path)
+    return file is not None and file.is_file()
 
 
 RecipeName = Annotated[str, AfterValidator(recipe_path)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from adapt.settings.base import Settings, Weight
+from adapt.settings.base import Distance, Settings, Weight
 from adapt.settings.damage import BlindSettings
 from adapt.settings.networks import SwinIRSettings, UNetSettings
 
@@ -57,6 +57,7 @@ class RestorerSettings(TrainingSettings):
     degradation: BlindSettings = BlindSettings()
     l1: Weight = 1.0
     perceptual: Weight = 0.1
+    distance: Distance = Field(default="pack", description="which perceptual distance that weight is for")
 
 
 class PerceptualSettings(TrainingSettings):

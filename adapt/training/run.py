@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from adapt._version import versions
 from adapt.devices import processes
-from adapt.disk import append_json_line, claim_folder, marked, read_json_lines, write_json, write_text
+from adapt.disk import append_json_line, claim_folder, marked, read_json, read_json_lines, write_json, write_text
 from adapt.errors import RecipeError, UsageError
 from adapt.journal import Journal, journal_names
 from adapt.locks import locked
@@ -21,18 +21,45 @@ KIND: Final = "training run"
 RECIPE: Final = "recipe.yaml"
 LOG: Final = "log.jsonl"
 def open_run(
-    folder: Path, *, recipe: str, digest: str, settled: str | None = None, overwrite: bool = False
+    folder: Path,
+    *,
+    recipe: str,
+    digest: str,
+    settled: str | None = None,
+    distance: dict[str, str] | None = None,
+    overwrite: bool = False,
 ) -> Run:
     """`Run` of a training that several processes may share: the main one makes the folder, then the others find it."""
     together = processes()
     with together.main_process_first():
         main = together.is_main_process
-        return Run(folder, recipe=recipe, digest=digest, settled=settled, overwrite=overwrite and main, main=main)
+        return Run(
+            folder,
+            recipe=recipe,
+            digest=digest,
+            settled=settled,
+            distance=distance,
+            overwrite=overwrite and main,
+            main=main,
+        )
 
 
 def written(folder: Path) -> list[str]:
     """What a training has put into its run folder beside run.json, for `adapt.disk.remove_written`."""
     return [RECIPE, LOG, *journal_names(folder)]
+
+
+def distance_of(folder: Path) -> str | None:
+    """The perceptual distance that a run was trained with, by name and digest; None where it tells of none."""
+    try:
+        told = read_json(folder / CLAIM, "start anew with --overwrite").get("distance")
+        return None if told is None else _distance_in_words(told)
+    except (OSError, UsageError, AttributeError, KeyError, TypeError):
+        return None
+
+
+def _distance_in_words(about: dict[str, str]) -> str:
+    return f"{about['name']} (weights {about['digest'][:12]})"
 
 
 def _what_differs(folder: Path, recipe: str) -> str:
@@ -54,6 +81,7 @@ class Run:
         digest: digest of everything the result depends on; a run with another digest is refused.
         settled: digest of the part of it that may not change: where another run has it too, and only the rest is
             another, the run starts anew by itself. None where it never does.
+        distance: name and digest of the perceptual distance of its losses; None where they have none.
         overwrite: remove first what a training wrote there.
         main: this process is the one that writes, where several train together; it holds the folder, and no other
             command may.
@@ -73,6 +101,7 @@ class Run:
         recipe: str,
         digest: str,
         settled: str | None = None,
+        distance: dict[str, str] | None = None,
         overwrite: bool = False,
         main: bool = True,
     ) -> None:
@@ -85,13 +114,20 @@ class Run:
         with ExitStack() as held:  # given back at once where the folder is refused
             if main:
                 held.enter_context(locked(folder))
-            self._claim(recipe, settled, overwrite)
+            self._claim(recipe, settled, distance, overwrite)
             self._journal = Journal(folder)
             self._held = held.pop_all()
 
-    def _claim(self, recipe: str, settled: str | None, overwrite: bool) -> None:
+    def _claim(
+        self, recipe: str, settled: str | None, distance: dict[str, str] | None, overwrite: bool
+    ) -> None:
         folder, digest = self.folder, self.digest
-        about = {"digest": digest, **({} if settled is None else {"settled": settled}), "versions": versions()}
+        about = {
+            "digest": digest,
+            **({} if settled is None else {"settled": settled}),
+            **({} if distance is None else {"distance": distance}),
+            "versions": versions(),
+        }
 
         def claim(overwrite: bool) -> dict[str, Any]:
             return claim_folder(
@@ -104,6 +140,12 @@ class Run:
         if self.renewed:
             known = claim(True)
         if known.get("digest") != digest:
+            if distance is not None and known.get("distance") not in (None, distance):
+                raise UsageError(
+                    f"{folder}: was trained with the perceptual distance {_distance_in_words(known['distance'])}, and"
+                    f" would go on with {_distance_in_words(distance)}; say `distance` as it was, choose another"
+                    " folder, or --overwrite to start anew"
+                )
             raise UsageError(
                 f"{folder}: holds a run with other settings, photos or weights{_what_differs(folder, recipe)}; choose"
                 " another folder, or --overwrite to start anew"

@@ -269,7 +269,7 @@ def _numbers_on_one_line(text: str) -> str:
 def _read_json(path: Path) -> CameraProfile:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, numbers of thousands of digits
         raise ValueError(f"{path}: expected a camera profile as JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object with the fields of a camera profile")
@@ -309,7 +309,7 @@ def _public_profile(name: str, table: Any, path: Path) -> CameraProfile:
     try:
         for iso, site, beta1, beta2 in table:
             sites.setdefault(float(iso), {})[int(site)] = (float(beta1), float(beta2))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: expected rows of four numbers: ISO, site, beta1, beta2") from error
     levels: list[dict[str, Any]] = []
     for iso, found in sorted(sites.items()):
