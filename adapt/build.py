@@ -11,19 +11,22 @@ from adapt.packs.pack import Pack, embedded_packs, load_pack
 from adapt.settings.paths import WEIGHT_FILES, WEIGHT_SUFFIXES
 
 if TYPE_CHECKING:
-
     import torch
+    from torch import Tensor
 
     from adapt.blur.adjuster import GuidanceAdjuster
     from adapt.blur.estimator import BlurEstimator
+    from adapt.blur.parts import BlurParts
     from adapt.blur.start_steps import StartSteps
     from adapt.diffusion.prior import Prior
     from adapt.exporting.bundle import BundleModel
+    from adapt.faces.detector import FaceDetector
+    from adapt.faces.landmarks import Landmarks
+    from adapt.faces.recogniser import Recogniser
     from adapt.perceptual.distance import PerceptualDistance
     from adapt.restorers.base import Restorer
     from adapt.restorers.vqgan import VQGAN
     from adapt.settings import TargetSettings
-    from adapt.targets.methods import BlurParts
 
 CODEBOOK, CODEFORMER = "codebook", "codeformer"  # what a pack calls them
 
@@ -99,9 +102,9 @@ def load_blur_parts(name: str | Path, settings: TargetSettings, device: torch.de
     """
     from adapt.blur.adjuster import ARCHITECTURE as ADJUSTER
     from adapt.blur.estimator import ARCHITECTURE as ESTIMATOR
+    from adapt.blur.parts import BlurParts
     from adapt.blur.start_steps import ENTRY
     from adapt.digests import settings_digest
-    from adapt.targets.methods import BlurParts
 
     if Path(name).suffix in WEIGHT_SUFFIXES:
         return BlurParts(), settings_digest({})
@@ -168,6 +171,63 @@ def load_codebook(name: str | Path) -> VQGAN:
     pack = load_pack(name)
     state, metadata = pack.read(CODEBOOK)
     return build_vqgan(f"{pack.card.name}/{CODEBOOK}", state, metadata)
+
+
+def load_recogniser(name: str | Path) -> Recogniser:
+    """A face recogniser by pack name, pack folder, or a file of such weights.
+
+    Raises:
+        UsageError: no such pack or file.
+        WeightsError: a pack without one, or weights that cannot be read or do not fit.
+    """
+    from adapt.faces.entries import RECOGNISER
+    from adapt.faces.recogniser import build_recogniser
+
+    return build_recogniser(*_face_weights(name, RECOGNISER))
+
+
+def load_landmarks(name: str | Path) -> Landmarks:
+    """A network of 68 landmarks by pack name, pack folder, or a file of such weights; errors as above."""
+    from adapt.faces.entries import LANDMARKS
+    from adapt.faces.landmarks import build_landmarks
+
+    return build_landmarks(*_face_weights(name, LANDMARKS))
+
+
+def load_detector(name: str | Path, *, fast: bool = False) -> FaceDetector:
+    """A face detector by pack name, pack folder, or a file of such weights; errors as above.
+
+    Args:
+        name: what to load.
+        fast: of a pack the small one, for faces that look at the camera; a file's header says which it is.
+    """
+    from adapt.faces.detector import build_detector
+    from adapt.faces.entries import DETECTOR, FAST_DETECTOR
+
+    return build_detector(*_face_weights(name, FAST_DETECTOR if fast else DETECTOR))
+
+
+def _face_weights(name: str | Path, entry: str) -> tuple[str, dict[str, Tensor], dict[str, str]]:
+    """What to call a face network, its tensors and its header."""
+    from adapt.weights import read_state
+
+    if Path(name).suffix in WEIGHT_SUFFIXES:
+        return str(name), *read_state(Path(name))
+    pack = load_pack(name)
+    return f"{pack.card.name}/{entry}", *pack.read(entry)
+
+
+def build_face_network(
+    entry: str, name: str, state: dict[str, Tensor], header: dict[str, str]
+) -> Recogniser | Landmarks | FaceDetector:
+    """What an entry of a pack must be, by the entry's name; raises WeightsError as the networks' own builders do."""
+    from adapt.faces.detector import build_detector
+    from adapt.faces.entries import LANDMARKS, RECOGNISER
+    from adapt.faces.landmarks import build_landmarks
+    from adapt.faces.recogniser import build_recogniser
+
+    builders = {RECOGNISER: build_recogniser, LANDMARKS: build_landmarks}
+    return builders.get(entry, build_detector)(name, state, header)
 
 
 def pack_restorer(name: str | Path) -> tuple[Pack, str]:

@@ -8,7 +8,7 @@ takes by itself, or where ACCELERATE_USE_CPU is set on a machine with a GPU.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from adapt.errors import UsageError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
+    from torch import Tensor
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -119,6 +120,22 @@ def _unasked() -> Generator[None]:
         yield
     finally:
         os.environ.update(hidden)
+
+
+def within_memory(work: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+    """What `work` makes of a batch (B, ...), in one go, or in halves where the device runs out of memory.
+
+    Raises:
+        torch.OutOfMemoryError: one alone is too much.
+    """
+    try:
+        return work(batch)
+    except torch.OutOfMemoryError:
+        if len(batch) == 1:
+            raise
+    torch.cuda.empty_cache()
+    half = len(batch) // 2
+    return torch.cat([within_memory(work, batch[:half]), within_memory(work, batch[half:])])
 
 
 @contextmanager

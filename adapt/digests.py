@@ -21,8 +21,13 @@ def file_digest(path: Path) -> str:
 
 
 def is_unchanged(path: Path, sha256: str | None) -> bool:
-    """Whether a file is there and its digest is that one."""
-    return path.is_file() and file_digest(path) == sha256
+    """Whether a file is there and its digest is that one; none is under a name that is too long."""
+    try:
+        return path.is_file() and file_digest(path) == sha256
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def settings_digest(settings: Any) -> str:

@@ -45,6 +45,13 @@ def check_image(image: Tensor, name: str, *, low: float = 0.0, high: float = 1.0
         )
 
 
+def clamped(image: Tensor) -> Tensor:
+    """Clamped to [0, 1]; what is not finite becomes NaN, so that an infinite value does not pass for white."""
+    import torch
+
+    return torch.where(image.isfinite(), image.clamp(0, 1), torch.nan)
+
+
 def to_signed(image: Tensor) -> Tensor:
     """[0, 1] to [-1, 1]."""
     return image * 2 - 1

@@ -48,10 +48,11 @@ from adapt.commands.run import split_overrides
 from adapt.digests import file_digest, settings_digest
 from adapt.disk import write_atomic, write_json
 from adapt.errors import UsageError
+from adapt.evaluation.catalogue import METRICS
 from adapt.evaluation.compare import Images, evaluate_folder
 from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.sheets import write_sheet
-from adapt.evaluation.tables import COLUMNS, markdown_table
+from adapt.evaluation.tables import markdown_table
 from adapt.finetuning.outcome import Outcome
 from adapt.packs.pack import Pack, load_pack
 from adapt.perceptual.distance import PerceptualDistance
@@ -289,13 +290,13 @@ def draw_sweep(path: Path, swept: Mapping[str, Mapping[float, Evaluation]]) -> N
     first = next(iter(next(iter(swept.values())).values()))
     panels = []
     for key, score in first.scores.items():
-        heading, digits, factor = COLUMNS[key]
+        metric = METRICS[key]
         curves = {
-            name: [(w, each.scores[key].mean * factor) for w, each in evaluations.items()]
-            for name, evaluations in swept.items()
+            name: [(w, each.scores[key].mean * metric.factor) for w, each in row.items()] for name, row in swept.items()
         }
-        heading, better = heading or score.protocol.title, score.protocol.better
-        panels.append(draw_panel(f"{heading}, {better} is better", curves, across="fidelity w", up="", digits=digits))
+        heading = metric.heading or score.protocol.title
+        heading += f", {metric.better} is better" if metric.better != "neither" else ""
+        panels.append(draw_panel(heading, curves, across="fidelity w", up="", digits=metric.digits))
     write_atomic(path, lambda stream: side_by_side(panels).save(stream, "PNG"))
 
 

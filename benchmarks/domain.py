@@ -25,10 +25,11 @@ from adapt.commands.progress import describe
 from adapt.commands.restore import restore
 from adapt.commands.run import split_overrides
 from adapt.digests import file_digest
+from adapt.evaluation.catalogue import METRICS
 from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.scores import Evaluation, difference
 from adapt.evaluation.sheets import write_sheet
-from adapt.evaluation.tables import COLUMNS, tabulate
+from adapt.evaluation.tables import tabulate
 from adapt.finetuning.outcome import Outcome
 from adapt.packs.pack import Pack
 from adapt.photos.files import read_image, write_image
@@ -198,13 +199,15 @@ def _gathered(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def gained(base: Evaluation, other: Evaluation) -> str:
-    """By how much the numbers of the same photos differ, each mean with its interval: what is beyond chance."""
+    """By how much the numbers against the originals of the same photos differ, where one direction is better; each mean
+    with its interval: what is beyond chance."""
     texts: list[str] = []
-    for key in ("psnr", "ssim", "perceptual", "kid"):
-        if key in base.scores and key in other.scores:
-            heading, digits, factor = COLUMNS[key]
-            gain, form = difference(base, other, key), f"+.{max(digits, 3)}f"
-            texts.append(f"{heading or key} {gain.mean * factor:{form}} ({gain.shown(form, factor)})")
+    known = base.scores.keys() & other.scores.keys()
+    for key, metric in METRICS.items():
+        if key in known and "truth" in metric.sides and metric.better != "neither":
+            gain, form = difference(base, other, key), f"+.{max(metric.digits, 3)}f"
+            heading = metric.heading or metric.title or key
+            texts.append(f"{heading} {gain.mean * metric.factor:{form}} ({gain.shown(form, metric.factor)})")
     return ", ".join(texts)
 
 

@@ -50,6 +50,7 @@ from adapt.diffusion.schedule import TIMESTEPS
 from adapt.digests import file_digest, photo_seed, settings_digest
 from adapt.disk import write_json
 from adapt.errors import UsageError
+from adapt.evaluation.catalogue import METRICS
 from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.scores import Evaluation, difference
 from adapt.evaluation.tables import markdown_table
@@ -125,6 +126,7 @@ def regions(base: TargetSettings, size: int) -> Rows:
 
 
 ADAPTIVE: Final = "N by blur"
+FACTOR_METRICS: Final = ("psnr", "perceptual")  # by these the rule is judged
 TABLES: Final[dict[str, tuple[str, Callable[[TargetSettings, int], Rows]]]] = {
     "table3": ("dynamic", table3),
     "table7": ("dynamic", table7),
@@ -272,7 +274,7 @@ def factor_notes(evaluations: Mapping[str, Evaluation], infos: Mapping[str, Samp
     ours = evaluations[ADAPTIVE]
     for name, other in evaluations.items():
         if name != ADAPTIVE:
-            gains = {key: difference(other, ours, key) for key in ("psnr", "perceptual")}
+            gains = {key: difference(other, ours, key) for key in FACTOR_METRICS}
             texts = [f"{key} {gain.mean:+.4g} ({gain.shown('+.3g')})" for key, gain in gains.items()]
             lines.append(f"- {name}: {', '.join(texts)}")
     fixed = [each for name, each in evaluations.items() if name != ADAPTIVE]
@@ -285,14 +287,15 @@ def factor_notes(evaluations: Mapping[str, Evaluation], infos: Mapping[str, Samp
         groups.setdefault(info.factor, set()).add(photo)
     chosen = sorted(groups)
     headings = [f"rule chose {each} ({len(groups[each])} photos)" for each in chosen]
-    lines += ["", "PSNR / perceptual of the photos for which", "", f"| | {' | '.join(headings)} |"]
+    names = " / ".join(METRICS[key].title or key for key in FACTOR_METRICS)
+    lines += ["", f"{names} of the photos for which", "", f"| | {' | '.join(headings)} |"]
     lines.append(f"| --- | {' | '.join(['---:'] * len(chosen))} |")
     for name, evaluation in evaluations.items():
         cells: list[str] = []
         for each in chosen:
             rows = [row for row in evaluation.rows if row["id"] in groups[each]]
-            means = [sum(float(row[key]) for row in rows) / max(len(rows), 1) for key in ("psnr", "perceptual")]
-            cells.append(f"{means[0]:.2f} / {means[1]:.4f}")
+            means = {key: sum(float(row[key]) for row in rows) / max(len(rows), 1) for key in FACTOR_METRICS}
+            cells.append(" / ".join(f"{mean:.{METRICS[key].digits}f}" for key, mean in means.items()))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -13,6 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from adapt.blur.adjuster import GuidanceAdjuster
 from adapt.blur.estimator import BlurEstimator, BlurNetwork
+from adapt.blur.parts import BlurParts
 from adapt.blur.start_steps import StartSteps
 from adapt.diffusion.prior import Prior
 from adapt.diffusion.unet import UNet
@@ -28,7 +29,6 @@ from adapt.settings import (
     UNetSettings,
     VQGANSettings,
 )
-from adapt.targets.methods import BlurParts
 from adapt.training.context import Progress, TrainingContext
 from adapt.training.run import Run
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from adapt.evaluation.inputs import Networks, Side
 from adapt.evaluation.metrics import Perceptual
 from adapt.evaluation.scores import Evaluation, Tally
 
@@ -16,12 +17,15 @@ def evaluate_images(
     *,
     distance: Perceptual | None,
     ids: Sequence[str] | None = None,
+    photos: Tensor | None = None,
     match_statistics: bool = False,
 ) -> Evaluation:
     """As `evaluate_folder` does with files: (N, 3, H, W) in [0, 1] each; their ids are their numbers if None."""
     names = [str(index) for index in range(len(restored))] if ids is None else ids
-    tally = Tally(distance, match_statistics=match_statistics, device="cpu")
-    for name, image in zip(names, truth, strict=True):
-        tally.note_content("truth", name, str(image.tolist()))
-    tally.add(names, restored, truth=truth, photos=None)
+    sides: dict[Side, Tensor] = {"truth": truth} if photos is None else {"truth": truth, "photos": photos}
+    tally = Tally(sides, Networks({}).with_perceptual(distance), match_statistics=match_statistics, device="cpu")
+    for side, images in sides.items():
+        for name, image in zip(names, images, strict=True):
+            tally.note_content(side, name, str(image.tolist()))
+    tally.add(names, restored, sides)
     return tally.evaluation()

@@ -17,7 +17,7 @@ from adapt.commands.calibrate import calibrate
 from adapt.commands.noise_plot import PANEL
 from adapt.errors import PhotoError, UsageError
 from degradations.camera.calibrate import SIDE, Patches, find_patches, fit_noise, join_patches
-from degradations.camera.profiles import CameraProfile, read_profile
+from degradations.camera.profiles import CameraProfile, read_profile, write_profile
 
 SLOPE = (0.9, 1.2, 1.25, 0.95)
 DARK = (14.0, 20.0, 21.0, 15.0)
@@ -295,3 +295,13 @@ def test_generic_compact_is_what_its_source_says(canons: list[CameraProfile], sh
             and (light.red, light.blue) == pytest.approx((green / red, green / blue), rel=1e-3)
             for light in shipped.lights
         )
+
+
+def test_a_profile_may_have_any_name(tmp_path: Path):
+    """The longest, and one that is not Unicode."""
+    for name in ("x" * 250, "caf\udce9"):
+        path = tmp_path / f"{name}.json"
+        write_profile(path, read_profile("generic-phone").model_copy(update={"name": name}))
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        assert read_profile(path).name == name
+    assert len(list(tmp_path.iterdir())) == 2

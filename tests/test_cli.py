@@ -17,10 +17,39 @@ import torch
 from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt
 
 from adapt.cli import main
-from adapt.cli.cores import available_cores
+from adapt.cli.cores import WAITING, available_cores
 from adapt.cli.options import use_threads
 from adapt.cli.printing import Lines
 from adapt.photos.files import read_image, write_image
+from adapt.restorers.swinir import SwinIR
+
+
+def test_a_restorer_that_gives_what_is_not_finite_costs_that_photo_alone(
+    small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """In one batch and in several, by restore and for targets."""
+    forward = SwinIR.forward
+
+    def overflows(self: SwinIR, photo: torch.Tensor) -> torch.Tensor:
+        bright = photo.mean(dim=(1, 2, 3), keepdim=True) > 0.9
+        return torch.where(bright, torch.inf, forward(self, photo))
+
+    monkeypatch.setattr(SwinIR, "forward", overflows)
+    photos = tmp_path / "photos"
+    for name, image in (("a", torch.zeros(3, 16, 16)), ("m", torch.ones(3, 16, 16)), ("z", torch.zeros(3, 16, 16))):
+        write_image(photos / f"{name}.png", image)
+    commands = [
+        ["restore", small_pack, photos, "--batch", batch, "-o", tmp_path / f"r{batch}"] for batch in (1, 3)
+    ]
+    commands.append(
+        ["generate-targets", photos, "-o", tmp_path / "t", "--pack", small_pack, "--method", "low-frequency",
+         *QUICK_TARGETS]
+    )
+    for command in commands:
+        assert adapt(monkeypatch, *command) == 3
+        assert "m: the restorer gave values that are not finite" in capsys.readouterr().err
+    for folder in ("r1", "r3", "t"):
+        assert sorted(path.stem for path in (tmp_path / folder).rglob("*.png")) == ["a", "z"]
 
 
 def test_a_corrupt_photo_is_named_with_exit_code_3(
@@ -263,6 +292,25 @@ def test_threads_are_those_of_physical_cores(
     assert available_cores(system_of(tmp_path, siblings, limit)) == cores
 
 
+@pytest.mark.parametrize(("said", "expected"), [
+    ({}, "PASSIVE"),
+    ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
+    ({"GOMP_SPINCOUNT": "7"}, None),
+    ({"KMP_BLOCKTIME": "0"}, None),
+])
+def test_threads_wait_asleep_unless_the_environment_says_something(said: dict[str, str], expected: str | None):
+    """In a process of its own, as a user starts it: it must be said before torch is there."""
+    known = {name: value for name, value in os.environ.items() if name not in WAITING}
+    code = (
+        "import os, sys\nfrom adapt import cli\n"
+        "cli.app = lambda: print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)\ncli.main()"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], env=known | said, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.split() == [str(expected), "False"]
+
+
 def test_threads_that_are_not_given_never_grow(monkeypatch: pytest.MonkeyPatch):
     """The tests run on one thread; eight cores do not change that, and a number that is given does."""
     monkeypatch.setattr("adapt.cli.options.available_cores", lambda: 8)
@@ -328,7 +376,9 @@ def test_an_output_that_cannot_be_made_is_named_without_a_traceback(
     assert error.endswith(f": cannot be read or written: {os.strerror(errno.ENOTDIR)}")
 
 
-@pytest.mark.parametrize(("writes", "file", "finished"), [(3, "b.png", 1), (4, "{log}", 2)])
+@pytest.mark.parametrize(("writes", "file", "finished"), [
+    (4, ".written.jsonl", 1), (5, "b.png", 1), (6, "{log}", 2),
+])
 @pytest.mark.parametrize(("log", "command"), [
     ("log.jsonl", ["restore", "{pack}", "{photos}"]), ("manifest.jsonl", ["degrade", "{photos}", "--recipe", "blind"]),
 ])

@@ -104,7 +104,9 @@ def test_photos_and_reference_and_what_was_not_restored(tmp_path: Path):
     found = evaluate_folder(
         tmp_path / "restored", photos=tmp_path / "photos", reference=tmp_path / "reference", distance=Distance()
     )
-    assert list(found.scores) == ["kid_reference", "low_frequency", "colour_shift"]
+    assert list(found.scores) == [
+        "kid_reference", "low_frequency", "colour_shift", "sharpness_reference", "sharpness_absolute"
+    ]
     assert found.scores["low_frequency"].mean == found.scores["colour_shift"].mean == 0
     assert found.notes == ("1 of 13 images of photos not restored: extra",)
     assert [row["id"] for row in found.rows][:2] == ["sub/0", "sub/1"]
@@ -129,7 +131,7 @@ def test_a_run_is_compared_with_the_first_accepted_target_of_each_photo(
                 status="rejected" if refused else "done", reason="flat" if refused else None,
             ))
     found = run_report.evaluate_run(
-        tmp_path, "tiny", None, 24, lambda done, total: None, ids=[f"{index:02}" for index in range(12)]
+        tmp_path, "tiny", False, lambda done, total: None, ids=[f"{index:02}" for index in range(12)]
     )
     assert [row["id"] for row in found["target"].rows] == [f"{index:02}" for index in range(12) if index != 5]
     by_hand = {f"{i:02}": tmp_path / "targets" / image_name(f"{i:02}", int(i == 3)) for i in range(12) if i != 5}

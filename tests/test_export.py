@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import adapt
 from adapt.build import load_model, load_restorer
+from adapt.disk import short_sibling
 from adapt.errors import RangeError, ShapeError, UsageError, VerificationError, WeightsError
 from adapt.exporting import bundle as bundle_module
 from adapt.exporting import runner
@@ -98,7 +99,7 @@ def test_contents(bundle: Path):
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
     about = json.loads((bundle / "bundle.json").read_text())
     assert SwinIRSettings(**about["settings"]) == SMALL_SWINIR
-    assert set(about["sha256"]) == {"model.onnx", "model.safetensors", "run_model.py"}
+    assert set(about["sha256"]) == {"model.onnx", "model.safetensors", "run_model.py", "README.md"}
     shapes = [tuple(item["shape"]) for item in about["parity"]]
     assert {(1, 3, 32, 32), (2, 3, 32, 32)} < set(shapes)
     assert any(height % 2 and width % 2 for _, _, height, width in shapes)
@@ -232,7 +233,7 @@ def test_only_a_bundle_is_replaced_and_only_by_a_checked_one(quick: list[Any], t
     assert (out / "restored" / "a.png").read_text() == "made by the runner"
     assert {path.name for path in out.iterdir()} == {*first, "restored"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    out.rename(tmp_path / ".out.old")  # as an export leaves it that is killed between its renames
+    out.rename(short_sibling(out, "old"))  # as an export leaves it that is killed between its renames
     with pytest.raises(UsageError, match="exists already"):
         export_bundle(tiny_restorer(), out, source={})
     assert (out / "restored" / "a.png").is_file()
@@ -241,6 +242,50 @@ def test_only_a_bundle_is_replaced_and_only_by_a_checked_one(quick: list[Any], t
         with pytest.raises(UsageError, match="is something else and is not replaced"):
             export_bundle(tiny_restorer(), other, source={}, overwrite=True)
     assert (tmp_path / "file").read_text() == "a note"
+
+
+def test_overwrite_onto_a_link_replaces_the_bundle_it_leads_to(quick: list[Any], tmp_path: Path):
+    home, link = tmp_path / "there" / "bundle", tmp_path / "link"
+    home.parent.mkdir()
+    link.symlink_to(home)  # to nowhere yet
+    for turn in ("first", "second"):
+        export_bundle(tiny_restorer(), link, source={"weights": turn}, overwrite=turn == "second")
+        assert link.is_symlink()
+        assert turn in (home / "README.md").read_text()
+        assert [path.name for path in home.parent.iterdir()] == ["bundle"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "there"]
+    (home / "model.onnx").rename(tmp_path / "model.onnx")
+    (home / "model.onnx").symlink_to(tmp_path / "model.onnx")
+    before = (tmp_path / "model.onnx").read_bytes()
+    quick.append(lambda model: setattr(model, "doc_string", "third"))
+    export_bundle(tiny_restorer(), home, source={}, overwrite=True)
+    assert not (home / "model.onnx").is_symlink()
+    assert (tmp_path / "model.onnx").read_bytes() == before, "what a link in the bundle led to stays"
+
+
+def test_a_bundle_of_the_longest_name(quick: list[Any], tmp_path: Path):
+    out = tmp_path / ("x" * 255)
+    for overwrite in (False, True):
+        export_bundle(tiny_restorer(), out, source={}, overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize("text", ["{}", '{"name": "mine"}', '{"sha256": {}, "size": 4}'])
+def test_a_folder_with_a_bundle_json_of_others_is_no_bundle(text: str, quick: list[Any], tmp_path: Path):
+    (tmp_path / "bundle.json").write_text(text)
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(UsageError, match="is something else and is not replaced"):
+        export_bundle(tiny_restorer(), tmp_path, source={}, overwrite=True)
+    (tmp_path / "bundle.json").write_text("")
+    with pytest.raises(UsageError, match=r"bundle\.json: is damaged \(empty\)"):
+        export_bundle(tiny_restorer(), tmp_path, source={}, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "bundle.json"]
+
+
+def test_a_byte_order_mark_is_passed_over(bundle: Path, tmp_path: Path):
+    copied = shutil.copytree(bundle, tmp_path / "bundle")
+    (copied / "bundle.json").write_bytes(b"\xef\xbb\xbf" + (bundle / "bundle.json").read_bytes())
+    assert load_bundle(copied).size == 32
 
 
 def test_a_changed_file_is_noticed(bundle: Path, tmp_path: Path):
@@ -320,7 +365,7 @@ def test_runner(bundle: Path, tmp_path: Path):
         "grey8.png": grey8,
     }
     written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    assert written == {*expected, "restored.json"}
+    assert written == {*expected, "restored.json", "log.jsonl"}
     for name, photo in expected.items():
         restored = np.asarray(Image.open(out / name)).astype(float)
         own = tiny_restorer()(torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255)[0] * 255
@@ -350,7 +395,7 @@ def test_runner_names_what_it_leaves_out(bundle: Path, tmp_path: Path):
     for file in (photos / "b.DNG", photos / "c.heic"):
         reason = f"{file.suffix} is camera RAW or HEIC, which Pillow does not read; convert it to PNG first"
         assert f"{file}: cannot be read ({reason})" in done.stderr
-    assert sorted(path.name for path in out.iterdir()) == ["a.png", "restored.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "log.jsonl", "restored.json"]
 
 
 def test_runner_knows_the_same_photos_by_their_names():
@@ -380,7 +425,8 @@ def test_runner_and_restore_know_each_others_folders(bundle: Path, tmp_path: Pat
     photos.mkdir()
     Image.new("RGB", (32, 32), (90, 80, 70)).save(photos / "a.png")
     assert run_model(bundle, photos, out).returncode == 0
-    assert adapt.restore(bundle, photos, out, device="cpu").done == 1
+    assert adapt.restore(bundle, photos, out, device="cpu").skipped == 1
+    assert run_model(bundle, photos, out).stderr.count("exists already, left alone") == 1
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
     about = json.loads((other / "bundle.json").read_text())
     about["sha256"]["model.onnx"] = "0" * 64
@@ -395,7 +441,7 @@ def test_runner_and_restore_know_each_others_folders(bundle: Path, tmp_path: Pat
 
 def test_runner_is_short_and_needs_three_libraries(bundle: Path):
     text = (bundle / "run_model.py").read_text()
-    assert len(text.splitlines()) < 260
+    assert len(text.splitlines()) < 330
     imported: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):

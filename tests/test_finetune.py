@@ -18,7 +18,7 @@ from networks import gradient_norms
 from adapt.build import load_restorer
 from adapt.commands.finetune import finetune
 from adapt.digests import file_digest
-from adapt.disk import read_json_lines
+from adapt.disk import marked, read_json_lines, write_json
 from adapt.errors import PhotoError, TrainingError, UsageError
 from adapt.finetuning.data import ImageDataset, split_pairs
 from adapt.finetuning.outcome import Outcome
@@ -244,7 +244,7 @@ def test_refusals(whole: Path, small_photos: Path, targets: Path, small_pack: Pa
         split_pairs(small_photos, {"a": [targets / "a.png"]}, size=16, holdout=0.1, seed=0)
 
 
-def test_targets_that_are_gone_or_exchanged_are_named(
+def test_targets_that_are_gone_or_changed_are_named(
     small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
 ):
     store = tmp_path / "store"
@@ -254,18 +254,24 @@ def test_targets_that_are_gone_or_exchanged_are_named(
         write_image(store / name, read_image(path))
         opened.add(Record(id=id, photo="", photo_sha256="", status="done", target=name,
                           target_sha256=file_digest(store / name)))
-    whole = (store / "images" / "a.png").read_bytes()
     (store / "images" / "b.png").unlink()
-    message = rf"{store}: 1 of 6 targets are gone or not what was written, first: \S*{{}}\.png; run generate-targets"
-    with pytest.raises(UsageError, match=message.format("b")):
-        tune(small_photos, store, tmp_path / "run", small_pack)
-    write_image(store / "images" / "b.png", read_image(targets / "b.png"))
-    (store / "images" / "a.png").write_bytes((store / "images" / "b.png").read_bytes())
-    with pytest.raises(UsageError, match=message.format("a")):
-        tune(small_photos, store, tmp_path / "run", small_pack)
+    message = rf"{store}: 1 of 6 targets are gone or empty, first: \S*b\.png; run generate-targets"
+    for _ in range(2):
+        with pytest.raises(UsageError, match=message):
+            tune(small_photos, store, tmp_path / "run", small_pack)
+        (store / "images" / "b.png").touch()
+    write_image(store / "images" / "b.png", read_image(targets / "b.png"), overwrite=True)
     assert not (tmp_path / "run").exists()
-    (store / "images" / "a.png").write_bytes(whole)
-    assert tune(small_photos, store, tmp_path / "run", small_pack, max_steps=1).notes == ()
+    before = tune(small_photos, store, tmp_path / "run", small_pack, max_steps=1)
+    assert before.notes == ()
+    for id in ("a", "b", "deep/c", "e", "f"):  # as by hand: whichever are held back, this is seen in the scores
+        write_image(store / "images" / f"{id}.png", 1 - read_image(targets / f"{id}.png"), overwrite=True)
+    with pytest.raises(UsageError, match="holds a run with other settings, photos or weights"):
+        tune(small_photos, store, tmp_path / "run", small_pack, max_steps=1)
+    after = tune(small_photos, store, tmp_path / "corrected", small_pack, max_steps=1)
+    first = store / "images" / "a.png"
+    assert after.notes == (f"5 targets were changed after being made, and used as now; first: {first}.",)
+    assert after.base != before.base
 
 
 def test_a_run_is_of_every_photo_those_validation_too(
@@ -397,7 +403,7 @@ def test_more_targets_of_the_same_change_no_score(
             (repeated / name).write_bytes(image.read_bytes())
             record = {"id": id, "draw": draw, "photo": "", "photo_sha256": "", "status": "done", "target": name}
             lines.append(json.dumps(record) + "\n")
-    (repeated / "store.json").write_text("{}")
+    write_json(repeated / "store.json", marked("target store", {}))
     (repeated / "manifest.jsonl").write_text("".join(lines))
     outcomes = [tune(small_photos, store, tmp_path / store.name / "run", small_pack, max_steps=1).base
                 for store in (targets, repeated)]
@@ -461,3 +467,26 @@ def test_validation_photos_stay_validation(small_photos: Path, targets: Path):
     fewer = {id: path for id, path in accepted.items() if id in validation.ids or id < "e"}
     train, _ = split_pairs(small_photos, fewer, size=16, holdout=0.34, seed=0)
     assert len(set(train.ids) & set(validation.ids)) <= 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", b"cut"])
+def test_a_damaged_state_of_a_run_is_named(
+    damage: bytes, small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
+):
+    run = tmp_path / "run"
+    tune(small_photos, targets, run, small_pack, max_steps=1)
+    for name, message in (
+        ("run.json", r"run\.json: is damaged \(.*\); choose another folder, or put the file back"),
+        ("last/state.pt", r"state\.pt: is damaged, no state of a training; put it back from a copy, or start anew"),
+        ("log.jsonl", r"log\.jsonl, line 2: is damaged \(not JSON.*\); remove that line"),
+    ):
+        whole = (run / name).read_bytes()
+        content = whole[: len(whole) // 2] if damage == b"cut" else damage
+        if name == "log.jsonl":
+            content = whole.splitlines(keepends=True)[0] + b"garbage\n"
+        (run / name).write_bytes(content)
+        with pytest.raises(UsageError, match=message):
+            tune(small_photos, targets, run, small_pack, max_steps=1)
+        (run / name).write_bytes(whole)
+    (run / "run.json").write_bytes(b"\xef\xbb\xbf" + (run / "run.json").read_bytes())
+    tune(small_photos, targets, run, small_pack, max_steps=1)

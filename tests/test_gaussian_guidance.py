@@ -6,8 +6,9 @@ The truths here are dense matrices in numpy: blurs of the mirrored image by FFT,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -305,7 +306,7 @@ def test_detail_that_is_the_predictions_own_does_not_widen_the_blur(own: bool, g
 
     def moves(how: GuidanceLoss) -> float:
         """Mean Newton step of the level, in pixels."""
-        refined = term.apply(x0, step, memory, x0=x0, guidance_loss=how, gradient=x0)[1].std
+        refined = term.apply(x0, step, memory, x0=x0, guidance_loss=how)[1].std
         return float((refined - true).mean()) / step.abar**0.5
 
     assert abs(moves(guidance_loss)) < 0.02
@@ -486,3 +487,74 @@ def test_refusals(gen: torch.Generator):
         GaussianBlur().begin(Conditioning(restored))
     with pytest.raises(UsageError, match=r"\(2, 9\), got \(2, 1\)"):
         GaussianBlur(regions=3).begin(Conditioning(restored, stds(1.0, 2.0)))
+
+
+# ---------------------------------------------------------------- several terms together
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Descends s ||x0 - target||^2, on from where another term left the direction."""
+
+    target: Tensor
+    scale: float
+    through_network: bool = True
+    limit: bool = False
+    acts_on: Literal["gradient"] = "gradient"
+    facts: Mapping[str, int] = field(default_factory=dict)
+
+    def begin(self, conditioning: Conditioning) -> None: ...
+
+    def starting_image(self, memory: None) -> None: ...
+
+    def guidance_loss(self, x0: Tensor, step: Step, memory: None) -> GuidanceLoss:
+        residual = x0 - self.target
+        return GuidanceLoss(self.scale * residual.square().sum(dim=(1, 2, 3)), 2 * self.scale * residual)
+
+    def apply(
+        self, direction: Tensor, step: Step, memory: None, *, x0: Tensor, guidance_loss: GuidanceLoss
+    ) -> tuple[Tensor, None]:
+        return direction, None
+
+
+def test_terms_share_one_backward_pass(gen: torch.Generator, monkeypatch: pytest.MonkeyPatch):
+    """However many there are. The sample descends the gradient of the sum of their losses, once."""
+    x, first, second, third = (signed(gen) for _ in range(4))
+    faces = GaussianFaces(smooth_covariance())
+    passes: list[int] = []
+    backward = torch.autograd.grad
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        passes.append(1)
+        return backward(*arguments, **more)
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    terms = [Pull(first, 0.3), Pull(second, 0.1), Pull(third, 0.2, through_network=False)]
+    sample = guided_sample(
+        faces, x, [STEP], solver=Still(), terms=terms, conditioning=Conditioning(first), draw=no_noise
+    )
+    assert len(passes) == 1
+    x0 = faces.predict(x, STEP).x0
+    through = 2 * (0.3 * (x0 - first) + 0.1 * (x0 - second))
+    at_x0 = 2 * 0.2 * (x0 - third)
+    slope = torch.from_numpy(faces.slope(STEP.abar))
+    expected = x - (through.flatten(2) @ slope).view_as(x) - STEP.abar_prev**0.5 * at_x0
+    torch.testing.assert_close(sample, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_sum_has_a_limit_where_all_its_terms_have(gen: torch.Generator):
+    """Polyak's step of the sum: along its gradient to where the sum, were it linear, would vanish."""
+    x, first, second = (signed(gen) for _ in range(3))
+    faces = GaussianFaces(smooth_covariance())
+
+    def moved(*limits: bool) -> Tensor:
+        terms = [Pull(target, 1e3, limit=limit) for target, limit in zip((first, second), limits, strict=True)]
+        return x - guided_sample(
+            faces, x, [STEP], solver=Still(), terms=terms, conditioning=Conditioning(first), draw=no_noise
+        )
+
+    limited, free = moved(True, True), moved(True, False)
+    torch.testing.assert_close(moved(False, False), free)
+    x0 = faces.predict(x, STEP).x0
+    value = 1e3 * ((x0 - first).square() + (x0 - second).square()).sum(dim=(1, 2, 3))
+    torch.testing.assert_close((limited * free).sum(dim=(1, 2, 3)), value, rtol=1e-9, atol=0)

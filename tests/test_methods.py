@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from networks import SMALL, lively_blur_parts, lively_prior
 from PIL import Image
 from torch import Tensor
 
+from adapt.blur.estimator import Estimate
 from adapt.blur.labels import std_limits
+from adapt.blur.parts import BlurParts
 from adapt.commands.generate_targets import generate_targets
 from adapt.commands.map_sheet import write_maps
 from adapt.diffusion.prior import Prediction, Predictor, Prior
@@ -34,9 +37,10 @@ from adapt.settings import (
 )
 from adapt.settings.recipe import load_recipe
 from adapt.targets.fallback import needs_fallback
-from adapt.targets.methods import BlurParts, TargetBatch, target_maker
+from adapt.targets.methods import TargetBatch, target_maker
 from adapt.targets.prior_score import PriorScore, score_by_prior
 from adapt.targets.reliability import LEAST, unreliable_std
+from adapt.targets.terms import TERMS
 from degradations.cosines import gaussian_blur
 
 SIZE = SMALL
@@ -128,7 +132,7 @@ KNOBS = [
     changed(guidance=[ADAPTIVE.guidance[0].model_dump(), {"name": "low_frequency", "last_t": 500}]),
     changed(guidance=[ADAPTIVE.guidance[0].model_dump(), {"name": "low_frequency", "last_t": 200, "acts_on": "x0"}]),
     changed(guidance=[ADAPTIVE.guidance[0].model_dump(), {"name": "low_frequency", "last_t": 200, "factor": 8}]),
-    changed(method="dynamic", guidance=[ADAPTIVE.guidance[0].model_dump()]),
+    changed(guidance=[ADAPTIVE.guidance[0].model_dump()]), changed(end_t=300),
     changed(fallback=FallbackSettings(max_low_frequency_change=1e-3)),
     changed(fallback=FallbackSettings(change_ratio=1e3)),
     blurred_by(weights=[1.0]), blurred_by(scale=0.05), blurred_by(std_rate=0.0), blurred_by(gradient="x0"),
@@ -138,8 +142,9 @@ KNOBS = [
 
 
 def test_every_setting_is_turned_below():
-    """But for what lies around the drawing: seeds, light, batches, repetitions, gate; test_targets.py has those."""
-    others = {"kind", "seed", "batch", "draws", "gate", "compat", "match_mean_luminance"}
+    """But for what lies around the drawing: seeds, light, batches, repetitions, gate; test_targets.py has those. The
+    method is what the reader calls it."""
+    others = {"kind", "method", "seed", "batch", "draws", "gate", "compat", "match_mean_luminance"}
     assert differing(ADAPTIVE, KNOBS) == set(TargetSettings.model_fields) - others
     blurs, lows = ([term for each in KNOBS for term in each.guidance[place : place + 1]] for place in (0, 1))
     assert differing(ADAPTIVE.guidance[0], blurs) == settings_of(GaussianBlurSettings, "name")
@@ -371,14 +376,56 @@ def test_refusals(prior: Prior):
         target_maker(changed(compat="dt-bfr", solver="ddpm", eta=0.0), prior, PARTS)
     with pytest.raises(UsageError, match=r"eta: belongs to ddim and changes nothing with ddpm"):
         target_maker(changed(solver="ddpm"), prior, PARTS)
-    for method, names, expected in (
-        ("dynamic", ["low_frequency"], r"method dynamic has one gaussian_blur and nothing else; got low_frequency"),
-        ("adaptive", ["gaussian_blur"], r"method adaptive has one gaussian_blur, and low_frequency; got gaussian_blur"),
-        ("low-frequency", ["gaussian_blur"], r"method low-frequency has no gaussian_blur; got gaussian_blur"),
-    ):
-        guidance = [{"name": name, **({"last_t": 1} if name == "low_frequency" else {})} for name in names]
-        with pytest.raises(ValueError, match=expected):
-            changed(method=method, guidance=guidance)
+    with pytest.raises(ValueError, match=r"terms ask for blur levels of \[2, 3\] windows along a side; take one"):
+        changed(guidance=[{"name": "gaussian_blur", "regions": regions} for regions in (2, 3)])
+    with pytest.raises(UsageError, match="end_t: expected a timestep at or below the start, 200, got 300"):
+        target_maker(changed(start_t=200, end_t=300), prior, PARTS)
     wrong = Prior("large", prior.settings.model_copy(update={"image_size": 32}), prior.network)
     with pytest.raises(UsageError, match=r"blur estimator: made for images of 16 pixels, the prior is for 32"):
         target_maker(ADAPTIVE, wrong, PARTS)
+
+
+def test_what_is_not_finite_before_the_sampler_costs_its_photo_alone(prior: Prior, photos: Tensor):
+    """Of the restorer or of the blur estimator; the others come out as they would have."""
+    seeds = [1, 2, 3]
+    plain = target_maker(ADAPTIVE, prior, PARTS).make(photos, photos, seeds)
+    broken = photos.clone()
+    broken[1, 0, 3, 3] = torch.nan
+    made = target_maker(ADAPTIVE, prior, PARTS).make(photos, broken, seeds)
+    assert [info.problem for info in made.infos] == [None, "the restorer gave values that are not finite", None]
+    assert torch.equal(made.images[[0, 2]], plain.images[[0, 2]])
+    alone = target_maker(ADAPTIVE, prior, PARTS).make(photos[[1]], broken[[1]], [2])
+    assert bool(alone.images.isnan().all())
+    assert alone.infos[0].evaluations == 0
+
+    class Blind:
+        size, network = SIZE, None
+
+        def __call__(self, photo: Tensor) -> Estimate:
+            return Estimate(torch.full((len(photo),), torch.nan, dtype=torch.float64), photo)
+
+    blind = replace(PARTS, estimator=Blind())
+    made = target_maker(ADAPTIVE, prior, blind).make(photos, photos, seeds)  # pyright: ignore[reportArgumentType]
+    assert {info.problem for info in made.infos} == {"the blur estimator gave a value that is not finite"}
+
+
+def test_a_way_may_end_before_the_clean_image(prior: Prior, photos: Tensor):
+    """Then the last prediction is the target; the steps lie between start and end, fewer where the way is shorter."""
+    for settings in (changed(end_t=300), changed(start_t=500, end_t=300, steps=3)):
+        made = target_maker(settings, prior, PARTS)
+        plan = made.plan_for(1.0)
+        assert plan.steps[-1].t == 300
+        assert plan.steps[-1].last
+        assert plan.steps[-1].abar_prev == 1
+        whole = target_maker(settings.model_copy(update={"end_t": 0}), prior, PARTS)
+        ended, walked = (maker.make(photos, photos, [1, 2, 3]).images for maker in (made, whole))
+        assert not torch.equal(ended, walked)
+    assert len(target_maker(changed(end_t=300), prior, PARTS).plan_for(1.0).steps) <= len(
+        target_maker(ADAPTIVE, prior, PARTS).plan_for(1.0).steps
+    )
+
+
+def test_a_term_is_a_line_in_a_table():
+    """Every term that a recipe can name is built by the table, and no other name is there."""
+    fields = [each.model_fields["name"] for each in (GaussianBlurSettings, LowFrequencySettings)]
+    assert set(TERMS) == {str(get_args(field.annotation)[0]) for field in fields}

@@ -10,7 +10,17 @@ from reference import Reference
 from torch import Tensor
 
 from adapt.errors import RangeError, ShapeError, UsageError
-from adapt.evaluation.metrics import colour_shift, kid, low_frequency_difference, psnr, ssim
+from adapt.evaluation.metrics import (
+    colour_shift,
+    kid,
+    low_frequency_difference,
+    psnr,
+    relative_sharpness,
+    sharpness,
+    sharpness_over_mean,
+    sharpness_std,
+    ssim,
+)
 
 
 @pytest.mark.parametrize("matched", [False, True])
@@ -110,6 +120,50 @@ def test_low_frequencies_and_colour():
     halves[..., 25:] -= 0.2
     assert float(colour_shift(halves, grey)) < 1e-6
     assert float(low_frequency_difference(halves, grey)) == pytest.approx(0.2, abs=0.01)
+
+
+@pytest.mark.parametrize(("height", "width", "std"), [(37, 31, 0.5), (140, 131, 131 / 128), (3, 2, 0.5)])
+def test_sharpness_against_a_sum_over_shifted_images(height: int, width: int, std: float):
+    """Reference: numpy, a weighted sum of shifted copies in two dimensions, edges repeated; deviation by its moments.
+    Its window is two pixels wider than ours, whose weights end where they are e^-8 of the largest."""
+    image = np.random.default_rng(3).random((2, 3, height, width))
+    reach = int(np.ceil(4 * std)) + 2
+    blurred, total = np.zeros_like(image), 0.0
+    rows, columns = np.arange(height), np.arange(width)
+    for dy in range(-reach, reach + 1):
+        for dx in range(-reach, reach + 1):
+            weight = np.exp(-(dy**2 + dx**2) / (2 * std**2))
+            there = image[:, :, (rows + dy).clip(0, height - 1)][..., (columns + dx).clip(0, width - 1)]
+            blurred, total = blurred + weight * there, total + weight
+    high = image - blurred / total
+    expected = np.sqrt((high**2).mean(axis=(2, 3)) - high.mean(axis=(2, 3)) ** 2).mean(axis=1)
+    assert sharpness_std(height, width) == std
+    np.testing.assert_allclose(sharpness(torch.from_numpy(image)), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("side", [128, 256])
+def test_sharpness_of_a_wave_is_what_the_blur_takes_of_it(side: int):
+    """A wave of amplitude a and k periods along the side loses exp(-(2 pi k s)^2 / 2) of itself by a blur of
+    s = 4/512 of the side, whatever the side: its deviation is what is left of a / sqrt 2. The image ends on crests,
+    which the repeated edge goes on from without a bend; what it does not repeat is less than 2 %."""
+    for periods in (8, 16, 32):
+        wave = torch.cos((torch.arange(side, dtype=torch.float64) + 0.5) * (2 * np.pi * periods / side))
+        image = (0.5 + 0.2 * wave).expand(1, 3, side, side)
+        left = 1 - np.exp(-((2 * np.pi * periods * 4 / 512) ** 2) / 2)
+        assert float(sharpness(image)) == pytest.approx(0.2 / np.sqrt(2) * left, rel=0.02)
+
+
+def test_relative_sharpness():
+    image = torch.rand(2, 3, 40, 40, generator=seeded(4)) * 0.8
+    flat = torch.tensor([0.1, 0.3, 0.7]).view(1, 3, 1, 1).expand(2, 3, 40, 40)
+    assert relative_sharpness(image / 2 + 0.1, image).tolist() == pytest.approx([0.5, 0.5], rel=1e-6)
+    assert relative_sharpness(image, image).tolist() == [1, 1]
+    assert relative_sharpness(flat, image).tolist() == pytest.approx([0, 0], abs=1e-12)
+    assert relative_sharpness(image, flat).isnan().all()
+    assert relative_sharpness(flat, flat).isnan().all()
+    of_others = sharpness_over_mean(sharpness(image), torch.cat([sharpness(image), sharpness(image) * 3]))
+    assert float(of_others.mean()) == pytest.approx(0.5)
+    assert sharpness_over_mean(sharpness(image), sharpness(flat)).isnan().all()
 
 
 def test_pairs_are_left_out_of_the_cross_term():

@@ -311,3 +311,15 @@ def test_what_is_no_pack_takes_the_recipes_for_512_px(tmp_path: Path) -> None:
     for pack in (str(tmp_path / "prior.pth"), str(tmp_path / "none"), None):
         assert find_recipe("adaptive", "targets", pack) == recipes_folder() / "targets" / "adaptive.yaml"
     assert find_recipe("adaptive", "targets", "tiny") == recipes_folder() / "tiny" / "targets" / "adaptive.yaml"
+
+
+@pytest.mark.parametrize("text", [b"", b"garbage", b"name: \xff", b"\0\0", b"name: [", b"\xff\xfe"])
+def test_a_damaged_card_is_named_in_one_line(text: bytes, small_pack: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(small_pack, tmp_path / "pack"))
+    good = (folder / "pack.yaml").read_bytes()
+    (folder / "pack.yaml").write_bytes(text)
+    with pytest.raises(WeightsError, match=r"pack\.yaml: not a pack card: .*; mend it, or put it back") as caught:
+        load_pack(folder)
+    assert "\n" not in str(caught.value)
+    (folder / "pack.yaml").write_bytes(b"\xef\xbb\xbf" + good)
+    assert load_pack(folder).card.name == "small"

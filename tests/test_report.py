@@ -271,7 +271,7 @@ def test_the_page_has_the_numbers_with_their_protocols(tmp_path: Path):
     score = report().evaluations["b"].scores["psnr"]
     assert f'<td class="best">{score.mean:.2f}<span class="error">± {score.error:.2f}</span></td>' in page
     assert "Gaussian window 11 x 11" in reader.text
-    assert "8 photos, compared with files " + score.protocol.files[:12] in reader.text
+    assert "8 photos, files " + score.protocol.files[:12] in reader.text
 
 
 def test_the_page_stays_small(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from unittest.mock import Mock
@@ -10,10 +11,13 @@ from unittest.mock import Mock
 import pytest
 from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt
 
+from adapt.build import weights_digest
 from adapt.commands.run import split_overrides
+from adapt.digests import file_digest
+from adapt.disk import write_json, write_text
 from adapt.errors import UsageError, VerificationError
 from adapt.exporting import bundle
-from adapt.photos.files import read_image
+from adapt.photos.files import read_image, write_image
 
 
 def test_run_end_to_end(
@@ -45,7 +49,7 @@ def test_run_end_to_end(
     (verdict,) = (line for line in printed.splitlines() if "Against the originals of 6 photos: PSNR " in line)
     assert verdict.count("95 % interval") >= 2
     assert (out / "model.onnx").read_bytes() == (out / "bundle" / "model.onnx").read_bytes()
-    assert not list(out.glob(".*"))
+    assert [path.name for path in out.glob(".*")] == [".written.jsonl"]
     assert str(out / "report.html") in printed
     for name in ("model.onnx", "report.html", "sheet.jpg", "evaluation.json", "bundle/bundle.json",
                  "finetune/best.safetensors", "restored/deep/d é 测.png", "targets/images/a.png"):
@@ -145,9 +149,7 @@ def test_run_is_of_the_photos_that_are_there_now(
         assert "1 photo that has a target is not there any more, and left out; first: b." in text
     assert ">b<" not in page
 
-    (out / "adapted.json").unlink()  # as results of earlier versions have none
     printed, page, counts = ended("--limit", 3)
-    assert (out / "adapted.json").is_file()
     assert counts == {3}
     assert "fine-tuned on 2 pairs; 1 was held back" in page
     assert "best" in printed
@@ -223,6 +225,62 @@ def test_what_a_later_step_of_run_lacks_is_said_before_any_work(
         assert adapt(monkeypatch, *command, *options) == code
         assert message in capsys.readouterr().err
         assert [path.name for path in out.rglob("*")] == ["targets", "store.json"]
+
+
+def test_run_keeps_what_somebody_changed(
+    small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """A target corrected by hand is trained on; of images that are results, and of pages, the rest goes on; and
+    originals that nobody asked for are not copied."""
+    photos, truth, out = tmp_path / "photos", tmp_path / "truth", tmp_path / "out"
+    shutil.copytree(small_photos, photos)
+    (photos / os.fsdecode(b"c\xe4.png")).write_bytes((small_photos / "e.png").read_bytes())
+    shutil.copytree(photos, truth)
+    write_image(truth / "another.png", read_image(small_photos / "a.png"))
+    arguments = [
+        "run", photos, "-o", out, "--pack", small_pack, "--method", "low-frequency", "--truth", truth, "--limit", 4,
+        "--device", "cpu",
+        *[f"targets.{each}" for each in QUICK_TARGETS], *[f"finetune.{each}" for each in QUICK_FINETUNE],
+    ]
+
+    def export(model: str, out: Path, **_: object) -> None:
+        for name in ("model.onnx", "README.md"):
+            write_text(out / name, weights_digest(model))
+        digests = {"README.md": file_digest(out / "README.md")}
+        write_json(out / "bundle.json", {"source": {"weights sha256": weights_digest(model)}, "sha256": digests})
+
+    monkeypatch.setattr("adapt.commands.run.export", export)
+    assert adapt(monkeypatch, *arguments) == 0
+    assert sorted(path.name for path in (out / "truth").rglob("*.png")) == ["a.png", "b.png", "c.png", "c\ufffd.png"]
+    changed = {
+        name: out / name for name in ("targets/images/b.png", "restored/a.png", "report.html", "bundle/README.md")
+    }
+    for path in changed.values():
+        if path.suffix == ".png":
+            write_image(path, 1 - read_image(path), overwrite=True)
+        else:
+            path.write_text("mine")
+    before = {path: path.read_bytes() for path in changed.values()}
+    capsys.readouterr()
+    assert adapt(monkeypatch, *arguments) == 3
+    said = capsys.readouterr()
+    assert {path: path.read_bytes() for path in before} == before
+    corrected = f"1 target was changed after being made, and used as now; first: {changed['targets/images/b.png']}."
+    assert corrected in said.out
+    assert "The photos or their targets are not those of before: the fine-tuning was made anew." in said.out
+    for name in ("restored/a.png", "report.html", "bundle/README.md"):
+        assert f"{changed[name]}: was changed after it was made" in said.err, name
+    rows = json.loads((out / "evaluation.json").read_text())
+    assert [row["id"] for row in rows["adapted"]["rows"]] == ["b", "c\ufffd", "deep/c"]
+    changed["report.html"].unlink()
+    assert adapt(monkeypatch, *arguments) == 3
+    page = changed["report.html"].read_text()
+    assert corrected.replace("'", "&#x27;") in page
+    assert "restored/a.png: was changed after" in page
+    for name in ("restored/a.png", "bundle/README.md"):
+        changed[name].unlink()
+    assert adapt(monkeypatch, *arguments) == 0, "a corrected target alone is no fault"
 
 
 def test_overrides_of_run():

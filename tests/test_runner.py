@@ -406,3 +406,61 @@ def test_help(bundles: dict[str, Path]):
     done = run_model(bundles["plain"] / "run_model.py", "--help")
     assert done.returncode == 0
     assert "PHOTOS is a folder, with the folders in it, or one file" in done.stdout
+
+
+def test_what_is_not_the_runners_stays_and_is_named(bundles: dict[str, Path], tmp_path: Path):
+    photos, out = fill(tmp_path / "photos", "a.png", "b.png", "c.png"), tmp_path / "out"
+    program = bundles["plain"] / "run_model.py"
+    assert run_model(program, photos / "a.png", out).returncode == 0
+    before = (out / "a.png").read_bytes()
+    (out / "a.png").write_bytes(pillow("PNG"))
+    (out / "b.png").write_bytes(b"mine")
+    done = run_model(program, photos, out)
+    assert done.returncode == 3
+    for name in ("a", "b"):
+        assert f"{out / name}.png: is not what was made here, and is kept; move it elsewhere" in done.stderr
+    assert ((out / "a.png").read_bytes(), (out / "b.png").read_bytes()) == (pillow("PNG"), b"mine")
+    assert done.stderr.endswith(f"1 restored, 0 already there, 2 failed; in {out}\n")
+    for name in ("a", "b"):
+        (out / f"{name}.png").unlink()
+    assert run_model(program, photos, out).returncode == 0
+    assert (out / "a.png").read_bytes() == before
+
+
+def test_runner_takes_every_name(bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With separators of lines in it, of no Unicode, the longest there is; one that only the output cannot have fails.
+
+    Then `adapt restore` finds all of it there."""
+    longest = "x" * 251
+    photos, out = fill(tmp_path / "photos", "gran\u2028ma.png", "aunt\x85x.png", "zzz.png"), tmp_path / "out"
+    fill(photos, f"{longest}.png", f"y{longest[1:]}.png", f"y{longest[1:]}.bmp", os.fsdecode(b"m\xfcller.png"))
+    program = bundles["plain"] / "run_model.py"
+    for counted in ("5 restored, 0 already there, 2 failed", "0 restored, 5 already there, 2 failed"):
+        done = run_model(program, photos, out)
+        assert (done.returncode, done.stderr.count("cannot be written (File name too long)")) == (3, 2), done.stderr
+        assert done.stderr.endswith(f"{counted}; in {out}\n")
+    assert made(out) == {"gran\u2028ma.png", "aunt\x85x.png", f"{longest}.png", "zzz.png", "m\ufffdller.png"}
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    assert restore(monkeypatch, bundles["plain"], photos, out) == 3
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+
+
+@pytest.mark.parametrize(("file", "text", "message"), [
+    ("restored.json", b"", "restored.json: is damaged (empty); choose another folder, or remove this one"),
+    ("restored.json", b"garbage", "restored.json: is damaged (Expecting value"),
+    ("restored.json", b"[]", "restored.json: is damaged (expected an object)"),
+    ("restored.json", b"{}", "its restored.json is of something else"),
+    ("log.jsonl", b"garbage\n", "log.jsonl, line 1: is damaged (Expecting value"),
+])
+def test_runner_names_a_damaged_state_file(
+    file: str, text: bytes, message: str, bundles: dict[str, Path], tmp_path: Path
+):
+    photos, out = fill(tmp_path / "photos", "a.png"), tmp_path / "out"
+    program = bundles["plain"] / "run_model.py"
+    assert run_model(program, photos, out).returncode == 0
+    good = (out / file).read_bytes()
+    (out / file).write_bytes(text)
+    done = run_model(program, photos, out)
+    assert (done.returncode, message in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+    (out / file).write_bytes(b"\xef\xbb\xbf" + good)
+    assert run_model(program, photos, out).returncode == 0

@@ -24,7 +24,7 @@ from adapt.guidance.maps import SHOWN_STEPS
 from adapt.photos.files import read_image
 from adapt.settings import GateSettings, LowFrequencySettings, TargetSettings
 from adapt.targets.exposure import match_mean_luminance
-from adapt.targets.gate import judge
+from adapt.targets.gate import CHECKS, Candidate, Finding, judge
 from adapt.targets.methods import TargetMaker
 from adapt.targets.store import Record, TargetStore, accepted_targets, maps_name, read_records
 
@@ -59,7 +59,7 @@ def test_a_store_is_what_it_says(whole: Path):
 KNOBS = [
     ["seed=1"], ["steps=4"], ["start_t=500"], ["guidance.0.factor=8"], ["guidance.0.last_t=100"], ["solver=dpm++2m"],
     ["solver=ddim"], ["solver=ddim", "eta=0.5"], ["compat=dt-bfr", "steps=6"], ["match_mean_luminance=false"],
-    ["guidance.0.acts_on=x0"],
+    ["guidance.0.acts_on=x0"], ["end_t=200"],
 ]
 
 
@@ -189,12 +189,13 @@ def test_kill_and_resume(whole: Path, small_photos: Path, small_pack: Path, tmp_
     assert (out / "manifest.jsonl").read_bytes() == (whole / "manifest.jsonl").read_bytes()
 
 
-def test_a_damaged_target_is_made_again(small_photos: Path, small_pack: Path, tmp_path: Path):
+def test_a_target_that_is_gone_or_empty_is_made_again(small_photos: Path, small_pack: Path, tmp_path: Path):
     out = tmp_path / "store"
     make(small_photos, out, small_pack, limit=2)
     before = contents(out)
-    (out / "images" / "a.png").write_bytes(b"cut")
-    make(small_photos, out, small_pack, limit=2)
+    (out / "images" / "a.png").write_bytes(b"")
+    (out / "images" / "b.png").unlink()
+    assert make(small_photos, out, small_pack, limit=2).kept == ()
     assert contents(out) == before
 
 
@@ -308,7 +309,7 @@ def test_maps_are_those_of_targets_made_now(small_photos: Path, dynamic_pack: Pa
     assert make_adaptive(small_photos, out, dynamic_pack, limit=4, maps=True).without_maps == 2
     assert sheets(out) == before
     for name in ("a", "deep/c"):
-        (out / "images" / f"{name}.png").write_bytes(b"cut")
+        (out / "images" / f"{name}.png").unlink()
     make_adaptive(small_photos, out, dynamic_pack, limit=4)
     assert list(sheets(out)) == ["maps/deep/d é 测.jpg"]
 
@@ -368,11 +369,33 @@ def test_refusals(whole: Path, small_photos: Path, small_pack: Path, tmp_path: P
 def test_gate(gen: torch.Generator):
     settings = GateSettings(max_low_frequency_change=0.05, min_contrast=0.02)
     image = torch.rand(3, 32, 32, generator=gen)
-    assert judge(image, image, settings)[0] is None
-    assert "flat" in str(judge(torch.full((3, 32, 32), 0.5), image, settings)[0])
-    assert "left the photo" in str(judge((image + 0.3).clamp(0, 1), image, settings)[0])
-    assert "not finite" in str(judge(image / 0, image, settings)[0])
-    assert json.dumps(judge(image, image, settings)[1])
+
+    def verdict(target: Tensor) -> tuple[str | None, dict[str, float]]:
+        return judge(Candidate(target=target, towards=image, photo=image), settings)
+
+    assert verdict(image)[0] is None
+    assert "flat" in str(verdict(torch.full((3, 32, 32), 0.5))[0])
+    assert "left the photo" in str(verdict((image + 0.3).clamp(0, 1))[0])
+    assert "not finite" in str(verdict(image / 0)[0])
+    assert json.dumps(verdict(image)[1])
+
+
+def test_a_check_is_a_line_in_a_table(monkeypatch: pytest.MonkeyPatch, gen: torch.Generator):
+    """What it finds is judged and recorded, and it sees target, photo and what the target was drawn towards."""
+    seen: list[Candidate] = []
+
+    def too_bright(candidate: Candidate, settings: GateSettings) -> Finding:
+        seen.append(candidate)
+        return Finding(float(candidate.target.mean()), 0.4, "the target is too bright")
+
+    monkeypatch.setitem(CHECKS, "brightness", too_bright)
+    target, towards, photo = torch.rand(3, 3, 32, 32, generator=gen)
+    candidate = Candidate(target=target, towards=towards, photo=photo)
+    reason, scores = judge(candidate, GateSettings(max_low_frequency_change=1, min_contrast=0))
+    assert seen == [candidate]
+    assert reason == "the target is too bright"
+    assert list(scores) == ["contrast", "low_frequency_change", "brightness"]
+    assert scores["brightness"] == pytest.approx(float(target.mean()))
 
 
 def test_light_is_the_photos_and_colours_stay(gen: torch.Generator):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from adapt.blur.labels import std_limits
 from adapt.errors import UsageError, WeightsError
-from adapt.images import check_image
+from adapt.images import check_image, clamped
 from adapt.restorers.swinir import SwinIR
 from adapt.settings import BlurNetworkSettings
 from adapt.weights import load_weights, read_state
@@ -93,7 +93,7 @@ class Estimate:
     """What SE says of a photo.
 
     Attributes:
-        std: (B,) in pixels, within `std_limits`.
+        std: (B,) in pixels, within `std_limits`; NaN where the network gave nothing finite.
         blurred: TM's image, (B, 3, H, W) in [0, 1]; near a Gaussian blur of the truth, but not one.
     """
 
@@ -132,7 +132,8 @@ class BlurEstimator:
         weights = next(self.network.parameters())
         std, blurred = self.network(photo.to(weights.device, weights.dtype))
         low, high = std_limits(photo.shape[-1])
-        return Estimate(std.float().clamp(low, high).to(photo.device), blurred.float().clamp(0, 1).to(photo.device))
+        std = torch.where(std.isfinite(), std.float().clamp(low, high), torch.nan)
+        return Estimate(std.to(photo.device), clamped(blurred.float()).to(photo.device))
 
     def to(self, device: torch.device | str) -> BlurEstimator:
         """Move the network; returns itself."""

@@ -192,7 +192,7 @@ def load_start_steps_file(path: Path) -> StartSteps:
         WeightsError: no such file, or not a start-step table.
     """
     try:
-        return StartSteps.model_validate_json(path.read_bytes())
+        return StartSteps.model_validate_json(path.read_text(encoding="utf-8-sig", errors="replace"))
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValidationError as error:

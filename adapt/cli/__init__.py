@@ -15,6 +15,7 @@ import typer
 from adapt.cli import packs, recipes
 from adapt.cli.adapting import demo, run
 from adapt.cli.calibrating import calibrate
+from adapt.cli.cores import wait_passively
 from adapt.cli.degrading import degrade
 from adapt.cli.models import evaluate, export, restore
 from adapt.cli.targets import generate_targets
@@ -57,6 +58,7 @@ def main() -> None:
     Exit codes: those of `adapt.errors`; FAILED_PHOTOS where the rest was done; STOPPED where a file or the disk stopped
     the work; INTERRUPTED.
     """
+    wait_passively()
     try:
         app()
     except AdaptError as error:

@@ -1,4 +1,4 @@
-"""How many CPU cores there are to compute on."""
+"""How many CPU cores there are to compute on, and how their threads wait."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from pathlib import Path
 from typing import Final
 
 SYSTEM: Final = Path("/sys")
+WAITING: Final = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what tells OpenMP's threads how to wait
+
+
+def wait_passively() -> None:
+    """Let threads sleep while they wait for each other, where the environment does not say how they should wait.
+
+    By default they spin, and where other programs want the cores, each takes away the time that the one it waits for
+    would need: three photos took 178 s instead of 54 at a load of 6 on two cores. OpenMP reads this when it is loaded,
+    so it must be said before torch is imported.
+    """
+    if not any(name in os.environ for name in WAITING):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def available_cores(system: Path = SYSTEM) -> int | None:

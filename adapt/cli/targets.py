@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated
 
 import typer
@@ -77,14 +78,17 @@ def generate_targets(
         maps=maps,
         on_photo=target_progress(Lines("targets")),
     )
+    for line in summary.kept:
+        print(f"  kept: {line}", file=sys.stderr)
     counts = {status: summary.count(status) for status in ("done", "rejected", "failed")}
     text = f"{counts['done']} targets, {counts['rejected']} rejected, {counts['failed']} failed; in {out}"
+    kept = {"kept": len(summary.kept)} if summary.kept else {}
     if as_json:
         drawn = {"without_maps": summary.without_maps} if maps else {}
-        print(json.dumps({**counts, "resized": summary.resized, "enlarged": len(summary.enlarged), **drawn}))
+        print(json.dumps({**counts, **kept, "resized": summary.resized, "enlarged": len(summary.enlarged), **drawn}))
     else:
         print(text)
         say_resized(summary.resized, enlarged=summary.enlarged)
         if maps and summary.without_maps:
             print(f"{summary.without_maps} were made earlier without maps; to draw theirs, start anew with --overwrite")
-    end(counts["failed"])
+    end(counts["failed"] + len(summary.kept))

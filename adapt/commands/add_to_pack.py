@@ -14,6 +14,7 @@ from adapt import build
 from adapt.blur import adjuster, estimator, start_steps
 from adapt.diffusion.prior import build_prior
 from adapt.errors import AdaptError, UsageError, WeightsError
+from adapt.faces.entries import ARCHITECTURES as FACE_NETWORKS
 from adapt.packs.pack import PackCard, PackNetwork, embedded_packs, load_pack, named_file, write_card
 from adapt.perceptual.distance import load_pack_distance
 from adapt.restorers import vqgan
@@ -27,6 +28,7 @@ PARTS: Final[dict[str, str]] = {  # entries that are no restorers, and their arc
     estimator.ARCHITECTURE: estimator.ARCHITECTURE,
     adjuster.ARCHITECTURE: adjuster.ARCHITECTURE,
     start_steps.ENTRY: start_steps.ENTRY,
+    **FACE_NETWORKS,
 }
 # A folder with one of these is taken for a run or a bundle, whatever else it holds.
 TAKEN: Final = ("best.safetensors", "model.safetensors", "weights.safetensors", "model.onnx", "bundle.json")
@@ -161,6 +163,8 @@ def _content(file: Path, name: str, size: int) -> Content:
             return Content(PARTS[name], _parameters(blur.network), blur.size)
         case adjuster.ARCHITECTURE:
             return Content(PARTS[name], _parameters(adjuster.build_adjuster(source, state, header)))
+        case _ if name in FACE_NETWORKS:
+            return Content(PARTS[name], _parameters(build.build_face_network(name, source, state, header).network))
         case _:
             restorer = build_restorer(source, state, header)
             return Content(

@@ -12,15 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
 
 from adapt._version import versions
 from adapt.digests import file_digest, is_unchanged
-from adapt.disk import append_json_line, claim_folder, listed_files, read_json_lines
+from adapt.disk import append_json_line, claim_folder, read_json_lines, shown_name
 from adapt.errors import PhotoError, UsageError
-from adapt.photos.files import read_photo, write_image
+from adapt.journal import Journal, journal_names
+from adapt.locks import locked
+from adapt.photos.files import encode_png, read_photo
 from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
 from adapt.settings import DegradeSettings
 from adapt.settings.draft import differences
@@ -28,6 +30,9 @@ from adapt.settings.recipe import load_recipe, recipe_digest
 from degradations import chain
 from degradations.pieces.base import derived_seed
 
+CLAIM: Final = "degraded.json"
+KIND: Final = "degraded images"
+MANIFEST: Final = "manifest.jsonl"
 OnImage = Callable[[str, str, int, int], None]
 
 
@@ -56,7 +61,7 @@ def degrade(
     An image's damage follows from the recipe's seed and the image's id, whatever else is in the folder and in
     whatever order, but for a file of the same stem, beside which the id gets its suffix; `degradations.chain.repeat`
     makes it again from the image's line in the manifest. What an earlier run of the same recipe finished is left
-    alone.
+    alone. An image that was changed since, or that was not made here, stays too, and its original fails.
 
     Args:
         originals: a folder of good images, or one file.
@@ -77,31 +82,41 @@ def degrade(
     settings = load_recipe(recipe, DegradeSettings, overrides)
     refuse_overlap(originals, out)
     files = find_photos(originals, limit)
-    manifest = out / "manifest.jsonl"
-    writes = [*listed_files(read_json_lines(manifest), [f"{file.id}.png" for file in files]), manifest.name]
-    _claim(out, settings, half_raw, writes, overwrite)
-    known = {line["id"]: line for line in read_json_lines(manifest)}
+    with locked(out):
+        _claim(out, settings, half_raw, overwrite)
+        return _degrade_all(files, out, settings, half_raw=half_raw, overwrite=overwrite, on_image=on_image)
+
+
+def _degrade_all(
+    files: Sequence[PhotoFile],
+    out: Path,
+    settings: DegradeSettings,
+    *,
+    half_raw: bool,
+    overwrite: bool,
+    on_image: OnImage | None,
+) -> Degraded:
+    """`degrade` in a folder that is claimed and held."""
+    lines = _lines(out)
+    known = {line["id"]: line for line in lines}
+    journal = Journal(out, [(line["file"], line["sha256"]) for line in lines], overwrite=overwrite)
     done = skipped = 0
     failed: list[str] = []
     for file in files:
         try:
-            sha256 = file_digest(file.path)
-            made = None if _is_done(known.get(file.id), sha256, out) else _degrade_one(file, settings, half_raw)
+            made = _degrade_one(file, known.get(file.id), journal, settings, half_raw)
+            if made is not None:
+                damaged, line = made
+                line["sha256"] = journal.write(line["file"], encode_png(damaged))
         except PhotoError as error:
-            failed.append(str(error))
-            status = "failed"
-        except OSError as error:
-            failed.append(f"{file.path}: cannot be read: {error.strerror or error}")
+            failed.append(shown_name(str(error)))
             status = "failed"
         else:
             if made is None:
                 skipped += 1
                 status = "skipped"
             else:
-                damaged, line = made
-                path = out / line["file"]
-                write_image(path, damaged, overwrite=True)
-                append_json_line(manifest, {**line, "sha256": file_digest(path), "original_sha256": sha256})
+                append_json_line(out / MANIFEST, made[1])
                 done += 1
                 status = "done"
         if on_image is not None:
@@ -109,9 +124,19 @@ def degrade(
     return Degraded(done, skipped, failed)
 
 
-def _degrade_one(file: PhotoFile, settings: DegradeSettings, half_raw: bool) -> tuple[Tensor, dict[str, Any]]:
-    """One image damaged, and its line of the manifest, without the digests of files."""
-    image = read_photo(file.path, at_least=1 if half_raw else None).image
+def _degrade_one(
+    file: PhotoFile, known: dict[str, Any] | None, journal: Journal, settings: DegradeSettings, half_raw: bool
+) -> tuple[Tensor, dict[str, Any]] | None:
+    """One image damaged, and its line of the manifest but for its digest; None where it is there already."""
+    name = f"{file.id}.png"
+    try:
+        sha256 = file_digest(file.path)
+        if _is_done(known, sha256, journal.folder):
+            return None
+        journal.refuse_others(name)
+        image = read_photo(file.path, at_least=1 if half_raw else None).image
+    except OSError as error:
+        raise PhotoError(f"{file.path}: cannot be read: {error.strerror or error}") from error
     seed = derived_seed(settings.seed, file.id)
     try:
         damaged, drawn = chain.degrade(image, settings.degradations, seed)
@@ -120,7 +145,8 @@ def _degrade_one(file: PhotoFile, settings: DegradeSettings, half_raw: bool) -> 
     return damaged, {
         "id": file.id,
         "original": file.path.name,
-        "file": f"{file.id}.png",
+        "original_sha256": sha256,
+        "file": name,
         "size": list(image.shape[1:]),
         "seed": seed,
         "degradations": drawn,
@@ -128,24 +154,36 @@ def _degrade_one(file: PhotoFile, settings: DegradeSettings, half_raw: bool) -> 
 
 
 def _claim(
-    out: Path, settings: DegradeSettings, half_raw: bool, writes: Sequence[str], overwrite: bool
+    out: Path, settings: DegradeSettings, half_raw: bool, overwrite: bool
 ) -> None:
     """Take the folder; it must be new, or ours, of the same recipe and the same size of RAW files."""
     recipe, digest = settings.model_dump(mode="json"), recipe_digest(settings)
     about = {"recipe": recipe, "digest": digest, "half_raw": half_raw, "versions": versions()}
-    found = claim_folder(out, "degraded.json", about, ours="one of ours", writes=writes, overwrite=overwrite)
-    # Folders from before the digest have the recipe alone.
-    if found["digest"] != digest if "digest" in found else found["recipe"] != recipe:
-        what = differences(found["recipe"], recipe) or "the recipe is the same, a profile that it names is not"
+    found = claim_folder(
+        out, CLAIM, about, kind=KIND, ours="one of ours", writes=lambda: _written(out), overwrite=overwrite
+    )
+    if found.get("digest") != digest:
+        there = found.get("recipe")
+        differs = differences(there, recipe) if isinstance(there, dict) else "it does not say which it was"
+        what = differs or "the recipe is the same, a profile that it names is not"
         raise UsageError(
             f"{out}: holds images of another recipe, seed or camera profile ({what}); choose another folder, or"
             " --overwrite"
         )
-    if found.get("half_raw", False) != half_raw:  # folders from before the switch do not name it
+    if found.get("half_raw") != half_raw:
         begun, ask = ("full", "leave out") if half_raw else ("half", "give")
         raise UsageError(
             f"{out}: was begun with RAW files at {begun} size; {ask} --half-raw, choose another folder, or --overwrite"
         )
+
+
+def _lines(out: Path) -> list[dict[str, Any]]:
+    return read_json_lines(out / MANIFEST, ("id", "file", "sha256", "original_sha256"))
+
+
+def _written(out: Path) -> list[str]:
+    """What was written there beside degraded.json, for `adapt.disk.remove_written`."""
+    return [*(line["file"] for line in _lines(out)), MANIFEST, *journal_names(out)]
 
 
 def _is_done(line: dict[str, Any] | None, sha256: str, out: Path) -> bool:

@@ -22,7 +22,10 @@ def evaluate(
     pack: str | Path = "tiny",
     half_raw: bool = False,
 ) -> tuple[Evaluation, str]:
-    """Metrics of a folder of restored photos, and a table of them; see `adapt.evaluation.compare.evaluate_folder`."""
+    """Metrics of a folder of restored photos, and a table of them with what was left out.
+
+    Arguments as for `adapt.evaluation.compare.evaluate_folder`.
+    """
     from adapt.evaluation.compare import evaluate_folder
     from adapt.evaluation.tables import text_table
     from adapt.photos.folder import find_photos, photos_of
@@ -45,4 +48,5 @@ def evaluate(
         distance=distance,
         half_raw=half_raw,
     )
-    return evaluation, text_table({restored.name: evaluation}) + f"\nperceptual network: {distance.name}"
+    lines = [text_table({restored.name: evaluation}), f"perceptual network: {distance.name}", *evaluation.notes]
+    return evaluation, "\n".join(lines)

@@ -18,7 +18,7 @@ from adapt.build import (
 )
 from adapt.devices import pick_device
 from adapt.digests import file_digest, settings_digest
-from adapt.disk import optional_path
+from adapt.disk import optional_path, shown_name
 from adapt.errors import UsageError
 from adapt.packs.pack import load_pack
 from adapt.settings import CodeFinetuneSettings, DegradeSettings, FinetuneSettings, ReplaySettings, TuningSettings
@@ -156,14 +156,14 @@ def finetune(
 
     Raises:
         UsageError: as `set_up_finetune`; a device that cannot be used, or one for several processes; a target that is
-            gone, or not what its store tells; a run of other settings; an `out` among the images, or above them.
+            gone; a run of other settings; an `out` among the images, or above them.
     """
     from adapt.devices import processes
     from adapt.finetuning.data import ImageDataset, split_pairs
     from adapt.finetuning.loop import finetune as run_finetune
     from adapt.finetuning.outcome import few_photos
     from adapt.photos.folder import find_photos, photos_of, refuse_overlap
-    from adapt.targets.store import accepted_targets, target_digests
+    from adapt.targets.store import accepted_targets, is_store, target_digests
     from adapt.training.context import TrainingContext
     from adapt.training.run import open_run
 
@@ -177,14 +177,14 @@ def finetune(
             " out"
         )
     photos_of("photos", photos, "aligned face photos")
-    if not (targets / "store.json").is_file():
+    if not is_store(targets):
         photos_of("targets", targets, "target images, or a target store")
     setup = set_up_finetune(
         recipe, pack=pack, restorer=restorer, real=real, replay=replay, overrides=overrides
     )
     folders = {"the photos": photos, "the targets": targets, "sharp faces": real, "clean faces": replay}
     for what, folder in folders.items():
-        if folder is not None and not (folder / "store.json").is_file():  # a store knows which images are its own
+        if folder is not None and not is_store(folder):  # a store knows which images are its own
             refuse_overlap(folder, out, what)
     settings, model = setup.settings, setup.restorer
     teacher = teacher_digest = None
@@ -192,7 +192,10 @@ def finetune(
         teacher, teacher_digest = _teacher(settings, model, pack)
     distance = load_distance(load_pack(pack)).to(chosen)
     accepted, notes = _of_photos(accepted_targets(targets), photos, targets, limit)
-    digests = target_digests(targets, accepted)
+    digests, changed = target_digests(targets, accepted)
+    if changed:
+        many = "1 target was" if len(changed) == 1 else f"{len(changed)} targets were"
+        notes.append(f"{many} changed after being made, and used as now; first: {shown_name(changed[0])}.")
     train, validation = split_pairs(photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed)
     replayed, replay_digest = _replay(settings, replay, model.size)
     settled = {
@@ -240,10 +243,11 @@ def _of_photos(
         UsageError: no target has a photo, or a target has none that lies in a plain folder: a name may be mistaken.
     """
     from adapt.photos.folder import find_photos
+    from adapt.targets.store import is_store
 
     there, chosen = ({photo.id for photo in find_photos(photos, most)} for most in (None, limit))
     gone = [id for id in accepted if id not in there]
-    if gone and (len(gone) == len(accepted) or not (targets / "store.json").is_file()):
+    if gone and (len(gone) == len(accepted) or not is_store(targets)):
         raise UsageError(
             f"{photos}: {len(gone)} of {len(accepted)} targets have no photo of the same name there, first: {gone[0]}"
         )
@@ -285,9 +289,12 @@ def sample_writer(out: Path) -> Callable[[int, list[str], list[Tensor]], None]:
     """Writes the contact sheets of a fine-tuning: the same validation photos along the way."""
 
     from adapt.evaluation.sheets import write_sheet
+    from adapt.journal import Journal
 
     def write(step: int, ids: list[str], rows: list[Tensor]) -> None:
         columns = ("photo", "pre-trained", f"step {step}", "target")
-        write_sheet(out / "samples" / f"step-{step:06d}.jpg", columns, [list(row) for row in rows], row_names=ids)
+        name = f"samples/step-{step:06d}.jpg"
+        Journal(out).tell(name)
+        write_sheet(out / name, columns, [list(row) for row in rows], row_names=ids)
 
     return write

@@ -27,6 +27,7 @@ from adapt.build import (
 from adapt.devices import pick_device, processes
 from adapt.digests import settings_digest
 from adapt.errors import UsageError
+from adapt.faces.entries import ARCHITECTURES as FACE_NETWORKS
 from adapt.packs.pack import Pack, add_network, add_table, load_pack
 from adapt.photos.folder import photos_of
 from adapt.pretraining.faces import load_faces
@@ -45,7 +46,7 @@ from adapt.settings import (
 )
 from adapt.settings.recipe import KINDS, dump, find_recipe, kind_of, load_recipe, recipe_digest
 from adapt.training.context import Progress, TrainingContext
-from adapt.training.run import open_run
+from adapt.training.run import Run, open_run
 from adapt.weights import write_state
 
 if TYPE_CHECKING:
@@ -165,26 +166,26 @@ def pretrain(
         about = {"licence": terms, "source": "adapt pretrain", "trained": trained}
     with open_run(out, recipe=dump(settings), digest=digest, overwrite=overwrite) as run:
         if isinstance(settings, StartStepsSettings):
-            return _start_steps(settings, faces, out, home, about)
+            return _start_steps(settings, faces, run, home, about)
         main = together.is_main_process
         context = TrainingContext(run=run, device=pick_device(), on_step=on_step, max_steps=max_steps)
         job = Pretraining(faces=faces, pack=own, main=main, context=context)
         made = TRAININGS[type(settings)](settings, job)
-    if run.stopped is not None:
-        step, steps = run.stopped
-        stopped = (
-            f"Stopped at step {step} of {steps}; no weights are written before the end.\n"
-            f"To go on, give the same command again, without --overwrite: {out} keeps the state."
-        )
-        return Pretrained(None, stopped if main else "")
-    weights = out / "weights.safetensors"
-    metadata = {"architecture": made.architecture, "settings": made.header, **made.more}
-    if main:
-        write_state(weights, made.state, metadata)
-        if home is not None:
-            entry = {"architecture": made.architecture, **about}
-            add_network(home.folder, ENTRIES[type(settings)], made.state, header=metadata, entry=entry)
-    together.wait_for_everyone()
+        if run.stopped is not None:
+            step, steps = run.stopped
+            stopped = (
+                f"Stopped at step {step} of {steps}; no weights are written before the end.\n"
+                f"To go on, give the same command again, without --overwrite: {out} keeps the state."
+            )
+            return Pretrained(None, stopped if main else "")
+        weights = out / "weights.safetensors"
+        metadata = {"architecture": made.architecture, "settings": made.header, **made.more}
+        if main:
+            write_state(run.place(weights.name), made.state, metadata)
+            if home is not None:
+                entry = {"architecture": made.architecture, **about}
+                add_network(home.folder, ENTRIES[type(settings)], made.state, header=metadata, entry=entry)
+        together.wait_for_everyone()
     return Pretrained(weights, f"Weights: {weights}" if main else "")
 
 
@@ -289,7 +290,7 @@ def _adjuster(settings: AdjusterSettings, job: Pretraining) -> Trained:
     if job.main and job.context.run.stopped is None:
         folder = job.context.run.folder
         network = adjuster.build_adjuster(str(folder), state, {"settings": header})
-        _draw_maps(folder / "maps.jpg", images, network, around)
+        _draw_maps(job.context.run.place("maps.jpg"), images, network, around)
     return Trained(adjuster.ARCHITECTURE, header, state, {"distance": around.distance.name})
 
 
@@ -320,11 +321,11 @@ ALONE: Final = (PerceptualSettings, StartStepsSettings)  # one process makes the
 
 
 def _start_steps(
-    settings: StartStepsSettings, faces: Path, out: Path, home: Pack | None, about: dict[str, str]
+    settings: StartStepsSettings, faces: Path, run: Run, home: Pack | None, about: dict[str, str]
 ) -> Pretrained:
     """A table and no network: its file, entered into a pack as it is."""
-    table = out / start_steps.FILE
-    start_steps.build_start_steps(load_faces(faces, settings.size, out), settings).save(table)
+    table = run.place(start_steps.FILE)
+    start_steps.build_start_steps(load_faces(faces, settings.size, run.folder), settings).save(table)
     if home is not None:
         add_table(home.folder, start_steps.ENTRY, table, entry={"architecture": start_steps.ENTRY, **about})
     return Pretrained(table, f"Table: {table}")
@@ -363,10 +364,13 @@ def _refuse_other_size(path: Path, settings: Settings, pack: Pack) -> None:
 def _shared_licence(pack: Pack, name: str) -> str:
     """The licence that all entries of a pack but this one have.
 
+    Networks that look at faces do not count: nothing that is trained here begins from one or learns of its answers.
+
     Raises:
         UsageError: there are several, or none.
     """
-    licences = {network.licence for other, network in pack.card.networks.items() if other != name}
+    apart = {name, *FACE_NETWORKS}
+    licences = {network.licence for other, network in pack.card.networks.items() if other not in apart}
     if len(licences) != 1:
         found = f"{len(licences)} licences" if licences else "no licence"
         raise UsageError(

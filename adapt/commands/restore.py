@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -11,18 +11,22 @@ import torch
 from torch import Tensor
 
 from adapt.build import load_model, weights_digest
-from adapt.devices import pick_device
+from adapt.devices import pick_device, within_memory
 from adapt.digests import file_digest, is_unchanged
-from adapt.disk import append_json_line, claim_folder, listed_files, read_json_lines
+from adapt.disk import append_json_line, claim_folder, read_json_lines, shown_name
 from adapt.errors import PhotoError, UsageError
-from adapt.photos.files import write_image
-from adapt.photos.folder import find_photos, refuse_overlap
+from adapt.journal import Journal, journal_names
+from adapt.locks import locked
+from adapt.photos.files import encode_png
+from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
 from adapt.photos.pairs import read_fitted
 
 if TYPE_CHECKING:
     from adapt.restorers.base import Restorer
 
 CLAIM: Final = "restored.json"
+KIND: Final = "restored photos"
+LOG: Final = "log.jsonl"
 OnPhoto = Callable[[str, str, int, int], None]
 
 
@@ -59,6 +63,7 @@ def restore(
     limit: int | None = None,
     batch: int = 8,
     overwrite: bool = False,
+    renew: bool = False,
     device: str = "auto",
     on_photo: OnPhoto | None = None,
 ) -> Restored:
@@ -66,7 +71,7 @@ def restore(
 
     Args:
         model: as `adapt.build.load_model`.
-        photos, out, limit, batch, overwrite, on_photo: as there.
+        photos, out, limit, batch, overwrite, renew, on_photo: as there.
         fidelity: from 0, what faces look like, to 1, what the photo shows; the network's own where None. Only for
             networks that take one.
         size: side of the faces in pixels, for a network that takes any; where None what it was made for, or 512 where
@@ -97,6 +102,7 @@ def restore(
         limit=limit,
         batch=batch,
         overwrite=overwrite,
+        renew=renew,
         device=chosen,
         on_photo=on_photo,
     )
@@ -122,15 +128,18 @@ def restore_folder(
     digest: str,
     fidelity: float | None = None,
     limit: int | None = None,
+    ids: Collection[str] | None = None,
     batch: int = 8,
     overwrite: bool = False,
+    renew: bool = False,
     device: torch.device | str = "cpu",
     on_photo: OnPhoto | None = None,
 ) -> Restored:
     """Restore aligned faces to PNG files of the same names.
 
     Photos of another size than the model's are resized to it, and counted. Grey photos stay grey. What an earlier
-    run of the same model finished is left alone; `log.jsonl` in the folder says what was made of what.
+    run of the same model finished is left alone; `log.jsonl` in the folder says what was made of what. An image that
+    was changed since, or that was not made here, stays too, and its photo fails.
 
     Args:
         model: a restorer or an exported bundle.
@@ -140,8 +149,11 @@ def restore_folder(
         fidelity: what the model restores at, as its `chosen_fidelity` tells; images of another are not mixed in, nor
             such of another size than the model's.
         limit: only the first so many photos.
+        ids: only these of them.
         batch: photos at a time.
         overwrite: remove first what was restored there.
+        renew: where it was restored by another model, or at another fidelity or size, remove it first, all but what was
+            changed since.
         device: where the model is.
         on_photo: called with id, status, photos finished, photos in all.
 
@@ -149,18 +161,37 @@ def restore_folder(
         UsageError: no photos, or an output folder with other files, of another model, size or fidelity.
     """
     refuse_overlap(photos, out)
-    files = find_photos(photos, limit)
-    writes = written(out, [f"{file.id}.png" for file in files])
-    log = _open(out, digest, model.size, fidelity, writes, overwrite)
-    known = {line["id"]: line for line in read_json_lines(log)}
+    files = [file for file in find_photos(photos, limit) if ids is None or file.id in ids]
+    with locked(out):
+        _open(out, digest, model.size, fidelity, overwrite=overwrite, renew=renew)
+        return _restore_all(
+            model, files, out, fidelity=fidelity, at_once=batch, overwrite=overwrite, device=device, on_photo=on_photo
+        )
+
+
+def _restore_all(
+    model: Model,
+    files: list[PhotoFile],
+    out: Path,
+    *,
+    fidelity: float | None,
+    at_once: int,
+    overwrite: bool,
+    device: torch.device | str,
+    on_photo: OnPhoto | None,
+) -> Restored:
+    """`restore_folder` in a folder that is claimed and held."""
+    log, known = out / LOG, {line["id"]: line for line in _lines(out)}
+    journal = Journal(out, _told(out), overwrite=overwrite)
     counts = {"done": 0, "skipped": 0, "resized": 0}
     failed: list[str] = []
     enlarged: dict[str, float] = {}
     failed_ids: list[str] = []
     waiting: list[tuple[str, dict[str, Any], Tensor, bool]] = []
 
-    def report(id: str, status: str) -> None:
+    def report(id: str, status: str, reason: str = "") -> None:
         if status == "failed":
+            failed.append(shown_name(reason))
             failed_ids.append(id)
         if on_photo is not None:
             on_photo(id, status, counts["done"] + counts["skipped"] + len(failed), len(files))
@@ -168,12 +199,19 @@ def restore_folder(
     def flush() -> None:
         if not waiting:
             return
-        results = model(torch.stack([image for _, _, image, _ in waiting]).to(device), fidelity).cpu()
+        batch = torch.stack([image for _, _, image, _ in waiting]).to(device)
+        results = within_memory(lambda part: model(part, fidelity), batch).cpu()
         for (id, line, _, grey), image in zip(waiting, results, strict=True):
-            path = out / line["file"]
+            if not bool(image.isfinite().all()):
+                report(id, "failed", f"{id}: the restorer gave values that are not finite")
+                continue
             shown = image.mean(dim=0, keepdim=True).expand(3, -1, -1) if grey else image
-            write_image(path, shown, overwrite=True)
-            append_json_line(log, {**line, "restored_sha256": file_digest(path)})
+            try:
+                written_sha256 = journal.write(line["file"], encode_png(shown))
+            except PhotoError as error:  # of its name
+                report(id, "failed", str(error))
+                continue
+            append_json_line(log, {**line, "restored_sha256": written_sha256})
             counts["done"] += 1
             report(id, "done")
         waiting.clear()
@@ -186,53 +224,62 @@ def restore_folder(
                 counts["skipped"] += 1
                 report(file.id, "skipped")
                 continue
+            journal.refuse_others(name)
             photo = read_fitted(file.path, model.size)
         except PhotoError as error:
-            failed.append(str(error))
-            report(file.id, "failed")
+            report(file.id, "failed", str(error))
             continue
         except OSError as error:
-            failed.append(f"{file.path}: cannot be read: {error.strerror or error}")
-            report(file.id, "failed")
+            report(file.id, "failed", f"{file.path}: cannot be read: {error.strerror or error}")
             continue
         counts["resized"] += photo.resized
         if photo.enlarged is not None:
             enlarged[file.id] = photo.enlarged
         waiting.append((file.id, {"id": file.id, "photo_sha256": sha256, "file": name}, photo.image, photo.grey))
-        if len(waiting) == batch:
+        if len(waiting) == at_once:
             flush()
     flush()
     return Restored(counts["done"], counts["skipped"], counts["resized"], enlarged, failed, failed_ids)
 
 
-def written(folder: Path, more: Iterable[str] = ()) -> list[str]:
-    """What `restore_folder` has put into a folder beside restored.json, for `adapt.disk.remove_written`.
+def written(folder: Path) -> list[str]:
+    """What `restore_folder` has put into a folder beside restored.json, for `adapt.disk.remove_written`."""
+    return [*(name for name, _ in _told(folder)), LOG, *journal_names(folder)]
 
-    Args:
-        folder: of restored images.
-        more: names of images that may be there without a line: a run was stopped before it, or a bundle's runner,
-            which keeps no log, made them.
-    """
-    log = folder / "log.jsonl"
-    return [*listed_files(read_json_lines(log), more), log.name]
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    return read_json_lines(folder / LOG, ("id", "file", "photo_sha256", "restored_sha256"))
+
+
+def _told(folder: Path) -> list[tuple[str, str | None]]:
+    """The images that the log tells of."""
+    return [(line["file"], line["restored_sha256"]) for line in _lines(folder)]
 
 
 def _open(
-    out: Path, digest: str, size: int, fidelity: float | None, writes: Sequence[str], overwrite: bool
-) -> Path:
-    """The folder's log; the folder must be new, or ours and of the same model, size and fidelity."""
+    out: Path, digest: str, size: int, fidelity: float | None, *, overwrite: bool, renew: bool
+) -> None:
+    """Take the folder; it must be new, or ours and of the same model, size and fidelity, or is renewed."""
     about = {"model": digest, "size": size, **({} if fidelity is None else {"fidelity": fidelity})}
-    found = claim_folder(out, CLAIM, about, ours="one of ours", writes=writes, overwrite=overwrite)
-    if found["model"] != digest:
+    found = claim_folder(
+        out, CLAIM, about, kind=KIND, ours="one of ours", writes=lambda: written(out), overwrite=overwrite
+    )
+    there = found.get("size", size)  # folders of a bundle's runner may not name it
+    if renew and (found.get("model"), there, found.get("fidelity")) != (digest, size, fidelity):
+        unchanged = Journal(out, _told(out)).unchanged()
+        claim_folder(
+            out, CLAIM, about, kind=KIND, ours="one of ours", writes=lambda: [*unchanged, LOG], overwrite=True
+        )
+        return
+    if found.get("model") != digest:
         raise UsageError(f"{out}: holds images of another model; choose another folder, or --overwrite")
-    if (known := found.get("size", size)) != size:  # folders of a bundle's runner, and earlier ones, do not name it
-        raise UsageError(f"{out}: holds images of {known} px, not {size}; choose another folder, or --overwrite")
+    if there != size:
+        raise UsageError(f"{out}: holds images of {there} px, not {size}; choose another folder, or --overwrite")
     if found.get("fidelity") != fidelity:
         raise UsageError(
             f"{out}: holds images of fidelity {found.get('fidelity')}, not {fidelity}; choose another folder, or"
             " --overwrite"
         )
-    return out / "log.jsonl"
 
 
 def _is_done(line: dict[str, Any] | None, sha256: str, path: Path) -> bool:

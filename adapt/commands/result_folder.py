@@ -8,13 +8,15 @@ from typing import Final
 
 from adapt._version import versions
 from adapt.commands import restore
-from adapt.disk import claim_folder, files_of, write_json
+from adapt.disk import claim_folder, files_of, is_marked
 from adapt.errors import UsageError
-from adapt.exporting.bundle import FILES as BUNDLE_FILES
+from adapt.exporting import bundle
+from adapt.journal import journal_names
 from adapt.targets import store
 from adapt.training import run
 
 CLAIM: Final = "adapted.json"
+KIND: Final = "result of adapt run"
 RESTORED: Final = ("photos", "base", "restored", "truth")
 PAGE: Final = ("model.onnx", "sheet.jpg", "report.html", "evaluation.json")
 
@@ -22,13 +24,17 @@ PAGE: Final = ("model.onnx", "sheet.jpg", "report.html", "evaluation.json")
 def written(out: Path) -> list[str]:
     """What a run has put into a folder beside adapted.json, for `adapt.disk.remove_written`."""
     parts = {
-        **{name: (*restore.written(out / name), restore.CLAIM) for name in RESTORED},
-        "targets": (*store.WRITES, store.CLAIM),
-        "finetune": (*run.WRITES, run.CLAIM),
-        "bundle": BUNDLE_FILES,
+        **dict.fromkeys(RESTORED, (restore.CLAIM, restore.KIND, restore.written)),
+        "targets": (store.CLAIM, store.KIND, store.written),
+        "finetune": (run.CLAIM, run.KIND, run.written),
+        "bundle": (bundle.CLAIM, bundle.KIND, lambda _: bundle.FILES),
     }
-    ours = {name: patterns for name, patterns in parts.items() if (out / name / patterns[-1]).is_file()}
-    return [*PAGE, *(f"{name}/{pattern}" for name, patterns in ours.items() for pattern in patterns)]
+    names: list[str] = []
+    for part, (claim, kind, written_in) in parts.items():
+        folder = out / part
+        if not folder.is_symlink() and is_marked(folder / claim, kind):
+            names += [f"{part}/{name}" for name in (*written_in(folder), claim)]
+    return [*names, *journal_names(out)]
 
 
 def claim_result(out: Path, overwrite: bool) -> None:
@@ -37,11 +43,10 @@ def claim_result(out: Path, overwrite: bool) -> None:
     Raises:
         UsageError: it holds other files.
     """
-    about = {"versions": versions()}
-    known = {*PAGE, *RESTORED, "targets", "finetune", "bundle"}
-    if (out / "targets" / store.CLAIM).is_file() and {each.name for each in out.iterdir()} <= known:
-        write_json(out / CLAIM, about)  # of a run from before this file
-    claim_folder(out, CLAIM, about, ours="a result of adapt run", writes=written(out), overwrite=overwrite)
+    claim_folder(
+        out, CLAIM, {"versions": versions()}, kind=KIND, ours="a result of adapt run",
+        writes=lambda: written(out), overwrite=overwrite,
+    )  # fmt: skip
 
 
 def refuse_removal(out: Path, inputs: Mapping[str, str | Path | None]) -> None:
@@ -58,6 +63,8 @@ def refuse_removal(out: Path, inputs: Mapping[str, str | Path | None]) -> None:
                 f"--{option} {given}: lies in {out}, from where --overwrite removes it ({path}); choose another output"
                 " folder"
             )
+    if not is_marked(out / CLAIM, KIND):  # nothing is removed there
+        return
     ours = files_of(out, written(out))
     begun = {path.relative_to(out).parts[0] for path in ours} - {*PAGE}
     left = {path for name in begun for path in (out / name).rglob("*") if path.is_file()} - {*ours}

@@ -9,8 +9,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,21 +19,25 @@ from adapt.commands.export import export
 from adapt.commands.finetune import finetune, sample_writer, set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.commands.progress import ProgressLine, Silent, describe
-from adapt.commands.restore import restore, restore_folder
+from adapt.commands.restore import Restored, restore, restore_folder
 from adapt.commands.result_folder import claim_result, refuse_removal
 from adapt.commands.run_report import Identity, evaluate_run, show_run, verdict_of
 from adapt.devices import pick_device
 from adapt.digests import file_digest
-from adapt.disk import optional_path, write_json
-from adapt.errors import UsageError, VerificationError
+from adapt.disk import link_or_copy, optional_path, read_json, shown_name, write_json
+from adapt.errors import PhotoError, UsageError, VerificationError
 from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.tables import markdown_table, text_table
+from adapt.exporting.bundle import CLAIM, changed_files
 from adapt.finetuning.outcome import Outcome
+from adapt.journal import Journal, KeptError
+from adapt.locks import locked
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import PhotoFile, find_photos, photos_of, refuse_overlap
 from adapt.settings import TargetSettings
 from adapt.settings.recipe import load_recipe
+from adapt.targets.generate import Summary
 
 CHECKED_PHOTOS = 4
 
@@ -134,86 +136,140 @@ def run(
     own = setup.restorer.chosen_fidelity(fidelity)
     if overwrite:
         refuse_removal(out, {"recipe": recipe, "pack": pack, "method": method, "restorer": restorer})
-    claim_result(out, overwrite)  # only now: a mistake costs no earlier run
+    with locked(out):
+        claim_result(out, overwrite)  # only now: a mistake costs no earlier run
+        journal = Journal(out, overwrite=overwrite)
 
-    line = progress("1/5 targets")
-    summary = generate_targets(
-        photos,
-        out / "targets",
-        method=method,
-        pack=pack,
-        restorer=base,
-        overrides=split["targets"],
-        limit=limit,
-        device=device,
-        on_photo=lambda record, done, total: line(done, total),
-    )
-
-    line2 = progress("2/5 fine-tuning")
-    outcome = finetune(
-        photos,
-        out / "targets",
-        out / "finetune",
-        recipe=recipe,
-        pack=pack,
-        restorer=base,
-        real=real,
-        replay=replay,
-        overrides=split["finetune"],
-        device=device,
-        limit=limit,
-        renew=True,
-        on_step=lambda done, total, values: line2(done, total, describe(values)),
-        on_samples=sample_writer(out / "finetune"),
-    )
-
-    line3 = progress("3/5 restoring")
-    restore_folder(Identity(size), photos, out / "photos", digest=f"identity {size}", limit=limit)
-    for model, name in ((base, "base"), (str(out / "finetune"), "restored")):
-        fresh = _stale(out / name, weights_digest(model), own)
-        result = restore(
-            model, photos, out / name, size=size, limit=limit, device=device, overwrite=fresh,
-            fidelity=own, on_photo=lambda id, status, done, total: line3(done, total),
+        line = progress("1/5 targets")
+        summary = generate_targets(
+            photos,
+            out / "targets",
+            method=method,
+            pack=pack,
+            restorer=base,
+            overrides=split["targets"],
+            limit=limit,
+            device=device,
+            on_photo=lambda record, done, total: line(done, total),
         )
 
-    line4 = progress("4/5 evaluating")
-    failed = dict(zip(result.failed_ids, result.failed, strict=True))
-    ids = [file.id for file in found if file.id not in failed]
-    evaluations = evaluate_run(out, pack, truth, size, line4, ids=ids)
-    write_json(out / "evaluation.json", {name: item.as_json() for name, item in evaluations.items()})
+        line2 = progress("2/5 fine-tuning")
+        outcome = finetune(
+            photos,
+            out / "targets",
+            out / "finetune",
+            recipe=recipe,
+            pack=pack,
+            restorer=base,
+            real=real,
+            replay=replay,
+            overrides=split["finetune"],
+            device=device,
+            limit=limit,
+            renew=True,
+            on_step=lambda done, total, values: line2(done, total, describe(values)),
+            on_samples=sample_writer(out / "finetune"),
+        )
 
-    show_run(
-        out,
-        outcome,
-        evaluations,
-        base=base,
-        method=method,
-        with_truth=truth is not None,
-        resized=summary.resized,
-        enlarged=summary.enlarged,
-        size=size,
-        fidelity=own,
-        ids=ids,
-        failed=failed,
-        title=title,
-        notes=notes,
-    )
+        line3 = progress("3/5 restoring")
+        failed = _Failed()
+        known, same = {file.id for file in found}, f"identity {size}"
+        failed.add(restore_folder(Identity(size), photos, out / "photos", digest=same, limit=limit, renew=True))
+        for model, name in ((base, "base"), (str(out / "finetune"), "restored")):
+            result = restore(
+                model, photos, out / name, size=size, limit=limit, device=device, renew=True,
+                fidelity=own, on_photo=lambda id, status, done, total: line3(done, total),
+            )
+            failed.add(result)
+        if truth is not None:
+            originals = restore_folder(
+                Identity(size), truth, out / "truth", digest=same, ids=known - {*failed.reasons}, renew=True
+            )
+            failed.add(originals)
 
-    line5 = progress("5/5 exporting")
-    model = _export(out, base, outcome, evaluations, ids=ids, fidelity=own)
-    line5(1, 1)
-    return Result(
-        table=text_table(evaluations),
-        verdict=verdict_of(outcome, evaluations),
-        warning=outcome.warning,
-        page=out / "report.html",
-        model=model,
-        resized=summary.resized,
-        enlarged=summary.enlarged,
-        problems=list(failed.values()),
-        evaluations=evaluations,
-        notes=outcome.notes,
-    )
+        line4 = progress("4/5 evaluating")
+        ids = [file.id for file in found if file.id not in failed.reasons]
+        if not ids:
+            raise PhotoError("no photo is left to be measured:\n" + "\n".join(failed.reasons.values()))
+        evaluations = evaluate_run(out, pack, truth is not None, line4, ids=ids)
+        pages = _Pages(journal)
+        pages.put(
+            "evaluation.json",
+            lambda path: write_json(path, {name: item.as_json() for name, item in evaluations.items()}),
+        )
+
+        show_run(
+            out,
+            pages.put,
+            outcome,
+            evaluations,
+            base=base,
+            method=method,
+            with_truth=truth is not None,
+            resized=summary.resized,
+            enlarged=summary.enlarged,
+            size=size,
+            fidelity=own,
+            ids=ids,
+            failed=failed.reasons,
+            title=title,
+            notes=notes,
+        )
+
+        line5 = progress("5/5 exporting")
+        model = _export(out, pages, base, outcome, evaluations, ids=ids, fidelity=own)
+        line5(1, 1)
+        return Result(
+            table=text_table(evaluations),
+            verdict=verdict_of(outcome, evaluations),
+            warning=outcome.warning,
+            page=out / "report.html",
+            model=model,
+            resized=summary.resized,
+            enlarged=summary.enlarged,
+            problems=[*failed.reasons.values(), *failed.others(summary), *pages.kept],
+            evaluations=evaluations,
+            notes=outcome.notes,
+        )
+
+
+class _Failed:
+    """Why photos are left out, by id; each is named once, whichever folder it failed in."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+
+    def add(self, restored: Restored) -> None:
+        """Take in how a folder came out."""
+        for id, reason in zip(restored.failed_ids, restored.failed, strict=True):
+            before = self.reasons.get(id)
+            if before is None:
+                self.reasons[id] = reason
+            elif reason not in before:
+                self.reasons[id] = f"{before}; {reason}"
+
+    def others(self, summary: Summary) -> list[str]:
+        """What is to be told of photos that are restored, but have no target."""
+        return [
+            f"{record.id}: {record.reason}" for record in summary.records
+            if record.status == "failed" and record.id not in self.reasons
+        ]  # fmt: skip
+
+
+class _Pages:
+    """Writes the result's own files, but for those that somebody changed: these stay, and are named."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.kept: list[str] = []
+
+    def put(self, name: str, write: Callable[[Path], object]) -> None:
+        """Let `write` make or replace a file of the result's folder."""
+        try:
+            with self.journal.replacing(name) as path:
+                write(path)
+        except KeptError as error:
+            self.kept.append(str(error))
 
 
 def split_overrides(overrides: Sequence[str]) -> dict[str, list[str]]:
@@ -252,18 +308,9 @@ def _refuse_incomplete(truth: Path, photos: Sequence[PhotoFile]) -> None:
         )
 
 
-def _stale(folder: Path, digest: str, fidelity: float | None) -> bool:
-    """Whether a folder holds images of other weights, as where a resumed run found better ones, or fidelity."""
-    import json
-
-    if not (folder / "restored.json").exists():
-        return False
-    about = json.loads((folder / "restored.json").read_text(encoding="utf-8"))
-    return (about["model"], about.get("fidelity")) != (digest, fidelity)
-
-
 def _export(
     out: Path,
+    pages: _Pages,
     base: str,
     outcome: Outcome,
     evaluations: dict[str, Evaluation],
@@ -272,17 +319,21 @@ def _export(
     fidelity: float | None,
 ) -> Path:
     """The bundle of the best weights, and its model.onnx beside it; one that is there, of these weights and of this
-    fidelity, is kept.
+    fidelity, is kept, and so is one with a file that somebody changed.
 
     Raises:
         VerificationError: the file does not compute what the network does. An earlier bundle stays as it was.
     """
-    import json
-
     best = weights_digest(out / "finetune")
     bundle, model = out / "bundle", out / "model.onnx"
-    about = bundle / "bundle.json"
-    if not about.exists() or _exported(json.loads(about.read_text(encoding="utf-8"))) != (best, fidelity):
+    about = bundle / CLAIM
+    there = read_json(about, "move the folder elsewhere, and it is made anew") if about.exists() else None
+    if there is not None and _exported(there) != (best, fidelity) and (changed := changed_files(bundle, there)):
+        pages.kept.append(
+            f"{shown_name(bundle / changed[0])}: was changed after it was made; the bundle is kept, and is still that"
+            " of earlier weights; move it elsewhere to have it made, or start anew with --overwrite"
+        )
+    elif there is None or _exported(there) != (best, fidelity):
         try:
             _export_bundle(out, bundle, base, outcome, evaluations, ids=ids, best=best, fidelity=fidelity)
         except VerificationError as error:
@@ -290,13 +341,15 @@ def _export(
             raise VerificationError(
                 f"{error}{kept}; the adapted weights are in {out / 'finetune' / 'best.safetensors'}"
             ) from error
-    _place(bundle / "model.onnx", model)
+    pages.put(model.name, lambda path: link_or_copy(bundle / "model.onnx", path))
     return model
 
 
 def _exported(about: dict[str, Any]) -> tuple[str | None, float | None]:
     """Weights and fidelity of a bundle, as its bundle.json tells them."""
-    return about["source"].get("weights sha256"), (about.get("fidelity") or {}).get("default")
+    source, fidelity = about.get("source"), about.get("fidelity")
+    weights = source.get("weights sha256") if isinstance(source, dict) else None
+    return weights, fidelity.get("default") if isinstance(fidelity, dict) else None
 
 
 def _export_bundle(
@@ -326,15 +379,3 @@ def _export_bundle(
         photos=[read_image(out / "photos" / f"{id}.png") for id in ids[:CHECKED_PHOTOS]],
         overwrite=True,
     )
-
-
-def _place(file: Path, where: Path) -> None:
-    """Put a file in a second place in one step: a link, or where the disk has none, a copy."""
-    part = where.with_name(f".{where.name}.part")
-    part.unlink(missing_ok=True)
-    try:
-        os.link(file, part)
-    except OSError:
-        shutil.copyfile(file, part)
-    os.replace(part, where)
-    part.unlink(missing_ok=True)  # a link onto itself is left by os.replace

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from adapt._version import versions
 from adapt.build import load_distance
-from adapt.commands.restore import restore_folder
 from adapt.disk import read_json_lines
+from adapt.evaluation.catalogue import METRICS, Metric, fewest
 from adapt.evaluation.compare import evaluate_folder
-from adapt.evaluation.metrics import KID_FLOOR
 from adapt.evaluation.report import Example, Report, write_report
 from adapt.evaluation.scores import Evaluation, difference
 from adapt.evaluation.sheets import write_sheet
 from adapt.finetuning.outcome import Outcome
+from adapt.intervals import Interval
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.pairs import enlarged_warning
@@ -42,15 +42,15 @@ class Identity:
 def evaluate_run(
     out: Path,
     pack: str | Path,
-    truth: Path | None,
-    size: int,
+    with_truth: bool,
     on_row: Callable[[int, int], object],
     *,
     ids: Sequence[str],
 ) -> dict[str, Evaluation]:
     """The table's rows. With the truth: how near; without: how much changed, and how near the targets' features.
 
-    Only of the photos `ids`: folders may hold more, of an earlier run.
+    Only of the photos `ids`: folders may hold more, of an earlier run. The originals, if there are any, are in
+    `out`/truth.
 
     A target is the first of a photo's draws that was accepted. KID takes no second one: draws of one photo resemble
     each other, which would count as spread of the targets. Its reference shows the same people as the images that
@@ -61,10 +61,9 @@ def evaluate_run(
     wanted = {*ids}
     targets = {id: paths[0] for id, paths in accepted_targets(out / "targets").items() if id in wanted}
     against: dict[str, Any] = {"photos": folders["photo"]}
-    if truth is not None:
-        restore_folder(Identity(size), truth, out / "truth", digest=f"identity {size}")
+    if with_truth:
         against["truth"] = _images(out / "truth", ids)
-    elif len(targets) >= KID_FLOOR:
+    elif len(targets) >= fewest("reference"):
         against["reference"] = targets
     evaluations: dict[str, Evaluation] = {}
     for index, (name, folder) in enumerate(folders.items()):
@@ -85,18 +84,27 @@ def _images(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
 def verdict_of(outcome: Outcome, evaluations: dict[str, Evaluation]) -> str:
     """The outcome in words; where the truth is known, what it says."""
     base, adapted = evaluations["pre-trained"], evaluations["adapted"]
-    if "psnr" not in adapted.scores:
+    known = base.scores.keys() & adapted.scores.keys()
+    told = [each for key, each in METRICS.items() if each.told and "truth" in each.sides and key in known]
+    if not told:
         return outcome.verdict
-    psnr, perceptual = (difference(base, adapted, key) for key in ("psnr", "perceptual"))
-    percent = 100 / base.scores["perceptual"].mean
-    return (
-        f"{outcome.verdict} Against the originals of {psnr.n} photos: PSNR {psnr.mean:+.2f} dB ({psnr.shown('+.2f')}),"
-        f" perceptual distance {perceptual.mean * percent:+.0f} % ({perceptual.shown('+.0f', percent)})."
-    )
+    gains = [difference(base, adapted, metric.key) for metric in told]
+    texts = [_gain(metric, base, gain) for metric, gain in zip(told, gains, strict=True)]
+    return f"{outcome.verdict} Against the originals of {gains[0].n} photos: {', '.join(texts)}."
+
+
+def _gain(metric: Metric, base: Evaluation, gain: Interval) -> str:
+    """A gain with its interval, as the metric is told of: "PSNR +1.00 dB (95 % interval +0.90 to +1.10)"."""
+    if metric.told == "percent":
+        percent = 100 / base.scores[metric.key].mean
+        return f"{metric.name} {gain.mean * percent:+.0f} % ({gain.shown('+.0f', percent)})"
+    form, unit = f"+.{metric.digits}f", f" {metric.unit}" if metric.unit else ""
+    return f"{metric.name} {gain.mean * metric.factor:{form}}{unit} ({gain.shown(form, metric.factor)})"
 
 
 def show_run(
     out: Path,
+    put: Callable[[str, Callable[[Path], object]], object],
     outcome: Outcome,
     evaluations: dict[str, Evaluation],
     *,
@@ -116,6 +124,7 @@ def show_run(
 
     Args:
         out: of `adapt.commands.run.run`.
+        put: lets a file of `out`, by its name, be written by a function that takes its path.
         outcome: of the fine-tuning.
         evaluations: as `evaluate_run` gives them.
         base, method: what the run started from, for the summary.
@@ -132,7 +141,8 @@ def show_run(
     records = [record for record in read_records(out / "targets") if record.reason and record.id in chosen]
     told = {record.id for record in records}
     rows = [list(example.images.values()) for example in examples]
-    write_sheet(out / "sheet.jpg", list(examples[0].images), rows, row_names=[example.id for example in examples])
+    columns, names = list(examples[0].images), [example.id for example in examples]
+    put("sheet.jpg", lambda path: write_sheet(path, columns, rows, row_names=names))
     report = Report(
         title=title,
         summary=(
@@ -161,7 +171,7 @@ def show_run(
             *([outcome.warning] if outcome.warning else []),
         ],
     )
-    write_report(out / "report.html", report)
+    put("report.html", lambda path: write_report(path, report))
 
 
 def _examples(out: Path, with_truth: bool, ids: Sequence[str]) -> list[Example]:

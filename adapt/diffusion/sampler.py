@@ -6,8 +6,10 @@ together, so the long ones begin first; what they share is the network's evaluat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import Any, Literal, Protocol, cast
 
 import torch
@@ -24,13 +26,15 @@ class Conditioning:
     """What is sampled towards.
 
     Attributes:
-        restored: the restorer's output, (B, 3, H, W) in [-1, 1].
+        restored: what is kept to, (B, 3, H, W) in [-1, 1]: the restorer's output, or the photo in its place.
         std: blur level at which it can be trusted, in pixels: (B, R) for the R regions that the terms know, (B, 1)
             for whole images; None where no term asks.
+        photo: the damaged photo itself, shape and range as `restored`; None where no term asks.
     """
 
     restored: Tensor
     std: Tensor | None = None
+    photo: Tensor | None = None
 
 
 class Term(Protocol):
@@ -42,8 +46,17 @@ class Term(Protocol):
     @property
     def acts_on(self) -> Literal["x0", "sample"]: ...
 
+    @property
+    def facts(self) -> Mapping[str, int]:
+        """What was chosen for this photo and belongs into its record."""
+        ...
+
     def begin(self, conditioning: Conditioning) -> Any:
         """The memory before the first step."""
+        ...
+
+    def starting_image(self, memory: Any) -> Tensor | None:
+        """What is noised to begin with, where that is the term's to say: (B, 3, H, W) in [-1, 1]."""
         ...
 
     def apply(self, image: Tensor, step: Step, memory: Any, *, draw: Draw) -> tuple[Tensor, Any]:
@@ -53,7 +66,7 @@ class Term(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GuidanceLoss:
-    """How far a clean image is from what guides it.
+    """How far a clean image is from what guides it, times the term's scale.
 
     Attributes:
         value: (B,).
@@ -67,8 +80,10 @@ class GuidanceLoss:
 class GradientTerm(Protocol):
     """A guidance term that descends a guidance loss of the predicted clean image.
 
-    The loop takes the gradient at the clean image back to the noisy one, through the network where
-    `through_network` says so (a backward pass), and hands it to `apply`.
+    The terms of a trajectory share one backward pass: the loop adds up the gradients at the clean image, takes the sum
+    back to the noisy one, through the network where `through_network` says so, and the sample descends it once. No step
+    leads further than where the sum of the losses, were it linear, would vanish (Polyak), where all its terms have a
+    `limit`.
     """
 
     @property
@@ -77,8 +92,20 @@ class GradientTerm(Protocol):
     @property
     def through_network(self) -> bool: ...
 
+    @property
+    def limit(self) -> bool: ...
+
+    @property
+    def facts(self) -> Mapping[str, int]:
+        """As of a `Term`."""
+        ...
+
     def begin(self, conditioning: Conditioning) -> Any:
         """The memory before the first step."""
+        ...
+
+    def starting_image(self, memory: Any) -> Tensor | None:
+        """As of a `Term`."""
         ...
 
     def guidance_loss(self, x0: Tensor, step: Step, memory: Any) -> GuidanceLoss | None:
@@ -86,18 +113,17 @@ class GradientTerm(Protocol):
         ...
 
     def apply(
-        self, sample: Tensor, step: Step, memory: Any, *, x0: Tensor, guidance_loss: GuidanceLoss, gradient: Tensor
+        self, direction: Tensor, step: Step, memory: Any, *, x0: Tensor, guidance_loss: GuidanceLoss
     ) -> tuple[Tensor, Any]:
-        """The corrected sample and the next memory.
+        """The direction in which the sample descends, and the next memory.
 
         Args:
-            sample: after the step, (B, 3, H, W); not changed.
+            direction: the gradient of the summed losses with respect to the noisy image, or to the clean one where it
+                does not pass the network, shaped by the terms before: (B, 3, H, W); not changed.
             step: the step.
             memory: before it.
             x0: the prediction that was judged.
             guidance_loss: what `guidance_loss` said of it.
-            gradient: of the loss with respect to the noisy image, or to the clean one where it does not pass the
-                network.
         """
         ...
 
@@ -146,7 +172,7 @@ class PhotoNoise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
-    """ImageDataset that take the same steps, with what each trajectory has of its own.
+    """Images that take the same steps, with what each trajectory has of its own.
 
     Attributes:
         x: samples at the level of the first step, (B, 3, H, W).
@@ -166,6 +192,21 @@ class Trajectory:
     draw: Draw
 
 
+@dataclass(frozen=True, slots=True)
+class _Descent:
+    """What the gradient terms of a trajectory ask for at a step.
+
+    Attributes:
+        losses: by the place of the term.
+        gradient: of their sum.
+        through_network: with respect to the noisy image; else to the clean one.
+    """
+
+    losses: dict[int, GuidanceLoss]
+    gradient: Tensor
+    through_network: bool
+
+
 @dataclass(slots=True)
 class _State:
     """Where a trajectory stands."""
@@ -175,7 +216,7 @@ class _State:
     x: Tensor
     memory: list[Any]
     trail: Any = None
-    pending: list[tuple[int, GuidanceLoss, Tensor]] = field(default_factory=list)
+    descents: list[_Descent] = field(default_factory=list)
 
     def corrected(self, where: str, image: Tensor, step: Step) -> Tensor:
         for index, term in enumerate(self.trajectory.terms):
@@ -252,48 +293,70 @@ def _advance(state: _State, step: Step, prediction: Prediction, *, left: int, on
 
 def _descended(state: _State, sample: Tensor, step: Step, x0: Tensor) -> Tensor:
     """The sample after the gradient terms; an image whose gradient is not finite becomes NaN."""
-    for index, guidance_loss, gradient in state.pending:
-        term = cast("GradientTerm", state.trajectory.terms[index])
-        finite = gradient.isfinite().flatten(1).all(1) & guidance_loss.value.isfinite()
-        sample, state.memory[index] = term.apply(
-            sample, step, state.memory[index], x0=x0, guidance_loss=guidance_loss, gradient=gradient
-        )
-        sample = torch.where(finite[:, None, None, None], sample, torch.nan)
-    state.pending = []
+    for descent in state.descents:
+        terms = {index: cast("GradientTerm", state.trajectory.terms[index]) for index in descent.losses}
+        value = reduce(add, (loss.value for loss in descent.losses.values()))
+        finite = descent.gradient.isfinite().flatten(1).all(1) & value.isfinite()
+        length = step_length(value, descent.gradient, limit=all(term.limit for term in terms.values()))
+        if not descent.through_network:
+            length = length * step.abar_prev**0.5  # the share of x0 in the sample
+        direction = descent.gradient
+        for index, term in terms.items():
+            direction, state.memory[index] = term.apply(
+                direction, step, state.memory[index], x0=x0, guidance_loss=descent.losses[index]
+            )
+        sample = torch.where(finite[:, None, None, None], sample - length * direction, torch.nan)
+    state.descents = []
     return sample
 
 
+def step_length(value: Tensor, gradient: Tensor, *, limit: bool) -> Tensor:
+    """By how much of a gradient (B, 3, H, W) each photo moves, (B, 1, 1, 1): 1, or Polyak's step where that is less."""
+    length = torch.ones_like(value)
+    if limit:
+        steepness = gradient.square().sum(dim=(1, 2, 3)).clamp(min=torch.finfo(gradient.dtype).tiny)
+        length = torch.minimum(length, value / steepness)
+    return length[:, None, None, None]
+
+
 def _predictions(prior: Predictor, moving: Sequence[_State], steps: Sequence[Step]) -> list[Prediction]:
-    """The predictions of all trajectories in one batch, with losses and gradients for the terms that ask for them."""
+    """The predictions of all trajectories in one batch, and in their states what the gradient terms make of them."""
     asking = [any(_through_network(term) for term in state.trajectory.terms) for state in moving]
     with torch.set_grad_enabled(any(asking)):
         noisy = [state.x.detach().requires_grad_(asks) for state, asks in zip(moving, asking, strict=True)]
         raw = prior.predict_each(noisy, steps)
     plain = [Prediction(each.x0.detach(), each.log_variance.detach()) for each in raw]
-    through: dict[int, list[tuple[int, int, GuidanceLoss]]] = {}
+    asked: list[tuple[int, dict[int, GuidanceLoss], Tensor]] = []
     for position, (state, step, seen) in enumerate(zip(moving, steps, plain, strict=True)):
-        for index, term in enumerate(state.trajectory.terms):
-            if term.acts_on != "gradient":
+        for through in (True, False):
+            losses = _losses(state, step, seen.x0, through)
+            if not losses:
                 continue
-            guidance_loss = term.guidance_loss(seen.x0, step, state.memory[index])
-            if guidance_loss is None:
-                continue
-            if term.through_network:
-                through.setdefault(index, []).append((position, index, guidance_loss))
+            gradient = reduce(add, (loss.gradient for loss in losses.values()))
+            if through:
+                asked.append((position, losses, gradient))
             else:
-                state.pending.append((index, guidance_loss, guidance_loss.gradient))
-    for round_, asked in enumerate(through.values()):  # one backward pass for each term, for all trajectories at once
+                state.descents.append(_Descent(losses, gradient, through_network=False))
+    if asked:  # one backward pass, for all terms of all trajectories
         gradients = torch.autograd.grad(
             [raw[position].x0 for position, _, _ in asked],
             [noisy[position] for position, _, _ in asked],
-            [guidance_loss.gradient for _, _, guidance_loss in asked],
-            retain_graph=round_ + 1 < len(through),
+            [gradient for _, _, gradient in asked],
         )
-        for (position, index, guidance_loss), gradient in zip(asked, gradients, strict=True):
-            moving[position].pending.append((index, guidance_loss, gradient))
-    for state in moving:
-        state.pending.sort(key=lambda each: each[0])
+        for (position, losses, _), gradient in zip(asked, gradients, strict=True):
+            moving[position].descents.insert(0, _Descent(losses, gradient, through_network=True))
     return plain
+
+
+def _losses(state: _State, step: Step, x0: Tensor, through_network: bool) -> dict[int, GuidanceLoss]:
+    """What the gradient terms of one kind say of a prediction, by their place; those that rest are left out."""
+    losses: dict[int, GuidanceLoss] = {}
+    for index, term in enumerate(state.trajectory.terms):
+        if term.acts_on == "gradient" and term.through_network == through_network:
+            loss = term.guidance_loss(x0, step, state.memory[index])
+            if loss is not None:
+                losses[index] = loss
+    return losses
 
 
 def _through_network(term: AnyTerm) -> bool:

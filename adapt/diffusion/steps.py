@@ -80,31 +80,41 @@ def steps_through(timesteps: list[int], schedule: Schedule | None = None) -> tup
     return tuple(reversed(steps))
 
 
-def plan_from(start_t: int, count: int) -> Plan:
+def plan_from(start_t: int, count: int, end_t: int = 0) -> Plan:
     """`count` steps, evenly spread, from `start_t` to the clean image; the start has the level the network is told.
 
-    A `start_t` of 1000 is the highest timestep, 999.
+    Args:
+        start_t: 1000 is the highest timestep, 999.
+        count: of network evaluations.
+        end_t: the timestep of the last one: its clean image is the result, whatever noise it was predicted from.
 
     Raises:
-        UsageError: no step, or more than there are timesteps.
+        UsageError: an end above the start, no step, or more than there are timesteps between.
     """
     start = min(start_t, TIMESTEPS - 1)
-    if not 1 <= count <= start + 1:
-        raise UsageError(f"steps: expected 1 to {start + 1} steps from timestep {start}, got {count}")
-    stride = start / (count - 1) if count > 1 else 0.0
-    steps = steps_through([round(index * stride) for index in range(count)] if count > 1 else [start])
+    most = start - end_t + 1
+    if most < 1:
+        raise UsageError(f"end_t: expected a timestep at or below the start, {start}, got {end_t}")
+    if not 1 <= count <= most:
+        way = f"from timestep {start}" + (f" to {end_t}" if end_t else "")
+        raise UsageError(f"steps: expected 1 to {most} steps {way}, got {count}")
+    stride = (start - end_t) / (count - 1) if count > 1 else 0.0
+    steps = steps_through([end_t + round(index * stride) for index in range(count)] if count > 1 else [start])
     return Plan(steps[0].abar, steps)
 
 
-def plan_dt_bfr(start_t: int, count: int) -> Plan:
+def plan_dt_bfr(start_t: int, count: int, end_t: int = 0) -> Plan:
     """The public DT-BFR code's way: `count` of a respaced chain's steps, the start noised one step further.
 
     The chain is respaced so that `start_t` falls on index `count` (600 of 1000 in 150 steps: respacing 250); the
     image is noised to that index, and the first network call is at the index below (FACTS: 602 and 598).
 
     Raises:
-        UsageError: the chain would have more than 1000 steps, none above the start, or not a whole number of them.
+        UsageError: the chain would have more than 1000 steps, none above the start, or not a whole number of them; or
+            an end above 0, which that code does not know.
     """
+    if end_t:
+        raise UsageError(f"compat dt-bfr: the public code goes all the way to 0; leave out end_t, got {end_t}")
     total = count * TIMESTEPS / start_t
     if total != int(total) or not count < total <= TIMESTEPS:
         raise UsageError(

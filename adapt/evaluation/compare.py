@@ -11,7 +11,8 @@ from torch import Tensor
 
 from adapt.devices import full_precision
 from adapt.errors import ShapeError, UsageError
-from adapt.evaluation.metrics import KID_FLOOR, Perceptual
+from adapt.evaluation.inputs import Networks, Side
+from adapt.evaluation.metrics import Perceptual
 from adapt.evaluation.scores import Evaluation, Tally
 from adapt.photos.files import read_photo
 from adapt.photos.folder import find_photos
@@ -31,15 +32,15 @@ def evaluate_folder(
     photos: Images | None = None,
     reference: Images | None = None,
     distance: Perceptual | None,
+    networks: Networks | None = None,
     match_statistics: bool = False,
     half_raw: bool = False,
     device: torch.device | str = "cpu",
 ) -> Evaluation:
     """All that can be said about a folder of restored images.
 
-    Against `truth`: PSNR, SSIM, perceptual distance, KID. Against `photos`: low-frequency change and colour shift.
-    Against `reference`: KID. At most eight images of each folder are in memory; what grows with the number of
-    photos is a row of numbers and a feature vector for each.
+    Which metrics need what, `adapt.evaluation.catalogue.METRICS` tells. At most eight images of each folder are in
+    memory; what grows with the number of photos is a row of numbers and a feature vector for each.
 
     Args:
         restored: the images to judge. Each needs a partner of the same id (relative path without suffix) and size
@@ -48,6 +49,7 @@ def evaluate_folder(
         photos: what they were restored from.
         reference: clean images of the same size and of other people or scenes.
         distance: perceptual distance and features, on `device`; None goes without perceptual distance and KID.
+        networks: further ones that metrics ask for, on `device`; each is loaded when the first metric needs it.
         match_statistics: PSNR and SSIM after `metrics.matched_to`, for numbers to set beside DT-BFR's.
         half_raw: develop RAW files of `truth` at half their size, for images that were made from them so.
         device: where to compute.
@@ -69,26 +71,33 @@ def evaluate_folder(
     if half_raw and truth is None:
         raise UsageError("--half-raw: is how RAW files of the truth are read, and none is given; leave it out")
     found = _images(restored)
-    tally = Tally(distance, match_statistics=match_statistics, device=device)
-    sides = {"truth": truth, "photos": photos}
-    given = {side: folder for side, folder in sides.items() if folder is not None}
-    partners = {side: _partners(found, folder, _called(restored), tally) for side, folder in given.items()}
+    folders: dict[Side, Images | None] = {"truth": truth, "photos": photos, "reference": reference}
+    given: dict[Side, Images] = {side: folder for side, folder in folders.items() if folder is not None}
+    loaded = (networks or Networks({})).with_perceptual(distance)
+    tally = Tally(given, loaded, match_statistics=match_statistics, device=device)
+    partners: dict[Side, dict[str, Path]] = {
+        side: _partners(found, folder, _called(restored), tally)
+        for side, folder in given.items()
+        if side != "reference"
+    }
     references = {} if reference is None else _images(reference)
-    if reference is not None and min(len(found), len(references)) < KID_FLOOR:
-        raise UsageError(
-            f"{_called(reference)}: KID needs {KID_FLOOR} images or more on each side, got {len(found)} restored and"
-            f" {len(references)} reference images"
-        )
+    smaller = min(len(found), len(references))
+    for metric in tally.metrics:
+        if reference is not None and "reference" in metric.sides and smaller < metric.at_least:
+            raise UsageError(
+                f"{_called(reference)}: {metric.name} needs {metric.at_least} images or more on each side, got"
+                f" {len(found)} restored and {len(references)} reference images"
+            )
 
     size = _Size()
     for ids in _batches(list(found)):
         ours, _ = _read([found[name] for name in ids], size)
-        others: dict[str, Tensor] = {}
+        others: dict[Side, Tensor] = {}
         for side, files in partners.items():
             others[side], digests = _read([files[name] for name in ids], size, half_raw and side == "truth")
             for name, digest in zip(ids, digests, strict=True):
                 tally.note_content(side, name, digest)
-        tally.add(ids, ours, truth=others.get("truth"), photos=others.get("photos"))
+        tally.add(ids, ours, others)
     for ids in _batches(list(references)):
         images, digests = _read([references[name] for name in ids], size)
         for name, digest in zip(ids, digests, strict=True):

@@ -5,6 +5,7 @@ Images are RGB in [0, 1]; computations are in float64, so CPU and GPU agree.
 
 from __future__ import annotations
 
+import math
 import typing
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -23,20 +24,25 @@ KID_FLOOR: Final = 10
 
 _WINDOW: Final = 11
 _WINDOW_STD: Final = 1.5
+_FLAT: Final = 1e-9
 
 
-class Perceptual(typing.Protocol):
-    """What `adapt.perceptual` provides: a distance of images, and features for comparing sets of images.
-
-    `name` is what tables print ("LPIPS-VGG 0.1"), `digest` the sha256 of the weights. Called with two
-    (B, 3, H, W) batches in [0, 1] it gives (B,); `features` maps one batch to (B, D).
-    """
+class Network(typing.Protocol):
+    """A network that a metric is computed by: `name` is what tables print ("LPIPS-VGG 0.1"), `digest` the sha256 of
+    the weights."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def digest(self) -> str: ...
+
+
+class Perceptual(Network, typing.Protocol):
+    """What `adapt.perceptual` provides: a distance of images, and features for comparing sets of images.
+
+    Called with two (B, 3, H, W) batches in [0, 1] it gives (B,); `features` maps one batch to (B, D).
+    """
 
     def __call__(self, a: Tensor, b: Tensor, /) -> Tensor: ...
 
@@ -58,7 +64,7 @@ class MetricProtocol:
         colour: colour space and channels.
         resize: what is resized before comparing; "none" in this project.
         n: number of images.
-        files: digest of the ids and contents of what was compared with.
+        files: digest of the ids and contents of what was compared with; of the photos' ids where that was nothing.
     """
 
     title: str
@@ -191,6 +197,67 @@ def colour_shift(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).mean(dim=(2, 3)).abs().mean(dim=1)
 
 
+def sharpness(image: Tensor) -> Tensor:
+    """How much of each image is fine detail: the standard deviation over its pixels of the image less its Gaussian
+    blur, of each channel by itself, averaged over R, G and B.
+
+    Noise counts as detail. The blur's standard deviation is `sharpness_std`, so that copies of one picture at several
+    sizes are measured at the same place of its spectrum.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1].
+
+    Returns:
+        (B,) float64, below 1; 0 where the image is flat.
+
+    Raises:
+        ShapeError, RangeError: not a batch of images with values in [0, 1].
+    """
+    check_image(image, "sharpness")
+    image = _double(image)
+    std = sharpness_std(image.shape[2], image.shape[3])
+    reach = math.ceil(4 * std)
+    around = F.pad(image, (reach, reach, reach, reach), mode="replicate")
+    return (image - _windowed(around, 2 * reach + 1, std)).std(dim=(2, 3), correction=0).mean(dim=1)
+
+
+def sharpness_std(height: int, width: int) -> float:
+    """Standard deviation of the blur of `sharpness`, in pixels: 4 at 512, 1 at 128, never below 0.5, where a sampled
+    Gaussian blurs no more."""
+    return max(0.5, min(height, width) / 128)
+
+
+def relative_sharpness(a: Tensor, b: Tensor) -> Tensor:
+    """Sharpness of each image over that of its partner: 1 where it is as sharp, less where detail is lost, more where
+    it is noise or invented.
+
+    Args:
+        a: (B, 3, H, W) in [0, 1], the images to judge.
+        b: same shape, what they should be.
+
+    Returns:
+        (B,) float64; nan where `b` is flat.
+
+    Raises:
+        ShapeError, RangeError: as for `psnr`.
+    """
+    a, b = _pair(a, b, "sharpness", False)
+    return _over(sharpness(a), sharpness(b))
+
+
+def sharpness_over_mean(restored: Tensor, reference: Tensor) -> Tensor:
+    """Sharpness of each image over the mean of a set of others.
+
+    Args:
+        restored: (N,), as `sharpness` gives it.
+        reference: (M,), likewise.
+
+    Returns:
+        (N,) float64; nan where the whole reference is flat.
+    """
+    return _over(restored, reference.mean())
+
+
 # ---------------------------------------------------------------- sets of images
 
 
@@ -298,9 +365,20 @@ def _double(x: Tensor) -> Tensor:
     return (x.cpu() if x.device.type == "mps" else x).double()
 
 
-def _windowed(x: Tensor) -> Tensor:
-    """Gaussian-weighted local means of (B, 3, H, W) where the window fits: (B, 3, H - 10, W - 10)."""
-    offsets = torch.arange(_WINDOW, dtype=x.dtype, device=x.device) - _WINDOW // 2
-    window = torch.exp(-(offsets**2) / (2 * _WINDOW_STD**2))
-    window = (window / window.sum()).expand(3, 1, 1, _WINDOW)
+def _over(sharp: Tensor, measure: Tensor) -> Tensor:
+    """`sharp` over `measure`, nan where that is flat: below what rounding leaves of a single colour in float64."""
+    return torch.where(measure > _FLAT, sharp / measure, math.nan)
+
+
+def _windowed(x: Tensor, size: int = _WINDOW, std: float = _WINDOW_STD) -> Tensor:
+    """Gaussian-weighted local means of (B, 3, H, W) where the window fits: (B, 3, H - size + 1, W - size + 1).
+
+    Args:
+        x: the images.
+        size: side of the window in pixels, odd.
+        std: standard deviation of the weights in pixels.
+    """
+    offsets = torch.arange(size, dtype=x.dtype, device=x.device) - size // 2
+    window = torch.exp(-(offsets**2) / (2 * std**2))
+    window = (window / window.sum()).expand(3, 1, 1, size)
     return F.conv2d(F.conv2d(x, window, groups=3), window.transpose(2, 3), groups=3)

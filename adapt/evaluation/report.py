@@ -15,6 +15,7 @@ from torch import Tensor
 from adapt.disk import write_text
 from adapt.errors import UsageError
 from adapt.evaluation import curves
+from adapt.evaluation.catalogue import ARROWS
 from adapt.evaluation.metrics import MetricProtocol
 from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.tables import tabulate
@@ -89,6 +90,7 @@ def write_report(path: Path, report: Report) -> None:
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         report=report,
         table=table,
+        arrows=ARROWS,
         protocols=list(zip(table.headings, map(describe, table.protocols), strict=True)),
         left_out=[f"{name}: {note}" for name, item in report.evaluations.items() for note in item.notes],
         sliders=[
@@ -120,6 +122,5 @@ def describe(protocol: MetricProtocol) -> str:
     weights = f" (weights {protocol.weights[:12]})" if protocol.weights else ""
     return (
         f"{unit}{protocol.method}. By {protocol.computed_by}{weights}; {protocol.colour}, range"
-        f" {protocol.value_range}, resized: {protocol.resize}; {protocol.n} photos, compared with files"
-        f" {protocol.files[:12]}."
+        f" {protocol.value_range}, resized: {protocol.resize}; {protocol.n} photos, files {protocol.files[:12]}."
     )

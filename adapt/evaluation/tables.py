@@ -5,24 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from adapt.errors import UsageError
-from adapt.evaluation.metrics import Better, MetricProtocol
+from adapt.evaluation.catalogue import METRICS
+from adapt.evaluation.metrics import MetricProtocol
 from adapt.evaluation.scores import Evaluation, Score
-
-# Key of a score -> heading, digits, factor as the field prints it. The perceptual distance is headed by its network.
-COLUMNS: Final[dict[str, tuple[str, int, float]]] = {
-    "psnr": ("PSNR", 2, 1),
-    "ssim": ("SSIM", 3, 1),
-    "perceptual": ("", 4, 1),
-    "kid": ("KID x1000", 3, 1000),
-    "kid_reference": ("KID x1000 to reference", 3, 1000),
-    "low_frequency": ("low-freq. change", 4, 1),
-    "colour_shift": ("colour shift", 4, 1),
-}
-_ARROWS: Final[dict[Better, str]] = {"higher": " ↑", "lower": " ↓", "neither": ""}
-_WITH_ERROR: Final = ("kid", "kid_reference")  # in text: a number that means little without its interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +32,7 @@ class Table:
     """Evaluations side by side.
 
     Attributes:
-        keys: of the columns, as in `COLUMNS`.
+        keys: of the columns, as in `adapt.evaluation.catalogue.METRICS`.
         headings: with an arrow towards the better side.
         protocols: of each column, from the first evaluation that has it.
         rows: the evaluation's name and a cell for each column. Where the evaluations do not all count as many
@@ -59,21 +46,19 @@ class Table:
 
 
 def tabulate(evaluations: Mapping[str, Evaluation]) -> Table:
-    """Rows in the order given, columns in the order of `COLUMNS`.
+    """Rows in the order given, columns in the order of `adapt.evaluation.catalogue.METRICS`.
 
     Raises:
         UsageError: a metric was computed in different ways or by different networks: such numbers do not belong
             into one column.
     """
-    keys = [key for key in COLUMNS if any(key in item.scores for item in evaluations.values())]
+    keys = [key for key in METRICS if any(key in item.scores for item in evaluations.values())]
     columns = [_column(key, evaluations) for key in keys]
     protocols = [next(e.scores[key] for e in evaluations.values() if key in e.scores).protocol for key in keys]
     counts = {name: len(item.rows) for name, item in evaluations.items()}
     unequal = len(set(counts.values())) > 1
     names = [f"{name} (n = {count})" if unequal else name for name, count in counts.items()]
-    headings = [
-        (COLUMNS[key][0] or p.title) + _ARROWS[p.better] for key, p in zip(keys, protocols, strict=True)
-    ]
+    headings = [METRICS[key].headed(protocol) for key, protocol in zip(keys, protocols, strict=True)]
     rows = [(name, [column[index] for column in columns]) for index, name in enumerate(names)]
     return Table(keys, headings, protocols, rows)
 
@@ -105,7 +90,7 @@ def markdown_table(evaluations: Mapping[str, Evaluation]) -> str:
 def _column(key: str, evaluations: Mapping[str, Evaluation]) -> list[Cell]:
     scores = {name: item.scores[key] for name, item in evaluations.items() if key in item.scores}
     _check_alike(scores)
-    _, digits, factor = COLUMNS[key]
+    digits, factor = METRICS[key].digits, METRICS[key].factor
     values = {name: f"{score.mean * factor:.{digits}f}" for name, score in scores.items()}
     better = next(iter(scores.values())).protocol.better
     printed = [float(value) for value in values.values() if not math.isnan(float(value))]
@@ -137,5 +122,6 @@ def _check_alike(scores: Mapping[str, Score]) -> None:
 
 
 def _in_text(cell: Cell, key: str, mark: str) -> str:
+    """The number; of a set with its error, as it means little without."""
     value = f"{mark}{cell.value}{mark}" if cell.best else cell.value
-    return f"{value} ± {cell.error}" if key in _WITH_ERROR and cell.error else value
+    return f"{value} ± {cell.error}" if METRICS[key].per == "set" and cell.error else value

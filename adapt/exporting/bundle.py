@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import json
+import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,17 +15,20 @@ from torch import Tensor
 
 from adapt._version import versions
 from adapt.digests import file_digest, is_unchanged
-from adapt.disk import shown_files, write_json, write_text
+from adapt.disk import is_marked, marked, read_json, short_sibling, shown_files, write_json, write_text
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting import runner
 from adapt.exporting.card import model_card
 from adapt.exporting.onnx import FIDELITY, INPUT, OPSET, OUTPUT, export_onnx, open_session, providers_for
 from adapt.exporting.verify import check_inputs, verify
-from adapt.images import check_image
+from adapt.images import check_image, clamped
+from adapt.locks import locked_beside
 from adapt.restorers.base import Restorer, choose_fidelity
 from adapt.restorers.vqgan import refuse_other_sizes
 
-FILES: Final = ("model.onnx", "model.safetensors", "run_model.py", "README.md", "bundle.json")
+CLAIM: Final = "bundle.json"
+KIND: Final = "bundle"
+FILES: Final = ("model.onnx", "model.safetensors", "run_model.py", "README.md", CLAIM)
 LICENCES = (
     "code: Apache-2.0",
     "weights of the embedded pack: CC BY 4.0; portraits of the US Government Printing Office (public domain),"
@@ -49,7 +52,7 @@ def export_bundle(
 
     Args:
         restorer: what to export; left as it is, on its device.
-        out: the bundle's folder.
+        out: the bundle's folder, or a link to it, which stays one.
         source: where the weights come from, for card and bundle.json; values that JSON takes.
         fidelity: what the bundle restores at where none is given; the restorer's own where None.
         evaluation: what was measured: Markdown, or figures by name.
@@ -69,25 +72,39 @@ def export_bundle(
         VerificationError: the network cannot be exported, or the file computes something else; nothing is written.
     """
     own = restorer.chosen_fidelity(fidelity)
-    part, old = (out.resolve().with_name(f".{out.resolve().name}.{kind}") for kind in ("part", "old"))
-    if old.exists() and not out.exists():
-        old.rename(out)  # an earlier export was killed between its two renames
-    _refuse_occupied(out, overwrite)
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        allowed = restorer.parity if tolerance is None else tolerance
-        _write_bundle(
-            restorer, part, source=source, own=own, evaluation=evaluation, photos=photos, tolerance=allowed
-        )
-        _keep_others(old, out)
-        if out.exists():
-            out.rename(old)
-        part.rename(out)
-        _keep_others(old, out)
-    finally:
+    home = out.resolve()
+    with locked_beside(home):
+        part, old = short_sibling(home, "part"), short_sibling(home, "old")
+        if not home.exists() and is_marked(old / CLAIM, KIND):
+            old.rename(home)  # an earlier export was killed between its two renames
+        _refuse_occupied(home, overwrite)
         shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        try:
+            allowed = restorer.parity if tolerance is None else tolerance
+            _write_bundle(
+                restorer, part, source=source, own=own, evaluation=evaluation, photos=photos, tolerance=allowed
+            )
+            _keep_others(old, home)
+            if home.exists():
+                home.rename(old)
+            part.rename(home)
+            _keep_others(old, home)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     return out
+
+
+def changed_files(folder: Path, about: Mapping[str, Any]) -> list[str]:
+    """Which files of a bundle somebody has changed since it was exported.
+
+    Args:
+        folder: of the bundle.
+        about: what its bundle.json says.
+    """
+    written = about.get("sha256")
+    digests = written.items() if isinstance(written, dict) else ()
+    return [name for name, sha256 in digests if (folder / name).exists() and not is_unchanged(folder / name, sha256)]
 
 
 def _keep_others(old: Path, out: Path) -> None:
@@ -105,7 +122,7 @@ def _refuse_occupied(out: Path, overwrite: bool) -> None:
     """Only an empty folder, or a bundle that is to be replaced, may stand where the bundle goes."""
     if not out.exists() or (out.is_dir() and not shown_files(out)):
         return
-    if not (out / "bundle.json").is_file():
+    if not is_marked(out / CLAIM, KIND):
         raise UsageError(f"{out}: expected a new or empty folder or a bundle; it is something else and is not replaced")
     if not overwrite:
         raise UsageError(f"{out}: exists already; choose another folder, or --overwrite to replace it")
@@ -132,7 +149,7 @@ def _write_bundle(
     restorer.save(folder / "model.safetensors")
     shutil.copyfile(runner.__file__, folder / "run_model.py")
     shape = f"(B, 3, {side}, {side})" if side else "(B, 3, H, W)"
-    about = {
+    about: dict[str, Any] = {
         "architecture": restorer.architecture,
         "settings": restorer.settings.model_dump(mode="json"),
         "size": restorer.size,
@@ -150,8 +167,10 @@ def _write_bundle(
         "licences": list(LICENCES),
         "versions": versions(),
     }
-    write_json(folder / "bundle.json", about)
-    write_text(folder / "README.md", model_card(about))
+    card = model_card(about)
+    about["sha256"]["README.md"] = hashlib.sha256(card.encode("utf-8", "backslashreplace")).hexdigest()
+    write_text(folder / "README.md", card)
+    write_json(folder / CLAIM, marked(KIND, about))
 
 
 # The second input of networks that take one, as bundle.json tells it.
@@ -162,6 +181,10 @@ FIDELITY_INPUT: Final = {
     "range": [0, 1],
     "meaning": "0 quality: what faces look like; 1 fidelity: what the photo shows",
 }
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, UsageError) else repr(error)
 
 
 class BundleModel:
@@ -179,13 +202,13 @@ class BundleModel:
 
     def __init__(self, folder: Path, device: torch.device | None = None) -> None:
         try:
-            self.about: dict[str, Any] = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+            self.about: dict[str, Any] = read_json(folder / CLAIM, "export it again")
             expected = self.about["sha256"]["model.onnx"]
             self.size = int(self.about["size"])
             fidelity = self.about.get("fidelity")
             self._fidelity = None if fidelity is None else float(fidelity["default"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise WeightsError(f"{folder}: not a bundle: its bundle.json cannot be read ({error!r})") from error
+            raise WeightsError(f"{folder}: not a bundle: its bundle.json cannot be read ({_reason(error)})") from error
         path = folder / "model.onnx"
         if not is_unchanged(path, expected):
             raise WeightsError(f"{path}: is not the file that bundle.json names; export it again")
@@ -220,7 +243,7 @@ class BundleModel:
         if chosen is not None:
             given[FIDELITY] = np.array([chosen], dtype=np.float32)
         restored = self._session.run(None, given)[0]
-        return torch.from_numpy(restored).clamp(0, 1).to(photo.device)
+        return clamped(torch.from_numpy(restored)).to(photo.device)
 
 
 def load_bundle(folder: Path, device: torch.device | None = None) -> BundleModel:

@@ -4,13 +4,15 @@ PHOTOS is a folder, with the folders in it, or one file; OUT a folder for PNG fi
 Needs numpy, Pillow and onnxruntime. Lies beside model.onnx and bundle.json. Photos of another size than the model was
 made for are resized to it, and named. Colour profiles are converted to sRGB; 16-bit colour is read with 8 bits. Grey
 photos stay grey. Images that are there are left alone; those of another model or another W are not mixed in:
-OUT/restored.json tells which they are of. What is not restored is named with the reason: camera RAW and HEIC, which
-Pillow does not read, photos that are damaged, files of other kinds.
+OUT/restored.json tells which they are of, OUT/log.jsonl what was written. What is not restored is named with the
+reason: camera RAW and HEIC, which Pillow does not read, photos that are damaged, files of other kinds, and where OUT
+holds something else in an image's place, which stays.
 W is in [0, 1], for models that take it: 0 quality, 1 fidelity.
-Exit code 2: wrong use; 3: some photos could not be read.
+Exit code 2: wrong use; 3: some photos could not be read or restored.
 """
 
 import argparse
+import errno
 import hashlib
 import io
 import json
@@ -41,12 +43,19 @@ DAMAGED = (
     OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
     RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
+NAME_FAULTS = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+MARK = {"made by": "adapt", "kind": "restored photos"}  # a folder without it is somebody else's
 
 
 def refuse(why: str) -> NoReturn:
     """End before any work, as wrong use."""
     sys.stderr.write(f"{why}\n")
     sys.exit(2)
+
+
+def sha256(data: bytes) -> str:
+    """A digest as bundle.json and the log have it."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def composed(name: str) -> str:
@@ -176,23 +185,65 @@ def claim(out: Path, bundle: dict[str, Any], fidelity: float | None) -> dict[str
     wanted = about and (about["default"] if fidelity is None else fidelity)
     digest, size = bundle["sha256"]["model.onnx"], bundle["size"]
     made = {"model": digest, "size": size, **({"fidelity": wanted} if about else {})}
-    path, part = out / "restored.json", out / ".restored.json.part"
-    if not path.exists():
-        if out.is_file():
-            refuse(f"{out}: is a file; choose a folder")
-        if out.exists() and any(not each.name.startswith(".") for each in out.iterdir()):
+    path = out / "restored.json"
+    if out.exists() and not out.is_dir():
+        refuse(f"{out}: is a file; choose a folder")
+    others = [each for each in out.iterdir() if not each.name.startswith(".")] if out.exists() else []
+    if not path.exists():  # asked after the list: what another run has made since is no other file
+        if others:
             refuse(f"{out}: expected a new folder or one of an earlier run; it holds other files")
         out.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if found["model"] != made["model"]:
+        put(path, (json.dumps({**MARK, **made}, indent=2) + "\n").encode())
+    found = parsed(path.read_bytes(), f"{path}", "choose another folder, or remove this one")
+    if not MARK.items() <= found.items():
+        refuse(f"{out}: expected a new folder or one of an earlier run; its restored.json is of something else")
+    if found.get("model") != made["model"]:
         refuse(f"{out}: holds images of another model; choose another folder")
     if (known := found.get("size", size)) != size:
         refuse(f"{out}: holds images of {known} px, not {size}; choose another folder")
     if (known := found.get("fidelity")) != wanted:
         refuse(f"{out}: holds images of fidelity {known}, not {wanted}; choose another folder")
     return {about["name"]: np.array([wanted], np.float32)} if about else {}
+
+
+def parsed(data: bytes, place: str, remedy: str) -> dict[str, Any]:
+    """The JSON object that a file or a line of it holds."""
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+    except ValueError as error:
+        refuse(f"{place}: is damaged ({error if data.strip() else 'empty'}); {remedy}")
+    return value if isinstance(value, dict) else refuse(f"{place}: is damaged (expected an object); {remedy}")
+
+
+def written(out: Path) -> dict[str, set[str]]:
+    """The digests of the images that were made in a folder, by name."""
+    digests: dict[str, set[str]] = {}
+    for name, key in (("log.jsonl", "restored_sha256"), (".written.jsonl", "sha256")):
+        lines = (out / name).read_bytes().split(b"\n")[:-1] if (out / name).exists() else []
+        for number, line in enumerate(lines, start=1):
+            told = parsed(line, f"{out / name}, line {number}", "remove that line") if line.strip() else {}
+            digests.setdefault(str(told.get("file")), set()).add(str(told.get(key)))
+    return digests
+
+
+def put(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".adapt-{os.getpid()}-{os.urandom(4).hex()}.part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def add_line(log: Path, line: dict[str, str]) -> None:
+    """Add to the log what is about to be written, after what is whole of it."""
+    with log.open("a+b") as stream:
+        stream.seek(0)
+        whole = stream.read()
+        stream.truncate(whole.rfind(b"\n") + 1)
+        stream.write(json.dumps(line, sort_keys=True).encode() + b"\n")
 
 
 def open_model() -> onnxruntime.InferenceSession:
@@ -210,14 +261,17 @@ def main(photos: Path, out: Path, fidelity: float | None) -> int:
     if photos.is_dir() and any(each.exists() and each.samefile(photos) for each in (whole, *whole.parents)):
         refuse(f"{out}: lies inside the photos; choose an output folder elsewhere")
     files = find(photos)
-    bundle = json.loads(Path(__file__).with_name("bundle.json").read_text(encoding="utf-8"))
+    about = Path(__file__).with_name("bundle.json")
+    bundle = parsed(about.read_bytes(), f"{about}", "export the bundle again")
     chosen, session, side = claim(out, bundle, fidelity), open_model(), bundle["size"]
-    count = Counter[str]()
+    known, count = written(out), Counter[str]()
     for path, name in files.items():
         target = out / f"{name}.png"
-        if target.exists():
-            sys.stderr.write(f"{target}: exists already, left alone\n")
-            count["skipped"] += 1
+        if os.path.lexists(target):
+            ours = target.is_file() and sha256(target.read_bytes()) in known.get(f"{name}.png", ())
+            what = "exists already, left alone" if ours else "is not what was made here, and is kept; move it elsewhere"
+            sys.stderr.write(f"{target}: {what}\n")
+            count["skipped" if ours else "failed"] += 1
             continue
         try:
             bands, grey = read(path)
@@ -229,14 +283,27 @@ def main(photos: Path, out: Path, fidelity: float | None) -> int:
         if bands[0].size != (side, side):
             sys.stderr.write(f"{path}: resized from {bands[0].width} x {bands[0].height} to {side} x {side}\n")
             count["resized"] += 1
-        restored = np.asarray(session.run(None, {session.get_inputs()[0].name: pixels, **chosen})[0])[0].clip(0, 1)
+        restored = np.asarray(session.run(None, {session.get_inputs()[0].name: pixels, **chosen})[0])[0]
+        if not np.isfinite(restored).all():
+            sys.stderr.write(f"{path}: the model gave values that are not finite\n")
+            count["failed"] += 1
+            continue
+        restored = restored.clip(0, 1)
         if grey:  # the network may tint: the mean of its channels, in all three
             restored = np.repeat(restored.mean(axis=0, keepdims=True), 3, axis=0)
         rounded = (restored * 255).round().astype(np.uint8).transpose(1, 2, 0)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.part")
-        Image.fromarray(rounded).save(part, format="PNG")
-        os.replace(part, target)  # whole or not there
+        png = io.BytesIO()
+        Image.fromarray(rounded).save(png, format="PNG")
+        line = {"id": name, "file": f"{name}.png", "photo_sha256": sha256(path.read_bytes())}
+        try:
+            add_line(out / "log.jsonl", {**line, "restored_sha256": sha256(png.getvalue())})
+            put(target, png.getvalue())
+        except OSError as error:
+            if error.errno not in NAME_FAULTS:
+                raise
+            sys.stderr.write(f"{target}: cannot be written ({error.strerror})\n")
+            count["failed"] += 1
+            continue
         sys.stderr.write(f"{target}\n")
         count["done"] += 1
     counted = f"{count['done']} restored, {count['skipped']} already there, {count['failed']} failed"

@@ -91,7 +91,7 @@ def finetune(
         state.base_parts = state.best_parts = _means(scores)
         state.base_score = state.best_score = state.base_parts["total"]
         if accelerator.is_main_process:
-            restorer.save(run.folder / "best.safetensors", metadata={"step": "0"})
+            restorer.save(run.place("best.safetensors"), metadata={"step": "0"})
     if accelerator.is_main_process:
         run.rewind(state.step)
     state.ema.shadow = {key: value.to(device) for key, value in state.ema.shadow.items()}
@@ -159,7 +159,7 @@ def finetune(
                 on_samples(state.step, *_samples(restorer, state, validation, base_rows, device))
             network.train()
         if accelerator.is_main_process and (due or state.step == stop):
-            state.save(last, run.digest)
+            state.save(run.place("last/state.pt"), run.digest)
     return Outcome(
         improved=state.best_step > 0,
         best_step=state.best_step,
@@ -278,7 +278,7 @@ def _evaluate(
             state.best_score, state.best_step, state.best_parts = parts["total"], state.step, parts
             state.best_each = scores["total"]
             if run is not None:
-                restorer.save(run.folder / "best.safetensors", metadata={"step": str(state.step)})
+                restorer.save(run.place("best.safetensors"), metadata={"step": str(state.step)})
 
 
 def _samples(

@@ -6,7 +6,7 @@ The blur level is refined on the way, every photo's by itself, and may differ fr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from adapt.blur.adjuster import GuidanceAdjuster
 from adapt.blur.labels import std_limits
 from adapt.blur.mapping import GUIDES, blurred_guides, guide_stds
-from adapt.diffusion.sampler import Conditioning, GuidanceLoss
+from adapt.diffusion.sampler import Conditioning, GuidanceLoss, step_length
 from adapt.diffusion.steps import Step
 from adapt.errors import UsageError
 from adapt.guidance.regions import region_weights
@@ -91,6 +91,11 @@ class GaussianBlur:
     adjuster: GuidanceAdjuster | None = None
     acts_on: Literal["gradient"] = "gradient"
 
+    @property
+    def facts(self) -> Mapping[str, int]:
+        """Nothing beside the blur level, which is the photo's own."""
+        return {}
+
     def __post_init__(self) -> None:
         if not GUIDES[0] <= len(self.weights) <= GUIDES[1] or min(self.weights) <= 0:
             raise UsageError(
@@ -110,6 +115,10 @@ class GaussianBlur:
         std = self._guide_stds(conditioning.std.double(), conditioning.restored.shape[-1])
         guides = self._blurred(conditioning.restored, std)
         return BlurMemory(guides, std, self._starts(std).to(std.device), None)
+
+    def starting_image(self, memory: BlurMemory) -> Tensor:
+        """The most blurred measurement (Algorithm 1, line 4)."""
+        return memory.guides[:, 0]
 
     def _guide_stds(self, std: Tensor, size: int) -> Tensor:
         """(B, R) to (B, G, R)."""
@@ -133,7 +142,7 @@ class GaussianBlur:
         return region_weights(self.regions, (image.shape[-2], image.shape[-1])).to(image)
 
     def guidance_loss(self, x0: Tensor, step: Step, memory: BlurMemory) -> BlurGuidanceLoss:
-        """sum_i w_i ||y_i - k_i * x0||^2 with its exact derivatives; w_i are the weights that act, scaled to sum 1."""
+        """s sum_i w_i ||y_i - k_i * x0||^2 and its exact derivatives; w_i are the weights that act, scaled to sum 1."""
         weights = torch.tensor(self.weights, dtype=torch.float64, device=memory.starts.device)
         acting = (memory.starts >= step.t) * weights
         shares = (acting / acting.sum(dim=1, keepdim=True)).to(x0)
@@ -142,9 +151,10 @@ class GaussianBlur:
             residual = self._blurred(image, memory.std) - memory.guides
             values = (shares * residual.square().sum(dim=(2, 3, 4))).sum(dim=1)
             (gradient,) = torch.autograd.grad(values.sum(), image)
+        values, gradient = self.scale * values.detach(), self.scale * gradient
         if not self.std_rate:
             still = torch.zeros_like(memory.std)
-            return BlurGuidanceLoss(values.detach(), gradient, still, torch.ones_like(still), still)
+            return BlurGuidanceLoss(values, gradient, still, torch.ones_like(still), still)
         left, weighted = residual.detach(), 2 * shares[:, :, None]
         bends = self._std_derivative(x0[:, None, None], memory.std, blurred=False)
         hides = self._std_derivative(left[:, :, None], memory.std, blurred=True)
@@ -152,7 +162,7 @@ class GaussianBlur:
             (weighted * product.sum(dim=(3, 4, 5))).double()
             for product in (bends * left[:, :, None], bends.square(), -hides * left[:, :, None])
         )
-        return BlurGuidanceLoss(values.detach(), gradient, std_gradient, std_bend, std_hidden)
+        return BlurGuidanceLoss(values, gradient, std_gradient, std_bend, std_hidden)
 
     def _std_derivative(self, image: Tensor, std: Tensor, *, blurred: bool) -> Tensor:
         """The derivative of a blurred image with respect to each blur level (B, G, R): (B, G, R, 3, H, W).
@@ -172,26 +182,16 @@ class GaussianBlur:
         return from_cosines(to_cosines(image) * change.to(image).view(*std.shape, 1, *size)) * self._windows(image)
 
     def apply(
-        self,
-        sample: Tensor,
-        step: Step,
-        memory: BlurMemory,
-        *,
-        x0: Tensor,
-        guidance_loss: GuidanceLoss,
-        gradient: Tensor,
+        self, direction: Tensor, step: Step, memory: BlurMemory, *, x0: Tensor, guidance_loss: GuidanceLoss
     ) -> tuple[Tensor, BlurMemory]:
-        """One step down: the sample by Eq. (5) or (12), the blur levels by Eq. (7)."""
-        length = _step_length(guidance_loss.value, gradient, scale=self.scale, limit=self.limit)
-        if not self.through_network:
-            length = length * step.abar_prev**0.5  # the share of x0 in the sample
+        """The direction times the adjuster's map (Eq. 12, 13), and blur levels one step down by Eq. (7)."""
         scale_map = None
         if self.adjuster is not None:
             timesteps = torch.full((len(x0),), step.t, device=x0.device)
-            scale_map = self.adjuster(memory.guides[:, 0].float(), x0.float(), timesteps).to(gradient)
-            gradient = scale_map * gradient
+            scale_map = self.adjuster(memory.guides[:, 0].float(), x0.float(), timesteps).to(direction)
+            direction = scale_map * direction
         refined = self._refined(memory.std, step, cast("BlurGuidanceLoss", guidance_loss), size=x0.shape[-1])
-        return sample - length * gradient, memory._replace(std=refined, scale_map=scale_map)
+        return direction, memory._replace(std=refined, scale_map=scale_map)
 
     def _refined(self, std: Tensor, step: Step, guidance_loss: BlurGuidanceLoss, *, size: int) -> Tensor:
         """Eq. (7) with the factor sqrt(abar) of Algorithm 1, line 12; levels that are not finite stay."""
@@ -216,16 +216,7 @@ def blur_gradient(x_t: Tensor, x0: Tensor, guidance: Tensor, std: Tensor) -> Ten
     memory = BlurMemory(guidance[:, None], levels, torch.full(levels.shape[:2], math.inf, device=std.device), None)
     guidance_loss = term.guidance_loss(x0, _ANY, memory)
     (gradient,) = torch.autograd.grad(x0, x_t, guidance_loss.gradient)
-    return _step_length(guidance_loss.value, gradient, scale=term.scale, limit=term.limit) * gradient
-
-
-def _step_length(value: Tensor, gradient: Tensor, *, scale: float, limit: bool) -> Tensor:
-    """By how much of the gradient each photo moves, (B, 1, 1, 1)."""
-    length = torch.full_like(value, scale)
-    if limit:
-        steepness = gradient.square().sum(dim=(1, 2, 3)).clamp(min=torch.finfo(gradient.dtype).tiny)
-        length = torch.minimum(length, value / steepness)
-    return length[:, None, None, None]
+    return step_length(guidance_loss.value, gradient, limit=term.limit) * gradient
 
 
 _ANY = Step(t=0, t_prev=-1, abar=1.0, abar_prev=1.0, log_posterior_variance=0.0)

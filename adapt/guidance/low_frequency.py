@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -101,8 +102,16 @@ class LowFrequency:
     last_t: int
     acts_on: Literal["x0", "sample"] = "sample"
 
+    @property
+    def facts(self) -> Mapping[str, int]:
+        """N, which may be the photo's own."""
+        return {"factor": self.factor}
+
     def begin(self, conditioning: Conditioning) -> Tensor:
         return conditioning.restored
+
+    def starting_image(self, memory: Tensor) -> None:
+        """Not this term's to say."""
 
     def apply(self, image: Tensor, step: Step, memory: Tensor, *, draw: Draw) -> tuple[Tensor, Tensor]:
         if step.t <= self.last_t:

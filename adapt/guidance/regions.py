@@ -37,7 +37,7 @@ def _line(count: int, length: int) -> Tensor:
 
 @torch.no_grad()
 def region_stds(estimator: BlurEstimator, photo: Tensor, count: int) -> Tensor:
-    """The blur level of each window: (B, count^2) in pixels, within `std_limits`.
+    """The blur level of each window: (B, count^2) in pixels, within `std_limits`; NaN where it is not finite.
 
     The estimator sees the photo once, at the scale it was trained at; only the mean before its linear layers is taken
     over each window instead of the whole image. One window gives what the estimator itself says.
@@ -56,4 +56,5 @@ def region_stds(estimator: BlurEstimator, photo: Tensor, count: int) -> Tensor:
     weights = weights / weights.sum(dim=(2, 3), keepdim=True)
     means = (features[:, None] * weights).sum(dim=(3, 4))
     std = network.deviation.head(means)[..., 0].float() * (photo.shape[-1] / PUBLISHED_SIZE)
-    return std.clamp(*std_limits(photo.shape[-1])).to(photo.device)
+    limited = std.clamp(*std_limits(photo.shape[-1]))
+    return torch.where(std.isfinite(), limited, torch.nan).to(photo.device)

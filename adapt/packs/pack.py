@@ -141,9 +141,10 @@ def load_pack(name: str | Path) -> Pack:
     if not card.is_file() or card.suffix not in (".yaml", ".yml"):
         raise UsageError(f"no pack '{name}'; embedded packs are {', '.join(embedded_packs())}, else name a folder")
     try:
-        return Pack(card.parent, PackCard.model_validate(yaml.safe_load(card.read_text(encoding="utf-8"))))
+        return Pack(card.parent, PackCard.model_validate(yaml.safe_load(card.read_bytes())))
     except (ValidationError, yaml.YAMLError) as error:
-        raise WeightsError(f"{card}: not a pack card: {error}") from error
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{card}: not a pack card: {reason}; mend it, or put it back from a copy") from error
 
 
 def add_network(

@@ -6,7 +6,6 @@ degraded photo to the least blur under which the restored photo is true, and to 
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict
 from typing import Final
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from adapt.blur.estimator import RECOMPUTED, BlurNetwork
 from adapt.blur.labels import Survey, blur_errors, std_labels, std_levels, std_limits, survey, widest_xi
-from adapt.disk import write_json
+from adapt.disk import read_json, write_json
 from adapt.errors import UsageError
 from adapt.pretraining.restorer import blind_pairs, blind_ranges, clean_images
 from adapt.pretraining.restorer import initialise as initialise_swinir
@@ -96,8 +95,11 @@ def survey_labels(settings: BlurEstimatorSettings, faces: Tensor, run: Run, *, r
     """
     path = run.folder / LABELS
     if path.exists():
-        known = json.loads(path.read_text(encoding="utf-8"))
-        return Survey(known["xi"], known["size"], tuple(known["counts"]), known["least"], known["never"])
+        known = read_json(path, "remove it, and it is made anew")
+        try:
+            return Survey(known["xi"], known["size"], tuple(known["counts"]), known["least"], known["never"])
+        except (KeyError, TypeError) as error:
+            raise UsageError(f"{path}: is damaged ({error!r}); remove it, and it is made anew") from error
     generator = step_generator(settings.seed, 0, rank=-2)
     ranges = blind_ranges(settings.degradation, settings.size)
     levels = std_levels(settings.size)
@@ -111,7 +113,7 @@ def survey_labels(settings: BlurEstimatorSettings, faces: Tensor, run: Run, *, r
     xi = settings.xi or widest_xi(table, size=settings.size)
     found = survey(table, xi=xi, size=settings.size)
     if run.main:
-        write_json(path, {**asdict(found), "photos": len(table), "evenness": found.evenness})
+        write_json(run.place(LABELS), {**asdict(found), "photos": len(table), "evenness": found.evenness})
     return found
 
 

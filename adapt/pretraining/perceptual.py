@@ -244,7 +244,7 @@ def train_perceptual(
     def save(step: int) -> float:
         seconds = spent + time.monotonic() - begun
         save_state(
-            state_path,
+            run.place("last/state.pt"),
             {
                 "digest": run.digest,
                 "step": step,
@@ -288,7 +288,7 @@ def train_perceptual(
     weights = {key: value.half() for key, value in ema.shadow.items()}
     if run.stopped is None:
         network.load_state_dict(weights)
-        write_json(run.folder / "perceptual.json", _facts(network, settings, portraits, seconds, held_out))
+        write_json(run.place("perceptual.json"), _facts(network, settings, portraits, seconds, held_out))
     return weights
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from adapt.devices import full_precision
 from adapt.errors import RangeError, UsageError, WeightsError
-from adapt.images import check_image
+from adapt.images import check_image, clamped
 from adapt.restorers.codeformer import DEFAULT_FIDELITY, CodeFormer, codeformer_settings
 from adapt.restorers.external import ALIGNED_FACE, ExternalNetwork, load_external
 from adapt.restorers.swinir import SwinIR, swinir_settings
@@ -169,6 +169,8 @@ class Restorer:
     def __call__(self, photo: Tensor, fidelity: float | None = None) -> Tensor:
         """Restore (B, 3, H, W) RGB in [0, 1] to the same shape, clamped to [0, 1], on the photo's device.
 
+        Values that are not finite come back as NaN: who calls it decides what becomes of that photo.
+
         The network is in evaluation mode from here on, and computes in full float32: a batch does not show. A photo of
         another type is converted to the network's; the result is float32, whatever came in.
 
@@ -187,7 +189,7 @@ class Restorer:
         second = () if chosen is None else (chosen,)
         with full_precision():
             restored = self.network(photo.to(weights.device, weights.dtype), *second)
-        return restored.float().clamp(0, 1).to(photo.device)
+        return clamped(restored.float()).to(photo.device)
 
     def to(self, device: torch.device | str) -> Restorer:
         """Move the network; returns itself."""

@@ -9,7 +9,26 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from adapt.settings.base import Settings, Timestep, Weight
 
 
-class LowFrequencySettings(Settings):
+class TermSettings(Settings):
+    """What is asked of every guidance term's settings."""
+
+    @property
+    def needs_blur(self) -> bool:
+        """Whether it needs the photo's blur level."""
+        return False
+
+    @property
+    def needs_adjuster(self) -> bool:
+        """Whether it needs the guidance adjuster."""
+        return False
+
+    @property
+    def blur_regions(self) -> int:
+        """Windows along a side with a blur level of their own."""
+        return 1
+
+
+class LowFrequencySettings(TermSettings):
     """The low-frequency constraint of DT-BFR, Algorithm 1."""
 
     name: Literal["low_frequency"] = "low_frequency"
@@ -23,8 +42,13 @@ class LowFrequencySettings(Settings):
         default="sample", description="sample: after each step, freshly noised, as in the paper; x0: on the prediction"
     )
 
+    @property
+    def needs_blur(self) -> bool:
+        """Where N is each photo's own."""
+        return self.factor is None
 
-class GaussianBlurSettings(Settings):
+
+class GaussianBlurSettings(TermSettings):
     """Guidance by Gaussian blurs: DynFaceRestore, Algorithms 1 and 3."""
 
     name: Literal["gaussian_blur"] = "gaussian_blur"
@@ -39,6 +63,21 @@ class GaussianBlurSettings(Settings):
     limit: bool = Field(default=True, description="no step goes further than where a linear guidance_loss would vanish")
     adjuster: bool = Field(default=False, description="scale each pixel's gradient by the guidance adjuster's map")
     regions: PositiveInt = Field(default=1, description="windows along a side with a blur level of their own")
+
+    @property
+    def needs_blur(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def needs_adjuster(self) -> bool:
+        """As set."""
+        return self.adjuster
+
+    @property
+    def blur_regions(self) -> int:
+        """As set."""
+        return self.regions
 
 
 class FallbackSettings(Settings):
@@ -77,7 +116,7 @@ class TargetSettings(Settings):
     """How pseudo-targets are drawn. What is left out where the pack can tell is chosen for each photo by its blur."""
 
     kind: Literal["targets"] = "targets"
-    method: Literal["low-frequency", "dynamic", "adaptive"] = "low-frequency"
+    method: str = Field(default="own", description="what the reader calls it; the list of terms decides")
     start_t: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None,
         description="K: the photo is noised to this timestep; left out, each photo to its own of the start-step table",
@@ -85,9 +124,12 @@ class TargetSettings(Settings):
     guidance: list[Annotated[LowFrequencySettings | GaussianBlurSettings, Field(discriminator="name")]] = Field(
         description="terms, applied in this order"
     )
+    end_t: Annotated[int, Field(ge=0, le=998)] = Field(
+        default=0, description="timestep of the last evaluation, whose clean image is the target; 0 is all the way"
+    )
     steps: Annotated[int, Field(gt=0, le=1000)] = Field(
-        description="network evaluations from start_t down to 0; without a start_t, from 999, and each photo takes the"
-        " share that lies below its own"
+        description="network evaluations from start_t down to end_t; without a start_t, from 999, and each photo takes"
+        " the share that lies below its own"
     )
     solver: Literal["ddpm", "ddim", "dpm++2m"] = "ddpm"
     eta: Annotated[float, Field(ge=0, le=1)] | None = Field(
@@ -114,23 +156,21 @@ class TargetSettings(Settings):
     def needs_blur(self) -> bool:
         """Whether anything is chosen by a photo's blur level."""
         chosen = self.start_t is None or self.eta is None or self.fallback is not None or self.reliability is not None
-        return chosen or any(term.name == "gaussian_blur" or term.factor is None for term in self.guidance)
+        return chosen or any(term.needs_blur for term in self.guidance)
 
     @property
     def needs_adjuster(self) -> bool:
         """Whether a term asks for the guidance adjuster."""
-        return any(term.name == "gaussian_blur" and term.adjuster for term in self.guidance)
+        return any(term.needs_adjuster for term in self.guidance)
+
+    @property
+    def regions(self) -> int:
+        """Windows along a side of which the blur level is asked for; 1 is the whole image."""
+        return max((term.blur_regions for term in self.guidance), default=1)
 
     @model_validator(mode="after")
-    def _terms_are_those_of_the_method(self) -> TargetSettings:
-        names = [term.name for term in self.guidance]
-        blurs, lows = names.count("gaussian_blur"), names.count("low_frequency")
-        expected, fits = {
-            "low-frequency": ("no gaussian_blur", blurs == 0),
-            "dynamic": ("one gaussian_blur and nothing else", blurs == 1 and lows == 0),
-            "adaptive": ("one gaussian_blur, and low_frequency", blurs == 1 and lows > 0),
-        }[self.method]
-        if not fits:
-            got = ", ".join(names) or "nothing"
-            raise ValueError(f"guidance: method {self.method} has {expected}; got {got}")
+    def _regions_agree(self) -> TargetSettings:
+        asked = {term.blur_regions for term in self.guidance if term.needs_blur} - {1}
+        if len(asked) > 1:
+            raise ValueError(f"guidance: terms ask for blur levels of {sorted(asked)} windows along a side; take one")
         return self

@@ -1,12 +1,49 @@
-"""The gate: which pseudo-targets are good enough to train on."""
+"""The gate: which pseudo-targets are good enough to train on. Each check is one line of `CHECKS`."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from adapt.settings import GateSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A target that is to be judged, and what it came from.
+
+    Attributes:
+        target: (3, H, W) in [0, 1].
+        towards: what it was sampled towards, the same: the restored photo, or the photo in its place.
+        photo: the damaged photo, the same.
+    """
+
+    target: Tensor
+    towards: Tensor
+    photo: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        score: of the target.
+        limit: what it is held against.
+        reason: why the target is refused; None where it passes.
+    """
+
+    score: float
+    limit: float
+    reason: str | None
+
+
+Check = Callable[[Candidate, GateSettings], Finding]
 
 
 def low_frequency_change(target: Tensor, restored: Tensor, side: int = 16) -> float:
@@ -19,22 +56,31 @@ def low_frequency_change(target: Tensor, restored: Tensor, side: int = 16) -> fl
     return float((small[0] - small[1]).abs().mean())
 
 
-def judge(target: Tensor, restored: Tensor, settings: GateSettings) -> tuple[str | None, dict[str, float]]:
-    """Why a target is refused (None if it is accepted), and the scores it was judged by: none if it is not finite.
+def contrast(candidate: Candidate, settings: GateSettings) -> Finding:
+    """Whether there is anything to see: the standard deviation of the target's values."""
+    score, limit = float(candidate.target.std()), settings.min_contrast
+    flat = f"the target is flat: contrast {score:.3f}, at least {limit:g}"
+    return Finding(score, limit, flat if score < limit else None)
 
-    Args:
-        target: (3, H, W) in [0, 1].
-        restored: what it was sampled towards, the same: the restored photo, or a photo that is fed directly.
-        settings: the limits.
-    """
-    if not bool(torch.isfinite(target).all()):
+
+def kept_low_frequencies(candidate: Candidate, settings: GateSettings) -> Finding:
+    """Whether the target has stayed with what it was sampled towards, as seen from far."""
+    score = low_frequency_change(candidate.target, candidate.towards)
+    limit = settings.max_low_frequency_change
+    left = f"the target left the photo: low frequencies changed by {score:.3f}, at most {limit:g}"
+    return Finding(score, limit, left if score > limit else None)
+
+
+CHECKS: Final[dict[str, Check]] = {  # the first that refuses gives the reason
+    "contrast": contrast,
+    "low_frequency_change": kept_low_frequencies,
+}
+
+
+def judge(candidate: Candidate, settings: GateSettings) -> tuple[str | None, dict[str, float]]:
+    """Why a target is refused (None if it is accepted), and its score of each check: none if it is not finite."""
+    if not bool(torch.isfinite(candidate.target).all()):
         return "the sampler left values that are not finite", {}
-    scores = {"low_frequency_change": low_frequency_change(target, restored), "contrast": float(target.std())}
-    if scores["contrast"] < settings.min_contrast:
-        return f"the target is flat: contrast {scores['contrast']:.3f}, at least {settings.min_contrast:g}", scores
-    if scores["low_frequency_change"] > settings.max_low_frequency_change:
-        return (
-            f"the target left the photo: low frequencies changed by {scores['low_frequency_change']:.3f},"
-            f" at most {settings.max_low_frequency_change:g}"
-        ), scores
-    return None, scores
+    findings = {name: check(candidate, settings) for name, check in CHECKS.items()}
+    reason = next((finding.reason for finding in findings.values() if finding.reason is not None), None)
+    return reason, {name: finding.score for name, finding in findings.items()}

@@ -11,18 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapt.devices import full_precision
+from adapt.devices import full_precision, within_memory
 from adapt.digests import file_digest, photo_seed
-from adapt.disk import write_atomic
+from adapt.disk import shown_name
 from adapt.errors import PhotoError
 from adapt.guidance.maps import MapSnapshot, MapWatch
+from adapt.journal import KeptError
+from adapt.locks import locked
 from adapt.photos.files import encode_png
 from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
 from adapt.photos.pairs import Fitted, read_fitted
 from adapt.restorers.base import Restorer
 from adapt.settings import TargetSettings
 from adapt.targets.exposure import restored_for
-from adapt.targets.gate import judge
+from adapt.targets.gate import Candidate, judge
 from adapt.targets.methods import SamplingInfo, TargetBatch, TargetMaker
 from adapt.targets.store import Key, Record, TargetStore, image_name, maps_name, read_records
 
@@ -37,10 +39,12 @@ class Summary:
     Attributes:
         records: in the order of photos and draws.
         without_maps: how many of them have no image of their guidance maps; 0 where none were asked for.
+        kept: a line for each target that was changed since it was made, and for each image of maps that stays so.
     """
 
     records: list[Record]
     without_maps: int = 0
+    kept: tuple[str, ...] = ()
 
     def count(self, status: str) -> int:
         """How many targets ended in a status; a photo that cannot be read is one failed target."""
@@ -124,7 +128,26 @@ def generate_targets(
     """
     refuse_overlap(photos, out)
     chosen = find_photos(photos, limit)[shard[0] :: shard[1]]
-    store = TargetStore(out, identity, shard=shard, overwrite=overwrite)
+    with locked(out, shard):
+        store = TargetStore(out, identity, shard=shard, overwrite=overwrite)
+        return _make_all(
+            chosen, store, settings, maker, restorer, device=device, on_photo=on_photo, draw_maps=draw_maps
+        )
+
+
+def _make_all(
+    chosen: Sequence[PhotoFile],
+    store: TargetStore,
+    settings: TargetSettings,
+    maker: TargetMaker,
+    restorer: Restorer,
+    *,
+    device: torch.device | str,
+    on_photo: OnPhoto | None,
+    draw_maps: DrawMaps | None,
+) -> Summary:
+    """`generate_targets` in a store that is open and held."""
+    out, journal = store.folder, store.journal
     digests = [_digest(photo) for photo in chosen]
     items = [
         _Item(photo, digest, draw)
@@ -132,7 +155,19 @@ def generate_targets(
         for draw in range(settings.draws)
     ]
     waiting = store.unfinished({item.key: item.sha256 for item in items})
-    finished = len(items) - len(waiting)
+    kept, refused = _in_the_way([item for item in items if item.key in waiting], store)
+    waiting -= {*kept, *refused}
+    finished = len(items) - len(waiting) - len(refused)
+
+    def add(record: Record, count: int = 1) -> None:
+        nonlocal finished
+        store.add(record)
+        finished += count
+        if on_photo is not None:
+            on_photo(record, finished, len(items))
+
+    for record in refused.values():
+        add(record)
     batch = at_a_time(settings, device)
     for first in range(0, len(items), batch):
         group = items[first : first + batch]
@@ -144,20 +179,42 @@ def generate_targets(
             record, image = result.record, result.image
             if (record.id, record.draw) not in waiting:
                 continue
-            maps = out / maps_name(record.id, record.draw)
-            maps.unlink(missing_ok=True)  # of an older target
-            if image is not None and record.target is not None:
-                write_atomic(out / record.target, lambda stream, data=image: stream.write(data))
-                if draw_maps is not None:
-                    draw_maps(maps, {record.id: result.seen})
-            store.add(record)
-            finished += sum(id == record.id for id, _ in waiting) if result.unreadable else 1
-            if on_photo is not None:
-                on_photo(record, finished, len(items))
+            maps = maps_name(record.id, record.draw)
+            try:
+                if image is not None and record.target is not None:
+                    journal.write(record.target, image)
+            except PhotoError as error:
+                record = _without_target(record, str(error))
+            try:
+                journal.remove(maps)  # of an older target
+                if record.target is not None and draw_maps is not None:
+                    with journal.replacing(maps) as path:
+                        draw_maps(path, {record.id: result.seen})
+            except PhotoError as error:
+                if record.target is not None:  # else it is told of already
+                    kept[record.id, record.draw] = str(error)
+            add(record, sum(id == record.id for id, _ in waiting) if result.unreadable else 1)
     records = {(record.id, record.draw): record for record in read_records(out)}
     chosen_records = [records[item.key] for item in items if item.key in records]
     drawn = [r.target is None or (out / maps_name(r.id, r.draw)).is_file() for r in chosen_records]
-    return Summary(chosen_records, 0 if draw_maps is None else drawn.count(False))
+    return Summary(chosen_records, 0 if draw_maps is None else drawn.count(False), tuple(kept.values()))
+
+
+def _in_the_way(items: Sequence[_Item], store: TargetStore) -> tuple[dict[Key, str], dict[Key, Record]]:
+    """Of targets that are not as they were written: a line for each that was changed since it was made of this photo;
+    and what becomes of each in whose place something else is, or can be nothing.
+    """
+    kept: dict[Key, str] = {}
+    refused: dict[Key, Record] = {}
+    for item in items:
+        try:
+            store.journal.refuse_others(image_name(item.photo.id, item.draw))
+        except PhotoError as error:
+            if isinstance(error, KeptError) and store.tells_of(item.key, item.sha256):
+                kept[item.key] = str(error)
+            else:
+                refused[item.key] = _failed(item, str(error))
+    return kept, refused
 
 
 def _digest(photo: PhotoFile) -> str:
@@ -196,11 +253,12 @@ def _make_group(
         photos = torch.stack([image.image for image in images.values()]).to(device)
         chosen = [rows[item.photo.id] for item in readable]
         seeds = [photo_seed(settings.seed, item.sha256, item.draw) for item in readable]
-        restored = restored_for(photos, restorer, settings)
-        made, seen = _within_memory(maker, photos[chosen], restored[chosen], seeds)
-        before, after = made.towards.cpu(), made.images.cpu()
+        restored = within_memory(lambda batch: restored_for(batch, restorer, settings), photos)
+        made, seen = _made_within_memory(maker, photos[chosen], restored[chosen], seeds)
+        before, after, given = made.towards.cpu(), made.images.cpu(), photos[chosen].cpu()
         for row, (item, seed) in enumerate(zip(readable, seeds, strict=True)):
-            record, encoded = _judged(item, seed, before[row], after[row], made.infos[row], settings)
+            candidate = Candidate(target=after[row], towards=before[row], photo=given[row])
+            record, encoded = _judged(item, seed, candidate, made.infos[row], settings)
             fitted = images[item.photo.id]
             record = replace(
                 record,
@@ -212,7 +270,7 @@ def _make_group(
     return sorted(results, key=lambda result: order[result.record.id, result.record.draw])
 
 
-def _within_memory(
+def _made_within_memory(
     maker: TargetMaker, photos: Tensor, restored: Tensor, seeds: Sequence[int]
 ) -> tuple[TargetBatch, list[list[MapSnapshot]]]:
     """The batch and what was seen of each on the way, in one go, or in halves where memory runs out."""
@@ -224,8 +282,8 @@ def _within_memory(
             raise
     torch.cuda.empty_cache()
     half = len(seeds) // 2
-    first, seen = _within_memory(maker, photos[:half], restored[:half], seeds[:half])
-    second, seen_after = _within_memory(maker, photos[half:], restored[half:], seeds[half:])
+    first, seen = _made_within_memory(maker, photos[:half], restored[:half], seeds[:half])
+    second, seen_after = _made_within_memory(maker, photos[half:], restored[half:], seeds[half:])
     made = TargetBatch(
         torch.cat([first.images, second.images]),
         torch.cat([first.towards, second.towards]),
@@ -235,13 +293,15 @@ def _within_memory(
 
 
 def _judged(
-    item: _Item, seed: int, towards: Tensor, target: Tensor, info: SamplingInfo, settings: TargetSettings
+    item: _Item, seed: int, candidate: Candidate, info: SamplingInfo, settings: TargetSettings
 ) -> tuple[Record, bytes | None]:
     """The record of a target, and its image unless it is not one."""
-    reason, scores = judge(target, towards, settings.gate)
+    if info.problem is not None:
+        return _failed(item, info.problem), None
+    reason, scores = judge(candidate, settings.gate)
     if not scores:
         return _failed(item, reason), None
-    image = encode_png(target)
+    image = encode_png(candidate.target)
     name = image_name(item.photo.id, item.draw)
     record = Record(
         id=item.photo.id,
@@ -270,5 +330,13 @@ def _failed(item: _Item, reason: str | None) -> Record:
         photo=item.photo.path.name,
         photo_sha256=item.sha256,
         status="failed",
-        reason=reason,
+        reason=None if reason is None else shown_name(reason),
+    )
+
+
+def _without_target(record: Record, reason: str) -> Record:
+    """What becomes of a target that cannot be written."""
+    return Record(
+        id=record.id, draw=record.draw, photo=record.photo, photo_sha256=record.photo_sha256, status="failed",
+        reason=shown_name(reason),
     )

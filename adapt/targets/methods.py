@@ -5,29 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from adapt.blur.adjuster import GuidanceAdjuster
-from adapt.blur.estimator import BlurEstimator
-from adapt.blur.start_steps import StartSteps
+from adapt.blur.parts import BlurParts
 from adapt.diffusion.prior import Prior
 from adapt.diffusion.sampler import AnyTerm, Conditioning, OnStep, PhotoNoise, Trajectory, sample_together, start
 from adapt.diffusion.schedule import TIMESTEPS
 from adapt.diffusion.solvers import Ancestral, Ddim, DpmSolver2M, Solver
 from adapt.diffusion.steps import Plan, plan_dt_bfr, plan_from
 from adapt.errors import UsageError, WeightsError
-from adapt.guidance.gaussian_blur import GaussianBlur
-from adapt.guidance.low_frequency import LowFrequency, factor_for
 from adapt.guidance.regions import region_stds
 from adapt.images import to_signed, to_unit
-from adapt.settings import GaussianBlurSettings, TargetSettings
+from adapt.settings import TargetSettings
 from adapt.targets.fallback import needs_fallback
 from adapt.targets.prior_score import score_by_prior
 from adapt.targets.reliability import LEAST, unreliable_std
+from adapt.targets.terms import TERMS, TermInputs
 from degradations.blind import PUBLISHED_SIZE
 
 SOLVERS: Final[dict[str, Callable[[float], Solver]]] = {
@@ -35,22 +31,7 @@ SOLVERS: Final[dict[str, Callable[[float], Solver]]] = {
     "ddim": Ddim,
     "dpm++2m": lambda eta: DpmSolver2M(),
 }
-PLANS: Final[dict[str, Callable[[int, int], Plan]]] = {"none": plan_from, "dt-bfr": plan_dt_bfr}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlurParts:
-    """What a pack knows of blur.
-
-    Attributes:
-        estimator: SE, the blur level of a photo.
-        start_steps: the table from blur levels to start steps.
-        adjuster: DGSA, how strongly each pixel is guided.
-    """
-
-    estimator: BlurEstimator | None = None
-    start_steps: StartSteps | None = None
-    adjuster: GuidanceAdjuster | None = None
+PLANS: Final[dict[str, Callable[[int, int, int], Plan]]] = {"none": plan_from, "dt-bfr": plan_dt_bfr}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +45,7 @@ class SamplingInfo:
             photo; the blurriest region's where there are several; None if nobody asked.
         factor: N of its first low-frequency constraint; None without one.
         fallback: sampled towards the photo itself, not towards the restored one.
+        problem: why there is no target; None where there is one.
     """
 
     start_t: int
@@ -71,6 +53,7 @@ class SamplingInfo:
     std: float | None = None
     factor: int | None = None
     fallback: bool = False
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +101,14 @@ class TargetMaker:
             Targets. A photo's does not depend on the others in its batch.
         """
         stds = self._blur_levels(photos)
+        problems = _problems(restored, stds)
+        if all(problems):
+            nothing = tuple(SamplingInfo(start_t=0, evaluations=0, problem=problem) for problem in problems)
+            return TargetBatch(torch.full_like(photos, torch.nan), restored, nothing)
+        # Unsound ones keep their place in the batch with what is harmless, and get no target.
+        unsound = torch.tensor([problem is not None for problem in problems], device=photos.device)
+        restored = torch.where(unsound[:, None, None, None], photos, restored)
+        stds = None if stds is None else torch.where(unsound[:, None], 1.0, stds)
         fallback = torch.zeros(len(photos), dtype=torch.bool, device=photos.device)
         change = None
         if self.settings.fallback is not None or self.settings.reliability is not None:
@@ -142,16 +133,11 @@ class TargetMaker:
         infos: list[SamplingInfo] = []
         for each in rows:
             own = None if stds is None else stds[each]
-            trajectory, info = self._trajectory(towards[each], own, [seeds[row] for row in each])
+            trajectory, info = self._trajectory(towards[each], photos[each], own, [seeds[row] for row in each])
             trajectories.append(trajectory)
-            infos += [replace(info, fallback=fed) for fed in fallback[each].tolist()]
-        images = torch.cat(sample_together(self.prior, trajectories, on_step))
-        return TargetBatch(to_unit(images), towards, tuple(infos))
-
-    @cached_property
-    def _regions(self) -> int:
-        blurs = [term.regions for term in self.settings.guidance if isinstance(term, GaussianBlurSettings)]
-        return blurs[0] if blurs else 1
+            infos += [replace(info, fallback=bool(fallback[row]), problem=problems[row]) for row in each]
+        images = to_unit(torch.cat(sample_together(self.prior, trajectories, on_step)))
+        return TargetBatch(torch.where(unsound[:, None, None, None], torch.nan, images), towards, tuple(infos))
 
     def _blur_levels(self, photos: Tensor) -> Tensor | None:
         """(B, R) in pixels; None where the recipe asks for nothing of the kind.
@@ -162,7 +148,7 @@ class TargetMaker:
         estimator = self.parts.estimator
         if not self.settings.needs_blur or estimator is None:
             return None
-        return torch.cat([region_stds(estimator, photo, self._regions) for photo in photos.split(1)])
+        return torch.cat([region_stds(estimator, photo, self.settings.regions) for photo in photos.split(1)])
 
     def _widened(self, stds: Tensor, change: Tensor, fallback: Tensor) -> Tensor:
         """Blur levels (B, R), no less than the prior's doubt of each image asks for.
@@ -177,20 +163,19 @@ class TargetMaker:
         return torch.where(fallback[:, None], least, torch.maximum(stds, asked))
 
     def _trajectory(
-        self, towards: Tensor, stds: Tensor | None, seeds: Sequence[int]
+        self, towards: Tensor, photos: Tensor, stds: Tensor | None, seeds: Sequence[int]
     ) -> tuple[Trajectory, SamplingInfo]:
         """The trajectory of photos that take the same steps, and what the record says of it."""
         size = (towards.shape[2], towards.shape[3])
         level = None if stds is None else float(stds.amax())
         plan = self.plan_for(level)
-        conditioning = Conditioning(to_signed(towards), stds)
+        conditioning = Conditioning(to_signed(towards), stds, to_signed(photos))
         draw = PhotoNoise(seeds, (towards.shape[1], *size), towards.device)
         terms = self._terms(level, size)
         solver = SOLVERS[self.settings.solver](self._eta(level, size[1]))
         x = start(_begun(conditioning, terms), plan, draw)
         trajectory = Trajectory(x=x, steps=plan.steps, solver=solver, terms=terms, conditioning=conditioning, draw=draw)
-        factors = [term.factor for term in terms if isinstance(term, LowFrequency)]
-        factor = factors[0] if factors else None
+        factor = next((term.facts["factor"] for term in terms if "factor" in term.facts), None)
         return trajectory, SamplingInfo(start_t=plan.steps[0].t, evaluations=len(plan.steps), std=level, factor=factor)
 
     def plan_for(self, std: float | None) -> Plan:
@@ -201,10 +186,11 @@ class TargetMaker:
         """
         settings, table = self.settings, self.parts.start_steps
         if settings.start_t is not None:
-            return PLANS[settings.compat](settings.start_t, settings.steps)
+            return PLANS[settings.compat](settings.start_t, settings.steps, settings.end_t)
         assert table is not None  # `target_maker` made sure of it
         begin = max(1, table.start_t(_known(std)))
-        return plan_from(begin, math.ceil(settings.steps * (begin + 1) / TIMESTEPS))
+        count = math.ceil(settings.steps * (begin + 1 - settings.end_t) / TIMESTEPS)
+        return plan_from(begin, max(1, count), min(settings.end_t, begin))
 
     def _eta(self, std: float | None, side: int) -> float:
         """eta of DDIM; by blur it is a tenth of the std at 512 pixels (DynFaceRestore's README), and at most 1."""
@@ -214,25 +200,21 @@ class TargetMaker:
 
     def _terms(self, std: float | None, size: tuple[int, int]) -> tuple[AnyTerm, ...]:
         """The guidance of a photo whose blur level is `std` pixels, in the recipe's order."""
-        table = self.parts.start_steps if self.settings.start_t is None else None
-        terms: list[AnyTerm] = []
-        for term in self.settings.guidance:
-            if isinstance(term, GaussianBlurSettings):
-                blur = GaussianBlur(
-                    weights=tuple(term.weights),
-                    scale=term.scale,
-                    std_rate=term.std_rate,
-                    through_network=term.gradient == "network",
-                    limit=term.limit,
-                    regions=term.regions,
-                    start_t=table.start_t if table is not None else None,
-                    adjuster=self.parts.adjuster if term.adjuster else None,
-                )
-                terms.append(blur)
-            else:
-                factor = term.factor or factor_for(_known(std), size)
-                terms.append(LowFrequency(factor=factor, last_t=term.last_t, acts_on=term.acts_on))
-        return tuple(terms)
+        inputs = TermInputs(std=std, size=size, parts=self.parts, own_start=self.settings.start_t is None)
+        return tuple(TERMS[term.name](term, inputs) for term in self.settings.guidance)
+
+
+def _problems(restored: Tensor, stds: Tensor | None) -> list[str | None]:
+    """Why a photo can have no target, for each: a network before the sampler gave what is not finite."""
+    problems: list[str | None] = []
+    for row, image in enumerate(restored):
+        if not bool(image.isfinite().all()):
+            problems.append("the restorer gave values that are not finite")
+        elif stds is not None and not bool(stds[row].isfinite().all()):
+            problems.append("the blur estimator gave a value that is not finite")
+        else:
+            problems.append(None)
+    return problems
 
 
 def _known(std: float | None) -> float:
@@ -242,10 +224,11 @@ def _known(std: float | None) -> float:
 
 
 def _begun(conditioning: Conditioning, terms: Sequence[AnyTerm]) -> Conditioning:
-    """What is noised to begin with: the first measurement where there is one (DynFaceRestore Alg. 1, line 4)."""
+    """What is noised to begin with: what a term says, where one does (DynFaceRestore Alg. 1, line 4)."""
     for term in terms:
-        if isinstance(term, GaussianBlur):
-            return Conditioning(term.begin(conditioning).guides[:, 0])
+        image = term.starting_image(term.begin(conditioning))
+        if image is not None:
+            return Conditioning(image)
     return conditioning
 
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any, Final, Literal
 
 from adapt._version import versions
 from adapt.digests import file_digest, is_unchanged
-from adapt.disk import append_json_line, claim_folder, read_json_lines
+from adapt.disk import append_json_line, claim_folder, is_marked, read_json_lines
 from adapt.errors import UsageError
+from adapt.journal import Journal, journal_names
 from adapt.settings.draft import differences
 
 Status = Literal["done", "rejected", "failed"]
@@ -69,7 +71,8 @@ class Record:
 
 
 CLAIM: Final = "store.json"
-WRITES: Final = ("manifest*.jsonl", "images*/**/*.png", "maps*/**/*.jpg")  # beside it
+KIND: Final = "target store"
+_MANIFEST: Final = re.compile(r"manifest(-[0-9]+-of-[0-9]+)?\.jsonl")
 SHOWN: Final = 10  # reasons, where nothing was accepted
 _KNOWN = {item.name for item in fields(Record)}
 
@@ -81,7 +84,10 @@ class TargetStore:
         folder: where it lives; made if it is missing.
         identity: everything that decides what a target looks like; a store with another identity is refused.
         shard: (index, count) of this process, from 0.
-        overwrite: remove first what a store holds.
+        overwrite: remove first what was written there.
+
+    Attributes:
+        journal: what was written there.
 
     Raises:
         UsageError: the folder holds targets made otherwise, or other files.
@@ -92,9 +98,10 @@ class TargetStore:
     ) -> None:
         self.folder = folder
         about = {"identity": identity, "versions": versions()}
-        known = claim_folder(
-            folder, CLAIM, about, ours="a target store", writes=WRITES, overwrite=overwrite
-        )["identity"]
+        found = claim_folder(
+            folder, CLAIM, about, kind=KIND, ours="a target store", writes=lambda: written(folder), overwrite=overwrite
+        ).get("identity")
+        known: dict[str, Any] = found if isinstance(found, dict) else {}
         differs = sorted(key for key in {*known, *identity} if known.get(key) != identity.get(key))
         if differs:
             named = (_named(key, known.get(key), identity.get(key)) for key in differs)
@@ -105,6 +112,7 @@ class TargetStore:
         index, count = shard
         name = "manifest.jsonl" if count == 1 else f"manifest-{index + 1}-of-{count}.jsonl"
         self.manifest = folder / name
+        self.journal = Journal(folder, _told(folder), shard=shard, overwrite=overwrite)
         self._latest = {(record.id, record.draw): record for record in read_records(folder)}
 
     def add(self, record: Record) -> None:
@@ -124,6 +132,11 @@ class TargetStore:
         """
         return {key for key, digest in wanted.items() if not self._finished(self._latest.get(key), digest)}
 
+    def tells_of(self, key: Key, photo_sha256: str) -> bool:
+        """Whether a target with an image was made of this photo, whatever the image has become since."""
+        record = self._latest.get(key)
+        return record is not None and record.target is not None and record.photo_sha256 == photo_sha256
+
     def _finished(self, record: Record | None, photo_sha256: str) -> bool:
         if record is None or record.status == "failed" or record.photo_sha256 != photo_sha256:
             return False
@@ -135,22 +148,50 @@ def _named(key: str, there: Any, now: Any) -> str:
     return f"{key} ({differences(there, now)})" if isinstance(there, dict) and isinstance(now, dict) else key
 
 
+def is_store(folder: Path) -> bool:
+    """Whether a folder is a target store of ours.
+
+    Raises:
+        UsageError: its store.json is damaged, so that it cannot be told.
+    """
+    return is_marked(folder / CLAIM, KIND)
+
+
 def read_records(folder: Path) -> list[Record]:
     """The last line of each target in a store's manifests, in the order of ids and draws.
 
     Raises:
-        UsageError: the folder is not a target store.
+        UsageError: the folder is not a target store, or a line is damaged.
     """
-    if not (folder / "store.json").is_file():
-        raise UsageError(f"{folder}: not a target store (no store.json); make one with adapt generate-targets")
+    if not is_store(folder):
+        raise UsageError(f"{folder}: not a target store (no store.json of one); make one with adapt generate-targets")
     latest: dict[Key, Record] = {}
-    for manifest in sorted(folder.glob("manifest*.jsonl")):
-        for line in read_json_lines(manifest):
-            record = Record(**{key: value for key, value in line.items() if key in _KNOWN})
-            known = latest.get((record.id, record.draw))
-            if known is None or record.revision >= known.revision:
-                latest[record.id, record.draw] = record
+    for line in _lines(folder):
+        record = Record(**{key: value for key, value in line.items() if key in _KNOWN})
+        known = latest.get((record.id, record.draw))
+        if known is None or record.revision >= known.revision:
+            latest[record.id, record.draw] = record
     return [latest[key] for key in sorted(latest)]
+
+
+def written(folder: Path) -> list[str]:
+    """What was written into a store beside store.json, for `adapt.disk.remove_written`."""
+    manifests = [manifest.name for manifest in _manifests(folder)]
+    return [*(name for name, _ in _told(folder)), *manifests, *journal_names(folder)]
+
+
+def _manifests(folder: Path) -> list[Path]:
+    return sorted(each for each in folder.iterdir() if _MANIFEST.fullmatch(each.name))
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    needed = ("id", "photo", "photo_sha256", "status")
+    return [line for manifest in _manifests(folder) for line in read_json_lines(manifest, needed)]
+
+
+def _told(folder: Path) -> list[tuple[str, str | None]]:
+    """The images that the manifests tell of, and what was written into each."""
+    return [(line["target"], line.get("target_sha256", "")) for line in _lines(folder) if line.get("target")]
 
 
 def image_name(id: str, draw: int) -> str:
@@ -174,7 +215,7 @@ def accepted_targets(folder: Path) -> dict[str, list[Path]]:
         UsageError: none.
     """
     reasons: list[str] = []
-    if (folder / "store.json").is_file():
+    if is_store(folder):
         found: dict[str, list[Path]] = {}
         for record in read_records(folder):
             reasons += [f"\n  {record.status}: {record.id}: {record.reason}"] if record.reason else []
@@ -190,21 +231,22 @@ def accepted_targets(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def target_digests(folder: Path, accepted: Mapping[str, list[Path]]) -> dict[str, list[str]]:
-    """The sha256 of images that `accepted_targets` has found, by photo id.
+def target_digests(folder: Path, accepted: Mapping[str, list[Path]]) -> tuple[dict[str, list[str]], list[Path]]:
+    """The sha256 of images that `accepted_targets` has found, by photo id; and those that somebody changed after
+    they were made. They count as they are now: that is how a target is corrected by hand.
 
     Raises:
-        UsageError: a store's image is gone, or is not what was written.
+        UsageError: a store's image is gone, or empty.
     """
     written: dict[Path, str | None] = {}
-    if (folder / CLAIM).is_file():
+    if is_store(folder):
         written = {folder / record.target: record.target_sha256 for record in read_records(folder) if record.target}
-    found = {
-        path: file_digest(path) if path.is_file() else None for paths in accepted.values() for path in paths
-    }
-    if lost := [path for path, digest in found.items() if digest is None or written.get(path) not in (None, digest)]:
+    there = {path: path.is_file() and path.stat().st_size > 0 for paths in accepted.values() for path in paths}
+    if lost := [path for path, found in there.items() if not found]:
         raise UsageError(
-            f"{folder}: {len(lost)} of {len(found)} targets are gone or not what was written, first: {lost[0]}; run"
+            f"{folder}: {len(lost)} of {len(there)} targets are gone or empty, first: {lost[0]}; run"
             " generate-targets again, which makes these anew"
         )
-    return {id: [digest for path in paths if (digest := found[path])] for id, paths in accepted.items()}
+    digests = {path: file_digest(path) for path in there}
+    changed = [path for path, digest in digests.items() if written.get(path) not in (None, digest)]
+    return {id: [digests[path] for path in paths] for id, paths in accepted.items()}, changed

@@ -94,8 +94,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         ema.load(state["ema"])
         first = state["step"]
-    if accelerator.is_main_process:
-        run.rewind(first)
+    run.rewind(first)
     prepared, optimizer = accelerator.prepare(network, optimizer)
     ema.shadow = {key: value.to(device) for key, value in ema.shadow.items()}
     stop = context.stop(first, steps)
@@ -132,6 +131,6 @@ def train(
             if context.on_step is not None:
                 context.on_step(step + 1, steps, values)
             if (step + 1) % settings.save_every == 0 or step + 1 == stop:
-                save_state(state_path, snapshot(step + 1))
+                save_state(run.place("last/state.pt"), snapshot(step + 1))
     run.stopped = (stop, steps) if stop < steps else None
     return {key: value.cpu() for key, value in ema.shadow.items()}

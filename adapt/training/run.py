@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 from adapt._version import versions
 from adapt.devices import processes
-from adapt.disk import append_json_line, claim_folder, read_json_lines, write_json, write_text
+from adapt.disk import append_json_line, claim_folder, marked, read_json_lines, write_json, write_text
 from adapt.errors import RecipeError, UsageError
+from adapt.journal import Journal, journal_names
+from adapt.locks import locked
 from adapt.settings.draft import Draft, differences
 
 CLAIM: Final = "run.json"
-WRITES: Final = (
-    "recipe.yaml", "log.jsonl", "tensorboard/events.out.tfevents.*", "last/state.pt", "best.safetensors",
-    "samples/step-*.jpg", "weights.safetensors", "maps.jpg", "labels.json", "perceptual.json", "start-steps.json",
-)  # every training, in its run folder, beside it  # fmt: skip
+KIND: Final = "training run"
+RECIPE: Final = "recipe.yaml"
+LOG: Final = "log.jsonl"
 def open_run(
     folder: Path, *, recipe: str, digest: str, settled: str | None = None, overwrite: bool = False
 ) -> Run:
     """`Run` of a training that several processes may share: the main one makes the folder, then the others find it."""
     together = processes()
     with together.main_process_first():
-        return Run(
-            folder,
-            recipe=recipe,
-            digest=digest,
-            settled=settled,
-            overwrite=overwrite and together.is_main_process,
-            main=together.is_main_process,
-        )
+        main = together.is_main_process
+        return Run(folder, recipe=recipe, digest=digest, settled=settled, overwrite=overwrite and main, main=main)
+
+
+def written(folder: Path) -> list[str]:
+    """What a training has put into its run folder beside run.json, for `adapt.disk.remove_written`."""
+    return [RECIPE, LOG, *journal_names(folder)]
 
 
 def _what_differs(folder: Path, recipe: str) -> str:
@@ -55,7 +55,8 @@ class Run:
         settled: digest of the part of it that may not change: where another run has it too, and only the rest is
             another, the run starts anew by itself. None where it never does.
         overwrite: remove first what a training wrote there.
-        main: this process is the one that writes, where several share the run.
+        main: this process is the one that writes, where several train together; it holds the folder, and no other
+            command may.
 
     Attributes:
         renewed: whether it has started anew by itself.
@@ -79,22 +80,37 @@ class Run:
         self.digest = digest
         self.main = main
         self.stopped: tuple[int, int] | None = None
-        self.log_path = folder / "log.jsonl"
+        self.log_path = folder / LOG
+        self._events: Any = None
+        with ExitStack() as held:  # given back at once where the folder is refused
+            if main:
+                held.enter_context(locked(folder))
+            self._claim(recipe, settled, overwrite)
+            self._journal = Journal(folder)
+            self._held = held.pop_all()
+
+    def _claim(self, recipe: str, settled: str | None, overwrite: bool) -> None:
+        folder, digest = self.folder, self.digest
         about = {"digest": digest, **({} if settled is None else {"settled": settled}), "versions": versions()}
-        claim = partial(claim_folder, folder, CLAIM, about, ours="a run of ours", writes=WRITES)
-        known = claim(overwrite=overwrite)
-        self.renewed = known["digest"] != digest and settled is not None and known.get("settled") == settled
+
+        def claim(overwrite: bool) -> dict[str, Any]:
+            return claim_folder(
+                folder, CLAIM, about, kind=KIND, ours="a run of ours", writes=lambda: written(folder),
+                overwrite=overwrite,
+            )  # fmt: skip
+
+        known = claim(overwrite)
+        self.renewed = known.get("digest") != digest and settled is not None and known.get("settled") == settled
         if self.renewed:
-            known = claim(overwrite=True)
-        if known["digest"] != digest:
+            known = claim(True)
+        if known.get("digest") != digest:
             raise UsageError(
                 f"{folder}: holds a run with other settings, photos or weights{_what_differs(folder, recipe)}; choose"
                 " another folder, or --overwrite to start anew"
             )
-        if main:
-            write_text(folder / "recipe.yaml", recipe)
-            write_json(folder / "run.json", about)  # with the versions that it goes on with
-        self._events: Any = None
+        if self.main:
+            write_text(folder / RECIPE, recipe)
+            write_json(folder / CLAIM, marked(KIND, about))  # with the versions that it goes on with
 
     def __enter__(self) -> Run:
         return self
@@ -104,10 +120,18 @@ class Run:
     ) -> None:
         if self._events is not None:
             self._events.close()
+        self._held.close()
+
+    def place(self, name: str) -> Path:
+        """Where a file of the run goes, by its name in the folder; told first, so that it is known as the run's."""
+        self._journal.tell(name)
+        return self.folder / name
 
     def rewind(self, step: int) -> None:
-        """Forget log lines of steps from `step` on: they will be run again."""
-        kept = [line for line in read_json_lines(self.log_path) if line["step"] < step]
+        """Forget log lines of steps from `step` on, which will be run again; only in the process that writes."""
+        if not self.main:
+            return
+        kept = [line for line in self.rows() if line["step"] < step]
         write_text(self.log_path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in kept))
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -115,11 +139,15 @@ class Run:
         if self._events is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._events = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
+            events = self.folder / "tensorboard"
+            before = {*events.glob("*")}
+            self._events = SummaryWriter(str(events), purge_step=step)
+            for made in sorted({*events.glob("*")} - before):
+                self._journal.tell(f"tensorboard/{made.name}")
         append_json_line(self.log_path, {"step": step, **values})
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
     def rows(self) -> list[dict[str, Any]]:
         """The log so far."""
-        return read_json_lines(self.log_path)
+        return read_json_lines(self.log_path, ("step",))

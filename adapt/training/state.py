@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -36,10 +37,16 @@ def load_state(path: Path, digest: str) -> dict[str, Any]:
     """Read a training state written with the same settings.
 
     Raises:
-        UsageError: the state belongs to a run with other settings.
+        UsageError: the state belongs to a run with other settings, or is damaged.
     """
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if state["digest"] != digest:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        belongs = state["digest"] == digest
+    except (EOFError, RuntimeError, UnpicklingError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{path}: is damaged, no state of a training; put it back from a copy, or start anew with --overwrite"
+        ) from error
+    if not belongs:
         raise UsageError(
             f"{path}: this run was started with other settings; use another output folder, or --overwrite to start anew"
         )

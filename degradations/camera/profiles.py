@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import secrets
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -239,9 +240,9 @@ def write_profile(path: str | Path, profile: CameraProfile) -> None:
     """
     text = json.dumps(profile.model_dump(mode="json"), indent=1, ensure_ascii=False)
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".adapt-{os.getpid()}-{secrets.token_hex(4)}.part")  # short: the file's name may be long
     try:
-        part.write_text(_numbers_on_one_line(text) + "\n", encoding="utf-8")
+        part.write_text(_numbers_on_one_line(text) + "\n", encoding="utf-8", errors="backslashreplace")
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -267,7 +268,7 @@ def _numbers_on_one_line(text: str) -> str:
 
 def _read_json(path: Path) -> CameraProfile:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected a camera profile as JSON: {error}") from error
     if not isinstance(content, dict):
