@@ -1,7 +1,7 @@
 """`adapt ARGUMENTS` in one process of several; what it ended with goes into a file of its own, for a test to compare.
 
 Called with a folder, then the arguments: `{rank}.json` there holds the digest of the fine-tuned network, which photos
-were in its batches, what became of the run in its eyes, and each file it wrote, renamed or removed.
+were in its batches, what became of the run in its eyes, and what it wrote, made, renamed or removed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-TOUCHES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
+TOUCHES = ("os.rename", "os.remove", "os.rmdir")
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     def note(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
             touched.append(str(arguments[0]))
-        elif event in TOUCHES:
+        elif event in TOUCHES or (event == "os.mkdir" and not os.path.isdir(arguments[0])):
             touched.extend(str(each) for each in arguments)
 
     from adapt import cli

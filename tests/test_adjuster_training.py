@@ -319,7 +319,8 @@ def usual(faces: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Tensor:
 
 def test_every_setting_is_turned_below():
     """But for the size, which is that of the faces, the distance, chosen before, and how often a state is saved."""
-    within = {name.partition(".")[0] for name in settings_of(AdjusterSettings, "kind", "size", "save_every", "distance")}
+    settings = settings_of(AdjusterSettings, "kind", "size", "save_every", "distance")
+    within = {name.partition(".")[0] for name in settings}
     assert set(KNOBS) == within
 
 

@@ -108,7 +108,7 @@ def test_a_fine_tuning_goes_on_with_folders_that_were_moved_and_with_no_others(
     def tune(folder: Path) -> None:
         finetune(
             small_photos, small_photos, tmp_path / "run", pack=str(small_pack), max_steps=1,
-            overrides=["steps=2", "batch=2", "discriminator.features=4"], **{option: folder},
+            overrides=["steps=2", "batch=2", "discriminator.features=4"], **{option: folder},  # pyright: ignore[reportArgumentType]
         )
 
     tune(faces)

@@ -16,7 +16,6 @@ from adapt.finetuning.data import ImageDataset
 from adapt.guidance.low_frequency import low_pass
 from adapt.perceptual.swt import swt2
 from adapt.photos.files import write_image
-from adapt.pretraining import distortions
 from degradations import cosines
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +25,6 @@ USES: dict[str, Callable[[Tensor], Tensor]] = {
     "wavelets of another kind": lambda image: swt2(image, "haar"),
     "blur by cosines": lambda image: cosines.gaussian_blur(image, torch.tensor([1.5, 2.0])),
     "cosines": lambda image: cosines.from_cosines(cosines.to_cosines(image)),
-    "distortion": lambda image: distortions.gaussian(image, torch.tensor([1.0, 2.0])),
     "schedule": lambda image: image * linear_schedule().abar[:20].to(image),
     "restorer": lambda image: lively_swinir()(image.float()),
 }
@@ -61,7 +59,7 @@ def test_no_other_cache_holds_tensors():
     """Functions that are cached and return tensors are cached by `degradations.constants.kept`."""
     found: list[str] = []
     for path in [*(ROOT / "adapt").rglob("*.py"), *(ROOT / "degradations").rglob("*.py")]:
-        for node in ast.trajectory(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.FunctionDef) or node.returns is None:
                 continue
             cached = any("cache" in ast.unparse(decorator) for decorator in node.decorator_list)

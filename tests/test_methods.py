@@ -132,7 +132,7 @@ KNOBS = [
     changed(guidance=[ADAPTIVE.guidance[0].model_dump(), {"name": "low_frequency", "last_t": 500}]),
     changed(guidance=[ADAPTIVE.guidance[0].model_dump(), {"name": "low_frequency", "last_t": 200, "acts_on": "x0"}]),
     changed(guidance=[ADAPTIVE.guidance[0].model_dump(), {"name": "low_frequency", "last_t": 200, "factor": 8}]),
-    changed(method="dynamic", guidance=[ADAPTIVE.guidance[0].model_dump()]),
+    changed(guidance=[ADAPTIVE.guidance[0].model_dump()]), changed(end_t=300),
     changed(fallback=FallbackSettings(max_low_frequency_change=1e-3)),
     changed(fallback=FallbackSettings(change_ratio=1e3)),
     blurred_by(weights=[1.0]), blurred_by(scale=0.05), blurred_by(std_rate=0.0), blurred_by(gradient="x0"),
@@ -142,8 +142,9 @@ KNOBS = [
 
 
 def test_every_setting_is_turned_below():
-    """But for what lies around the drawing: seeds, light, batches, repetitions, gate; test_targets.py has those."""
-    others = {"kind", "seed", "batch", "draws", "gate", "compat", "match_mean_luminance"}
+    """But for what lies around the drawing: seeds, light, batches, repetitions, gate; test_targets.py has those. The
+    method is what the reader calls it."""
+    others = {"kind", "method", "seed", "batch", "draws", "gate", "compat", "match_mean_luminance"}
     assert differing(ADAPTIVE, KNOBS) == set(TargetSettings.model_fields) - others
     blurs, lows = ([term for each in KNOBS for term in each.guidance[place : place + 1]] for place in (0, 1))
     assert differing(ADAPTIVE.guidance[0], blurs) == settings_of(GaussianBlurSettings, "name")

@@ -297,7 +297,7 @@ def test_a_card_reads_back_as_it_was_written(tmp_path: Path, folder: Path) -> No
 
 def add_table_to(tmp_path: Path, folder: Path, **words: str) -> None:
     TABLE.save(tmp_path / "table.json")
-    add_to_pack(folder, "start-steps", tmp_path / "table.json", size=SIDE, **{**ABOUT, **words})
+    add_to_pack(folder, "start-steps", tmp_path / "table.json", size=SIDE, **{**ABOUT, **words})  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("header", [
@@ -317,7 +317,7 @@ def test_a_header_that_says_nothing_of_use_is_one_line(tmp_path: Path, name: str
         assert str(caught.value).startswith(f"{file}: not the layout of a ")
         assert "\n" not in str(caught.value)
     with pytest.raises((WeightsError, UsageError)) as caught:
-        add_to_pack(tmp_path / "pack", name, file, size=SIDE, **ABOUT)
+        add_to_pack(tmp_path / "pack", name, file, size=SIDE, **ABOUT)  # pyright: ignore[reportArgumentType]
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1000
 

@@ -255,7 +255,8 @@ def test_a_bmp_of_any_width_is_read(mode: str, width: int):
 ])
 def test_a_bmp_of_16_bits_for_a_pixel(masks: tuple[int, ...], shifts: tuple[int, ...], bits: tuple[int, ...]):
     values = np.random.default_rng(0).integers(0, 2 ** min(bits), (3, 8, 3))
-    words = sum(values[..., i] << shifts[i] for i in range(3)).astype("<u2")[::-1].tobytes()
+    shifted = np.stack([values[..., i] << shifts[i] for i in range(3)]).sum(axis=0)
+    words = shifted.astype("<u2")[::-1].tobytes()
     header = struct.pack("<IiiHHIIiiII", 40, 8, 3, 1, 16, 3, len(words), 0, 0, 0, 0) + struct.pack("<3I", *masks)
     data = struct.pack("<2sIHHI", b"BM", 14 + len(header) + len(words), 0, 0, 14 + len(header)) + header + words
     expected = np.stack([values[..., i] * 255 // (2 ** bits[i] - 1) for i in range(3)], axis=-1)

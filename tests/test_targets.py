@@ -59,7 +59,7 @@ def test_a_store_is_what_it_says(whole: Path):
 KNOBS = [
     ["seed=1"], ["steps=4"], ["start_t=500"], ["guidance.0.factor=8"], ["guidance.0.last_t=100"], ["solver=dpm++2m"],
     ["solver=ddim"], ["solver=ddim", "eta=0.5"], ["compat=dt-bfr", "steps=6"], ["match_mean_luminance=false"],
-    ["guidance.0.acts_on=x0"],
+    ["guidance.0.acts_on=x0"], ["end_t=200"],
 ]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from adapt.errors import ShapeError
+from degradations.constants import kept
 
 
 class Window(NamedTuple):
@@ -77,7 +77,7 @@ def _through(images: Tensor, window: Window, size: int, *, corner: bool) -> Tens
         return torch.bmm(flat, columns.T.expand(len(flat), -1, -1)).unflatten(0, images.shape[:2])
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _weights(length: int, begin: float, end: float, size: int, corner: bool) -> Tensor:
     """What each pixel of a line is worth to each new one, (size, length) float64; new ones outside are of zeros."""
     scale = (end - begin) / size

@@ -94,8 +94,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         ema.load(state["ema"])
         first = state["step"]
-    if accelerator.is_main_process:
-        run.rewind(first)
+    run.rewind(first)
     prepared, optimizer = accelerator.prepare(network, optimizer)
     ema.shadow = {key: value.to(device) for key, value in ema.shadow.items()}
     stop = context.stop(first, steps)
