@@ -13,7 +13,7 @@ from adapt.commands.finetune import finetune
 from adapt.digests import file_digest
 from adapt.errors import UsageError
 from adapt.photos import contents
-from adapt.photos.contents import Contents
+from adapt.photos.contents import FILE, Contents
 from adapt.photos.folder import find_photos
 
 LONG_AGO = 1_600_000_000_000_000_000
@@ -21,7 +21,7 @@ LONG_AGO = 1_600_000_000_000_000_000
 
 @pytest.fixture
 def faces(tmp_path: Path, small_photos: Path) -> Path:
-    """ImageDataset that were written long ago."""
+    """Images that were written long ago."""
     folder = shutil.copytree(small_photos, tmp_path / "faces")
     for path in folder.rglob("*.png"):
         os.utime(path, ns=(LONG_AGO, LONG_AGO))
@@ -44,7 +44,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def digest_of(folder: Path, run: Path) -> str:
     seen = Contents(run)
     digest = seen.digest("faces", find_photos(folder))
-    seen.remember(run)
+    seen.remember(run / FILE)
     return digest
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from networks import SMALL_CODEFORMER, lively_swinir, lively_vqgan
 
-from adapt import tasks
-from adapt.build import load_codebook, load_model, load_prior, load_restorer, read_codebook
+from adapt.build import load_codebook, load_model, load_prior, load_restorer, read_codebook, weights_digest
+from adapt.commands.generate_targets import generate_targets
 from adapt.digests import file_digest
 from adapt.errors import UsageError, WeightsError
 from adapt.packs.named import named_network, named_restorer
@@ -47,7 +47,7 @@ def test_each_command_has_the_digest_of_the_file_that_it_loads(bundle: Path, mon
     """Of a bundle `adapt restore` runs the model.onnx, and all that trains or exports takes the weights beside it."""
     monkeypatch.setattr("adapt.exporting.bundle.open_session", lambda *_: None)
     assert load_restorer(bundle).digest == named_restorer(bundle).digest() == file_digest(bundle / "model.safetensors")
-    assert load_model(bundle).digest == tasks.weights_digest(bundle) == file_digest(bundle / "model.onnx")
+    assert load_model(bundle).digest == weights_digest(bundle) == file_digest(bundle / "model.onnx")
 
 
 @pytest.mark.parametrize("others", [(), ("model.safetensors",), WEIGHT_FILES])
@@ -56,7 +56,7 @@ def test_of_several_files_the_first_is_meant_by_all(others: tuple[str, ...], tmp
         write_swinir(tmp_path / name, seed)
     meant = tmp_path / next(name for name in WEIGHT_FILES if (tmp_path / name).is_file())
     loaded = load_restorer(tmp_path)
-    assert loaded.digest == tasks.weights_digest(tmp_path) == file_digest(meant)
+    assert loaded.digest == weights_digest(tmp_path) == file_digest(meant)
     expected = load_restorer(meant)
     photo = torch.rand(1, 3, 16, 16)
     assert torch.equal(loaded(photo), expected(photo))
@@ -64,7 +64,7 @@ def test_of_several_files_the_first_is_meant_by_all(others: tuple[str, ...], tmp
 
 def test_a_folder_whose_name_ends_like_a_file_is_a_folder(tmp_path: Path):
     write_swinir(tmp_path / "run.pt" / "best.safetensors", 0)
-    assert load_restorer(tmp_path / "run.pt").digest == tasks.weights_digest(tmp_path / "run.pt")
+    assert load_restorer(tmp_path / "run.pt").digest == weights_digest(tmp_path / "run.pt")
 
 
 def test_a_codebook_of_a_run_or_file_has_its_digest(tmp_path: Path):
@@ -81,12 +81,12 @@ def test_a_codebook_of_a_run_or_file_has_its_digest(tmp_path: Path):
 def test_a_pack_is_meant_by_its_name_folder_and_card(small_pack: Path):
     expected = load_pack(small_pack).network_digest("swinir")
     for name in (small_pack, small_pack / "pack.yaml", f"{small_pack}/swinir"):
-        assert load_restorer(name).digest == tasks.weights_digest(name) == expected
+        assert load_restorer(name).digest == weights_digest(name) == expected
     assert load_prior(small_pack).digest == load_pack(small_pack).network_digest("prior")
 
 
 def test_a_name_of_nothing_is_the_same_mistake_for_all(tmp_path: Path):
-    for meant in (load_restorer, tasks.weights_digest):
+    for meant in (load_restorer, weights_digest):
         with pytest.raises(UsageError, match="no restorer 'nothing/at all': expected a checkpoint file, a run"):
             meant("nothing/at all")
         with pytest.raises(WeightsError, match=r"none\.pth: no such weights file"):
@@ -100,7 +100,7 @@ def test_targets_guided_by_a_bundle_are_those_of_its_weights(
     overrides = ["guidance.0.factor=4", "steps=2", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]
 
     def make() -> None:
-        tasks.generate_targets(
+        generate_targets(
             small_photos, tmp_path / "out", method="low-frequency", pack=small_pack, restorer=bundle, limit=1,
             overrides=overrides, device="cpu",
         )

@@ -68,7 +68,7 @@ def test_a_profile_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     known, other = (read_profile(name) for name in profile_names()[:2])
     write_profile(tmp_path / "mine.json", known)
 
-    def half(self: Path, text: str, encoding: str) -> None:
+    def half(self: Path, text: str, encoding: str, errors: str) -> None:
         self.write_bytes(text.encode(encoding)[: len(text) // 2])
         raise OSError("no space left on device")
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from adapt.finetuning.outcome import Outcome
     from adapt.finetuning.replay import Replay
     from adapt.perceptual.distance import PerceptualDistance
-    from adapt.photos.contents import FILE as CONTENTS
     from adapt.photos.contents import Contents
     from adapt.restorers.base import Restorer
     from adapt.training.code_losses import Teacher
@@ -159,6 +158,7 @@ def finetune(
     from adapt.finetuning.data import ImageDataset, split_pairs
     from adapt.finetuning.loop import finetune as run_finetune
     from adapt.finetuning.outcome import few_photos
+    from adapt.photos.contents import FILE as CONTENTS
     from adapt.photos.contents import Contents
     from adapt.photos.folder import find_photos, photos_of, refuse_overlap
     from adapt.targets.store import accepted_targets, is_store, target_digests
