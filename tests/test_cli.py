@@ -292,17 +292,20 @@ def test_threads_are_those_of_physical_cores(
     assert available_cores(system_of(tmp_path, siblings, limit)) == cores
 
 
-@pytest.mark.parametrize(("said", "expected"), [
-    ({}, "PASSIVE"),
-    ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
-    ({"GOMP_SPINCOUNT": "7"}, None),
-    ({"KMP_BLOCKTIME": "0"}, None),
+@pytest.mark.parametrize(("said", "load", "expected"), [
+    ({}, 100.0, "PASSIVE"),
+    ({}, 0.0, None),
+    ({"OMP_WAIT_POLICY": "ACTIVE"}, 100.0, "ACTIVE"),
+    ({"GOMP_SPINCOUNT": "7"}, 100.0, None),
+    ({"KMP_BLOCKTIME": "0"}, 100.0, None),
 ])
-def test_threads_wait_asleep_unless_the_environment_says_something(said: dict[str, str], expected: str | None):
+def test_threads_sleep_on_a_busy_machine_unless_the_environment_says_something(
+    said: dict[str, str], load: float, expected: str | None
+):
     """In a process of its own, as a user starts it: it must be said before torch is there."""
     known = {name: value for name, value in os.environ.items() if name not in WAITING}
     code = (
-        "import os, sys\nfrom adapt import cli\n"
+        f"import os, sys\nfrom adapt import cli\nos.getloadavg = lambda: ({load}, 0.0, 0.0)\n"
         "cli.app = lambda: print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)\ncli.main()"
     )
     answer = subprocess.run(

@@ -15,7 +15,7 @@ import typer
 from adapt.cli import packs, recipes
 from adapt.cli.adapting import demo, run
 from adapt.cli.calibrating import calibrate
-from adapt.cli.cores import wait_passively
+from adapt.cli.cores import let_threads_sleep
 from adapt.cli.degrading import degrade
 from adapt.cli.models import evaluate, export, restore
 from adapt.cli.signs import show_what_can_be_shown
@@ -59,7 +59,7 @@ def main() -> None:
     Exit codes: those of `adapt.errors`; FAILED_PHOTOS where the rest was done; STOPPED where a file or the disk stopped
     the work; INTERRUPTED.
     """
-    wait_passively()
+    let_threads_sleep()
     show_what_can_be_shown()
     try:
         app()
