@@ -5,7 +5,7 @@ Nothing else in the project converts between ranges or to 8 bits.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from adapt.errors import RangeError, ShapeError
 
@@ -43,6 +43,21 @@ def check_image(image: Tensor, name: str, *, low: float = 0.0, high: float = 1.0
         raise RangeError(
             f"{name}: expected values in [{low:g}, {high:g}], got [{lowest:.3g}, {highest:.3g}]{hint}"
         )
+
+
+COLOURLESS: Final = (4 / 255, 1e-3)  # how far channels may be apart, and in what share of the pixels farther
+
+
+def without_colour(image: Tensor) -> bool:
+    """Whether an image (3, H, W) in [0, 1] has no colour, whatever its file says of channels: rounding is none."""
+    most, share = COLOURLESS
+    apart = image.amax(dim=0) - image.amin(dim=0)
+    return bool((apart > most).double().mean() <= share)
+
+
+def to_grey(image: Tensor) -> Tensor:
+    """The mean of the channels in all three: (..., 3, H, W) to the same."""
+    return image.mean(dim=-3, keepdim=True).expand_as(image)
 
 
 def clamped(image: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt
+from PIL import Image
 
 from adapt.cli import main
 from adapt.cli.cores import WAITING, available_cores
@@ -50,6 +52,33 @@ def test_a_restorer_that_gives_what_is_not_finite_costs_that_photo_alone(
         assert "m: the restorer gave values that are not finite" in capsys.readouterr().err
     for folder in ("r1", "r3", "t"):
         assert sorted(path.stem for path in (tmp_path / folder).rglob("*.png")) == ["a", "z"]
+
+
+def test_a_photo_without_colour_stays_without_whatever_its_file_says(
+    small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Restored, and as a target; a toned one keeps its tone."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    values = np.random.default_rng(0).integers(60, 200, (4, 4)).astype(np.uint8)
+    grey = Image.fromarray(values).resize((16, 16), Image.Resampling.BICUBIC)
+    grey.save(photos / "one.png")
+    grey.convert("RGB").save(photos / "three.jpg", quality=70)
+    grey.convert("RGB").quantize(64).save(photos / "palette.png")
+    grey.convert("RGB").save(photos / "frame.gif")
+    Image.merge("RGB", [grey, grey.point(lambda value: value * 0.8), grey.point(lambda value: value * 0.6)]).save(
+        photos / "toned.png"
+    )
+    assert adapt(monkeypatch, "restore", small_pack, photos, "-o", tmp_path / "r") == 0
+    assert adapt(
+        monkeypatch, "generate-targets", photos, "-o", tmp_path / "t", "--pack", small_pack, "--method",
+        "low-frequency", *QUICK_TARGETS,
+    ) == 0
+    for folder in (tmp_path / "r", tmp_path / "t" / "images"):
+        for path in folder.glob("*.png"):
+            apart = np.ptp(np.asarray(Image.open(path).convert("RGB")).astype(int), axis=2).max()
+            assert (apart == 0) == (path.stem != "toned"), path
+        assert len(list(folder.glob("*.png"))) == 5
 
 
 def test_a_corrupt_photo_is_named_with_exit_code_3(

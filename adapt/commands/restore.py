@@ -15,6 +15,7 @@ from adapt.devices import pick_device, within_memory
 from adapt.digests import file_digest, is_unchanged
 from adapt.disk import append_json_line, claim_folder, read_json_lines, shown_name
 from adapt.errors import PhotoError, UsageError
+from adapt.images import to_grey
 from adapt.journal import Journal, journal_names
 from adapt.locks import locked
 from adapt.photos.files import encode_png
@@ -205,7 +206,7 @@ def _restore_all(
             if not bool(image.isfinite().all()):
                 report(id, "failed", f"{id}: the restorer gave values that are not finite")
                 continue
-            shown = image.mean(dim=0, keepdim=True).expand(3, -1, -1) if grey else image
+            shown = to_grey(image) if grey else image
             try:
                 written_sha256 = journal.write(line["file"], encode_png(shown))
             except PhotoError as error:  # of its name

@@ -283,6 +283,8 @@ def main(photos: Path, out: Path, fidelity: float | None) -> int:
         try:
             bands, grey = read(path)
             pixels = fit(bands, side)
+            if not grey and (np.ptp(pixels[0], axis=0) > 4 / 255).mean() <= 1e-3:  # no colour, whatever the file says
+                grey, pixels = True, np.repeat(pixels.mean(axis=1, keepdims=True), 3, axis=1)
         except DAMAGED as error:
             sys.stderr.write(f"{path}: cannot be read ({error})\n")
             count["failed"] += 1

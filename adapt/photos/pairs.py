@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from adapt.errors import PhotoError
+from adapt.images import to_grey, without_colour
 from adapt.photos.files import read_photo
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Fitted:
 
     Attributes:
         image: (3, size, size) in [0, 1].
-        grey: the file holds one channel.
+        grey: the photo has no colour, whatever its file says; then neither has the image.
         resized: the file is of another size.
         enlarged: how many times longer its side became; None where it was not smaller.
     """
@@ -64,7 +65,8 @@ def read_fitted(path: Path, size: int) -> Fitted:
     except PhotoError as error:
         raise PhotoError(f"{path}: {error}") from error
     times = size / max(photo.image.shape[-2:])
-    return Fitted(image, photo.grey, resized, times if times > 1 else None)
+    grey = photo.grey or without_colour(photo.image)
+    return Fitted(to_grey(image) if grey else image, grey, resized, times if times > 1 else None)
 
 
 def enlarged_warning(enlarged: Mapping[str, float]) -> str:

@@ -16,6 +16,7 @@ from adapt.digests import file_digest, photo_seed
 from adapt.disk import shown_name
 from adapt.errors import PhotoError
 from adapt.guidance.maps import MapSnapshot, MapWatch
+from adapt.images import to_grey
 from adapt.journal import KeptError
 from adapt.locks import locked
 from adapt.photos.files import encode_png
@@ -254,10 +255,13 @@ def _make_group(
         chosen = [rows[item.photo.id] for item in readable]
         seeds = [photo_seed(settings.seed, item.sha256, item.draw) for item in readable]
         restored = within_memory(lambda batch: restored_for(batch, restorer, settings), photos)
+        grey = torch.tensor([image.grey for image in images.values()], device=photos.device)
+        restored = torch.where(grey[:, None, None, None], to_grey(restored), restored)
         made, seen = _made_within_memory(maker, photos[chosen], restored[chosen], seeds)
         before, after, given = made.towards.cpu(), made.images.cpu(), photos[chosen].cpu()
         for row, (item, seed) in enumerate(zip(readable, seeds, strict=True)):
-            candidate = Candidate(target=after[row], towards=before[row], photo=given[row])
+            target = to_grey(after[row]) if images[item.photo.id].grey else after[row]
+            candidate = Candidate(target=target, towards=before[row], photo=given[row])
             record, encoded = _judged(item, seed, candidate, made.infos[row], settings)
             fitted = images[item.photo.id]
             record = replace(
