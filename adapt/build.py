@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
@@ -13,6 +14,8 @@ from adapt.settings.paths import ONNX, is_bundle, weights_file
 from adapt.weights import read_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from torch import Tensor
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from adapt.blur.parts import BlurParts
     from adapt.blur.start_steps import StartSteps
     from adapt.diffusion.prior import Prior
+    from adapt.evaluation.inputs import Networks
     from adapt.exporting.bundle import BundleModel
     from adapt.faces.detector import FaceDetector
     from adapt.faces.landmarks import Landmarks
@@ -207,6 +211,26 @@ def _face_weights(name: str | Path, entry: str) -> tuple[str, dict[str, Tensor],
     named = named_network(name, entry)
     read = named.read()
     return named.label, read.state, read.metadata
+
+
+def measuring_networks(pack: Pack) -> Networks:
+    """The face networks by which `adapt.evaluation` measures: a pack's own, or the embedded one's where it has none.
+
+    They take faces of any size, and load when the first metric asks for them.
+    """
+    from adapt.evaluation.inputs import Measuring, Networks
+    from adapt.faces.entries import LANDMARKS, RECOGNISER
+
+    loads: dict[str, Callable[[Path], Recogniser | Landmarks]] = {
+        RECOGNISER: load_recogniser, LANDMARKS: load_landmarks
+    }
+
+    def measuring(entry: str) -> Measuring:
+        home = pack if entry in pack.card.networks else load_pack("tiny")
+        architecture = home.network(entry).architecture
+        return Measuring(f"{home.card.name} {architecture}", home.network_digest(entry), loads[entry](home.folder))
+
+    return Networks({entry: partial(measuring, entry) for entry in loads})
 
 
 def build_face_network(

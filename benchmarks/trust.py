@@ -74,7 +74,7 @@ def main() -> None:
     never = ReliabilitySettings(floor=1.0, slope=1.0)  # where the recipe has no line yet
     line = settings.reliability or never
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
-    print("| mean of (pixels) | std* | estimator | doubt | larger | error of estimator | error of larger |")
+    print("| mean of (pixels) | std* | estimator | reliability | larger | error of estimator | error of larger |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for recipe in arguments.degradation.split(","):
         folder = arguments.out / recipe

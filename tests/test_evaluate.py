@@ -13,6 +13,7 @@ from scores import evaluate_images
 from torch import Tensor
 
 from adapt.commands import run_report
+from adapt.commands.evaluate import evaluate
 from adapt.errors import AdaptError, ShapeError, UsageError
 from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.curves import loss_curves
@@ -21,6 +22,8 @@ from adapt.evaluation.report import Example, Report, write_report
 from adapt.evaluation.scores import difference
 from adapt.evaluation.sheets import GAP, LABEL, contact_sheet, write_sheet
 from adapt.evaluation.tables import markdown_table, text_table
+from adapt.exporting.verify import smooth_images
+from adapt.packs.pack import load_pack
 from adapt.photos.files import write_image
 from adapt.targets.store import Record, TargetStore, image_name
 
@@ -277,3 +280,24 @@ def test_page_is_whole_and_escaped(tmp_path: Path):
 
 def test_curves_leave_out_what_is_no_curve():
     assert loss_curves([{"step": 0, "a": 1.0, "b": 2.0, "c": "x"}, {"step": 1, "a": float("nan")}]) == []
+
+
+def test_person_and_features_are_measured_by_the_packs_networks_or_the_embedded_ones(
+    small_pack: Path, small_photos: Path, tmp_path: Path
+):
+    """Against the truth where there is one, else against the photos; images that are not square have no such number."""
+    evaluation, table = evaluate(small_photos, truth=small_photos, pack=small_pack)
+    tiny = load_pack("tiny")
+    for key, entry in (("identity", "recogniser"), ("landmarks", "landmarks")):
+        assert evaluation.scores[key].mean == 0
+        protocol = evaluation.scores[key].protocol
+        assert protocol.weights == tiny.network_digest(entry)
+        assert protocol.better == "lower"
+    assert "identity" in table
+    against_photos, _ = evaluate(small_photos, photos=small_photos, pack=small_pack)
+    assert {"identity_photo", "landmarks_photo"} <= set(against_photos.scores)
+    assert not {"identity_photo", "landmarks_photo"} & set(evaluation.scores)
+    for index, image in enumerate(smooth_images((2, 24, 16), seed=5)):
+        write_image(tmp_path / f"{index}.png", image)
+    oblong, _ = evaluate(tmp_path, truth=tmp_path, pack=small_pack)
+    assert "identity" not in oblong.scores

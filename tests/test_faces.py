@@ -28,8 +28,6 @@ from adapt.faces.measures import (
     identity_distance,
     identity_similarity,
     landmark_distance,
-    relative_sharpness,
-    sharpness,
 )
 from adapt.faces.recogniser import Recogniser, cosine_similarity, crop, euclidean_distance
 from adapt.packs.pack import EMBEDDED, load_pack
@@ -192,7 +190,6 @@ def test_no_face_depends_on_its_batch(recogniser: Recogniser, landmarks: Landmar
         (landmarks(faces[:, :, 16:]), landmarks(faces[2:3, :, 16:])),
         (network[0], alone[0]),
         (network[1], alone[1]),
-        (sharpness(faces), sharpness(faces[2:3])),
     ):
         torch.testing.assert_close(together[2:3], apart, rtol=1e-4, atol=1e-5)
 
@@ -208,7 +205,6 @@ def test_gradients_reach_the_faces_and_not_the_weights(
         ("distance", lambda x: identity_distance(x, other, recogniser).sum()),
         ("similarity", lambda x: identity_similarity(x, other, recogniser).sum()),
         ("landmarks", lambda x: landmark_distance(x, other, landmarks).sum()),
-        ("sharpness", lambda x: relative_sharpness(x, other).sum()),
     ):
         face = images(size, 1).requires_grad_()
         measured(face).backward()
@@ -254,7 +250,7 @@ OBLONG = GREY[:, :, :20]
 @pytest.mark.parametrize("case", REFUSED)
 def test_other_images_are_refused(recogniser: Recogniser, landmarks: Landmarks, case: str) -> None:
     faces, error, message = REFUSED[case]
-    for use in (recogniser, recogniser.of_aligned, landmarks, landmarks.of_aligned, sharpness):
+    for use in (recogniser, recogniser.of_aligned, landmarks, landmarks.of_aligned):
         with pytest.raises(error, match=message):
             use(faces)
     with pytest.raises(error, match=message):
@@ -271,8 +267,6 @@ def test_shapes_that_do_not_go_together_are_refused(recogniser: Recogniser, land
         identity_similarity(GREY, GREY[:1], recogniser)
     with pytest.raises(ShapeError, match=r"^landmarks: expected two batches of one shape, got \(2, 3, 32, 32\) and"):
         landmark_distance(GREY, GREY[..., :16, :16], landmarks)
-    with pytest.raises(ShapeError, match=r"^sharpness: expected two batches of one shape, got \(2, 3, 32, 32\) and"):
-        relative_sharpness(GREY, OBLONG)
     with pytest.raises(ShapeError, match=r"^recogniser: expected faces of \(B, 3, 150, 150\), got \(2, 3, 32, 32\)"):
         recogniser.network(GREY)
     with pytest.raises(ShapeError, match=r"^tiny/detector-tiny: expected one photo of shape \(3, H, W\), got \(2"):
@@ -348,21 +342,6 @@ def test_a_photo_of_any_size_shows_the_same_faces(package: Path) -> None:
 
 
 # ---------------------------------------------------------------- measures
-
-
-def test_a_blurred_face_is_less_sharp_by_what_the_blur_takes() -> None:
-    """Of a wave of f cycles per pixel a blur of std s leaves exp(-2 (pi s f)^2); its std is its amplitude / sqrt 2."""
-    side = 128
-    wave = torch.cos(torch.pi * 24 * torch.arange(side) / (side - 1))  # f = 24 / 254; a cosine of the mirrored image
-    faces = (0.5 + 0.3 * wave).expand(2, 3, side, side).clone()
-    frequency, std = 24 / 254, 1.0
-    expected = 0.3 / 2**0.5 * (1 - np.exp(-2 * (np.pi * std * frequency) ** 2))
-    np.testing.assert_allclose(sharpness(faces), [expected] * 2, rtol=0.01)
-    soft = gaussian_blur(faces, torch.tensor([0.5, 2.0]))
-    left = np.exp(-2 * (np.pi * np.array([0.5, 2.0]) * frequency) ** 2)
-    np.testing.assert_allclose(relative_sharpness(soft, faces), left, rtol=0.01)
-    larger = resized(faces, Window(0, 0, side, side), 4 * side)
-    np.testing.assert_allclose(sharpness(larger), sharpness(faces), rtol=0.05)
 
 
 def test_identity_and_landmarks_say_how_much_a_face_changed(

@@ -144,13 +144,12 @@ def test_between_two_levels_the_start_step_is_between_theirs(tmp_path: Path) -> 
     assert {"statistic", "tol", "spectrum"} <= set(json.loads((tmp_path / "t.json").read_text()))
 
 
-def test_tables_of_earlier_versions_are_read(tmp_path: Path) -> None:
-    """They counted pictures, as the embedded pack's does; what is written now is read as it was."""
+def test_the_packs_table_is_read_and_written_as_it_was(tmp_path: Path) -> None:
     packed = load_start_steps_file(Path(adapt.packs.__file__).parent / "tiny" / "start-steps.json")
     assert packed.images == 1216
     packed.save(tmp_path / "table.json")
-    assert json.loads((tmp_path / "table.json").read_text())["images"] == 1216
     assert load_start_steps_file(tmp_path / "table.json") == packed
+
 
 
 @pytest.mark.parametrize(

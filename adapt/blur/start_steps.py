@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import torch
-from pydantic import AliasChoices, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 from torch import Tensor
 
 from adapt.blur.labels import std_levels
@@ -41,10 +41,7 @@ class StartSteps(Settings):
     statistic: Literal["share", "mean", "largest"]
     share: float
     tol: PositiveFloat
-    images: PositiveInt = Field(
-        validation_alias=AliasChoices("images", "pictures"),  # "pictures" in tables of earlier versions
-        description="how many the spectrum was taken of",
-    )
+    images: PositiveInt = Field(description="how many the spectrum was taken of")
     spectrum: list[float] = Field(description="mean power in [-1, 1] at 0, 1, 2, ... cycles per image; noise: 1")
     stds: list[float] = Field(min_length=1, description="pixels, ascending")
     steps: list[Timestep]

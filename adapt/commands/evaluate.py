@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.build import load_distance
+from adapt.build import load_distance, measuring_networks
 from adapt.disk import optional_path
 from adapt.packs.pack import load_pack
 
@@ -39,13 +39,15 @@ def evaluate(
     ):
         if folder is not None:
             photos_of(option, Path(folder), what)
-    distance = load_distance(load_pack(pack))
+    opened = load_pack(pack)
+    distance = load_distance(opened)
     evaluation = evaluate_folder(
         restored,
         truth=optional_path(truth),
         photos=optional_path(photos),
         reference=optional_path(reference),
         distance=distance,
+        networks=measuring_networks(opened),
         half_raw=half_raw,
     )
     lines = [text_table({restored.name: evaluation}), f"perceptual network: {distance.name}", *evaluation.notes]

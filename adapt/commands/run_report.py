@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from adapt._version import versions
-from adapt.build import load_distance
+from adapt.build import load_distance, measuring_networks
 from adapt.disk import read_json_lines
 from adapt.evaluation.catalogue import METRICS, Metric, fewest
 from adapt.evaluation.compare import evaluate_folder
@@ -57,7 +57,8 @@ def evaluate_run(
     each other, which would count as spread of the targets. Its reference shows the same people as the images that
     are judged, so it compares rows of one table and nothing else.
     """
-    distance = load_distance(load_pack(pack))
+    opened = load_pack(pack)
+    distance, networks = load_distance(opened), measuring_networks(opened)
     folders = {name: _images(out / folder, ids) for name, folder in FOLDERS.items()}
     wanted = {*ids}
     targets = {id: paths[0] for id, paths in accepted_targets(out / "targets").items() if id in wanted}
@@ -70,10 +71,10 @@ def evaluate_run(
     for index, (name, folder) in enumerate(folders.items()):
         chosen = {key: value for key, value in against.items() if not (name == "photo" and key == "photos")}
         if chosen:
-            evaluations[name] = evaluate_folder(folder, distance=distance, **chosen)
+            evaluations[name] = evaluate_folder(folder, distance=distance, networks=networks, **chosen)
         on_row(index + 1, len(folders) + 1)
     partners: dict[str, Any] = {key: _images(out / key, list(targets)) for key in against if key != "reference"}
-    evaluations["target"] = evaluate_folder(targets, distance=distance, **partners)
+    evaluations["target"] = evaluate_folder(targets, distance=distance, networks=networks, **partners)
     on_row(len(folders) + 1, len(folders) + 1)
     return {name: evaluations[name] for name in COLUMNS if name in evaluations}
 

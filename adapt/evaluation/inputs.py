@@ -48,6 +48,21 @@ class Networks:
 
 
 @dataclass(frozen=True, slots=True)
+class Measuring:
+    """A network by which a metric measures, with the name and digest that its protocol tells.
+
+    Attributes:
+        name: for tables.
+        digest: sha256 of its weights.
+        network: what the metric's function calls.
+    """
+
+    name: str
+    digest: str
+    network: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Images to judge with their partners.
 

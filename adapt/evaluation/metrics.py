@@ -201,7 +201,7 @@ def sharpness(image: Tensor) -> Tensor:
     """How much of each image is fine detail: the standard deviation over its pixels of the image less its Gaussian
     blur, of each channel by itself, averaged over R, G and B.
 
-    Noise counts as detail. The blur's standard deviation is `sharpness_std`, so that copies of one picture at several
+    Noise counts as detail. The blur's standard deviation is `sharpness_std`, so that copies of one image at several
     sizes are measured at the same place of its spectrum.
 
     Args:

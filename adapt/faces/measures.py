@@ -1,12 +1,10 @@
-"""What is kept of a face, and how sharp it is: pure functions of aligned images, one value per image.
+"""What is kept of a face: pure functions of aligned images, one value per image.
 
 All take aligned faces, (B, 3, S, S) in [0, 1], aligned as those of FFHQ are, and are differentiable. Identity and
 landmarks are compared by networks that this project did not train; their names belong beside every number.
 """
 
 from __future__ import annotations
-
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -15,9 +13,6 @@ from adapt.errors import ShapeError
 from adapt.faces.landmarks import Landmarks, eye_distance
 from adapt.faces.recogniser import Recogniser, cosine_similarity, euclidean_distance
 from adapt.images import check_image
-from degradations.cosines import gaussian_blur
-
-FINE_STD: Final = 4 / 512  # of the blur whose rest is fine detail, in shares of the shorter side
 
 
 def identity_similarity(a: Tensor, b: Tensor, recogniser: Recogniser) -> Tensor:
@@ -62,32 +57,6 @@ def landmark_distance(a: Tensor, b: Tensor, landmarks: Landmarks) -> Tensor:
         raise ShapeError(f"landmarks: expected two batches of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
     points, reference = landmarks.of_aligned(a), landmarks.of_aligned(b)
     return torch.linalg.vector_norm(points - reference, dim=-1).mean(1) / eye_distance(reference)
-
-
-def sharpness(faces: Tensor) -> Tensor:
-    """How much fine detail an image has, (B,): standard deviation of what a Gaussian blur takes from it.
-
-    Protocol: the blur's std is 4 px of 512, scaled with the shorter side; over all pixels and channels, in the unit of
-    the image. Noise and blocks of compression count as detail. No network.
-
-    Raises:
-        ShapeError, RangeError: not (B, 3, H, W) in [0, 1].
-    """
-    check_image(faces, "sharpness")
-    side = min(faces.shape[2:])
-    fine = faces - gaussian_blur(faces, faces.new_full((len(faces),), FINE_STD * side))
-    return fine.std(dim=(1, 2, 3), correction=0)
-
-
-def relative_sharpness(a: Tensor, b: Tensor) -> Tensor:
-    """Sharpness of `a` over that of its counterpart in `b`, (B,): 1 is as sharp, below is softer.
-
-    Raises:
-        ShapeError, RangeError: as for `sharpness`, or not two batches of one shape.
-    """
-    if a.shape != b.shape:
-        raise ShapeError(f"sharpness: expected two batches of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
-    return sharpness(a) / sharpness(b)
 
 
 def _check_as_many(a: Tensor, b: Tensor, name: str) -> None:

@@ -96,7 +96,7 @@ class FallbackSettings(Settings):
 class ReliabilitySettings(Settings):
     """How much blur the prior asks for of a restored photo that is no face to it; the line is one prior's own."""
 
-    floor: Weight = Field(description="the prior's change of coarse structure, in [0, 1], from which there is a doubt")
+    floor: Weight = Field(description="the prior's change of coarse structure, in [0, 1], from which it is doubted")
     slope: PositiveFloat = Field(description="std that each unit above it asks for, in pixels at 512")
 
 

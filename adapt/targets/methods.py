@@ -151,9 +151,10 @@ class TargetMaker:
         return torch.cat([region_stds(estimator, photo, self.settings.regions) for photo in photos.split(1)])
 
     def _widened(self, stds: Tensor, change: Tensor, fallback: Tensor) -> Tensor:
-        """Blur levels (B, R), no less than the prior's doubt of each image asks for.
+        """Blur levels (B, R), no less than the reliability of each image asks for.
 
-        What the estimator says is how far a restored photo is true. Where the photo itself is fed, doubt alone counts.
+        What the estimator says is how far a restored photo is true. Where the photo itself is fed, reliability alone
+        counts.
         """
         if self.settings.reliability is None:
             return stds
