@@ -87,6 +87,10 @@ def test_damage_is_the_same_on_every_device(name: str) -> None:
 # ---------------------------------------------------------------- degradations
 
 KNOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "chroma_noise": ({"std": [8, 10]}, {"std": [20, 22], "grain": [6, 8]}),
+    "sharpen": ({"std": [4, 5], "amount": [0.5, 0.6]}, {"std": [12, 14], "amount": [1.5, 2]}),
+    "smear": ({"radius": [8, 9], "strength": [10, 12]}, {"radius": [20, 22], "strength": [40, 50]}),
+    "tint": ({"exposure": [0.8, 0.9]}, {"exposure": [0.3, 0.4], "red": [1.3, 1.4], "blue": [0.5, 0.6]}),
     "banding": ({"levels": [6, 8]}, {"levels": [3, 4]}),
     "blind": (
         {"blur_std": [8, 20], "downsample": [8, 20], "isotropic": 1, "grey": 0},
@@ -171,11 +175,14 @@ KNOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 LENGTHS = {  # of each degradation; what is no length keeps its value when an image is smaller
     "blind": {"blur_std", "downsample"},
     "camera": {"scale"},
+    "chroma_noise": {"grain"},
     "defocus": {"radius"},
     "dust": {"radius"},
     "gaussian_blur": {"std"},
     "gaussian_noise": {"grain"},
     "halftone": {"period"},
+    "sharpen": {"std"},
+    "smear": {"radius"},
     "mixed": {"length"},
     "motion_blur": {"length"},
     "resample": {"factor"},
@@ -303,3 +310,44 @@ def test_masks_cover_their_share_with_edges_as_soft_as_asked() -> None:
     assert set(smooth_mask((30, 20), 8, length=4, share=0.5, softness=0).unique().tolist()) <= {0.0, 0.5, 1.0}
     soft = smooth_mask((90, 70), 8, length=6, share=0.5, softness=1)
     assert float(((soft > 0) & (soft < 1)).float().mean()) == pytest.approx(0.383, abs=0.08)  # P(|N(0, 1)| < 0.5)
+
+
+# ---------------------------------------------------------------- what a phone does
+
+
+def test_noise_of_colour_leaves_the_luminance_alone() -> None:
+    """Y of BT.601 stays, Cb and Cr get the deviation that is asked for."""
+    image = torch.full((3, 96, 96), 0.5)
+    noisy = damaged(image, degradation("chroma_noise", std=[10, 10]))
+    luminance = torch.tensor([0.299, 0.587, 0.114])
+    assert float((torch.tensordot(luminance, noisy, 1) - 0.5).abs().max()) < 1e-5
+    cb = (noisy[2] - torch.tensordot(luminance, noisy, 1)) / 1.772
+    assert float(cb.std()) * 255 == pytest.approx(10, rel=0.05)
+
+
+def test_smearing_wipes_texture_away_and_keeps_edges() -> None:
+    generator = torch.Generator().manual_seed(0)
+    step = torch.where(torch.arange(512) < 256, 0.2, 0.8).expand(3, 64, 512)
+    image = step + 4 / 255 * torch.randn(step.shape, generator=generator)
+    smeared = degradation("smear", radius=[3, 3], strength=[12, 12]).apply(image, {"radius": 3.0, "strength": 12.0})
+    flat = slice(20, 230)
+    assert float(smeared[..., flat].std()) < 0.4 * float(image[..., flat].std())
+    assert float(smeared[..., 258:262].mean() - smeared[..., 250:254].mean()) > 0.55
+
+
+def test_sharpening_adds_what_a_blur_takes_and_no_more() -> None:
+    """Of a wave of f cycles per pixel a blur of std s leaves exp(-2 (pi s f)^2)."""
+    wave = 0.1 * torch.cos(2 * math.pi * torch.arange(256) / 16).expand(3, 64, 256)
+    sharper = degradation("sharpen", std=[2, 2], amount=[0.5, 0.5]).apply(wave, {"std": 2.0, "amount": 0.5})
+    gain = 1 + 0.5 * (1 - math.exp(-2 * (math.pi * 2 / 16) ** 2))
+    assert float(sharper[..., 64:192].std() / wave[..., 64:192].std()) == pytest.approx(gain, rel=0.01)
+
+
+def test_tint_is_a_gain_in_linear_light() -> None:
+    image = torch.full((3, 8, 8), 0.7)
+    tinted = degradation("tint", exposure=[0.5, 0.5], red=[1.2, 1.2], blue=[0.6, 0.6]).apply(
+        image, {"exposure": 0.5, "red": 1.2, "blue": 0.6}
+    )
+    linear = ((0.7 + 0.055) / 1.055) ** 2.4
+    expected = [1.055 * (linear * gain) ** (1 / 2.4) - 0.055 for gain in (0.6, 0.5, 0.3)]
+    assert tinted[:, 0, 0].tolist() == pytest.approx(expected, abs=1e-4)

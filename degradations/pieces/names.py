@@ -30,6 +30,7 @@ from degradations.pieces.camera import CameraDegradation
 from degradations.pieces.camera_noise import CameraNoise
 from degradations.pieces.compression import DoubleJpeg, Jpeg, Webp
 from degradations.pieces.noise import GaussianNoise, PoissonNoise, SpeckleNoise
+from degradations.pieces.phone import ChromaNoise, Sharpen, Smear, Tint
 from degradations.pieces.turbulence import Turbulence
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _Plain: TypeAlias = (
     | Blind
     | CameraNoise
     | CameraDegradation
+    | ChromaNoise
     | Defocus
     | DoubleJpeg
     | Dust
@@ -55,7 +57,10 @@ _Plain: TypeAlias = (
     | ScanLines
     | Scratches
     | Sepia
+    | Sharpen
+    | Smear
     | SpeckleNoise
+    | Tint
     | Turbulence
     | Webp
 )
