@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from adapt.restorers.base import Restorer
     from adapt.restorers.vqgan import VQGAN
     from adapt.settings import TargetSettings
+    from adapt.verdict.evidence import Judges
 
 PRIOR, CODEBOOK, CODEFORMER = "prior", "codebook", "codeformer"  # what a pack calls them
 
@@ -231,6 +232,46 @@ def measuring_networks(pack: Pack) -> Networks:
         return Measuring(f"{home.card.name} {architecture}", home.network_digest(entry), loads[entry](home.folder))
 
     return Networks({entry: partial(measuring, entry) for entry in loads})
+
+
+def load_judges(pack: str | Path, device: torch.device) -> tuple[Judges, Callable[[Tensor], Tensor]]:
+    """The networks that a verdict asks, and what gives the blur levels of photos (B, 3, S, S) in pixels, (B,).
+
+    Face networks are the pack's own, or the embedded one's. Where the pack has no blur estimator, `TYPICAL` is every
+    photo's level.
+    """
+    import torch
+
+    from adapt.blur.estimator import ARCHITECTURE as ESTIMATOR
+    from adapt.faces.entries import LANDMARKS, RECOGNISER
+    from adapt.verdict.evidence import TYPICAL, Judges
+    from degradations.blind import PUBLISHED_SIZE
+
+    opened = load_pack(pack)
+    networks = measuring_networks(opened)
+    judges = Judges(
+        prior=load_prior(pack).to(device),
+        recogniser=networks[RECOGNISER].network.to(device),
+        landmarks=networks[LANDMARKS].network.to(device),
+    )
+    if ESTIMATOR not in opened.card.networks:
+        level = TYPICAL * opened.card.size / PUBLISHED_SIZE
+        return judges, lambda photos: torch.full((len(photos),), level, device=photos.device)
+    estimator = load_blur_estimator(pack).to(device)
+    return judges, lambda photos: torch.cat([estimator(photo).std for photo in photos.split(1)])
+
+
+def judges_digest(pack: str | Path) -> str:
+    """Stands for the weights of all that `load_judges` gives."""
+    from adapt.blur.estimator import ARCHITECTURE as ESTIMATOR
+    from adapt.digests import settings_digest
+    from adapt.faces.entries import LANDMARKS, RECOGNISER
+
+    opened = load_pack(pack)
+    networks = opened.card.networks
+    own = {entry: opened.network_digest(entry) for entry in (PRIOR, ESTIMATOR) if entry in networks}
+    homes = {entry: opened if entry in networks else load_pack("tiny") for entry in (RECOGNISER, LANDMARKS)}
+    return settings_digest({**own, **{entry: home.network_digest(entry) for entry, home in homes.items()}})
 
 
 def build_face_network(

@@ -23,6 +23,7 @@ from adapt.cli.options import (
     Replay,
     RestorerName,
     Threads,
+    VerdictRecipe,
     use_threads,
 )
 from adapt.cli.printing import Lines, end, say_resized, say_warning
@@ -43,14 +44,16 @@ def run(
     real: Real = None,
     replay: Replay = None,
     fidelity: Fidelity = None,
+    verdict: VerdictRecipe = "default",
     limit: Limit = None,
     device: Device = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """The whole way: targets, fine-tuning, restored photos, table, exported model, result page.
+    """The whole way: targets, fine-tuning, a verdict, restored photos, table, exported model, result page.
 
-    Settings are given as targets.KEY=VALUE and finetune.KEY=VALUE.
+    Exported is the adapted model where evidence without originals says that it is better, else the one it started from.
+    Settings are given as targets.KEY=VALUE, finetune.KEY=VALUE and verdict.KEY=VALUE.
     """
     use_threads(threads)
     from adapt.commands.run import run
@@ -66,6 +69,7 @@ def run(
         real=real,
         replay=replay,
         fidelity=fidelity,
+        verdict=verdict,
         overrides=overrides or [],
         limit=limit,
         device=device,

@@ -21,6 +21,9 @@ RestorerName = Annotated[
 ]
 Method = Annotated[str, typer.Option("--method", help="Targets recipe by name (adapt recipes list) or file.")]
 FinetuneRecipe = Annotated[str, typer.Option("--recipe", help="Finetune recipe by name (adapt recipes list) or file.")]
+VerdictRecipe = Annotated[
+    str, typer.Option("--verdict", help="Verdict recipe by name (adapt recipes list) or file: what is exported.")
+]
 Real = Annotated[
     Path | None,
     typer.Option("--real", help="Sharp faces for the discriminator.", show_default="the targets, unpaired"),

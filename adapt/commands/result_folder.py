@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -11,15 +11,15 @@ from adapt.commands import restore
 from adapt.disk import claim_folder, files_of, is_marked
 from adapt.errors import UsageError
 from adapt.exporting import bundle
-from adapt.journal import journal_names
+from adapt.journal import Journal, KeptError, journal_names
 from adapt.settings.paths import BUNDLE
 from adapt.targets import store
 from adapt.training import run
 
 CLAIM: Final = "adapted.json"
 KIND: Final = "result of adapt run"
-RESTORED: Final = ("photos", "base", "restored", "truth")
-PAGE: Final = ("model.onnx", "sheet.jpg", "report.html", "evaluation.json")
+RESTORED: Final = ("photos", "base", "adapted", "restored", "truth")
+PAGE: Final = ("model.onnx", "exported.safetensors", "sheet.jpg", "report.html", "evaluation.json", "verdict.json")
 
 
 def written(out: Path) -> list[str]:
@@ -74,3 +74,26 @@ def refuse_removal(out: Path, inputs: Mapping[str, str | Path | None]) -> None:
             f"{out}: --overwrite removes only what a run made, and its folders hold other files ({len(others)}), first:"
             f" {others[0]}; move them elsewhere"
         )
+
+
+class Pages:
+    """Writes the result's own files, but for those that somebody changed: these stay, and are named."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.kept: list[str] = []
+
+    def put(self, name: str, write: Callable[[Path], object]) -> None:
+        """Let `write` make or replace a file of the result's folder."""
+        try:
+            with self.journal.replacing(name) as path:
+                write(path)
+        except KeptError as error:
+            self.kept.append(str(error))
+
+    def remove(self, name: str) -> None:
+        """Remove a file of the result's folder, where an earlier run left one that nobody changed."""
+        try:
+            self.journal.remove(name)
+        except KeptError as error:
+            self.kept.append(str(error))

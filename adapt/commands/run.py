@@ -1,10 +1,12 @@
-"""`adapt run`: targets, fine-tuning, restored photos, table, model, page. Each step resumes by itself.
+"""`adapt run`: targets, fine-tuning, verdict, restored photos, table, model, page. Each step resumes by itself.
 
     OUT/targets/     the target store              OUT/photos/    the photos as the networks saw them
     OUT/finetune/    the run, with best weights    OUT/base/      restored by the model it started from
-    OUT/bundle/      the exported model            OUT/restored/  restored by the adapted model
+    OUT/verdict.json what is exported, and why     OUT/restored/  restored by the exported model
+    OUT/bundle/      the exported model            OUT/adapted/   by the adapted one, where that is another
     OUT/model.onnx   the same file, easy to find   OUT/sheet.jpg, OUT/report.html, OUT/evaluation.json
     OUT/truth/       the originals at that size    OUT/adapted.json    by it the folder is known as ours
+    OUT/exported.safetensors    its weights, where they lie between the adapted ones and the start's
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from adapt.commands.finetune import finetune, sample_writer, set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.commands.progress import ProgressLine, Silent, describe
 from adapt.commands.restore import Restored, restore, restore_folder
-from adapt.commands.result_folder import claim_result, refuse_removal
+from adapt.commands.result_folder import Pages, claim_result, refuse_removal
 from adapt.commands.run_report import Identity, evaluate_run, show_run, verdict_of
+from adapt.commands.run_verdict import Chosen, choose
 from adapt.devices import pick_device
 from adapt.digests import file_digest
 from adapt.disk import link_or_copy, optional_path, read_json, shown_name, write_json
@@ -30,16 +33,17 @@ from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.tables import markdown_table, text_table
 from adapt.exporting.bundle import changed_files
 from adapt.finetuning.outcome import Outcome
-from adapt.journal import Journal, KeptError
+from adapt.journal import Journal
 from adapt.locks import locked
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import PhotoFile, find_photos, photos_of, refuse_overlap
-from adapt.settings import TargetSettings
+from adapt.settings import TargetSettings, VerdictSettings
 from adapt.settings.paths import BEST, BUNDLE
 from adapt.settings.recipe import load_recipe
 from adapt.targets.generate import Summary
 from adapt.training.run import distance_of
+from adapt.verdict.wording import sentences
 
 CHECKED_PHOTOS = 4
 
@@ -83,6 +87,7 @@ def run(
     real: str | Path | None = None,
     replay: str | Path | None = None,
     fidelity: float | None = None,
+    verdict: str | Path = "default",
     overrides: Sequence[str] = (),
     limit: int | None = None,
     device: str = "auto",
@@ -106,7 +111,9 @@ def run(
         fidelity: what the photos are restored at, by the adapted model and by the one it started from, so that they
             compare, and the exported model's default; the network's own where None. Only for networks that take one.
             Targets and fine-tuning do not depend on it: with another one a run makes anew what comes after them.
-        overrides: `targets.KEY=VALUE` and `finetune.KEY=VALUE`.
+        verdict: recipe of the verdict, by name or file: whether the adapted model is better than the one it started
+            from. Where it is not, the latter is exported.
+        overrides: `targets.KEY=VALUE`, `finetune.KEY=VALUE` and `verdict.KEY=VALUE`.
         limit: only the first so many photos. Where they are others than an earlier run had, targets that are there
             are kept, and the fine-tuning is made anew.
         device: auto, cpu, cuda, ...; the table is computed on the CPU.
@@ -133,7 +140,8 @@ def run(
         recipe, pack=pack, restorer=restorer, real=real, replay=replay, overrides=split["finetune"]
     )
     load_recipe(method, TargetSettings, split["targets"], pack=str(pack))
-    pick_device(device)
+    rule = load_recipe(verdict, VerdictSettings, split["verdict"], pack=str(pack))
+    chosen_device = pick_device(device)
     base, size = setup.name, setup.restorer.size
     own = setup.restorer.chosen_fidelity(fidelity)
     if overwrite:
@@ -142,7 +150,7 @@ def run(
         claim_result(out, overwrite)  # only now: a mistake costs no earlier run
         journal = Journal(out, overwrite=overwrite)
 
-        line = progress("1/5 targets")
+        line = progress("1/6 targets")
         summary = generate_targets(
             photos,
             out / "targets",
@@ -155,7 +163,7 @@ def run(
             on_photo=lambda record, done, total: line(done, total),
         )
 
-        line2 = progress("2/5 fine-tuning")
+        line2 = progress("2/6 fine-tuning")
         outcome = finetune(
             photos,
             out / "targets",
@@ -173,14 +181,26 @@ def run(
             on_samples=sample_writer(out / "finetune"),
         )
 
-        line3 = progress("3/5 restoring")
         failed = _Failed()
         known, same = {file.id for file in found}, f"identity {size}"
         failed.add(restore_folder(Identity(size), photos, out / "photos", digest=same, limit=limit, renew=True))
-        for model, name in ((base, "base"), (str(out / "finetune"), "restored")):
+        ids = [file.id for file in found if file.id not in failed.reasons]
+        if not ids:
+            raise PhotoError("no photo is left to be judged:\n" + "\n".join(failed.reasons.values()))
+        pages = Pages(journal)
+        chosen = choose(
+            out, pages, base, start=base, ids=ids, pack=pack, settings=rule, device=chosen_device, fidelity=own,
+            on_step=progress("3/6 judging"),
+        )  # fmt: skip
+
+        line4 = progress("4/6 restoring")
+        models = {"base": base, "restored": chosen.model}
+        if chosen.verdict.strength < 1:
+            models["adapted"] = str(out / "finetune")
+        for name, model in models.items():
             result = restore(
                 model, photos, out / name, size=size, limit=limit, device=device, renew=True,
-                fidelity=own, on_photo=lambda id, status, done, total: line3(done, total),
+                fidelity=own, on_photo=lambda id, status, done, total: line4(done, total),
             )
             failed.add(result)
         if truth is not None:
@@ -189,12 +209,11 @@ def run(
             )
             failed.add(originals)
 
-        line4 = progress("4/5 evaluating")
+        line5 = progress("5/6 evaluating")
         ids = [file.id for file in found if file.id not in failed.reasons]
         if not ids:
             raise PhotoError("no photo is left to be measured:\n" + "\n".join(failed.reasons.values()))
-        evaluations = evaluate_run(out, pack, truth is not None, line4, ids=ids)
-        pages = _Pages(journal)
+        evaluations = evaluate_run(out, pack, truth is not None, line5, strength=chosen.verdict.strength, ids=ids)
         pages.put(
             "evaluation.json",
             lambda path: write_json(path, {name: item.as_json() for name, item in evaluations.items()}),
@@ -204,6 +223,7 @@ def run(
             out,
             pages.put,
             outcome,
+            chosen.verdict,
             evaluations,
             base=base,
             method=method,
@@ -218,12 +238,12 @@ def run(
             notes=notes,
         )
 
-        line5 = progress("5/5 exporting")
-        model = _export(out, pages, base, outcome, evaluations, ids=ids, fidelity=own)
-        line5(1, 1)
+        line6 = progress("6/6 exporting")
+        model = _export(out, pages, base, chosen, outcome, evaluations, ids=ids, fidelity=own)
+        line6(1, 1)
         return Result(
             table=text_table(evaluations),
-            verdict=verdict_of(outcome, evaluations),
+            verdict=verdict_of(chosen.verdict, evaluations),
             warning=outcome.warning,
             page=out / "report.html",
             model=model,
@@ -231,7 +251,7 @@ def run(
             enlarged=summary.enlarged,
             problems=[*failed.reasons.values(), *failed.others(summary), *pages.kept],
             evaluations=evaluations,
-            notes=outcome.notes,
+            notes=(outcome.verdict, *outcome.notes),
         )
 
 
@@ -258,29 +278,15 @@ class _Failed:
         ]  # fmt: skip
 
 
-class _Pages:
-    """Writes the result's own files, but for those that somebody changed: these stay, and are named."""
-
-    def __init__(self, journal: Journal) -> None:
-        self.journal = journal
-        self.kept: list[str] = []
-
-    def put(self, name: str, write: Callable[[Path], object]) -> None:
-        """Let `write` make or replace a file of the result's folder."""
-        try:
-            with self.journal.replacing(name) as path:
-                write(path)
-        except KeptError as error:
-            self.kept.append(str(error))
-
-
 def split_overrides(overrides: Sequence[str]) -> dict[str, list[str]]:
-    """`targets.steps=5` to the targets recipe's `steps=5`, and the same for finetune."""
-    split: dict[str, list[str]] = {"targets": [], "finetune": []}
+    """`targets.steps=5` to the targets recipe's `steps=5`, and the same for finetune and verdict."""
+    split: dict[str, list[str]] = {"targets": [], "finetune": [], "verdict": []}
     for override in overrides:
         kind, _, rest = override.partition(".")
         if kind not in split or "=" not in rest:
-            raise UsageError(f"{override}: expected targets.KEY=VALUE or finetune.KEY=VALUE")
+            raise UsageError(
+                f"{override}: expected targets.KEY=VALUE, finetune.KEY=VALUE or verdict.KEY=VALUE"
+            )
         split[kind].append(rest)
     return split
 
@@ -312,21 +318,22 @@ def _refuse_incomplete(truth: Path, photos: Sequence[PhotoFile]) -> None:
 
 def _export(
     out: Path,
-    pages: _Pages,
+    pages: Pages,
     base: str,
+    chosen: Chosen,
     outcome: Outcome,
     evaluations: dict[str, Evaluation],
     *,
     ids: Sequence[str],
     fidelity: float | None,
 ) -> Path:
-    """The bundle of the best weights, and its model.onnx beside it; one that is there, of these weights and of this
+    """The bundle of the chosen weights, and its model.onnx beside it; one that is there, of these weights and of this
     fidelity, is kept, and so is one with a file that somebody changed.
 
     Raises:
         VerificationError: the file does not compute what the network does. An earlier bundle stays as it was.
     """
-    best = weights_digest(out / "finetune")
+    best = weights_digest(chosen.model)
     bundle, model = out / "bundle", out / "model.onnx"
     about = bundle / BUNDLE
     there = read_json(about, "move the folder elsewhere, and it is made anew") if about.exists() else None
@@ -337,7 +344,7 @@ def _export(
         )
     elif there is None or _exported(there) != (best, fidelity):
         try:
-            _export_bundle(out, bundle, base, outcome, evaluations, ids=ids, best=best, fidelity=fidelity)
+            _export_bundle(out, bundle, base, chosen, outcome, evaluations, ids=ids, best=best, fidelity=fidelity)
         except VerificationError as error:
             kept = f"; {model} is still that of earlier weights" if model.exists() else ""
             raise VerificationError(
@@ -358,6 +365,7 @@ def _export_bundle(
     out: Path,
     bundle: Path,
     base: str,
+    chosen: Chosen,
     outcome: Outcome,
     evaluations: dict[str, Evaluation],
     *,
@@ -365,16 +373,16 @@ def _export_bundle(
     best: str,
     fidelity: float | None,
 ) -> None:
-    """Export the best weights, checked on some of the photos as the networks saw them."""
+    """Export the chosen weights, checked on some of the photos as the networks saw them."""
     source = {
         "started from": base,
         "weights sha256": best,
         "perceptual distance of the training": distance_of(out / "finetune"),
         "photos": outcome.trained + outcome.validation,
-        "outcome": " ".join(filter(None, (outcome.verdict, outcome.warning))),
+        "outcome": " ".join(filter(None, (sentences(chosen.verdict), outcome.warning))),
     }
     export(
-        str(out / "finetune"),
+        chosen.model,
         bundle,
         fidelity=fidelity,
         source=source,

@@ -24,10 +24,27 @@ from adapt.photos.files import read_image
 from adapt.photos.pairs import enlarged_warning
 from adapt.targets.store import accepted_targets, read_records
 from adapt.training.run import distance_of
+from adapt.verdict.decision import Verdict
+from adapt.verdict.wording import evidence_table, sentences
 
 EXAMPLES = 12
-FOLDERS = {"photo": "photos", "pre-trained": "base", "adapted": "restored"}
-COLUMNS = ("photo", "pre-trained", "target", "adapted")
+COLUMNS = ("photo", "pre-trained", "target", "adapted", "exported")
+
+
+def folders(strength: float) -> dict[str, str]:
+    """The folders of images by the names of their rows; `strength` is the verdict's.
+
+    Where the adapted model is exported, its images are those in `restored`; where the base is, `restored` has that
+    one's; else the row of what is exported is one of its own.
+    """
+    adapted = {"adapted": "restored" if strength == 1 else "adapted"}
+    between = {"exported": "restored"} if 0 < strength < 1 else {}
+    return {"photo": "photos", "pre-trained": "base", **adapted, **between}
+
+
+def exported_row(strength: float) -> str:
+    """The row of what is exported."""
+    return "adapted" if strength == 1 else "exported" if strength else "pre-trained"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +63,7 @@ def evaluate_run(
     with_truth: bool,
     on_row: Callable[[int, int], object],
     *,
+    strength: float,
     ids: Sequence[str],
 ) -> dict[str, Evaluation]:
     """The table's rows. With the truth: how near; without: how much changed, and how near the targets' features.
@@ -59,23 +77,23 @@ def evaluate_run(
     """
     opened = load_pack(pack)
     distance, networks = load_distance(opened), measuring_networks(opened)
-    folders = {name: _images(out / folder, ids) for name, folder in FOLDERS.items()}
+    rows = {name: _images(out / folder, ids) for name, folder in folders(strength).items()}
     wanted = {*ids}
     targets = {id: paths[0] for id, paths in accepted_targets(out / "targets").items() if id in wanted}
-    against: dict[str, Any] = {"photos": folders["photo"]}
+    against: dict[str, Any] = {"photos": rows["photo"]}
     if with_truth:
         against["truth"] = _images(out / "truth", ids)
     elif len(targets) >= fewest("reference"):
         against["reference"] = targets
     evaluations: dict[str, Evaluation] = {}
-    for index, (name, folder) in enumerate(folders.items()):
+    for index, (name, folder) in enumerate(rows.items()):
         chosen = {key: value for key, value in against.items() if not (name == "photo" and key == "photos")}
         if chosen:
             evaluations[name] = evaluate_folder(folder, distance=distance, networks=networks, **chosen)
-        on_row(index + 1, len(folders) + 1)
+        on_row(index + 1, len(rows) + 1)
     partners: dict[str, Any] = {key: _images(out / key, list(targets)) for key in against if key != "reference"}
     evaluations["target"] = evaluate_folder(targets, distance=distance, networks=networks, **partners)
-    on_row(len(folders) + 1, len(folders) + 1)
+    on_row(len(rows) + 1, len(rows) + 1)
     return {name: evaluations[name] for name in COLUMNS if name in evaluations}
 
 
@@ -83,16 +101,17 @@ def _images(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
     return {id: folder / f"{id}.png" for id in ids}
 
 
-def verdict_of(outcome: Outcome, evaluations: dict[str, Evaluation]) -> str:
-    """The outcome in words; where the truth is known, what it says."""
-    base, adapted = evaluations["pre-trained"], evaluations["adapted"]
+def verdict_of(verdict: Verdict, evaluations: dict[str, Evaluation]) -> str:
+    """The verdict in words; where the truth is known, what it says of the adapted model that was judged."""
+    base, adapted = evaluations["pre-trained"], evaluations.get("exported", evaluations["adapted"])
     known = base.scores.keys() & adapted.scores.keys()
     told = [each for key, each in METRICS.items() if each.told and "truth" in each.sides and key in known]
     if not told:
-        return outcome.verdict
+        return sentences(verdict)
     gains = [difference(base, adapted, metric.key) for metric in told]
     texts = [_gain(metric, base, gain) for metric, gain in zip(told, gains, strict=True)]
-    return f"{outcome.verdict} Against the originals of {gains[0].n} photos: {', '.join(texts)}."
+    which = "" if verdict.strength else " of the adapted one"
+    return f"{sentences(verdict)} Against the originals{which}, {gains[0].n} photos: {', '.join(texts)}."
 
 
 def _gain(metric: Metric, base: Evaluation, gain: Interval) -> str:
@@ -108,6 +127,7 @@ def show_run(
     out: Path,
     put: Callable[[str, Callable[[Path], object]], object],
     outcome: Outcome,
+    verdict: Verdict,
     evaluations: dict[str, Evaluation],
     *,
     base: str,
@@ -128,6 +148,7 @@ def show_run(
         out: of `adapt.commands.run.run`.
         put: lets a file of `out`, by its name, be written by a function that takes its path.
         outcome: of the fine-tuning.
+        verdict: what is exported, and why.
         evaluations: as `evaluate_run` gives them.
         base, method: what the run started from, for the summary.
         with_truth: the originals are shown beside.
@@ -138,7 +159,7 @@ def show_run(
         failed: reasons of those that could not be, by id.
         title, notes: for the page.
     """
-    examples = _examples(out, with_truth, ids)
+    examples = _examples(out, with_truth, ids, verdict.strength)
     chosen = {*ids, *failed}
     records = [record for record in read_records(out / "targets") if record.reason and record.id in chosen]
     told = {record.id for record in records}
@@ -154,8 +175,10 @@ def show_run(
             f" {'was' if outcome.validation == 1 else 'were'} held back to choose the best weights. The exported"
             " network needs no diffusion."
         ),
-        verdict=verdict_of(outcome, evaluations),
-        improved=outcome.improved,
+        verdict=verdict_of(verdict, evaluations),
+        improved=verdict.strength > 0,
+        shown=exported_row(verdict.strength),
+        evidence=evidence_table(verdict),
         evaluations=evaluations,
         examples=examples,
         log=read_json_lines(out / "finetune" / "log.jsonl"),
@@ -167,6 +190,7 @@ def show_run(
         versions=versions(),
         notes=[
             *notes,
+            outcome.verdict,
             *outcome.notes,
             f"The perceptual distance of the fine-tuning's losses: {distance_of(out / 'finetune') or 'not known'}.",
             *_on_sizes(resized, enlarged, size),
@@ -177,15 +201,15 @@ def show_run(
     put("report.html", lambda path: write_report(path, report))
 
 
-def _examples(out: Path, with_truth: bool, ids: Sequence[str]) -> list[Example]:
+def _examples(out: Path, with_truth: bool, ids: Sequence[str], strength: float) -> list[Example]:
     """The first accepted photos with all their images."""
     examples: list[Example] = []
     chosen = {*ids}
     accepted = [(id, targets) for id, targets in accepted_targets(out / "targets").items() if id in chosen]
     for id, targets in accepted[:EXAMPLES]:
-        images = {name: read_image(out / folder / f"{id}.png") for name, folder in FOLDERS.items()}
-        ordered = {"photo": images["photo"], "pre-trained": images["pre-trained"], "target": read_image(targets[0])}
-        ordered["adapted"] = images["adapted"]
+        images = {name: read_image(out / folder / f"{id}.png") for name, folder in folders(strength).items()}
+        images["target"] = read_image(targets[0])
+        ordered = {name: images[name] for name in COLUMNS if name in images}
         if with_truth:
             ordered["truth"] = read_image(out / "truth" / f"{id}.png")
         examples.append(Example(id, ordered))

@@ -24,12 +24,12 @@ from adapt.images import to_uint8
 TEMPLATE: Final = Path(__file__).with_name("report.html.j2")
 SLIDERS: Final = 6
 SLIDER_SIDE, ROW_SIDE = 512, 256  # larger images are shown scaled down, so that the page stays small
-COMPARED: Final = ("photo", "adapted")
+PHOTO: Final = "photo"
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One photo with its images, (3, H, W) in [0, 1], by name: photo, pre-trained, target, adapted, truth."""
+    """One photo with its images, (3, H, W) in [0, 1], by name: photo, pre-trained, target, adapted, exported, truth."""
 
     id: str
     images: Mapping[str, Tensor]
@@ -41,10 +41,12 @@ class Report:
 
     Attributes:
         title, summary: what it is and what was done.
-        verdict: the outcome in a sentence; `improved` colours it.
+        verdict: the outcome in words; `improved` colours it.
+        shown: the image that each photo is compared with: of what is exported.
+        evidence: what the verdict rests on, lines of its table: evidence, before, after, gain, what that says.
         evaluations: rows of the table; empty where there is none.
-        examples: photos to look at, each with at least an image named photo and one named adapted; the first six
-            get a slider between the two.
+        examples: photos to look at, each with at least an image named photo and the one that is `shown`; the first
+            six get a slider between the two.
         log: lines of a training log, each with `step` and numbers.
         problems: photos that were skipped, rejected or failed, with their reasons.
         settings: the resolved recipe.
@@ -56,6 +58,8 @@ class Report:
     summary: str
     verdict: str
     improved: bool
+    shown: str = "adapted"
+    evidence: Sequence[tuple[str, str, str, str, str]] = ()
     evaluations: Mapping[str, Evaluation]
     examples: Sequence[Example]
     log: Sequence[Mapping[str, Any]]
@@ -83,8 +87,10 @@ def write_report(path: Path, report: Report) -> None:
     from jinja2 import Environment, StrictUndefined
 
     for example in report.examples:
-        if missing := [name for name in COMPARED if name not in example.images]:
-            raise UsageError(f"report, {example.id}: expected images named photo and adapted, got no {missing[0]}")
+        if missing := [name for name in (PHOTO, report.shown) if name not in example.images]:
+            raise UsageError(
+                f"report, {example.id}: expected images named {PHOTO} and {report.shown}, got no {missing[0]}"
+            )
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     table = tabulate(report.evaluations)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -94,7 +100,7 @@ def write_report(path: Path, report: Report) -> None:
         protocols=list(zip(table.headings, map(describe, table.protocols), strict=True)),
         left_out=[f"{name}: {note}" for name, item in report.evaluations.items() for note in item.notes],
         sliders=[
-            (each.id, *(embedded(each.images[name], SLIDER_SIDE) for name in COMPARED))
+            (each.id, *(embedded(each.images[name], SLIDER_SIDE) for name in (PHOTO, report.shown)))
             for each in report.examples[:SLIDERS]
         ],
         rows=[

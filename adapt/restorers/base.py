@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -143,6 +144,31 @@ class Restorer:
             raise UsageError(f"{self.name}: adain is a choice that a codeformer has; this is a {self.architecture}")
         self.network.settings = self.network.settings.model_copy(update={"adain": adain})
         return replace(self, settings=self.network.settings)
+
+    def towards(self, other: Restorer, share: float) -> Restorer:
+        """A network on the straight line between two of one layout, weight by weight (Wortsman et al. 2022).
+
+        Args:
+            other: adapted from this one.
+            share: of the way to it; 0 is this one, 1 the other.
+
+        Raises:
+            UsageError: networks of different layouts.
+        """
+        if share == 1:
+            return other
+        own, others = self.network.state_dict(), other.network.state_dict()
+        if {key: value.shape for key, value in own.items()} != {key: value.shape for key, value in others.items()}:
+            raise UsageError(f"{self.name} and {other.name}: are of two layouts, so nothing lies between their weights")
+        network = deepcopy(other.network)
+        network.load_state_dict(
+            {
+                key: torch.lerp(own[key].to(value.device), value, share) if value.is_floating_point() else value
+                for key, value in others.items()
+            }
+        )
+        name = f"{100 * share:g} % of the way from {self.name} to {other.name}"
+        return replace(other, name=name, network=network, digest="")
 
     @property
     def parity(self) -> float:

@@ -34,6 +34,7 @@ from adapt.settings.targets import (
     ReliabilitySettings,
     TargetSettings,
 )
+from adapt.settings.verdict import VerdictSettings
 
 __all__ = [
     "AdjusterNetworkSettings",
@@ -69,5 +70,6 @@ __all__ = [
     "TuningSettings",
     "UNetSettings",
     "VQGANSettings",
+    "VerdictSettings",
     "Weight",
 ]

@@ -32,6 +32,7 @@ from adapt.settings import (
     Settings,
     StartStepsSettings,
     TargetSettings,
+    VerdictSettings,
 )
 from adapt.settings.draft import Draft, Keys, Problem, dotted, to_yaml
 
@@ -51,6 +52,7 @@ KINDS: Final[dict[str, type[Settings]]] = {
     "pretrain-start-steps": StartStepsSettings,
     "pretrain-guidance-adjuster": AdjusterSettings,
     "degrade": DegradeSettings,
+    "verdict": VerdictSettings,
 }
 SIZED: Final[dict[int, str]] = {128: "tiny"}  # side of a pack's faces in pixels: whose recipes suit it; others: 512
 
@@ -83,7 +85,7 @@ def recipes_folder() -> Path:
 
 
 def folder_of(kind: str) -> str:
-    """The folder that holds recipes of a kind: `targets`, `finetune`, `pretrain` or `degradations`."""
+    """The folder that holds recipes of a kind: `targets`, `finetune`, `pretrain`, `verdict` or `degradations`."""
     return "degradations" if kind == "degrade" else kind.partition("-")[0]
 
 
@@ -93,7 +95,7 @@ def find_recipe(name_or_path: str | Path, folder: str, pack: str | None = None) 
     Args:
         name_or_path: a path (anything that ends in .yaml or .yml), a full name as in `RecipeInfo.name`, or a name
             within `folder`, looked up among the recipes for `pack` first.
-        folder: `targets`, `finetune`, `pretrain` or `degradations`.
+        folder: `targets`, `finetune`, `pretrain`, `verdict` or `degradations`.
         pack: name or folder of the pack whose recipes go first: of a folder those for faces of its size.
 
     Raises:

@@ -1,0 +1,219 @@
+"""The verdict: what evidence says of two models, and which of them is exported."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt
+from torch import Tensor
+
+from adapt.build import load_judges, load_restorer
+from adapt.errors import UsageError
+from adapt.photos.files import read_image
+from adapt.settings import VerdictSettings
+from adapt.settings.recipe import load_recipe
+from adapt.verdict.decision import Numbers, Verdict, decide, gains, verdict_of_json, weigh
+from adapt.verdict.evidence import EVIDENCE, Judges, Restored, evidence_on
+from adapt.verdict.wording import evidence_table, sentences
+
+CPU = torch.device("cpu")
+RULE = VerdictSettings(weights={"identity": 1, "prior": 2}, threshold=0.05, limits={"sharpness": 0.2})
+
+
+def numbers(**changes: float) -> Numbers:
+    """Evidence on eight photos that differ a little, each kind times a factor."""
+    return {key: [changes.get(key, 1.0) * (0.4 + 0.01 * photo) for photo in range(8)] for key in EVIDENCE}
+
+
+@pytest.fixture(scope="module")
+def judges(small_pack: Path) -> Judges:
+    return load_judges(small_pack, CPU)[0]
+
+
+def test_gains_are_shares_of_the_base_and_positive_where_better():
+    assert gains("identity", [0.2, 0.6], [0.1, 0.7]) == pytest.approx([0.25, -0.25])
+    assert gains("sharpness", [0.2, 0.6], [0.1, 0.7]) == pytest.approx([-0.25, 0.25])
+    assert gains("prior", [0.0, 0.0], [0.0, 0.1]) == pytest.approx([0.0, -0.1]), "nothing to divide by"
+
+
+def test_the_sum_is_of_each_photo_and_has_its_own_interval():
+    base, candidate = numbers(), numbers(identity=0.8, prior=0.9)
+    weighed = weigh(1.0, base, candidate, RULE)
+    sums = [a * (0.4 + 0.01 * p) / 0.435 for p in range(8) for a in [0.2 + 2 * 0.1]]
+    assert weighed.total.mean == pytest.approx(sum(sums) / 8)
+    deviation = math.sqrt(sum((value - sum(sums) / 8) ** 2 for value in sums) / 7)
+    assert weighed.total.mean - weighed.total.low == pytest.approx(2.3646 * deviation / math.sqrt(8), rel=1e-3)
+    assert weighed.better
+    found = {finding.key: finding for finding in weighed.findings}
+    assert found["identity"].says == "better"
+    assert found["landmarks"].says == "chance"
+    assert found["identity"].candidate == pytest.approx(0.8 * found["identity"].base)
+
+
+@pytest.mark.parametrize(
+    ("changes", "strength"),
+    [
+        ({}, 0.0),  # nothing changed: nothing is better
+        ({"identity": 0.8}, 1.0),
+        ({"identity": 0.97}, 0.0),  # a gain below the threshold
+        ({"identity": 1.2}, 0.0),
+        ({"landmarks": 0.5}, 0.0),  # weighs nothing
+        ({"identity": 0.8, "prior": 1.15}, 0.0),  # a gain that a loss outweighs
+        ({"identity": 0.8, "sharpness": 0.85}, 1.0),
+        ({"identity": 0.8, "sharpness": 0.7}, 0.0),  # beyond its limit no sum helps
+    ],
+)
+def test_what_is_exported(changes: dict[str, float], strength: float):
+    verdict = decide(numbers(), {1.0: numbers(**changes)}, RULE)
+    assert verdict.strength == strength
+    assert verdict.judged == 8
+    told = sentences(verdict)
+    assert told.startswith("Exported: the adapted model" if strength else "Exported: the model it started from")
+    assert "8 photos without originals" in told
+
+
+def test_what_may_be_chance_decides_nothing():
+    """A mean above the threshold whose interval is not; and too few photos for any interval."""
+    scattered = {**numbers(), "identity": [0.1, 0.7, 0.1, 0.75, 0.1, 0.7, 0.1, 0.75]}
+    verdict = decide(numbers(), {1.0: scattered}, RULE)
+    assert verdict.shown.total.mean > RULE.threshold
+    assert verdict.strength == 0
+    three = {key: values[:3] for key, values in numbers().items()}
+    better = {key: values[:3] for key, values in numbers(identity=0.5).items()}
+    assert decide(three, {1.0: better}, RULE).strength == 0
+    with pytest.raises(UsageError, match="expected evidence of the same kinds on photos"):
+        weigh(1.0, numbers(), {"identity": [0.1] * 8}, RULE)
+
+
+def test_the_best_of_the_better_ones_is_taken():
+    candidates = {1.0: numbers(identity=0.9), 0.5: numbers(identity=0.7), 0.25: numbers(identity=0.5, sharpness=0.1)}
+    verdict = decide(numbers(), candidates, RULE)
+    assert verdict.strength == 0.5
+    assert verdict.shown.strength == 0.5
+    assert "50 % of the way from the start to it" in sentences(verdict)
+    kept = decide(numbers(), {1.0: numbers(identity=1.3), 0.5: numbers(identity=1.1)}, RULE)
+    assert kept.shown.strength == 0.5, "the one that came nearest is told of"
+
+
+def test_a_verdict_is_read_back_as_it_was_written():
+    verdict = decide(numbers(), {1.0: numbers(identity=0.8), 0.5: numbers(prior=1.2)}, RULE)
+    assert verdict_of_json(json.loads(json.dumps(verdict.as_json()))) == verdict
+
+
+def test_reasons_are_told_with_their_direction():
+    verdict = decide(numbers(), {1.0: numbers(identity=1.1, sharpness=1.5)}, RULE)
+    told = sentences(verdict)
+    assert "Against it: the person moves away from the photo's (+10 %)" in told
+    assert "for it: the images are sharper (+50 %)" in told
+    assert "What differs may be chance." in sentences(decide(numbers(), {1.0: numbers()}, RULE))
+    lines = {line[0]: line for line in evidence_table(verdict)}
+    assert lines["sharpness"][1:] == ("0.4350", "0.6525", lines["sharpness"][3], "better")
+    assert lines["sharpness"][3].startswith("+50.0 % (95 % interval ")
+
+
+def test_the_shipped_rule_keeps_what_does_not_change():
+    rule = load_recipe("default", VerdictSettings)
+    assert decide(numbers(), {1.0: numbers()}, rule).strength == 0
+    assert decide(numbers(), {1.0: numbers(**dict.fromkeys(EVIDENCE, 1.3))}, rule).strength == 0, "worse by all"
+    with pytest.raises(ValueError, match="weights: no evidence weighs anything"):
+        VerdictSettings(weights={"identity": 0})
+
+
+def restored(images: Tensor, photos: Tensor) -> Restored:
+    count = len(photos)
+    return Restored(photos=photos, images=images, stds=torch.full((count,), 1.0), seeds=list(range(count)))
+
+
+def test_evidence_tells_a_kept_face_from_a_lost_one(judges: Judges, gen: torch.Generator):
+    photos = torch.rand(2, 3, 16, 16, generator=gen)
+    others = torch.rand(2, 3, 16, 16, generator=gen)
+    kept, lost = (evidence_on(restored(images, photos), judges) for images in (photos, others))
+    assert [*kept] == [*EVIDENCE]
+    for key in ("identity", "landmarks", "consistency"):
+        assert kept[key] == pytest.approx([0, 0], abs=1e-6), key
+        assert min(lost[key]) > 1e-3, key
+    flat = evidence_on(restored(photos * 0 + 0.5, photos), judges)
+    assert flat["sharpness"] == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_evidence_of_a_photo_does_not_depend_on_its_batch(judges: Judges, gen: torch.Generator):
+    photos, images = (torch.rand(3, 3, 16, 16, generator=gen) for _ in range(2))
+    together = evidence_on(restored(images, photos), judges)
+    for row in range(3):
+        one = Restored(
+            photos=photos[row : row + 1], images=images[row : row + 1], stds=torch.ones(1), seeds=[row]
+        )
+        for key, values in evidence_on(one, judges).items():
+            assert values[0] == pytest.approx(together[key][row], rel=1e-5, abs=1e-7), key
+
+
+def test_models_between_two(small_pack: Path):
+    start, other = load_restorer(small_pack), load_restorer(small_pack)
+    with torch.no_grad():
+        for parameter in other.network.parameters():
+            parameter.add_(1.0)
+    between = start.towards(other, 0.25)
+    for key, value in between.network.state_dict().items():
+        own = start.network.state_dict()[key]
+        if value.is_floating_point():
+            expected = 0.75 * own + 0.25 * other.network.state_dict()[key]
+            torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-7)
+        else:
+            assert torch.equal(value, own)
+    assert start.towards(other, 1.0) is other
+    with pytest.raises(UsageError, match="are of two layouts"):
+        start.towards(load_restorer("tiny"), 0.5)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_run_exports_what_the_verdict_says(
+    strength: float, small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """The base, the adapted model, or one between both; and everything the user is shown is of that."""
+    out = tmp_path / "out"
+    arguments = [
+        "run", small_photos, "-o", out, "--pack", small_pack, "--method", "low-frequency", "--device", "cpu",
+        *[f"targets.{each}" for each in QUICK_TARGETS], *[f"finetune.{each}" for each in QUICK_FINETUNE],
+        "finetune.learning_rate=0.05", "finetune.final_learning_rate=0.05", "finetune.ema=0",
+    ]
+    judged: list[Verdict] = []
+
+    def decided(base: Numbers, candidates: dict[float, Numbers], settings: VerdictSettings) -> Verdict:
+        weighed = tuple(weigh(each, base, numbers, settings) for each, numbers in candidates.items())
+        judged.append(Verdict(strength, 6, weighed))
+        return judged[-1]
+
+    monkeypatch.setattr("adapt.commands.run_verdict.decide", decided)
+    monkeypatch.setattr("adapt.finetuning.loop._better", lambda *_: True)
+    assert adapt(monkeypatch, *arguments) == 0
+    printed = capsys.readouterr().out
+    source = {0.0: str(small_pack), 0.5: out / "exported.safetensors", 1.0: out / "finetune"}[strength]
+    assert (out / "exported.safetensors").is_file() == (strength == 0.5)
+    model = load_restorer(source)
+    shown = read_image(out / "restored" / "a.png")
+    expected = model(read_image(out / "photos" / "a.png")[None])[0]
+    assert float((shown - expected).abs().max()) <= 0.51 / 255 + 1e-6
+    start = read_image(out / "base" / "a.png")
+    assert (float((shown - start).abs().max()) == 0) == (strength == 0)
+    assert (out / "adapted").is_dir() == (strength < 1)
+    told = json.loads((out / "verdict.json").read_text())
+    assert told["strength"] == strength
+    page = (out / "report.html").read_text()
+    assert f"Exported: the {'adapted model' if strength else 'model it started from'}" in printed
+    assert f"Exported: the {'adapted model' if strength else 'model it started from'}" in page
+    rows = json.loads((out / "evaluation.json").read_text())
+    assert ("exported" in rows) == (strength == 0.5)
+    about = json.loads((out / "bundle" / "bundle.json").read_text())
+    assert about["source"]["outcome"].startswith("Exported: ")
+
+    assert adapt(monkeypatch, *arguments) == 0
+    assert len(judged) == 1, "the same models and photos are judged once"
+    assert adapt(monkeypatch, *arguments, "verdict.threshold=0.5") == 0
+    assert len(judged) == 2
+    assert adapt(monkeypatch, *arguments, "verdict.thresold=0.5") == 2
+    assert "did you mean 'threshold'?" in capsys.readouterr().err
