@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from adapt.restorers.vqgan import VQGAN
     from adapt.settings import TargetSettings
 
-PRIOR, CODEBOOK, CODEFORMER = "prior", "codebook", "codeformer"  # what a pack calls them
+PRIOR, CODEBOOK, CODEFORMER, ONESTEP = "prior", "codebook", "codeformer", "onestep"  # what a pack calls them
 
 
 def load_prior(name: str | Path) -> Prior:

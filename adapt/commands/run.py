@@ -98,8 +98,9 @@ def run(
         out: everything ends here.
         recipe, method: finetune and targets recipes, by name or file.
         pack: as `adapt.commands.generate_targets.generate_targets`.
-        restorer: what everything starts from: it guides the targets, and is fine-tuned, at the size of the pack's
-            faces. Where None, the pack's own, or its CodeFormer where the finetune recipe's objective is codes.
+        restorer: what everything starts from: it guides the targets, and is fine-tuned unless the finetune recipe
+            names a student, at the size of the pack's faces. Where None, the pack's own, or its CodeFormer where the
+            finetune recipe's objective is codes.
         truth: clean originals of the same names, for the table alone; no step before the table reads them.
         real: sharp faces for the discriminator.
         replay: clean faces to mix in, as `adapt.commands.finetune.finetune`.
@@ -130,12 +131,12 @@ def run(
         _refuse_incomplete(truth, found)
     load_distance(load_pack(pack))  # of a pack that lacks it, now and not after the targets
     setup = set_up_finetune(
-        recipe, pack=pack, restorer=restorer, real=real, replay=replay, overrides=split["finetune"]
+        recipe, pack=pack, base=restorer, real=real, replay=replay, overrides=split["finetune"]
     )
     load_recipe(method, TargetSettings, split["targets"], pack=str(pack))
     pick_device(device)
-    base, size = setup.name, setup.restorer.size
-    own = setup.restorer.chosen_fidelity(fidelity)
+    base, size = setup.base_name, setup.restorer.size
+    own, of_base = setup.restorer.chosen_fidelity(fidelity), setup.base.chosen_fidelity(fidelity)
     if overwrite:
         refuse_removal(out, {"recipe": recipe, "pack": pack, "method": method, "restorer": restorer})
     with locked(out):
@@ -162,7 +163,7 @@ def run(
             out / "finetune",
             recipe=recipe,
             pack=pack,
-            restorer=base,
+            restorer=setup.name,
             real=real,
             replay=replay,
             overrides=split["finetune"],
@@ -177,10 +178,10 @@ def run(
         failed = _Failed()
         known, same = {file.id for file in found}, f"identity {size}"
         failed.add(restore_folder(Identity(size), photos, out / "photos", digest=same, limit=limit, renew=True))
-        for model, name in ((base, "base"), (str(out / "finetune"), "restored")):
+        for model, name, taken in ((base, "base", of_base), (str(out / "finetune"), "restored", own)):
             result = restore(
                 model, photos, out / name, size=size, limit=limit, device=device, renew=True,
-                fidelity=own, on_photo=lambda id, status, done, total: line3(done, total),
+                fidelity=taken, on_photo=lambda id, status, done, total: line3(done, total),
             )
             failed.add(result)
         if truth is not None:
@@ -219,7 +220,7 @@ def run(
         )
 
         line5 = progress("5/5 exporting")
-        model = _export(out, pages, base, outcome, evaluations, ids=ids, fidelity=own)
+        model = _export(out, pages, setup.name, outcome, evaluations, ids=ids, fidelity=own)
         line5(1, 1)
         return Result(
             table=text_table(evaluations),
