@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from adapt.settings import TargetSettings
     from adapt.verdict.evidence import Judges
 
-PRIOR, CODEBOOK, CODEFORMER = "prior", "codebook", "codeformer"  # what a pack calls them
+PRIOR, CODEBOOK, CODEFORMER, ONESTEP = "prior", "codebook", "codeformer", "onestep"  # what a pack calls them
 
 
 def load_prior(name: str | Path) -> Prior:

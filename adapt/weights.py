@@ -166,9 +166,12 @@ def _plainly_named(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @contextmanager
 def settings_of(name: str, architecture: str) -> Generator[None]:
-    """Within it, settings that do not pass, of a file's header or as its shapes tell them, are a WeightsError."""
+    """Within it, settings that do not pass, of a file's header or as its shapes tell them, are a WeightsError, and what
+    is wrong with the tensors is said of the file."""
     try:
         yield
+    except WeightsError as error:
+        raise WeightsError(f"{name}: {error}") from error
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in problem["loc"])

@@ -19,7 +19,7 @@ from pathlib import Path
 from adapt.build import load_distance
 from adapt.cli.printing import Lines, say_warning
 from adapt.commands.degrade import degrade
-from adapt.commands.finetune import finetune, sample_writer, set_up_finetune
+from adapt.commands.finetune import FinetuneSetup, finetune, sample_writer, set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.commands.progress import describe
 from adapt.commands.restore import restore
@@ -123,12 +123,12 @@ def adapt_to(
         overrides: `targets.KEY=VALUE` and `finetune.KEY=VALUE`.
     """
     split = split_overrides(overrides)
-    base = set_up_finetune(recipe, pack=pack, overrides=split["finetune"]).name
+    setup = set_up_finetune(recipe, pack=pack, overrides=split["finetune"])
     make_targets(
         domain / "adapt" / "lq", work / "targets", _title(domain, work),
-        pack=pack, restorer=base, method=method, overrides=split["targets"],
+        pack=pack, restorer=setup.base_name, method=method, overrides=split["targets"],
     )
-    _tune_and_restore(domain, work, pack=pack, recipe=recipe, base=base, overrides=split["finetune"])
+    _tune_and_restore(domain, work, pack=pack, recipe=recipe, setup=setup, overrides=split["finetune"])
 
 
 def adapt_to_originals(
@@ -141,8 +141,8 @@ def adapt_to_originals(
         own = os.path.relpath(original, opened.folder) if record.target else None
         opened.add(replace(record, target=own, target_sha256=file_digest(original) if own else None))
     finetune = split_overrides(overrides)["finetune"]
-    base = set_up_finetune(recipe, pack=pack, overrides=finetune).name
-    _tune_and_restore(domain, work, pack=pack, recipe=recipe, base=base, overrides=finetune)
+    setup = set_up_finetune(recipe, pack=pack, overrides=finetune)
+    _tune_and_restore(domain, work, pack=pack, recipe=recipe, setup=setup, overrides=finetune)
 
 
 def _title(domain: Path, work: Path) -> str:
@@ -150,14 +150,14 @@ def _title(domain: Path, work: Path) -> str:
 
 
 def _tune_and_restore(
-    domain: Path, work: Path, *, pack: str, recipe: str, base: str, overrides: Sequence[str]
+    domain: Path, work: Path, *, pack: str, recipe: str, setup: FinetuneSetup, overrides: Sequence[str]
 ) -> None:
     fine_tune(
         domain / "adapt" / "lq", work / "targets", work / "finetune", _title(domain, work),
-        pack=pack, restorer=base, recipe=recipe, overrides=overrides,
+        pack=pack, restorer=setup.name, recipe=recipe, overrides=overrides,
     )
     restore(str(work / "finetune"), domain / "test" / "lq", work / "adapted", overwrite=True)
-    restore(base, domain / "test" / "lq", domain / "base", overwrite=True)
+    restore(setup.base_name, domain / "test" / "lq", domain / "base", overwrite=True)
 
 
 def evaluate_targets(domains: Sequence[Path], works: Mapping[str, str], pack: Pack) -> dict[str, Evaluation]:

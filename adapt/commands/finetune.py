@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.build import CODEBOOK, CODEFORMER, load_codebook, load_distance, load_restorer, read_codebook
+from adapt.build import CODEBOOK, CODEFORMER, ONESTEP, PRIOR, load_codebook, load_distance, load_restorer, read_codebook
 from adapt.devices import pick_device
 from adapt.digests import file_digest, settings_digest
 from adapt.disk import optional_path, shown_name
@@ -31,11 +31,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FinetuneSetup:
-    """What a fine-tuning begins with: settings, the restorer, the name that loads it, and the perceptual distance."""
+    """What a fine-tuning begins with.
+
+    Attributes:
+        name, restorer: what is fine-tuned, and the name that loads it.
+        base_name, base: what the targets are made with, and the result is compared with; mostly the same.
+    """
 
     settings: FinetuneSettings | CodeFinetuneSettings
     name: str
     restorer: Restorer
+    base_name: str
+    base: Restorer
     distance: PerceptualDistance
 
 
@@ -44,6 +51,7 @@ def set_up_finetune(
     *,
     pack: str | Path,
     restorer: str | Path | None = None,
+    base: str | Path | None = None,
     real: str | Path | None = None,
     replay: str | Path | None = None,
     overrides: Sequence[str] = (),
@@ -52,9 +60,10 @@ def set_up_finetune(
 
     Args:
         recipe, pack, real, replay, overrides: as `finetune`.
-        restorer: what to start from; where None the pack's own, or its CodeFormer where the objective is codes. It
-            works at the size of the pack's faces, which its prior draws, whatever it was made for; one that cannot is
-            refused.
+        restorer: what to start from; where None `base`, unless the recipe names a student of the pack's.
+        base: what targets are made with; where None the pack's own restorer, or its CodeFormer where the objective is
+            codes. Both work at the size of the pack's faces, which its prior draws, whatever they were made for; one
+            that cannot is refused.
 
     Raises:
         UsageError: a pack without what the recipe needs, a restorer that cannot learn by it or takes no faces of the
@@ -86,7 +95,7 @@ def set_up_finetune(
         load_recipe(settings.replay.degradation, DegradeSettings)
     card = load_pack(pack).card
     networks = card.networks
-    if by_codes and restorer is None and CODEFORMER not in networks:
+    if by_codes and restorer is None and base is None and CODEFORMER not in networks:
         raise UsageError(
             f"pack {pack}: has no {CODEFORMER}, which recipe {recipe} starts from (it has {', '.join(networks)});"
             " name one with --restorer FILE, or take --recipe swinir"
@@ -98,12 +107,21 @@ def set_up_finetune(
         )
     if isinstance(settings, CodeFinetuneSettings) and settings.teacher not in (CODEBOOK, "restorer"):
         load_codebook(settings.teacher)
-    name = str(restorer or (f"{pack}/{CODEFORMER}" if by_codes else pack))
-    model = load_restorer(name)
+    base_name = str(base or (f"{pack}/{CODEFORMER}" if by_codes else pack))
+    name = str(restorer or _student(settings, pack, networks) or base_name)
+    model = load_restorer(name).at(card.size, f"pack {pack}")
     if by_codes:
         network_with_codes(model)
+    guide = model if name == base_name else load_restorer(base_name).at(card.size, f"pack {pack}")
     distance = load_distance(load_pack(pack), settings.distance)
-    return FinetuneSetup(settings, name, model.at(card.size, f"pack {pack}"), distance)
+    return FinetuneSetup(settings, name, model, base_name, guide, distance)
+
+
+def _student(settings: TuningSettings, pack: str, networks: Collection[str]) -> str | None:
+    """The pack's network that a recipe fine-tunes in place of what the targets come from; None where it is that."""
+    if not isinstance(settings, FinetuneSettings) or settings.student != ONESTEP:
+        return None
+    return f"{pack}/{ONESTEP if ONESTEP in networks else PRIOR}"
 
 
 def finetune(
@@ -135,7 +153,8 @@ def finetune(
         out: the run folder.
         recipe: name or file of a finetune recipe.
         pack: the pack with the restorer, the perceptual network, and the codebook where the objective is codes.
-        restorer: what to start from; the pack's own where None, or its CodeFormer where the objective is codes.
+        restorer: what to start from; where None the pack's own, its CodeFormer where the objective is codes, or the
+            student that the recipe names.
         real: a folder of sharp faces for the discriminator; the accepted targets, unpaired, where None.
         replay: a folder of clean faces: pairs of them, damaged by the recipe's `replay.degradation`, are mixed into the
             batches against forgetting what the restorer could. Sharp and clean faces are brought to the restorer's size

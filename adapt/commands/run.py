@@ -103,8 +103,9 @@ def run(
         out: everything ends here.
         recipe, method: finetune and targets recipes, by name or file.
         pack: as `adapt.commands.generate_targets.generate_targets`.
-        restorer: what everything starts from: it guides the targets, and is fine-tuned, at the size of the pack's
-            faces. Where None, the pack's own, or its CodeFormer where the finetune recipe's objective is codes.
+        restorer: what everything starts from: it guides the targets, and is fine-tuned unless the finetune recipe
+            names a student, at the size of the pack's faces. Where None, the pack's own, or its CodeFormer where the
+            finetune recipe's objective is codes.
         truth: clean originals of the same names, for the table alone; no step before the table reads them.
         real: sharp faces for the discriminator.
         replay: clean faces to mix in, as `adapt.commands.finetune.finetune`.
@@ -137,13 +138,13 @@ def run(
         _refuse_incomplete(truth, found)
     load_distance(load_pack(pack))  # of a pack that lacks it, now and not after the targets
     setup = set_up_finetune(
-        recipe, pack=pack, restorer=restorer, real=real, replay=replay, overrides=split["finetune"]
+        recipe, pack=pack, base=restorer, real=real, replay=replay, overrides=split["finetune"]
     )
     load_recipe(method, TargetSettings, split["targets"], pack=str(pack))
     rule = load_recipe(verdict, VerdictSettings, split["verdict"], pack=str(pack))
     chosen_device = pick_device(device)
-    base, size = setup.name, setup.restorer.size
-    own = setup.restorer.chosen_fidelity(fidelity)
+    base, size = setup.base_name, setup.restorer.size
+    own, of_base = setup.restorer.chosen_fidelity(fidelity), setup.base.chosen_fidelity(fidelity)
     if overwrite:
         refuse_removal(out, {"recipe": recipe, "pack": pack, "method": method, "restorer": restorer})
     with locked(out):
@@ -170,7 +171,7 @@ def run(
             out / "finetune",
             recipe=recipe,
             pack=pack,
-            restorer=base,
+            restorer=setup.name,
             real=real,
             replay=replay,
             overrides=split["finetune"],
@@ -189,18 +190,18 @@ def run(
             raise PhotoError("no photo is left to be judged:\n" + "\n".join(failed.reasons.values()))
         pages = Pages(journal)
         chosen = choose(
-            out, pages, base, start=base, ids=ids, pack=pack, settings=rule, device=chosen_device, fidelity=own,
-            on_step=progress("3/6 judging"),
+            out, pages, base, start=setup.name, ids=ids, pack=pack, settings=rule, device=chosen_device,
+            fidelities=(of_base, own), on_step=progress("3/6 judging"),
         )  # fmt: skip
 
         line4 = progress("4/6 restoring")
-        models = {"base": base, "restored": chosen.model}
+        models = [("base", base, of_base), ("restored", chosen.model, chosen.fidelity)]
         if chosen.verdict.strength < 1:
-            models["adapted"] = str(out / "finetune")
-        for name, model in models.items():
+            models.append(("adapted", str(out / "finetune"), own))
+        for name, model, taken in models:
             result = restore(
                 model, photos, out / name, size=size, limit=limit, device=device, renew=True,
-                fidelity=own, on_photo=lambda id, status, done, total: line4(done, total),
+                fidelity=taken, on_photo=lambda id, status, done, total: line4(done, total),
             )
             failed.add(result)
         if truth is not None:
@@ -231,7 +232,7 @@ def run(
             resized=summary.resized,
             enlarged=summary.enlarged,
             size=size,
-            fidelity=own,
+            fidelity=chosen.fidelity,
             ids=ids,
             failed=failed.reasons,
             title=title,
@@ -239,7 +240,7 @@ def run(
         )
 
         line6 = progress("6/6 exporting")
-        model = _export(out, pages, base, chosen, outcome, evaluations, ids=ids, fidelity=own)
+        model = _export(out, pages, setup.name, chosen, outcome, evaluations, ids=ids)
         line6(1, 1)
         return Result(
             table=text_table(evaluations),
@@ -325,7 +326,6 @@ def _export(
     evaluations: dict[str, Evaluation],
     *,
     ids: Sequence[str],
-    fidelity: float | None,
 ) -> Path:
     """The bundle of the chosen weights, and its model.onnx beside it; one that is there, of these weights and of this
     fidelity, is kept, and so is one with a file that somebody changed.
@@ -333,7 +333,7 @@ def _export(
     Raises:
         VerificationError: the file does not compute what the network does. An earlier bundle stays as it was.
     """
-    best = weights_digest(chosen.model)
+    best, fidelity = weights_digest(chosen.model), chosen.fidelity
     bundle, model = out / "bundle", out / "model.onnx"
     about = bundle / BUNDLE
     there = read_json(about, "move the folder elsewhere, and it is made anew") if about.exists() else None
@@ -344,7 +344,7 @@ def _export(
         )
     elif there is None or _exported(there) != (best, fidelity):
         try:
-            _export_bundle(out, bundle, base, chosen, outcome, evaluations, ids=ids, best=best, fidelity=fidelity)
+            _export_bundle(out, bundle, base, chosen, outcome, evaluations, ids=ids, best=best)
         except VerificationError as error:
             kept = f"; {model} is still that of earlier weights" if model.exists() else ""
             raise VerificationError(
@@ -371,7 +371,6 @@ def _export_bundle(
     *,
     ids: Sequence[str],
     best: str,
-    fidelity: float | None,
 ) -> None:
     """Export the chosen weights, checked on some of the photos as the networks saw them."""
     source = {
@@ -384,7 +383,7 @@ def _export_bundle(
     export(
         chosen.model,
         bundle,
-        fidelity=fidelity,
+        fidelity=chosen.fidelity,
         source=source,
         evaluation=markdown_table(evaluations),
         photos=[read_image(out / "photos" / f"{id}.png") for id in ids[:CHECKED_PHOTOS]],

@@ -39,10 +39,12 @@ class Chosen:
     Attributes:
         verdict: the decision.
         model: the name that loads it: of the base, of the adapted weights, or of a file between both.
+        fidelity: what it restores at; None where it takes none.
     """
 
     verdict: Verdict
     model: str
+    fidelity: float | None
 
 
 def choose(
@@ -55,7 +57,7 @@ def choose(
     pack: str | Path,
     settings: VerdictSettings,
     device: torch.device,
-    fidelity: float | None,
+    fidelities: tuple[float | None, float | None],
     on_step: Callable[[int, int], object],
 ) -> Chosen:
     """Decide what a run exports; a decision that is there, from the same models, photos and recipe, stays.
@@ -66,7 +68,7 @@ def choose(
         base: the name of what restored the photos for the targets.
         start: the name of what was fine-tuned; models of lower strength lie between it and the adapted one.
         ids: the photos that could be read.
-        pack, settings, device, fidelity, on_step: as `judge`.
+        pack, settings, device, fidelities, on_step: as `judge`.
     """
     photos = {id: out / "photos" / f"{id}.png" for id in ids}
     before, begun, adapted = load_restorer(base), load_restorer(start), load_restorer(out / "finetune")
@@ -78,7 +80,7 @@ def choose(
             "photos": [file_digest(path) for path in photos.values()],
             "recipe": recipe_digest(settings),
             "pack": judges_digest(pack),
-            "fidelity": fidelity,
+            "fidelities": fidelities,
         }
     )
     candidates = {strength: begun.towards(adapted, strength).to(device) for strength in settings.strengths}
@@ -86,16 +88,17 @@ def choose(
     if verdict is None:
         verdict = judge(
             before.to(device), candidates, photos,
-            pack=pack, settings=settings, device=device, fidelity=fidelity, on_step=on_step,
+            pack=pack, settings=settings, device=device, fidelities=fidelities, on_step=on_step,
         )  # fmt: skip
         about = {"made from": made_from, **verdict.as_json()}
         pages.put(VERDICT, lambda path: write_json(path, about))
+    of_base, own = fidelities
     if 0 < verdict.strength < 1:
         between = candidates[verdict.strength]
         pages.put(EXPORTED, lambda path: between.save(path, metadata={"strength": f"{verdict.strength:g}"}))
-        return Chosen(verdict, str(out / EXPORTED))
-    pages.remove(EXPORTED)
-    return Chosen(verdict, str(out / "finetune") if verdict.strength else base)
+        return Chosen(verdict, str(out / EXPORTED), own)
+    pages.remove(EXPORTED)  # of an earlier verdict
+    return Chosen(verdict, str(out / "finetune"), own) if verdict.strength else Chosen(verdict, base, of_base)
 
 
 def _known(path: Path, made_from: str) -> Verdict | None:
@@ -114,7 +117,7 @@ def judge(
     pack: str | Path,
     settings: VerdictSettings,
     device: torch.device,
-    fidelity: float | None = None,
+    fidelities: tuple[float | None, float | None] = (None, None),
     on_step: Callable[[int, int], object] = lambda done, total: None,
 ) -> Verdict:
     """The verdict on candidates for a base's place, from photos alone.
@@ -126,7 +129,7 @@ def judge(
         pack: whose prior, blur estimator and face networks are asked.
         settings: the recipe.
         device: where to compute.
-        fidelity: at which all restore, where they take one.
+        fidelities: at which the base and the candidates restore; None for one that takes none.
         on_step: told of photos done, and of all, over all models.
     """
     judges, levels = load_judges(pack, device)
@@ -140,7 +143,7 @@ def judge(
             for place, (path, std) in enumerate(zip(chosen, stds, strict=True)):
                 photo = read_image(path)[None].to(device)
                 seeds = [photo_seed(SEED, file_digest(path))]
-                restored = Restored(photos=photo, images=model(photo, fidelity), stds=std, seeds=seeds)
+                restored = Restored(photos=photo, images=model(photo, fidelities[strength > 0]), stds=std, seeds=seeds)
                 for key, values in evidence_on(restored, judges).items():
                     own.setdefault(key, []).extend(values)
                 on_step(index * len(chosen) + place + 1, len(models) * len(chosen))

@@ -114,6 +114,6 @@ def build_prior(name: str, state: dict[str, Tensor], metadata: dict[str, str], *
     stored = metadata.get("settings")
     with settings_of(name, "prior"):
         settings = UNetSettings.model_validate_json(stored) if stored else unet_settings(state, size)
-    network = UNet(settings)
+        network = UNet(settings)
     load_weights(network, state, source=name)
     return Prior(name, settings, network.eval().requires_grad_(False))

@@ -10,12 +10,13 @@ import math
 
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from adapt.errors import WeightsError
 from adapt.settings import UNetSettings
+from adapt.settings.networks import NORM_GROUPS
 
-GROUPS = 32
 LOWEST_SIDE = 8  # the public networks end at 8 x 8; used where a file does not tell its image size
 
 
@@ -33,7 +34,7 @@ class GroupNorm(nn.GroupNorm):
     """Group normalisation of 32 groups, computed in float32 whatever the input's precision."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(GROUPS, channels, eps=1e-5)
+        super().__init__(NORM_GROUPS, channels, eps=1e-5)
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.float()).type(input.dtype)
@@ -246,6 +247,16 @@ def unet_settings(state: dict[str, Tensor], image_size: int | None = None) -> UN
     """
     if "input_blocks.0.0.weight" not in state or "time_embed.0.weight" not in state:
         raise WeightsError("not a U-Net in the public layout: no time_embed.0.weight or input_blocks.0.0.weight")
+    try:
+        return _settings_read_off(state, image_size)
+    except (LookupError, StopIteration, ValidationError) as error:
+        raise WeightsError(
+            "not a U-Net in the public layout: it begins like one, but its blocks are others, or some are missing"
+        ) from error
+
+
+def _settings_read_off(state: dict[str, Tensor], image_size: int | None) -> UNetSettings:
+    """What `unet_settings` gives; raises LookupError, StopIteration or ValidationError where the tensors are not so."""
     channels = state["time_embed.0.weight"].shape[1]
     widths: list[int] = []
     blocks: list[int] = []

@@ -16,6 +16,7 @@ from adapt.errors import RangeError, UsageError, WeightsError
 from adapt.images import check_image, clamped
 from adapt.restorers.codeformer import DEFAULT_FIDELITY, CodeFormer, codeformer_settings
 from adapt.restorers.external import ALIGNED_FACE, ExternalNetwork, load_external
+from adapt.restorers.onestep import OneStep, is_unet, onestep_settings, parse_onestep_settings
 from adapt.restorers.swinir import SwinIR, swinir_settings
 from adapt.settings import CodeFormerSettings, Settings, SwinIRSettings
 from adapt.weights import load_weights, read_state, refuse_not_finite, settings_of, write_state
@@ -68,6 +69,13 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
         one_size=True,
         fidelity=DEFAULT_FIDELITY,
         parity=1e-3,
+    ),
+    "onestep": Architecture(
+        recognises=is_unet,
+        read_settings=onestep_settings,
+        parse_settings=parse_onestep_settings,
+        build=OneStep,
+        size=lambda settings: settings.network.image_size,
     ),
 }
 
@@ -274,7 +282,7 @@ def build_restorer(name: str, state: dict[str, Tensor], metadata: dict[str, str]
     stored = metadata.get("settings")
     with settings_of(name, chosen):
         settings = architecture.parse_settings(stored) if stored else architecture.read_settings(state)
-    network = architecture.build(settings)
+        network = architecture.build(settings)
     load_weights(network, state, source=name, ignore=architecture.recomputed)
     return Restorer(name, chosen, settings, network.eval(), face_size)
 

@@ -14,10 +14,10 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from adapt.errors import UsageError, WeightsError
+from adapt.restorers.inner import named_as_inner
 from adapt.settings import Settings
 
 ALIGNED_FACE = 512  # pixels: what face networks are made for, unless a pack says otherwise; none tells it in its file
-INNER = "network."
 
 
 class ExternalSettings(Settings):
@@ -45,8 +45,7 @@ class ExternalNetwork(nn.Module):
         self.network = network
         self.settings = settings
         self.multiple = settings.multiple
-        self.register_state_dict_post_hook(_without_prefix)
-        self.register_load_state_dict_pre_hook(_with_prefix)
+        named_as_inner(self)
 
     def forward(self, photo: Tensor) -> Tensor:
         height, width = photo.shape[-2:]
@@ -87,16 +86,6 @@ class ExternalNetwork(nn.Module):
     def _demanded(self, side: int) -> int:
         smallest = max(side, self.settings.minimum) if self.settings.minimum else side
         return (smallest + self.multiple - 1) // self.multiple * self.multiple
-
-
-def _without_prefix(module: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: object) -> None:
-    for key in [key for key in state if key.startswith(prefix + INNER)]:
-        state[prefix + key.removeprefix(prefix + INNER)] = state.pop(key)
-
-
-def _with_prefix(module: nn.Module, state: dict[str, Tensor], prefix: str, *_rest: object) -> None:
-    for key in [key for key in state if key.startswith(prefix)]:
-        state[prefix + INNER + key.removeprefix(prefix)] = state.pop(key)
 
 
 def load_external(name: str, state: dict[str, Tensor]) -> tuple[ExternalSettings, ExternalNetwork] | None:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapt.errors import UsageError, WeightsError
+from adapt.restorers.padding import mirrored_to_multiple
 from adapt.settings import SwinIRSettings
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
@@ -244,7 +245,7 @@ class SwinIR(nn.Module):
 
     def forward(self, photo: Tensor) -> Tensor:
         height, width = photo.shape[-2:]
-        x = (self._padded(photo) - cast(Tensor, self.mean)) * self.settings.img_range
+        x = (mirrored_to_multiple(photo, self.multiple) - cast(Tensor, self.mean)) * self.settings.img_range
         if self.settings.upsampler:
             first = self.conv_first(x)
             h = self.conv_before_upsample(self._body(first) + first)
@@ -264,20 +265,6 @@ class SwinIR(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens, mask)
         return self.conv_after_body(self.norm(tokens).permute(0, 3, 1, 2))
-
-    def _padded(self, photo: Tensor) -> Tensor:
-        """Mirror the right and bottom border by index, so that any size pads in any exported graph."""
-        rows = _mirrored(photo.shape[2], self.multiple, photo)
-        columns = _mirrored(photo.shape[3], self.multiple, photo)
-        return photo.index_select(2, rows).index_select(3, columns)
-
-
-def _mirrored(length: int, multiple: int, reference: Tensor) -> Tensor:
-    """Indices of a side prolonged to a multiple: mirrored without repeating the edge, then, where the image is
-    smaller than its border, the first pixel repeated."""
-    padded = (length + multiple - 1) // multiple * multiple
-    position = torch.arange(padded, device=reference.device)
-    return (position - 2 * (position - (length - 1)).clamp(min=0)).clamp(min=0)
 
 
 def swinir_settings(state: dict[str, Tensor]) -> SwinIRSettings:

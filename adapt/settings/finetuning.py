@@ -73,6 +73,17 @@ class FinetuneSettings(TuningSettings):
 
     kind: Literal["finetune"] = "finetune"
     objective: Literal["image"] = "image"
+    student: Literal["restorer", "onestep"] = Field(
+        default="restorer",
+        description="what is fine-tuned: `restorer`, that which the targets come from; `onestep`, the pack's one-step"
+        " student: its entry of that name, else its prior as one",
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """The settings without the student, for which the digest of its weights stands."""
+        found = super().identity()
+        del found["student"]
+        return found
 
 
 class CodeFinetuneSettings(TuningSettings):

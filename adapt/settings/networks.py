@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from adapt.settings.base import Settings
+
+NORM_GROUPS: Final = 32  # of the U-Net's normalisations
 
 
 class UNetSettings(Settings):
@@ -32,6 +34,30 @@ class UNetSettings(Settings):
             raise ValueError(
                 f"channel_mult has {len(self.channel_mult)} levels and num_res_blocks {len(self.num_res_blocks)};"
                 " they must agree"
+            )
+        widths = [self.model_channels * each for each in self.channel_mult]
+        if odd := [width for width in widths if width % NORM_GROUPS]:
+            raise ValueError(
+                f"levels of {odd} channels (model_channels {self.model_channels} times channel_mult) cannot be"
+                f" normalised in groups; take multiples of {NORM_GROUPS}"
+            )
+        return self
+
+
+class OneStepSettings(Settings):
+    """The one-step student: a diffusion prior's U-Net as a restorer."""
+
+    network: UNetSettings
+    t: Annotated[int, Field(ge=0, lt=1000)] = Field(
+        default=300, description="timestep that the network is told, and at whose level the photo is scaled"
+    )
+
+    @model_validator(mode="after")
+    def _takes_and_makes_images(self) -> OneStepSettings:
+        if self.network.in_channels != 3 or self.network.out_channels not in (3, 6):
+            raise ValueError(
+                f"a U-Net of {self.network.in_channels} to {self.network.out_channels} channels; a prior of RGB images"
+                " takes 3, and gives their noise in 3, or in 6 with the variance"
             )
         return self
 
