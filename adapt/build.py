@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from adapt.restorers.base import Restorer
     from adapt.restorers.vqgan import VQGAN
     from adapt.settings import TargetSettings
-    from adapt.verdict.evidence import Judges
+    from adapt.verdict.evidence import Panel
 
 PRIOR, CODEBOOK, CODEFORMER, ONESTEP = "prior", "codebook", "codeformer", "onestep"  # what a pack calls them
 
@@ -234,18 +234,17 @@ def measuring_networks(pack: Pack) -> Networks:
     return Networks({entry: partial(measuring, entry) for entry in loads})
 
 
-def load_judges(pack: str | Path, device: torch.device) -> tuple[Judges, Callable[[Tensor], Tensor]]:
-    """The networks that a verdict asks, and what gives the blur levels of photos (B, 3, S, S) in pixels, (B,).
+def load_panel(pack: str | Path, device: torch.device) -> Panel:
+    """The networks that a verdict asks, on a device.
 
-    Face networks are the pack's own, or the embedded one's. Where the pack has no blur estimator, `TYPICAL` is every
-    photo's level.
+    Face networks are the pack's own, or the embedded one's. Where the pack has no blur estimator, every photo is taken
+    for one of the typical level.
     """
     import torch
 
     from adapt.blur.estimator import ARCHITECTURE as ESTIMATOR
     from adapt.faces.entries import LANDMARKS, RECOGNISER
-    from adapt.verdict.evidence import TYPICAL, Judges
-    from degradations.blind import PUBLISHED_SIZE
+    from adapt.verdict.evidence import Judges, Panel
 
     opened = load_pack(pack)
     networks = measuring_networks(opened)
@@ -255,14 +254,13 @@ def load_judges(pack: str | Path, device: torch.device) -> tuple[Judges, Callabl
         landmarks=networks[LANDMARKS].network.to(device),
     )
     if ESTIMATOR not in opened.card.networks:
-        level = TYPICAL * opened.card.size / PUBLISHED_SIZE
-        return judges, lambda photos: torch.full((len(photos),), level, device=photos.device)
+        return Panel(judges, lambda photos: torch.full((len(photos),), torch.nan, device=photos.device), device)
     estimator = load_blur_estimator(pack).to(device)
-    return judges, lambda photos: torch.cat([estimator(photo).std for photo in photos.split(1)])
+    return Panel(judges, lambda photos: torch.cat([estimator(photo).std for photo in photos.split(1)]), device)
 
 
 def judges_digest(pack: str | Path) -> str:
-    """Stands for the weights of all that `load_judges` gives."""
+    """Stands for the weights of all that `load_panel` gives."""
     from adapt.blur.estimator import ARCHITECTURE as ESTIMATOR
     from adapt.digests import settings_digest
     from adapt.faces.entries import LANDMARKS, RECOGNISER

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt
 from PIL import Image
 
 from adapt.cli import main
-from adapt.cli.cores import WAITING, available_cores
+from adapt.cli.cores import WAITING, available_cores, others_now
 from adapt.cli.options import use_threads
 from adapt.cli.printing import Lines
 from adapt.photos.files import read_image, write_image
@@ -335,12 +336,25 @@ def test_threads_sleep_on_a_busy_machine_unless_the_environment_says_something(
     known = {name: value for name, value in os.environ.items() if name not in WAITING}
     code = (
         f"import os, sys\nfrom adapt import cli\nos.getloadavg = lambda: ({load}, 0.0, 0.0)\n"
+        "from adapt.cli import cores\ncores.others_now = lambda: 0\n"
         "cli.app = lambda: print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)\ncli.main()"
     )
     answer = subprocess.run(
         [sys.executable, "-c", code], env=known | said, capture_output=True, text=True, check=True
     )
     assert answer.stdout.split() == [str(expected), "False"]
+
+
+def test_programs_that_run_now_count_before_the_mean_knows_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A program that wakes for a moment is not one: the fewest of a few looks counts."""
+    looks = iter(["7/100", "3/100", "5/100", "4/100"])
+    monkeypatch.setattr("adapt.cli.cores.BETWEEN", 0)
+    file = Mock(spec=Path)
+    file.read_text.side_effect = lambda **_: f"0.10 0.20 0.30 {next(looks)} 4711"
+    assert others_now(file) == 2
+    assert others_now(tmp_path / "absent") == 0
+    (tmp_path / "strange").write_text("nothing of the kind")
+    assert others_now(tmp_path / "strange") == 0
 
 
 def test_threads_that_are_not_given_never_grow(monkeypatch: pytest.MonkeyPatch):

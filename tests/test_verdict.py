@@ -11,7 +11,7 @@ import torch
 from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt
 from torch import Tensor
 
-from adapt.build import load_judges, load_restorer
+from adapt.build import load_panel, load_restorer
 from adapt.errors import UsageError
 from adapt.photos.files import read_image
 from adapt.settings import VerdictSettings
@@ -31,7 +31,7 @@ def numbers(**changes: float) -> Numbers:
 
 @pytest.fixture(scope="module")
 def judges(small_pack: Path) -> Judges:
-    return load_judges(small_pack, CPU)[0]
+    return load_panel(small_pack, CPU).judges
 
 
 def test_gains_are_shares_of_the_base_and_positive_where_better():

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
 SYSTEM: Final = Path("/sys")
+LOAD: Final = Path("/proc/loadavg")
+LOOKS, BETWEEN = 4, 0.005  # seconds
 WAITING: Final = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what tells OpenMP's threads how to wait
 BUSY: Final = 0.5  # load of each core from which a machine is busy
 
@@ -22,14 +25,33 @@ def let_threads_sleep(load: float | None = None) -> None:
     is when the command starts. OpenMP reads this when it is loaded: it must be said before torch is imported.
 
     Args:
-        load: programs that want to run, on average over the last minute; as the system says where None.
+        load: programs that want to run; where None the larger of their mean over the last minute, as the system says,
+            and of those that want to now: a mean takes a minute to follow.
     """
     if any(name in os.environ for name in WAITING):
         return
     if load is None:
-        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        mean = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        load = max(mean, others_now())
     if load >= BUSY * (available_cores() or os.cpu_count() or 1):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def others_now(file: Path = LOAD) -> int:
+    """How many other programs want to run now: the fewest of a few looks, as any program wakes for a moment; 0 where
+    the system does not say."""
+    try:
+        looks = [_runnable(file, index) for index in range(LOOKS)]
+    except (OSError, ValueError, IndexError):
+        return 0
+    return max(0, min(looks) - 1)
+
+
+def _runnable(file: Path, index: int) -> int:
+    """The programs that run or wait for a core, this one among them."""
+    if index:
+        time.sleep(BETWEEN)
+    return int(file.read_text(encoding="ascii").split()[3].partition("/")[0])
 
 
 def available_cores(system: Path = SYSTEM) -> int | None:

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from adapt.build import judges_digest, load_judges, load_restorer
+from adapt.build import judges_digest, load_panel, load_restorer
 from adapt.commands.result_folder import Pages
-from adapt.devices import full_precision
 from adapt.digests import file_digest, photo_seed, settings_digest
 from adapt.disk import read_json, write_json
+from adapt.errors import PhotoError
 from adapt.photos.files import read_image
 from adapt.settings import VerdictSettings
 from adapt.settings.recipe import recipe_digest
 from adapt.verdict.decision import Verdict, decide, verdict_of_json
-from adapt.verdict.evidence import Restored, evidence_on
+from adapt.verdict.evidence import EVIDENCE, Panel
 
 if TYPE_CHECKING:
     from adapt.restorers.base import Restorer
@@ -68,7 +68,10 @@ def choose(
         base: the name of what restored the photos for the targets.
         start: the name of what was fine-tuned; models of lower strength lie between it and the adapted one.
         ids: the photos that could be read.
-        pack, settings, device, fidelities, on_step: as `judge`.
+        pack: whose prior, blur estimator and face networks are asked.
+        settings: the recipe.
+        device: where to compute.
+        fidelities, on_step: as `hear_all`.
     """
     photos = {id: out / "photos" / f"{id}.png" for id in ids}
     before, begun, adapted = load_restorer(base), load_restorer(start), load_restorer(out / "finetune")
@@ -86,10 +89,11 @@ def choose(
     candidates = {strength: begun.towards(adapted, strength).to(device) for strength in settings.strengths}
     verdict = _known(out / VERDICT, made_from)
     if verdict is None:
-        verdict = judge(
-            before.to(device), candidates, photos,
-            pack=pack, settings=settings, device=device, fidelities=fidelities, on_step=on_step,
+        heard = hear_all(
+            before.to(device), candidates, spread(photos, settings.photos),
+            panel=load_panel(pack, device), fidelities=fidelities, on_step=on_step,
         )  # fmt: skip
+        verdict = decide(heard[0.0], {strength: heard[strength] for strength in candidates}, settings)
         about = {"made from": made_from, **verdict.as_json()}
         pages.put(VERDICT, lambda path: write_json(path, about))
     of_base, own = fidelities
@@ -109,48 +113,49 @@ def _known(path: Path, made_from: str) -> Verdict | None:
     return verdict_of_json(told) if told.get("made from") == made_from else None
 
 
-def judge(
+def hear_all(
     base: Restorer,
     candidates: Mapping[float, Restorer],
     photos: Mapping[str, Path],
     *,
-    pack: str | Path,
-    settings: VerdictSettings,
-    device: torch.device,
+    panel: Panel,
     fidelities: tuple[float | None, float | None] = (None, None),
     on_step: Callable[[int, int], object] = lambda done, total: None,
-) -> Verdict:
-    """The verdict on candidates for a base's place, from photos alone.
+) -> dict[float, dict[str, list[float]]]:
+    """The evidence on a base, at 0, and on candidates for its place, by strength: a number per photo and kind.
+
+    A photo of which a model makes what is not finite is left out for all.
 
     Args:
         base: what was there before.
-        candidates: restorers by strength.
-        photos: aligned faces of the pack's size, by id; at most `settings.photos` of them are judged.
-        pack: whose prior, blur estimator and face networks are asked.
-        settings: the recipe.
-        device: where to compute.
+        candidates: restorers by strength, above 0.
+        photos: aligned faces of the pack's size, by id.
+        panel: of the pack, on the device where the restorers are.
         fidelities: at which the base and the candidates restore; None for one that takes none.
-        on_step: told of photos done, and of all, over all models.
+        on_step: told of images heard of, and of all.
+
+    Raises:
+        PhotoError: no photo is left.
     """
-    judges, levels = load_judges(pack, device)
-    chosen = spread([*photos.values()], settings.photos)
+    shown = [panel.show(read_image(path), photo_seed(SEED, file_digest(path))) for path in photos.values()]
     models: dict[float, Restorer] = {0.0: base, **candidates}
-    numbers: dict[float, dict[str, list[float]]] = {}
-    with full_precision():
-        stds = [levels(read_image(path)[None].to(device)) for path in chosen]
-        for index, (strength, model) in enumerate(models.items()):
-            own = numbers.setdefault(strength, {})
-            for place, (path, std) in enumerate(zip(chosen, stds, strict=True)):
-                photo = read_image(path)[None].to(device)
-                seeds = [photo_seed(SEED, file_digest(path))]
-                restored = Restored(photos=photo, images=model(photo, fidelities[strength > 0]), stds=std, seeds=seeds)
-                for key, values in evidence_on(restored, judges).items():
-                    own.setdefault(key, []).extend(values)
-                on_step(index * len(chosen) + place + 1, len(models) * len(chosen))
-    return decide(numbers[0.0], {strength: numbers[strength] for strength in candidates}, settings)
+    heard: dict[float, list[dict[str, float] | None]] = {}
+    for index, (strength, model) in enumerate(models.items()):
+        own = heard.setdefault(strength, [])
+        for place, photo in enumerate(shown):
+            image = model(photo.image, fidelities[strength > 0])
+            own.append(panel.hear(photo, image) if bool(image.isfinite().all()) else None)
+            on_step(index * len(shown) + place + 1, len(models) * len(shown))
+    sound = [place for place in range(len(shown)) if all(own[place] is not None for own in heard.values())]
+    if not sound:
+        raise PhotoError(f"none of {len(shown)} photos can be judged: the models give values that are not finite")
+    return {
+        strength: {key: [found[key] for place in sound if (found := own[place]) is not None] for key in EVIDENCE}
+        for strength, own in heard.items()
+    }
 
 
-def spread(paths: Sequence[Path], most: int) -> list[Path]:
+def spread(photos: Mapping[str, Path], most: int) -> dict[str, Path]:
     """At most so many, evenly through all."""
-    count = min(most, len(paths))
-    return [paths[index * len(paths) // count] for index in range(count)]
+    ids, count = [*photos], min(most, len(photos))
+    return {id: photos[id] for id in (ids[index * len(ids) // count] for index in range(count))}

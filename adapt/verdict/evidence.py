@@ -13,6 +13,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from adapt.devices import full_precision
 from adapt.diffusion.prior import Predictor
 from adapt.evaluation.metrics import sharpness
 from adapt.faces.landmarks import Landmarks
@@ -20,6 +21,7 @@ from adapt.faces.measures import identity_distance, landmark_distance
 from adapt.faces.recogniser import Recogniser
 from adapt.images import clamped
 from adapt.targets.prior_score import score_by_prior
+from degradations.blind import PUBLISHED_SIZE
 from degradations.cosines import gaussian_blur
 
 TYPICAL: Final = 6.0  # blur level in pixels at 512, where nothing estimates the photos' own
@@ -152,3 +154,47 @@ EVIDENCE: Final[dict[str, Evidence]] = {
 def evidence_on(restored: Restored, judges: Judges) -> dict[str, list[float]]:
     """All evidence on a batch, photo by photo: no photo's numbers depend on the others in its batch."""
     return {key: each.measure(restored, judges).double().tolist() for key, each in EVIDENCE.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A photo as the judges see it.
+
+    Attributes:
+        image: (1, 3, S, S) in [0, 1], on their device.
+        std: its blur level in pixels, (1,).
+        seed: of the noise under which the prior sees what is made of it.
+    """
+
+    image: Tensor
+    std: Tensor
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The judges of a pack with what tells them how blurred a photo is.
+
+    Attributes:
+        judges: the networks.
+        levels: blur levels of photos (B, 3, S, S) in pixels, (B,).
+        device: where they are.
+    """
+
+    judges: Judges
+    levels: Callable[[Tensor], Tensor]
+    device: torch.device
+
+    @full_precision()
+    def show(self, image: Tensor, seed: int) -> Shown:
+        """A photo, (3, S, S) in [0, 1]; one whose blur level is not finite is taken for one of the typical level."""
+        photo = image[None].to(self.device)
+        std = self.levels(photo)
+        typical = TYPICAL * image.shape[-1] / PUBLISHED_SIZE
+        return Shown(photo, torch.where(std.isfinite(), std, typical), seed)
+
+    @full_precision()
+    def hear(self, photo: Shown, image: Tensor) -> dict[str, float]:
+        """Their evidence on what a model made of the photo, (1, 3, S, S) in [0, 1]."""
+        restored = Restored(photos=photo.image, images=image.to(self.device), stds=photo.std, seeds=[photo.seed])
+        return {key: values[0] for key, values in evidence_on(restored, self.judges).items()}
