@@ -1,8 +1,8 @@
 """A thinner U-Net that begins as a part of a thicker one: the channels that are written most, group by group.
 
-Levels, time embedding and the kind of blocks stay; levels may have fewer channels, fewer blocks and no attention. Of each
-group of a normalisation the same number of channels is kept, so that its mean and deviation are about those of before.
-What was read from channels that are gone is not made up for: a training has to follow.
+Levels, time embedding and the kind of blocks stay; levels may have fewer channels, fewer blocks and no attention. Of
+each group of a normalisation the same number of channels is kept, so that its mean and deviation are about those of
+before. What was read from channels that are gone is not made up for: a training has to follow.
 """
 
 from __future__ import annotations
