@@ -14,10 +14,13 @@ from adapt.blur import adjuster, estimator, start_steps
 from adapt.build import (
     CODEBOOK,
     CODEFORMER,
+    ONESTEP,
+    PRIOR,
     load_blur_estimator,
     load_codebook,
     load_distance,
     load_prior,
+    load_recogniser,
     load_restorer,
     load_start_steps,
     load_texture_distance,
@@ -26,6 +29,7 @@ from adapt.devices import pick_device, processes
 from adapt.digests import settings_digest
 from adapt.errors import UsageError
 from adapt.faces.entries import ARCHITECTURES as FACE_NETWORKS
+from adapt.faces.entries import RECOGNISER
 from adapt.packs.named import named_network, named_restorer
 from adapt.packs.pack import Pack, add_network, add_table, load_pack
 from adapt.photos.contents import FILE as CONTENTS
@@ -38,6 +42,7 @@ from adapt.settings import (
     CodebookSettings,
     CodePredictorSettings,
     FusionSettings,
+    OneStepTrainingSettings,
     PerceptualSettings,
     PriorSettings,
     RestorerSettings,
@@ -198,7 +203,8 @@ def _distance(settings: Settings, pack: str) -> PerceptualDistance | None:
     """The perceptual distance that a recipe gives a weight, as it says; None where it gives none."""
     if isinstance(settings, AdjusterSettings):
         return load_texture_distance(load_pack(pack), settings.distance)
-    if isinstance(settings, RestorerSettings | CodebookSettings | FusionSettings) and settings.perceptual:
+    by_images = RestorerSettings | OneStepTrainingSettings | CodebookSettings | FusionSettings
+    if isinstance(settings, by_images) and settings.perceptual:
         return load_distance(load_pack(pack), settings.distance).to(pick_device())
     return None
 
@@ -212,6 +218,10 @@ def _identity(settings: Settings, faces: str, pack: str, distance: PerceptualDis
         identity["restorer"] = named_restorer(pack).digest()
     if isinstance(settings, AdjusterSettings):
         identity["frozen_models"] = _frozen_models_digest(settings, load_pack(pack))
+    if isinstance(settings, OneStepTrainingSettings):
+        identity["start"] = named_network(settings.start or pack, PRIOR).digest()
+        if settings.recognition:
+            identity["recogniser"] = named_network(pack, RECOGNISER).digest()
     if isinstance(settings, CodePredictorSettings | FusionSettings):
         identity["codebook"] = named_network(settings.codebook or pack, CODEBOOK).digest()
     if isinstance(settings, FusionSettings):
@@ -238,6 +248,21 @@ def _restorer(settings: RestorerSettings, job: Pretraining) -> Trained:
         settings, images, job.context, distance=job.distance
     )
     return Trained("swinir", settings.network.model_dump_json(), state)
+
+
+def _onestep(settings: OneStepTrainingSettings, job: Pretraining) -> Trained:
+    from adapt.pretraining.onestep import train_onestep
+
+    images = job.images(settings.size)
+    layout, state = train_onestep(
+        settings,
+        images,
+        job.context,
+        start=load_prior(settings.start or job.pack),
+        distance=job.distance,
+        recogniser=load_recogniser(job.pack) if settings.recognition else None,
+    )
+    return Trained(ONESTEP, layout.model_dump_json(), state)
 
 
 def _perceptual(settings: PerceptualSettings, job: Pretraining) -> Trained:
@@ -313,6 +338,7 @@ def _adjuster(settings: AdjusterSettings, job: Pretraining) -> Trained:
 TRAININGS: Final[dict[type[Settings], Callable[[Any, Pretraining], Trained]]] = {
     PriorSettings: _prior,
     RestorerSettings: _restorer,
+    OneStepTrainingSettings: _onestep,
     PerceptualSettings: _perceptual,
     CodebookSettings: _codebook,
     CodePredictorSettings: _code_predictor,
@@ -324,6 +350,7 @@ TRAININGS: Final[dict[type[Settings], Callable[[Any, Pretraining], Trained]]] = 
 ENTRIES: Final[dict[type[Settings], str]] = {  # what a pack calls what is made of each
     PriorSettings: "prior",
     RestorerSettings: "swinir",
+    OneStepTrainingSettings: ONESTEP,
     PerceptualSettings: "perceptual",
     CodebookSettings: CODEBOOK,
     CodePredictorSettings: CODEFORMER,

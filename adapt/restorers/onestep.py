@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from adapt.diffusion.prior import predicted_x0
 from adapt.diffusion.schedule import linear_schedule
 from adapt.diffusion.unet import UNet, unet_settings
+from adapt.images import to_signed
 from adapt.restorers.inner import named_as_inner
 from adapt.restorers.padding import mirrored_to_multiple
 from adapt.settings import OneStepSettings, UNetSettings
@@ -43,10 +44,11 @@ class OneStep(nn.Module):
 
     def forward(self, photo: Tensor) -> Tensor:
         height, width = photo.shape[-2:]
-        x_t = self.abar**0.5 * (mirrored_to_multiple(photo, self.multiple) * 2 - 1)
+        x_t = self.abar**0.5 * to_signed(mirrored_to_multiple(photo, self.multiple))
         told = torch.full((1,), self.settings.t, device=photo.device)  # one for the batch: a constant of a graph
         noise = self.network(x_t, told)[:, :3]  # the other half, where there is one, is the variance
-        return ((predicted_x0(x_t, noise, self.abar) + 1) / 2)[..., :height, :width]
+        x0 = predicted_x0(x_t, noise, self.abar)[..., :height, :width]
+        return (x0 + 1) / 2  # as `to_unit`, not clamped: a loss has to see by how much it is outside
 
 
 def is_unet(state: Mapping[str, Tensor]) -> bool:

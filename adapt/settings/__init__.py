@@ -26,7 +26,14 @@ from adapt.settings.networks import (
     UNetSettings,
     VQGANSettings,
 )
-from adapt.settings.pretraining import PerceptualSettings, PriorPhase, PriorSettings, RestorerSettings, TrainingSettings
+from adapt.settings.pretraining import (
+    OneStepTrainingSettings,
+    PerceptualSettings,
+    PriorPhase,
+    PriorSettings,
+    RestorerSettings,
+    TrainingSettings,
+)
 from adapt.settings.targets import (
     FallbackSettings,
     GateSettings,
@@ -56,6 +63,7 @@ __all__ = [
     "GaussianBlurSettings",
     "LowFrequencySettings",
     "OneStepSettings",
+    "OneStepTrainingSettings",
     "PatchDiscriminatorSettings",
     "PerceptualSettings",
     "PriorPhase",

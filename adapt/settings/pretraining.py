@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from adapt.settings.base import Distance, Settings, Weight
 from adapt.settings.damage import BlindSettings
 from adapt.settings.networks import SwinIRSettings, UNetSettings
+from adapt.settings.paths import WeightsName
 
 
 class TrainingSettings(Settings):
@@ -58,6 +59,30 @@ class RestorerSettings(TrainingSettings):
     l1: Weight = 1.0
     perceptual: Weight = 0.1
     distance: Distance = Field(default="pack", description="which perceptual distance that weight is for")
+
+
+class OneStepTrainingSettings(TrainingSettings):
+    """Pre-training of the one-step student on the blind degradation; it begins as a prior, or as a part of one."""
+
+    kind: Literal["pretrain-onestep"] = "pretrain-onestep"
+    start: WeightsName | None = Field(
+        default=None, description="weights of a prior: a run or a file; left out, the pack's prior"
+    )
+    network: UNetSettings | None = Field(
+        default=None, description="a layout with fewer channels or blocks at some levels; left out, the prior's own"
+    )
+    t: Annotated[int, Field(ge=0, lt=1000)] = Field(default=300, description="timestep that the network is told")
+    degradation: BlindSettings = BlindSettings()
+    l1: Weight = 1.0
+    perceptual: Weight = 0.4
+    distance: Distance = Field(default="pack", description="which perceptual distance that weight is for")
+    recognition: Weight = Field(
+        default=0.0, description="weight of the distance between the embeddings of the pack's recogniser"
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """The settings without the path of weights, for which their content stands."""
+        return self.model_dump(mode="json", exclude={"start"})
 
 
 class PerceptualSettings(TrainingSettings):
