@@ -13,6 +13,7 @@ from adapt.settings.finetuning import (
     CodeFinetuneSettings,
     DiscriminatorSettings,
     FinetuneSettings,
+    PatchAdversarySettings,
     ReplaySettings,
     TuningSettings,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "GateSettings",
     "GaussianBlurSettings",
     "LowFrequencySettings",
+    "PatchAdversarySettings",
     "PatchDiscriminatorSettings",
     "PerceptualSettings",
     "PriorPhase",
