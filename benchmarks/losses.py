@@ -4,10 +4,10 @@
                                 [--pack PACK] [--method METHOD] [--recipe RECIPE] [--out DIR] [--json FILE]
                                 [KEY=VALUE ...]
 
-FACES is a folder of clean aligned faces. A share of them (by a hash of the name), degraded, is adapted on, its originals
-never read; the table is of the others. Every row is the finetune recipe with one change; two targets of each photo are
-made once, and all rows but those of two draws learn from the first. KEY=VALUE are targets.KEY=VALUE and
-finetune.KEY=VALUE, the latter under what a row changes. Rows are told by the name; left out, all of them.
+FACES is a folder of clean aligned faces. A share of them (by a hash of the name), degraded, is adapted on, its
+originals never read; the table is of the others. Every row is the finetune recipe with one change; two targets of each
+photo are made once, and all rows but those of two draws learn from the first. KEY=VALUE are targets.KEY=VALUE and
+finetune.KEY=VALUE, the latter under what a row changes. --rows names some; left out, all of them.
 
 Targets and runs are kept by a digest of what they are made with, so that whatever is finished is not computed again;
 after a change of the code, take another folder.
@@ -46,22 +46,26 @@ DRAWS: Final = 2
 
 def first_of(store: Path) -> Path:
     """The store of each photo's first target alone; its images are those of the whole."""
-    return _derived(store, "first", lambda records, _: [replace(records[0], target=f"../{store.name}/{records[0].target}")])
+
+    def kept(records: list[Record], _: Path) -> Record:
+        return replace(records[0], target=f"../{store.name}/{records[0].target}")
+
+    return _derived(store, "first", kept)
 
 
 def mean_of(store: Path) -> Path:
     """The store of the mean of each photo's accepted targets."""
 
-    def joined(records: list[Record], folder: Path) -> list[Record]:
+    def joined(records: list[Record], folder: Path) -> Record:
         images = torch.stack([read_image(store / str(record.target)) for record in records])
         name = f"images/{records[0].id}.png"
         write_image(folder / name, images.mean(dim=0), overwrite=True)
-        return [replace(records[0], target=name, target_sha256=file_digest(folder / name))]
+        return replace(records[0], target=name, target_sha256=file_digest(folder / name))
 
     return _derived(store, "mean", joined)
 
 
-def _derived(store: Path, name: str, made: Callable[[list[Record], Path], list[Record]]) -> Path:
+def _derived(store: Path, name: str, made: Callable[[list[Record], Path], Record]) -> Path:
     """A store of what is made of each photo's accepted targets."""
     opened = TargetStore(store.with_name(f"{store.name}-{name}"), {name: store.name}, overwrite=True)
     accepted: dict[str, list[Record]] = {}
@@ -69,8 +73,7 @@ def _derived(store: Path, name: str, made: Callable[[list[Record], Path], list[R
         if record.status == "done":
             accepted.setdefault(record.id, []).append(record)
     for records in accepted.values():
-        for record in made(records, opened.folder):
-            opened.add(replace(record, draw=0))
+        opened.add(replace(made(records, opened.folder), draw=0))
     return opened.folder
 
 
