@@ -166,7 +166,7 @@ def evaluate_targets(domains: Sequence[Path], works: Mapping[str, str], pack: Pa
     Args:
         domains: those of one table; their photos count together.
         works: folders by the names of their rows, as seen from each domain.
-        pack: its perceptual network.
+        pack: its perceptual network, and the face networks that measure.
     """
     truth, distance = _gathered([domain / "adapt" / "hq" for domain in domains]), load_distance(pack)
     networks = measuring_networks(pack)

@@ -104,17 +104,15 @@ def first_steps(settings: TuningSettings, *, rank: int, world: int, photos: int,
 
 
 class AsBytes:
-    """Images that are kept with 8 bits a value, as the targets beside them are.
+    """Images by number, kept with 8 bits a value, as the targets beside them are."""
 
-    Args:
-        indices: what they are called.
-        images: (N, 3, S, S) in [0, 1].
-    """
+    def __init__(self) -> None:
+        self._kept: dict[int, Tensor] = {}
 
-    def __init__(self, indices: Sequence[int], images: Tensor) -> None:
-        self._places = {index: place for place, index in enumerate(indices)}
-        self._images = images.mul(255).round().byte()
+    def keep(self, numbers: Sequence[int], images: Tensor) -> None:
+        """Keep images (B, 3, S, S) in [0, 1]."""
+        self._kept.update(zip(numbers, images.mul(255).round().byte().cpu(), strict=True))
 
-    def batch(self, indices: Sequence[int]) -> Tensor:
+    def batch(self, numbers: Sequence[int]) -> Tensor:
         """(B, 3, S, S) in [0, 1]."""
-        return self._images[[self._places[index] for index in indices]].float() / 255
+        return torch.stack([self._kept[number] for number in numbers]).float() / 255

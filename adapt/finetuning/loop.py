@@ -203,15 +203,12 @@ def _first_steps(
             reals=len(reals),
         )
     )  # fmt: skip
-    if not steps:
-        return
     module.eval()
     seen = sorted({index for fakes, _ in steps for index in fakes})
-    restored = [
-        objective.image(module(photos.batch(seen[first : first + EVALUATION_BATCH]).to(game.device))).clamp(0, 1).cpu()
-        for first in range(0, len(seen), EVALUATION_BATCH)
-    ]
-    made = AsBytes(seen, torch.cat(restored))
+    made = AsBytes()
+    for first in range(0, len(seen), EVALUATION_BATCH):
+        some = seen[first : first + EVALUATION_BATCH]
+        made.keep(some, objective.image(module(photos.batch(some).to(game.device))).clamp(0, 1))
     for fakes, picked in steps:
         with torch.enable_grad():
             game.learn(reals.batch(picked), made.batch(fakes), 0)
