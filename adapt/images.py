@@ -5,6 +5,7 @@ Nothing else in the project converts between ranges or to 8 bits.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from adapt.errors import RangeError, ShapeError
@@ -87,3 +88,48 @@ def from_uint8(pixels: np.ndarray) -> Tensor:
     import torch
 
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous().float() / 255
+
+
+# ---------------------------------------------------------------- coarse and fine
+
+
+def block_side(height: int, width: int) -> int:
+    """Side of the blocks whose means are the low frequencies of an image: 16 at 512 pixels, 4 at 128, never below 2."""
+    return max(2, round(min(height, width) / 32))
+
+
+def sharpness_std(height: int, width: int) -> float:
+    """Standard deviation of the blur beyond which everything is fine detail, in pixels: 4 at 512, 1 at 128, never below
+    0.5, where a sampled Gaussian blurs no more."""
+    return max(0.5, min(height, width) / 128)
+
+
+def fine_detail(image: Tensor) -> Tensor:
+    """Images less their Gaussian blur, of which the standard deviation is `sharpness_std`: (B, 3, H, W) to the same.
+
+    Differentiable, in the precision of the images; edges are continued with their outermost pixels. So copies of one
+    image at several sizes are looked at in the same place of their spectrum.
+    """
+    import torch.nn.functional as F
+
+    std = sharpness_std(image.shape[2], image.shape[3])
+    reach = math.ceil(4 * std)
+    around = F.pad(image, (reach, reach, reach, reach), mode="replicate")
+    return image - gaussian_means(around, 2 * reach + 1, std)
+
+
+def gaussian_means(x: Tensor, size: int, std: float) -> Tensor:
+    """Gaussian-weighted local means of (B, 3, H, W) where the window fits: (B, 3, H - size + 1, W - size + 1).
+
+    Args:
+        x: the images.
+        size: side of the window in pixels, odd.
+        std: standard deviation of the weights in pixels.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    offsets = torch.arange(size, dtype=x.dtype, device=x.device) - size // 2
+    window = torch.exp(-(offsets**2) / (2 * std**2))
+    window = (window / window.sum()).expand(3, 1, 1, size)
+    return F.conv2d(F.conv2d(x, window, groups=3), window.transpose(2, 3), groups=3)

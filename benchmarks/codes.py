@@ -41,7 +41,7 @@ from domain import (
 )
 from panels import draw_panel, side_by_side
 
-from adapt.build import load_distance, weights_digest
+from adapt.build import load_distance, measuring_networks, weights_digest
 from adapt.commands.finetune import set_up_finetune
 from adapt.commands.restore import restore
 from adapt.commands.run import split_overrides
@@ -50,6 +50,7 @@ from adapt.disk import write_atomic, write_json
 from adapt.errors import UsageError
 from adapt.evaluation.catalogue import METRICS
 from adapt.evaluation.compare import Images, evaluate_folder
+from adapt.evaluation.inputs import Networks
 from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.sheets import write_sheet
 from adapt.evaluation.tables import markdown_table
@@ -77,7 +78,7 @@ class Bench:
 
     Attributes:
         domain: its folder: adapt and test, hq and lq each; targets, runs and restored photos beside them.
-        pack, distance: the networks, and the perceptual one.
+        pack, distance, networks: of restorers, the perceptual one, and those of faces that metrics ask for.
         pack_name: by which the pack is loaded.
         method: targets recipe.
         overrides: of the recipes, by kind.
@@ -86,6 +87,7 @@ class Bench:
     domain: Path
     pack: Pack
     distance: PerceptualDistance
+    networks: Networks
     pack_name: str
     method: str
     overrides: Mapping[str, Sequence[str]]
@@ -130,7 +132,8 @@ class Bench:
 
     def score(self, images: Images, part: str = "test") -> Evaluation:
         """Images against the originals of a part of the domain."""
-        return evaluate_folder(images, truth=self.domain / part / "hq", distance=self.distance)
+        truth = self.domain / part / "hq"
+        return evaluate_folder(images, truth=truth, distance=self.distance, networks=self.networks)
 
     def report(self, title: str, evaluations: Mapping[str, Evaluation], against: str | None = BEFORE) -> None:
         """Print a table and, where `against` names a row, what the rows below it gain over it, photo by photo."""
@@ -170,7 +173,8 @@ def open_bench(arguments: argparse.Namespace) -> Bench:
     else:
         make_domain(faces, domain, arguments.degradation, pack.card.size, adapt_share=arguments.adapt_share)
     overrides = split_overrides(arguments.overrides)
-    return Bench(domain, pack, load_distance(pack), arguments.pack, arguments.method, overrides)
+    networks = measuring_networks(pack)
+    return Bench(domain, pack, load_distance(pack), networks, arguments.pack, arguments.method, overrides)
 
 
 def subset(store: Path, count: int) -> Path:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from adapt.build import load_distance
+from adapt.build import load_distance, measuring_networks
 from adapt.cli.printing import Lines, say_warning
 from adapt.commands.degrade import degrade
 from adapt.commands.finetune import FinetuneSetup, finetune, sample_writer, set_up_finetune
@@ -166,14 +166,15 @@ def evaluate_targets(domains: Sequence[Path], works: Mapping[str, str], pack: Pa
     Args:
         domains: those of one table; their photos count together.
         works: folders by the names of their rows, as seen from each domain.
-        pack: its perceptual network.
+        pack: its perceptual network, and the face networks that measure.
     """
     truth, distance = _gathered([domain / "adapt" / "hq" for domain in domains]), load_distance(pack)
+    networks = measuring_networks(pack)
     evaluations: dict[str, Evaluation] = {}
     for name, work in works.items():
         stores = [accepted_targets(domain / work / "targets") for domain in domains]
         first = {id: paths[0] for store in stores for id, paths in store.items()}
-        evaluations[name] = evaluate_folder(first, truth=truth, distance=distance)
+        evaluations[name] = evaluate_folder(first, truth=truth, distance=distance, networks=networks)
     return evaluations
 
 
@@ -185,7 +186,11 @@ def evaluate_adapted(domains: Sequence[Path], works: Mapping[str, str], pack: Pa
     folders = {"photo": "test/lq", "pre-trained": "base"} | {name: f"{work}/adapted" for name, work in works.items()}
     columns = {name: _gathered([domain / folder for domain in domains]) for name, folder in folders.items()}
     truth, distance = _gathered([domain / "test" / "hq" for domain in domains]), load_distance(pack)
-    evaluations = {name: evaluate_folder(each, truth=truth, distance=distance) for name, each in columns.items()}
+    networks = measuring_networks(pack)
+    evaluations = {
+        name: evaluate_folder(each, truth=truth, distance=distance, networks=networks)
+        for name, each in columns.items()
+    }
     columns["truth"] = truth
     shown = spread([PhotoFile(id, path) for id, path in truth.items()], SHOWN)
     rows = [[read_image(column[photo.id]) for column in columns.values()] for photo in shown]

@@ -13,8 +13,8 @@
 
 FACES is a folder of clean aligned faces that took no part in training. KEY=VALUE go over the targets recipe in every
 row (of makers: targets.KEY=VALUE and finetune.KEY=VALUE). Whatever is finished is not computed again while recipe,
-weights and photos are the same; after a change of the code, take another folder. Of the paper's numbers identity and
-landmark distance are not here: they need networks that no pack has.
+weights and photos are the same; after a change of the code, take another folder. Identity and landmark distance
+are by the pack's own networks of faces, not the paper's.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from domain import (
 from refinement import Belief, Outcome, draw_refinement, gap_closed, outcome_of, refinement_table
 
 from adapt.blur.labels import std_levels
-from adapt.build import load_blur_parts, load_distance, load_prior, load_restorer
+from adapt.build import load_blur_parts, load_distance, load_prior, load_restorer, measuring_networks
 from adapt.cli.printing import Lines
 from adapt.devices import pick_device
 from adapt.diffusion.schedule import TIMESTEPS
@@ -236,7 +236,7 @@ def run_table(arguments: argparse.Namespace) -> dict[str, Any]:
     """Draw, evaluate and print the rows of one of TABLES."""
     method, rows_of = TABLES[arguments.table]
     pack = load_pack(arguments.pack)
-    size, distance = pack.card.size, load_distance(pack)
+    size, distance, networks = pack.card.size, load_distance(pack), measuring_networks(pack)
     base = load_recipe(method, TargetSettings, arguments.overrides, pack=arguments.pack)
     folder = arguments.out / arguments.degradation
     chosen = spread(find_photos(arguments.faces), arguments.limit)
@@ -246,7 +246,9 @@ def run_table(arguments: argparse.Namespace) -> dict[str, Any]:
     for name, changes in rows_of(base, size).items():
         settings = load_recipe(method, TargetSettings, [*arguments.overrides, *changes], pack=arguments.pack)
         drawn[name] = draw(faces, settings, arguments.pack, arguments.out, f"{arguments.table}, {name}")
-        evaluations[name] = evaluate_folder(drawn[name].folder, truth=folder / "hq", distance=distance)
+        evaluations[name] = evaluate_folder(
+            drawn[name].folder, truth=folder / "hq", distance=distance, networks=networks
+        )
     more = {
         "start t": [each.starts for each in drawn.values()],
         "evaluations": [f"{each.evaluations:.1f}" for each in drawn.values()],

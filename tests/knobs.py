@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import get_args
 
 from pydantic import BaseModel
 
 
 def settings_of(model: type[BaseModel], *but: str) -> set[str]:
-    """Names of a model's settings, those of a model within as `outer.inner`; but for some, each with its reason."""
+    """Names of a model's settings, those of the models within as `outer.inner`; but for some, each with its reason."""
     names: set[str] = set()
     for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            names |= {f"{name}.{each}" for each in inner.model_fields}
+        members = [each for each in (field.annotation, *get_args(field.annotation)) if _is_model(each)]
+        if members and type(None) not in get_args(field.annotation):
+            names |= {f"{name}.{each}" for inner in members for each in inner.model_fields}
         else:
             names.add(name)
     assert names >= set(but), f"there is no {set(but) - names}"
     return names - set(but)
+
+
+def _is_model(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def names_of(overrides: Iterable[str]) -> set[str]:

@@ -1,7 +1,8 @@
 """`adapt ARGUMENTS` in one process of several; what it ended with goes into a file of its own, for a test to compare.
 
-Called with a folder, then the arguments: `{rank}.json` there holds the digest of the fine-tuned network, which photos
-were in its batches, what became of the run in its eyes, and what it wrote, made, renamed or removed.
+Called with a folder, then the arguments: `{rank}.json` there holds the digest of the fine-tuned network and of the
+discriminator, which photos were in its batches, what became of the run in its eyes, and what it wrote, made, renamed
+or removed.
 """
 
 from __future__ import annotations
@@ -32,13 +33,20 @@ def main() -> None:
     from adapt.finetuning import loop
     from adapt.perceptual.distance import tensors_digest
 
-    finetune, batch_indices = loop.finetune, loop.batch_indices
+    finetune, batch_indices, build = loop.finetune, loop.batch_indices, loop.build_discriminator
+    built: list[Any] = []
 
     def noting_finetune(restorer: Any, *arguments: Any, **options: Any) -> Any:
         outcome = finetune(restorer, *arguments, **options)
         told["weights"] = tensors_digest(restorer.network.state_dict())
+        told["discriminator"] = [tensors_digest(each.state_dict()) for each in built]
         told["outcome"] = [outcome.best_step, outcome.best]
         return outcome
+
+    def noting_discriminator(*arguments: Any) -> Any:
+        both = build(*arguments)
+        built.extend([] if both is None else both[:1])
+        return both
 
     def noting_indices(seed: int, step: int, *, batch: int, count: int) -> Sequence[int]:
         chosen = batch_indices(seed, step, batch=batch, count=count)
@@ -46,7 +54,8 @@ def main() -> None:
         return chosen
 
     sys.addaudithook(note)
-    with patch.object(loop, "finetune", noting_finetune), patch.object(loop, "batch_indices", noting_indices):
+    noting = {"finetune": noting_finetune, "batch_indices": noting_indices, "build_discriminator": noting_discriminator}
+    with patch.multiple(loop, **noting):
         try:
             cli.main()
         except SystemExit as ended:

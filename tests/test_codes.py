@@ -15,6 +15,7 @@ from reference import Reference
 
 from adapt.errors import UsageError
 from adapt.finetuning.codes import CODE_NEEDS, CodeObjective, code_objective
+from adapt.finetuning.image_losses import Judge, Photos, last_layer
 from adapt.finetuning.objectives import network_with_codes
 from adapt.restorers.base import Restorer
 from adapt.restorers.codeformer import PARTS, CodeFormer, Reading
@@ -107,7 +108,7 @@ def test_what_learns(settings: CodeFinetuneSettings, parts: set[str], gen: torch
     network = lively_codeformer()
     objective = taught(network, settings)
     photo, target = torch.rand(2, 1, 3, 16, 16, generator=gen)
-    total, _ = objective.losses(objective.module().train()(photo), target, None if settings is not PICTURES else Flat())
+    total, _ = objective.losses(objective.module().train()(photo), target, None if settings is not PICTURES else FLAT)
     total.backward()
     moved = {part for part, prefixes in PARTS.items()
              if any(p.grad is not None and p.grad.any()
@@ -115,11 +116,34 @@ def test_what_learns(settings: CodeFinetuneSettings, parts: set[str], gen: torch
     assert moved == parts
 
 
-class Flat(torch.nn.Module):
-    """What stands for a discriminator."""
+FLAT = Judge(lambda image: image.mean(dim=(1, 2, 3)))
+"""What stands for a discriminator."""
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return image.mean(dim=1, keepdim=True)
+
+def test_a_discriminator_is_balanced_at_the_fusions_last_layer(gen: torch.Generator):
+    """The only part that learns from images: its pull there is the share of the other losses' that was asked for."""
+    settings = CodeFinetuneSettings.model_validate({
+        **PICTURES.model_dump(), "adversarial": 0.25, "consistency": 1.0, "trains": ["fusion"],
+        "discriminator": {"kind": "patch", "balance": True},
+    })  # fmt: skip
+    network = lively_codeformer()
+    objective = taught(network, settings)
+    photo, target = torch.rand(2, 2, 3, 16, 16, generator=gen)
+    last = last_layer(network)
+    assert any(weight is last for name, weight in network.named_parameters() if name.startswith(PARTS["fusion"]))
+    attempt = objective.module().train()(photo)
+    judge = Judge(lambda image: 5 * image.square().mean(dim=(1, 2, 3)), last)
+    photos = Photos(photo, torch.tensor([0.5, math.nan]))
+    total, parts = objective.losses(attempt, target, judge, photos)
+    others = 1.0 * parts["l1"] + 0.5 * parts["perceptual"] + parts["consistency"]
+    pulls = [
+        torch.autograd.grad(each.mean(), last, retain_graph=True)[0].norm() for each in (others, parts["adversarial"])
+    ]
+    ratio = min(1.0, float(pulls[0] / (pulls[1] + 1e-4)))
+    assert parts["balance"].item() == pytest.approx(ratio, rel=1e-5)
+    codes = parts["feature"].mean() + 0.5 * parts["token"].mean()
+    expected = codes + others.mean() + 0.25 * ratio * parts["adversarial"].mean()
+    assert total.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_images_train_the_fusion_alone(gen: torch.Generator):
@@ -142,7 +166,7 @@ def test_the_total_weighs_the_parts(gen: torch.Generator):
     objective = taught(network, PICTURES.model_copy(update={"feature": 2.0, "token": 0.25}))
     photo, target = torch.rand(2, 2, 3, 16, 16, generator=gen)
     attempt = objective.module().train()(photo)
-    total, parts = objective.losses(attempt, target, Flat())
+    total, parts = objective.losses(attempt, target, FLAT)
     weights = {"feature": 2.0, "token": 0.25, "l1": 1.0, "perceptual": 0.5, "adversarial": 0.1}
     assert set(parts) == set(weights)
     assert total.item() == pytest.approx(sum(weights[name] * part.mean().item() for name, part in parts.items()))
@@ -181,6 +205,8 @@ def test_a_teacher_of_another_codebook_is_refused():
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"l1": 1.0}, "name fusion in trains"),
+    ({"face_identity": 1.0}, "name fusion in trains"),
+    ({"consistency": 1.0}, "name fusion in trains"),
     ({"trains": ["encoder", "fusion"]}, "name fusion in trains"),
     ({"trains": ["fusion"], "l1": 1.0, "fidelity": 0.0}, "at a fidelity above 0"),
     ({"trains": ["encoder"], "feature": 0.0, "token": 0.0}, "one needs a weight"),

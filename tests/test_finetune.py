@@ -25,7 +25,7 @@ from adapt.finetuning.outcome import Outcome
 from adapt.finetuning.transplant import transplant
 from adapt.intervals import Interval
 from adapt.photos.files import read_image, write_image
-from adapt.settings import FinetuneSettings
+from adapt.settings import FinetuneSettings, PatchAdversarySettings
 from adapt.targets.store import Record, TargetStore, accepted_targets, image_name
 from adapt.training.losses import discriminator_loss, generator_loss, l1, weighted
 from adapt.weights import read_state
@@ -124,18 +124,28 @@ def test_kill_and_resume(whole: Path, small_photos: Path, targets: Path, small_p
     assert_same(whole, out)
 
 
-def test_two_processes_train_together(small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path):
+PATCHES = [
+    "discriminator={kind: patch, features: 4, first_steps: 2, balance: true}", "consistency=1", "consistency_std=0.5",
+]
+
+
+@pytest.mark.parametrize("more", [[], PATCHES], ids=["unet", "patch"])
+def test_two_processes_train_together(
+    more: list[str], small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
+):
     """Each on photos of its own, to the same weights; one of them writes and speaks."""
     told, outs = tmp_path / "told", [tmp_path / "together", tmp_path / "alone"]
     told.mkdir()
     runner = [str(Path(__file__).with_name("one_of_many.py")), str(told)]
-    arguments = ["finetune", "--photos", small_photos, "--targets", targets, "--pack", small_pack, *QUICK, "-o"]
+    quick = [each for each in QUICK if not (more and each.startswith("discriminator."))] + more
+    arguments = ["finetune", "--photos", small_photos, "--targets", targets, "--pack", small_pack, *quick, "-o"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*launcher, *runner, *map(str, arguments), str(outs[0])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     first, second = (json.loads((told / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first["weights"] == second["weights"]
+    assert first["discriminator"] == second["discriminator"]
     assert first["outcome"] == second["outcome"]
     assert len(first["batches"]) == len(second["batches"]) == 6
     for step in range(6):  # two batches of two are all four photos that are trained on
@@ -145,13 +155,13 @@ def test_two_processes_train_together(small_photos: Path, targets: Path, small_p
     assert done.stdout.count("validation photos alone") == 1, done.stdout
     assert done.stdout.count("Warning: Only 6 photos") == done.stderr.count("Warning: Only 6 photos") == 1
     assert {line["step"] for line in read_json_lines(outs[0] / "log.jsonl")} == {0, 2, 5}
-    outcome = tune(small_photos, targets, outs[1], small_pack)
+    outcome = tune(small_photos, targets, outs[1], small_pack, *more)
     together, alone = map(final_weights, outs)
     assert any(not torch.equal(together[key], alone[key]) for key in alone)
     assert outcome.main
 
 
-KNOBS = [
+KNOBS = [  # those of the patch discriminator and of the losses beside it are in test_image_losses.py
     "seed=1", "learning_rate=5e-4", "final_learning_rate=1e-3", "weight_decay=0.5", "l1=0.5", "perceptual=0.5",
     "adversarial=0.5", "discriminator.features=6", "discriminator.learning_rate=0.1", "flips=false", "batch=3",
     "transplant=0.9", "steps=5", "holdout=0.6",
@@ -160,8 +170,11 @@ KNOBS = [
 
 def test_every_setting_is_turned_below():
     """`ema`, replay and distance have tests of their own; how often it is evaluated changes no step."""
+    patches = {f"discriminator.{name}" for name in PatchAdversarySettings.model_fields}
+    more = patches - {"discriminator.features", "discriminator.learning_rate"}
     others = ("kind", "objective", "ema", "replay", "distance", "evaluate_every")
-    assert names_of(KNOBS) == settings_of(FinetuneSettings, *others)
+    added = ("face_identity", "consistency", "consistency_std")
+    assert names_of(KNOBS) == settings_of(FinetuneSettings, *others, *added, *more)
 
 
 @pytest.mark.parametrize("knob", KNOBS)
@@ -216,7 +229,8 @@ def test_a_discriminators_loss_that_is_not_finite_stops(
     small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Before it learns from it: its next verdict would be the first that anybody saw."""
-    monkeypatch.setattr("adapt.finetuning.loop.discriminator_loss", lambda real, fake: real.mean() * float("inf"))
+    place = "adapt.finetuning.discriminators.discriminator_loss"
+    monkeypatch.setattr(place, lambda real, fake: real.mean() * float("inf"))
     steps: list[int] = []
     with pytest.raises(TrainingError, match=r"step 0: the discriminator loss is (nan|-?inf); stopped at the last"):
         tune(small_photos, targets, tmp_path / "run", small_pack, on_step=lambda done, *_: steps.append(done))

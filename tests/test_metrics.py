@@ -18,9 +18,9 @@ from adapt.evaluation.metrics import (
     relative_sharpness,
     sharpness,
     sharpness_over_mean,
-    sharpness_std,
     ssim,
 )
+from adapt.images import sharpness_std
 
 
 @pytest.mark.parametrize("matched", [False, True])

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.build import CODEBOOK, CODEFORMER, ONESTEP, PRIOR, load_codebook, load_distance, load_restorer, read_codebook
+from adapt.build import (
+    CODEBOOK,
+    CODEFORMER,
+    ONESTEP,
+    PRIOR,
+    load_codebook,
+    load_distance,
+    load_restorer,
+    measuring_networks,
+    read_codebook,
+)
 from adapt.devices import pick_device
 from adapt.digests import file_digest, settings_digest
 from adapt.disk import optional_path, shown_name
 from adapt.errors import UsageError
 from adapt.packs.pack import load_pack
-from adapt.settings import CodeFinetuneSettings, DegradeSettings, FinetuneSettings, ReplaySettings, TuningSettings
+from adapt.settings import (
+    CodeFinetuneSettings,
+    DegradeSettings,
+    FinetuneSettings,
+    PatchAdversarySettings,
+    ReplaySettings,
+    TuningSettings,
+)
 from adapt.settings.recipe import dump, load_recipe, recipe_digest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from adapt.evaluation.inputs import Measuring
     from adapt.finetuning.loop import OnSamples
     from adapt.finetuning.outcome import Outcome
     from adapt.finetuning.replay import Replay
@@ -36,6 +54,8 @@ class FinetuneSetup:
     Attributes:
         name, restorer: what is fine-tuned, and the name that loads it.
         base_name, base: what the targets are made with, and the result is compared with; mostly the same.
+        distance: the perceptual distance.
+        recogniser: where the recipe asks for one.
     """
 
     settings: FinetuneSettings | CodeFinetuneSettings
@@ -44,6 +64,7 @@ class FinetuneSetup:
     base_name: str
     base: Restorer
     distance: PerceptualDistance
+    recogniser: Measuring | None
 
 
 def set_up_finetune(
@@ -67,12 +88,15 @@ def set_up_finetune(
 
     Raises:
         UsageError: a pack without what the recipe needs, a restorer that cannot learn by it or takes no faces of the
-            pack's size, settings for replay without a folder, sharp faces for a recipe without a discriminator, or a
-            folder, a recipe of damage or a teacher that is not there.
+            pack's size, a discriminator of more layers than that size has room for, settings for replay without a
+            folder, sharp faces for a recipe without a discriminator, or a folder, a recipe of damage or a teacher that
+            is not there.
     """
+    from adapt.faces.entries import RECOGNISER
     from adapt.finetuning.objectives import network_with_codes
     from adapt.photos.folder import photos_of
     from adapt.settings.recipe import find_recipe, kind_of
+    from adapt.training.adversary import check_layers
 
     pack = str(pack)
     path = find_recipe(recipe, "finetune", pack)
@@ -114,7 +138,10 @@ def set_up_finetune(
         network_with_codes(model)
     guide = model if name == base_name else load_restorer(base_name).at(card.size, f"pack {pack}")
     distance = load_distance(load_pack(pack), settings.distance)
-    return FinetuneSetup(settings, name, model, base_name, guide, distance)
+    recogniser = measuring_networks(load_pack(pack))[RECOGNISER] if settings.face_identity else None
+    if settings.adversarial and isinstance(settings.discriminator, PatchAdversarySettings):
+        check_layers(settings.discriminator, model.size)
+    return FinetuneSetup(settings, name, model, base_name, guide, distance, recogniser)
 
 
 def _student(settings: TuningSettings, pack: str, networks: Collection[str]) -> str | None:
@@ -213,7 +240,10 @@ def finetune(
     if changed:
         many = "1 target was" if len(changed) == 1 else f"{len(changed)} targets were"
         notes.append(f"{many} changed after being made, and used as now; first: {shown_name(changed[0])}.")
-    train, validation = split_pairs(photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed)
+    blur = _blur_levels(targets, accepted, settings)
+    train, validation = split_pairs(
+        photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed, blur=blur
+    )
     contents = Contents(out)
     sharp = None if real is None else find_photos(real)
     replayed, replay_digest = _replay(settings, replay, model.size, contents)
@@ -225,9 +255,12 @@ def finetune(
         "teacher": teacher_digest,
         "real": None if sharp is None else contents.digest("real", sharp),
         "replay": replay_digest,
+        **({} if setup.recogniser is None else {"recogniser": [setup.recogniser.name, setup.recogniser.digest]}),
     }
     read = [*train.photos.paths, *validation.photos.paths]
-    pairs = {"targets": digests, "photos": [file_digest(path) for path in read]}
+    pairs = {
+        "targets": digests, "photos": [file_digest(path) for path in read], **({"blur": blur} if blur else {})
+    }
     digest = settings_digest({**settled, **pairs})
     folders = {"photos": str(photos.resolve()), "targets": str(targets.resolve())}
     renewable = settings_digest({**settled, **folders}) if renew else None
@@ -255,6 +288,7 @@ def finetune(
             distance=distance,
             context=TrainingContext(run=run, device=chosen, on_step=on_step, max_steps=max_steps),
             teacher=teacher,
+            recogniser=None if setup.recogniser is None else setup.recogniser.network,
             real=reals,
             replay=replayed,
             on_samples=on_samples,
@@ -282,6 +316,32 @@ def _of_photos(
     left = "1 photo that has a target is" if len(gone) == 1 else f"{len(gone)} photos that have targets are"
     notes = [f"{left} not there any more, and left out; first: {gone[0]}."] if gone else []
     return {id: paths for id, paths in accepted.items() if id in chosen}, notes
+
+
+def _blur_levels(targets: Path, accepted: Mapping[str, Sequence[Path]], settings: TuningSettings) -> dict[str, float]:
+    """The std of photos' blur in pixels, by id, where the recipe's `consistency` needs it: what a store tells of a
+    photo's first accepted target, or the recipe's own where it tells nothing.
+
+    Raises:
+        UsageError: a photo of which neither tells it.
+    """
+    from adapt.targets.store import is_store, read_records
+
+    if not settings.consistency:
+        return {}
+    known: dict[str, float] = {}
+    for record in read_records(targets) if is_store(targets) else ():
+        if record.status == "done" and record.blur_std is not None:
+            known.setdefault(record.id, record.blur_std)
+    if settings.consistency_std is not None:
+        return {id: known.get(id, settings.consistency_std) for id in accepted}
+    if unknown := [id for id in accepted if id not in known]:
+        raise UsageError(
+            f"{targets}: `consistency` needs the blur level of each photo, and {len(unknown)} of {len(accepted)}"
+            f" targets tell none, first: {shown_name(unknown[0])}; make them with --method adaptive or dynamic, or say"
+            " it for these in pixels (consistency_std=1.5)"
+        )
+    return {id: known[id] for id in accepted}
 
 
 def _teacher(settings: CodeFinetuneSettings, model: Restorer, pack: str | Path) -> tuple[Teacher, str]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapt.errors import ShapeError, UsageError
-from adapt.images import check_image
+from adapt.images import block_side, check_image, fine_detail, gaussian_means
 
 Better = Literal["higher", "lower", "neither"]
 
@@ -122,10 +122,10 @@ def ssim(a: Tensor, b: Tensor, *, match_statistics: bool = False) -> Tensor:
     if a.ndim == 4 and min(a.shape[2:]) < _WINDOW:
         raise ShapeError(f"SSIM: expected sides of {_WINDOW} pixels or more, got {tuple(a.shape)}")
     a, b = _pair(a, b, "SSIM", match_statistics)
-    mean_a, mean_b = _windowed(a), _windowed(b)
-    var_a = _windowed(a * a) - mean_a**2
-    var_b = _windowed(b * b) - mean_b**2
-    covariance = _windowed(a * b) - mean_a * mean_b
+    mean_a, mean_b, mean_aa, mean_bb, mean_ab = (
+        gaussian_means(each, _WINDOW, _WINDOW_STD) for each in (a, b, a * a, b * b, a * b)
+    )
+    var_a, var_b, covariance = mean_aa - mean_a**2, mean_bb - mean_b**2, mean_ab - mean_a * mean_b
     c1, c2 = 0.01**2, 0.03**2
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     structure = (2 * covariance + c2) / (var_a + var_b + c2)
@@ -176,11 +176,6 @@ def low_frequency_difference(a: Tensor, b: Tensor) -> Tensor:
     return blocks.abs().mean(dim=(1, 2, 3))
 
 
-def block_side(height: int, width: int) -> int:
-    """Side of the blocks of `low_frequency_difference`: 16 at 512 pixels, 4 at 128, never below 2."""
-    return max(2, round(min(height, width) / 32))
-
-
 def colour_shift(a: Tensor, b: Tensor) -> Tensor:
     """How far the mean colours of each pair lie apart: the mean over R, G and B of the absolute difference.
 
@@ -214,17 +209,7 @@ def sharpness(image: Tensor) -> Tensor:
         ShapeError, RangeError: not a batch of images with values in [0, 1].
     """
     check_image(image, "sharpness")
-    image = _double(image)
-    std = sharpness_std(image.shape[2], image.shape[3])
-    reach = math.ceil(4 * std)
-    around = F.pad(image, (reach, reach, reach, reach), mode="replicate")
-    return (image - _windowed(around, 2 * reach + 1, std)).std(dim=(2, 3), correction=0).mean(dim=1)
-
-
-def sharpness_std(height: int, width: int) -> float:
-    """Standard deviation of the blur of `sharpness`, in pixels: 4 at 512, 1 at 128, never below 0.5, where a sampled
-    Gaussian blurs no more."""
-    return max(0.5, min(height, width) / 128)
+    return fine_detail(_double(image)).std(dim=(2, 3), correction=0).mean(dim=1)
 
 
 def relative_sharpness(a: Tensor, b: Tensor) -> Tensor:
@@ -368,17 +353,3 @@ def _double(x: Tensor) -> Tensor:
 def _over(sharp: Tensor, measure: Tensor) -> Tensor:
     """`sharp` over `measure`, nan where that is flat: below what rounding leaves of a single colour in float64."""
     return torch.where(measure > _FLAT, sharp / measure, math.nan)
-
-
-def _windowed(x: Tensor, size: int = _WINDOW, std: float = _WINDOW_STD) -> Tensor:
-    """Gaussian-weighted local means of (B, 3, H, W) where the window fits: (B, 3, H - size + 1, W - size + 1).
-
-    Args:
-        x: the images.
-        size: side of the window in pixels, odd.
-        std: standard deviation of the weights in pixels.
-    """
-    offsets = torch.arange(size, dtype=x.dtype, device=x.device) - size // 2
-    window = torch.exp(-(offsets**2) / (2 * std**2))
-    window = (window / window.sum()).expand(3, 1, 1, size)
-    return F.conv2d(F.conv2d(x, window, groups=3), window.transpose(2, 3), groups=3)

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from adapt.errors import UsageError
+from adapt.faces.recogniser import Recogniser
+from adapt.finetuning.image_losses import ImageLosses, Judge, Photos, Terms
 from adapt.restorers.codeformer import Reading
 from adapt.settings import CodeFinetuneSettings
 from adapt.training.code_losses import Attempt, Attempts, PredictsCodes, Teacher, code_feature, code_token
-from adapt.training.losses import Distance, generator_loss, l1, weighted
+from adapt.training.losses import Distance
 
 STORED_AS_HALF = 2e-3  # how far rows of one codebook may be apart, next to the largest, where a file holds 16 bits
 
@@ -33,52 +35,52 @@ class CodeObjective:
         teacher: gives the target's codes, frozen. The paper takes the encoder of the codebook's own VQGAN; the public
             code takes the pre-trained CodeFormer's.
         distance: the perceptual distance.
+        recogniser: needed where `face_identity` has a weight.
     """
 
     settings: CodeFinetuneSettings
     network: PredictsCodes
     teacher: Teacher
     distance: Distance
+    recogniser: Recogniser | None = None
 
     def module(self) -> nn.Module:
         """What training runs."""
         settings = self.settings
-        looked_at = settings.l1 or settings.perceptual or settings.adversarial
-        return Attempts(self.network, settings.fidelity if looked_at else None)
+        return Attempts(self.network, settings.fidelity if settings.looks_at_images else None)
 
     def image(self, output: Attempt) -> Tensor:
         """The image of an attempt at which a loss looks, (B, 3, S, S)."""
         return cast(Tensor, output.image).float()
 
     def losses(
-        self, output: Attempt, target: Tensor, discriminator: nn.Module | None
+        self, output: Attempt, target: Tensor, judge: Judge | None, photos: Photos | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, and every part per photo; the output is the module's, target (B, 3, S, S) in [0, 1]."""
         settings = self.settings
         parts = self._of_codes(output.reading, target)
         weights = {"feature": settings.feature, "token": settings.token}
-        parts = {name: part for name, part in parts.items() if weights[name]}
-        weights = {name: weights[name] for name in parts}
-        if output.image is not None:
-            image = self.image(output)
-            if settings.l1:
-                parts["l1"], weights["l1"] = l1(image, target), settings.l1
-            if settings.perceptual:
-                parts["perceptual"], weights["perceptual"] = self.distance(image, target), settings.perceptual
-            if discriminator is not None:
-                parts["adversarial"] = generator_loss(discriminator(image).float())
-                weights["adversarial"] = settings.adversarial
-        return weighted(parts, weights), parts
+        kept = [name for name in parts if weights[name]]
+        codes = Terms({name: parts[name] for name in kept}, {name: weights[name] for name in kept})
+        if output.image is None:
+            return codes.joined(Terms({}, {}))
+        return codes.joined(self._images().terms(self.image(output), target, judge, photos))
 
     def score(self, output: Attempt, target: Tensor) -> dict[str, Tensor]:
         """How far validation photos are from their targets, per photo; `total` decides which weights are best.
 
-        It is Eq. (13). How far the images are is told beside it.
+        It is Eq. (13), and the identity where that has a weight. How far the images are is told beside it.
         """
+        settings = self.settings
         parts = self._of_codes(output.reading, target)
-        total = self.settings.feature * parts["feature"] + self.settings.token * parts["token"]
-        image = self.image(output).clamp(0, 1)
-        return {**parts, "l1": l1(image, target), "perceptual": self.distance(image, target), "total": total}
+        total = settings.feature * parts["feature"] + settings.token * parts["token"]
+        parts |= self._images().scores(self.image(output).clamp(0, 1), target)
+        if settings.face_identity:
+            total = total + settings.face_identity * parts["face_identity"]
+        return {**parts, "total": total}
+
+    def _images(self) -> ImageLosses:
+        return ImageLosses(self.settings, self.distance, self.recogniser)
 
     def _of_codes(self, reading: Reading, target: Tensor) -> dict[str, Tensor]:
         with torch.no_grad(), torch.autocast(target.device.type, enabled=False):
@@ -91,7 +93,12 @@ class CodeObjective:
 
 
 def code_objective(
-    settings: CodeFinetuneSettings, network: PredictsCodes, *, teacher: Teacher, distance: Distance
+    settings: CodeFinetuneSettings,
+    network: PredictsCodes,
+    *,
+    teacher: Teacher,
+    distance: Distance,
+    recogniser: Recogniser | None = None,
 ) -> CodeObjective:
     """Freeze all that `settings.trains` does not name, and see that teacher and network mean the same by a code.
 
@@ -110,4 +117,4 @@ def code_objective(
             " take the codebook the restorer was trained with, or teacher: restorer"
         )
     network.train_only(settings.trains)
-    return CodeObjective(settings, network, teacher, distance)
+    return CodeObjective(settings, network, teacher, distance, recogniser)

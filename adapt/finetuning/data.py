@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -67,12 +68,14 @@ class Split:
         photos: by the same index.
         targets: all targets, those of a photo side by side.
         draws: for each photo, which of the targets are its.
+        blur: the std of each photo's blur in pixels, as its targets tell it; nan where they do not.
     """
 
     ids: list[str]
     photos: ImageDataset
     targets: ImageDataset
     draws: list[range]
+    blur: list[float]
 
     def first_targets(self, indices: Sequence[int]) -> Tensor:
         """The first target of each photo, (B, 3, S, S) in [0, 1]."""
@@ -86,7 +89,13 @@ class Split:
 
 
 def split_pairs(
-    photos: Path, targets: Mapping[str, Sequence[Path]], *, size: int, holdout: float, seed: int
+    photos: Path,
+    targets: Mapping[str, Sequence[Path]],
+    *,
+    size: int,
+    holdout: float,
+    seed: int,
+    blur: Mapping[str, float] | None = None,
 ) -> tuple[Split, Split]:
     """Pairs to train on and pairs held back.
 
@@ -100,6 +109,7 @@ def split_pairs(
         size: side of the images in pixels.
         holdout: share held back, where that is more.
         seed: the recipe's.
+        blur: the std of photos' blur in pixels, by id; those that are known.
 
     Raises:
         UsageError: targets without a photo, or fewer than two pairs of different photos.
@@ -129,6 +139,7 @@ def split_pairs(
             ImageDataset([by_id[id] for id in chosen], size),
             ImageDataset([path for id in chosen for path in targets[id]], size),
             [range(end - len(targets[id]), end) for id, end in zip(chosen, ends, strict=True)],
+            [(blur or {}).get(id, math.nan) for id in chosen],
         )
 
     return part([id for id in ids if id not in validation]), part([id for id in ids if id in validation])

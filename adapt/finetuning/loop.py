@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from adapt.devices import as_float32, autocast, join_processes
+from adapt.faces.recogniser import Recogniser
 from adapt.finetuning.data import ImageDataset, Split
+from adapt.finetuning.discriminators import AsBytes, Game, build_discriminator, first_steps
+from adapt.finetuning.image_losses import Judge, Photos, last_layer
 from adapt.finetuning.objectives import OBJECTIVES, Objective
 from adapt.finetuning.outcome import Outcome, few_photos
 from adapt.finetuning.replay import Replay
@@ -22,9 +25,8 @@ from adapt.settings import CodeFinetuneSettings, FinetuneSettings, TuningSetting
 from adapt.settings.paths import BEST
 from adapt.training.code_losses import Teacher
 from adapt.training.context import TrainingContext
-from adapt.training.discriminator import UNetDiscriminator
 from adapt.training.ema import Ema
-from adapt.training.losses import Distance, discriminator_loss
+from adapt.training.losses import Distance
 from adapt.training.rates import cosine
 from adapt.training.run import Run
 from adapt.training.sampling import batch_indices, step_generator
@@ -46,6 +48,7 @@ def finetune(
     distance: Distance,
     context: TrainingContext,
     teacher: Teacher | None = None,
+    recogniser: Recogniser | None = None,
     real: ImageDataset | None = None,
     replay: Replay | None = None,
     on_samples: OnSamples | None = None,
@@ -59,6 +62,7 @@ def finetune(
         distance: the perceptual distance.
         context: its run, device and progress.
         teacher: what gives the codes of targets, where the recipe's objective is codes.
+        recogniser: what tells faces apart, where the recipe gives `face_identity` a weight.
         real: sharp faces for the discriminator; the accepted targets themselves, unpaired, where None. DT-BFR takes
             70,000 FFHQ photographs.
         replay: pairs of clean faces to mix in; none where None. They are no photos that could be held back.
@@ -73,7 +77,9 @@ def finetune(
     accelerator = join_processes(device)
     if isinstance(teacher, nn.Module):
         teacher.to(device).eval()
-    objective = OBJECTIVES[settings.objective](settings, restorer, distance, teacher)
+    if recogniser is not None:
+        recogniser.to(device)
+    objective = OBJECTIVES[settings.objective](settings, restorer, distance, teacher, recogniser)
     module = objective.module()
     state = _fresh(restorer, settings)
     splits = (train, validation)
@@ -84,7 +90,8 @@ def finetune(
     if state.discriminator is not None:
         state.discriminator.to(device)
     base_rows = _restored(state.network, validation.photos, range(min(SAMPLE_ROWS, len(validation.ids))), device)
-    if last.exists():
+    begun = last.exists()
+    if begun:
         state.load(last, run.digest)
     else:
         scores = _score(module, validation, objective, device)
@@ -97,24 +104,31 @@ def finetune(
         run.rewind(state.step)
     state.ema.shadow = {key: value.to(device) for key, value in state.ema.shadow.items()}
     network, optimizer = accelerator.prepare(_InTraining(module), state.optimizer)
-    discriminator, discriminator_optimizer = state.discriminator, state.discriminator_optimizer
-    if discriminator is not None and discriminator_optimizer is not None:
-        discriminator, discriminator_optimizer = accelerator.prepare(discriminator, discriminator_optimizer)
     rank, world = accelerator.process_index, accelerator.num_processes
     reals = train.targets if real is None else real
+    game = judge = None
+    if state.discriminator is not None and state.discriminator_optimizer is not None:
+        prepared = accelerator.prepare(state.discriminator, state.discriminator_optimizer)
+        game = Game(settings, *prepared, accelerator, device)
+        judge = Judge(game.generator_loss, last_layer(state.network) if settings.balanced else None)
+        if not begun:
+            _first_steps(game, module, objective, train.photos, reals)
     stop = context.stop(state.step, settings.steps)
     network.train()
 
     for step in range(state.step, stop):
         generator = step_generator(settings.seed, step, rank)
         chosen = batch_indices(settings.seed, step * world + rank, batch=settings.batch, count=len(train.ids))
-        photos, targets = train.photos.batch(chosen), train.any_targets(chosen, generator)
+        own, targets = train.photos.batch(chosen), train.any_targets(chosen, generator)
+        photos = own
         if settings.transplant:
             photos, targets = transplant(
                 (photos, targets), train, chosen, share=settings.transplant, generator=generator
             )
         if replay is not None:
             photos, targets = replay.mix(photos, targets, generator)
+        made_up = (photos != own).flatten(1).any(dim=1)  # of such a photo nobody has estimated the blur
+        blur = torch.tensor([train.blur[index] for index in chosen]).masked_fill(made_up, math.nan)
         if settings.flips:
             photos, targets = _mirrored(photos, targets, generator)
         photos, targets = photos.to(device), targets.to(device)
@@ -123,11 +137,11 @@ def finetune(
                 step, settings.steps, first=settings.learning_rate, last=settings.final_learning_rate
             )
 
-        if discriminator is not None:
-            discriminator.requires_grad_(False)  # the generator's loss must not reach the discriminator (FACTS 4.1)
+        if game is not None:
+            game.network.requires_grad_(False)  # the generator's loss must not reach the discriminator (FACTS 4.1)
         with autocast(device):
             output = as_float32(network(photos))
-            total, parts = objective.losses(output, targets, discriminator)
+            total, parts = objective.losses(output, targets, judge, Photos(photos, blur.to(device)))
         check_finite(parts, step)
         accelerator.backward(total)
         accelerator.clip_grad_norm_(network.parameters(), 1.0)
@@ -135,17 +149,9 @@ def finetune(
         optimizer.zero_grad(set_to_none=True)
         values = {name: part.detach().mean().item() for name, part in parts.items()}
 
-        if discriminator is not None and discriminator_optimizer is not None:
-            discriminator.requires_grad_(True)
+        if game is not None:
             picked = torch.randint(len(reals), (len(photos),), generator=generator).tolist()
-            restored = objective.image(output).detach()
-            with autocast(device):
-                loss = discriminator_loss(discriminator(reals.batch(picked).to(device)), discriminator(restored))
-            check_finite({"discriminator": loss}, step)
-            accelerator.backward(loss)
-            discriminator_optimizer.step()
-            discriminator_optimizer.zero_grad(set_to_none=True)
-            values["discriminator"] = loss.item()
+            values["discriminator"] = game.learn(reals.batch(picked), objective.image(output), step)
 
         state.ema.update(state.network, step)
         state.step = step + 1
@@ -181,16 +187,31 @@ def _fresh(restorer: Restorer, settings: TuningSettings) -> State:
     optimizer = torch.optim.AdamW(
         restorer.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    discriminator = discriminator_optimizer = None
-    if settings.adversarial:
-        generator = step_generator(settings.seed, 0, rank=-1)
-        discriminator = UNetDiscriminator(features=settings.discriminator.features, generator=generator).train()
-        discriminator_optimizer = torch.optim.AdamW(
-            discriminator.parameters(), lr=settings.discriminator.learning_rate, weight_decay=0.0
+    discriminator = build_discriminator(settings, restorer.size) or (None, None)
+    return State(restorer.network, Ema(restorer.network, settings.ema), optimizer, *discriminator)
+
+
+@torch.no_grad()
+def _first_steps(
+    game: Game, module: nn.Module, objective: Objective, photos: ImageDataset, reals: ImageDataset
+) -> None:
+    """The discriminator's own first steps, on real images and on what the restorer makes of photos as it is."""
+    accelerator = game.accelerator
+    steps = list(
+        first_steps(
+            game.settings, rank=accelerator.process_index, world=accelerator.num_processes, photos=len(photos),
+            reals=len(reals),
         )
-    return State(
-        restorer.network, Ema(restorer.network, settings.ema), optimizer, discriminator, discriminator_optimizer
-    )
+    )  # fmt: skip
+    module.eval()
+    seen = sorted({index for fakes, _ in steps for index in fakes})
+    made = AsBytes()
+    for first in range(0, len(seen), EVALUATION_BATCH):
+        some = seen[first : first + EVALUATION_BATCH]
+        made.keep(some, objective.image(module(photos.batch(some).to(game.device))).clamp(0, 1))
+    for fakes, picked in steps:
+        with torch.enable_grad():
+            game.learn(reals.batch(picked), made.batch(fakes), 0)
 
 
 def _mirrored(photos: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

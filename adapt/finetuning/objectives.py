@@ -9,11 +9,13 @@ from typing import Any, Final, Protocol, cast
 from torch import Tensor, nn
 
 from adapt.errors import UsageError
+from adapt.faces.recogniser import Recogniser
 from adapt.finetuning.codes import CODE_NEEDS, CodeObjective, code_objective
+from adapt.finetuning.image_losses import ImageLosses, Judge, Photos, Terms
 from adapt.restorers.base import Restorer
 from adapt.settings import CodeFinetuneSettings, FinetuneSettings
 from adapt.training.code_losses import PredictsCodes, Teacher
-from adapt.training.losses import Distance, generator_loss, l1, weighted
+from adapt.training.losses import Distance
 
 
 class Objective(Protocol):
@@ -24,9 +26,9 @@ class Objective(Protocol):
         ...
 
     def losses(
-        self, output: Any, target: Tensor, discriminator: nn.Module | None
+        self, output: Any, target: Tensor, judge: Judge | None, photos: Photos | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total, and every part per photo."""
+        """The total, and every part per photo; without a judge none is adversarial, without photos none consistency."""
         ...
 
     def image(self, output: Any) -> Tensor:
@@ -34,24 +36,27 @@ class Objective(Protocol):
         ...
 
     def score(self, output: Any, target: Tensor) -> dict[str, Tensor]:
-        """How far validation photos are from their targets, per photo: l1, perceptual, what else the objective counts,
-        and `total`, which decides which weights are best. The module is in evaluation."""
+        """How far validation photos are from their targets, per photo: l1, perceptual, `face_identity` where it has a
+        weight, what else the objective counts, and `total`, which decides which weights are best. The module is in
+        evaluation."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ImageObjective:
-    """L1, perceptual and adversarial loss on images (DT-BFR Eq. 8).
+    """Losses on images alone (DT-BFR Eq. 8, and what `ImageLosses` adds).
 
     Attributes:
         settings: the weights; a part of weight 0 is not computed.
         network: the restorer's.
         distance: the perceptual distance, (B, 3, H, W) twice -> (B,).
+        recogniser: needed where `face_identity` has a weight.
     """
 
     settings: FinetuneSettings
     network: nn.Module
     distance: Distance
+    recogniser: Recogniser | None = None
 
     def module(self) -> nn.Module:
         """The network itself."""
@@ -62,30 +67,22 @@ class ImageObjective:
         return output.float()
 
     def losses(
-        self, output: Tensor, target: Tensor, discriminator: nn.Module | None
+        self, output: Tensor, target: Tensor, judge: Judge | None, photos: Photos | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, and every part per photo."""
-        restored = output.float()
-        parts: dict[str, Tensor] = {}
-        weights: dict[str, float] = {}
-        if self.settings.l1:
-            parts["l1"], weights["l1"] = l1(restored, target), self.settings.l1
-        if self.settings.perceptual:
-            parts["perceptual"], weights["perceptual"] = self.distance(restored, target), self.settings.perceptual
-        if discriminator is not None:
-            parts["adversarial"] = generator_loss(discriminator(restored).float())
-            weights["adversarial"] = self.settings.adversarial
-        return weighted(parts, weights), parts
+        return self._images().terms(self.image(output), target, judge, photos).joined(Terms({}, {}))
 
     def score(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """How far validation photos are from their targets, per photo; `total` decides which weights are best.
-
-        The adversarial part is left out: it compares with a discriminator that changes.
-        """
-        restored = output.float().clamp(0, 1)
-        parts = {"l1": l1(restored, target), "perceptual": self.distance(restored, target)}
-        total = self.settings.l1 * parts["l1"] + self.settings.perceptual * parts["perceptual"]
+        """How far validation photos are from their targets, per photo; `total` decides which weights are best."""
+        parts = self._images().scores(output.float().clamp(0, 1), target)
+        settings = self.settings
+        total = settings.l1 * parts["l1"] + settings.perceptual * parts["perceptual"]
+        if settings.face_identity:
+            total = total + settings.face_identity * parts["face_identity"]
         return {**parts, "total": total}
+
+    def _images(self) -> ImageLosses:
+        return ImageLosses(self.settings, self.distance, self.recogniser)
 
 
 def network_with_codes(restorer: Restorer) -> PredictsCodes:
@@ -104,21 +101,29 @@ def network_with_codes(restorer: Restorer) -> PredictsCodes:
     return cast(PredictsCodes, restorer.network)
 
 
-def _image(settings: FinetuneSettings, restorer: Restorer, distance: Distance, _: Teacher | None) -> ImageObjective:
-    return ImageObjective(settings, restorer.network, distance)
+def _image(
+    settings: FinetuneSettings, restorer: Restorer, distance: Distance, _: Teacher | None, recogniser: Recogniser | None
+) -> ImageObjective:
+    return ImageObjective(settings, restorer.network, distance, recogniser)
 
 
 def _codes(
-    settings: CodeFinetuneSettings, restorer: Restorer, distance: Distance, teacher: Teacher | None
+    settings: CodeFinetuneSettings,
+    restorer: Restorer,
+    distance: Distance,
+    teacher: Teacher | None,
+    recogniser: Recogniser | None,
 ) -> CodeObjective:
     network = network_with_codes(restorer)
     if teacher is None:
         raise UsageError(f"{restorer.name}: `objective: codes` needs a teacher, which gives the codes of the targets")
-    return code_objective(settings, network, teacher=teacher, distance=distance)
+    return code_objective(settings, network, teacher=teacher, distance=distance, recogniser=recogniser)
 
 
-# Each of: its settings, the restorer, the perceptual distance, and a teacher where there is one.
-OBJECTIVES: Final[dict[str, Callable[[Any, Restorer, Distance, Teacher | None], Objective]]] = {
+# Each of: its settings, the restorer, the perceptual distance, and where there is one a teacher and a recogniser.
+OBJECTIVES: Final[
+    dict[str, Callable[[Any, Restorer, Distance, Teacher | None, Recogniser | None], Objective]]
+] = {
     "image": _image,
     "codes": _codes,
 }

@@ -60,7 +60,8 @@ class Outcome:
                 f"The adapted model is not better than the one it started from on {photos}; best.safetensors holds the"
                 f" old weights.{few}"
             )
-        parts = ", ".join(f"{name} {self.base[name]:.4f} -> {self.best[name]:.4f}" for name in ("l1", "perceptual"))
+        told = [name for name in ("l1", "perceptual", "face_identity") if name in self.base]
+        parts = ", ".join(f"{name} {self.base[name]:.4f} -> {self.best[name]:.4f}" for name in told)
         doubt = "" if self.gain.decided else ", so it may be chance"
         return (
             f"Adapted: step {self.best_step} is the best on {photos} ({parts}); the score"

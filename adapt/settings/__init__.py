@@ -13,6 +13,7 @@ from adapt.settings.finetuning import (
     CodeFinetuneSettings,
     DiscriminatorSettings,
     FinetuneSettings,
+    PatchAdversarySettings,
     ReplaySettings,
     TuningSettings,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "LowFrequencySettings",
     "OneStepSettings",
     "OneStepTrainingSettings",
+    "PatchAdversarySettings",
     "PatchDiscriminatorSettings",
     "PerceptualSettings",
     "PriorPhase",

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from adapt.settings.base import Distance, Settings, Weight
+from adapt.settings.networks import PatchDiscriminatorSettings
 from adapt.settings.paths import RecipeName, weights_path
 
 
 class DiscriminatorSettings(Settings):
     """The U-Net discriminator with spectral norm (FACTS: num_feat 64)."""
 
+    kind: Literal["unet"] = "unet"
     features: PositiveInt = 64
     learning_rate: PositiveFloat = 2e-5
+
+
+class PatchAdversarySettings(PatchDiscriminatorSettings):
+    """A discriminator of patches and of their fine detail, with the hinge loss: it learns within a hundred steps."""
+
+    kind: Literal["patch"] = "patch"
+    features: PositiveInt = Field(default=32, description="width of the first layer; each doubles it, up to 8 times")
+    layers: PositiveInt = Field(default=2, description="layers that halve the size; it judges patches of 34 px by 2")
+    learning_rate: PositiveFloat = 4e-4
+    first_steps: Annotated[int, Field(ge=0)] = Field(
+        default=60, description="of its own, on targets and what the restorer makes of photos before it learns"
+    )
+    balance: bool = Field(
+        default=False,
+        description="let `adversarial` be the share, at the restorer's last layer, of the pull of the other losses on"
+        " images (VQGAN's Eq. 7), at most the weight itself",
+    )
 
 
 class ReplaySettings(Settings):
@@ -38,7 +57,19 @@ class TuningSettings(Settings):
     perceptual: Weight = Field(default=0.1, description="weight of the mean perceptual distance")
     distance: Distance = Field(default="pack", description="which perceptual distance that weight is for")
     adversarial: Weight = 0.1
-    discriminator: DiscriminatorSettings = DiscriminatorSettings()
+    discriminator: Annotated[DiscriminatorSettings | PatchAdversarySettings, Field(discriminator="kind")] = (
+        DiscriminatorSettings()
+    )
+    face_identity: Weight = Field(
+        default=0.0, description="of the distance that a recogniser finds between the faces of output and target"
+    )
+    consistency: Weight = Field(
+        default=0.0, description="of the low frequencies in which output and photo differ under the photo's own blur"
+    )
+    consistency_std: PositiveFloat | None = Field(
+        default=None,
+        description="that blur, in pixels, of photos whose targets tell none; left out, such photos are refused",
+    )
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.999, description="decay per step; 0 switches it off")
     flips: bool = Field(default=True, description="mirror half of the pairs")
     transplant: Annotated[float, Field(ge=0, le=1)] = Field(
@@ -56,8 +87,14 @@ class TuningSettings(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
 
     def identity(self) -> dict[str, Any]:
-        """The settings without the name of the replay's damage, for which the content of its recipe stands."""
+        """The settings without the name of the replay's damage, for which the content of its recipe stands, and without
+        what came later and is off: a run of before goes on."""
         found = super().identity()
+        for name in ("face_identity", "consistency", "consistency_std"):
+            if not found[name]:
+                del found[name]
+        if self.discriminator.kind == "unet":
+            del found["discriminator"]["kind"]
         if self.replay is not None:
             found["replay"] = self.replay.model_dump(mode="json", exclude={"degradation"})
         return found
@@ -66,6 +103,30 @@ class TuningSettings(Settings):
     def learns_codes(self) -> bool:
         """Whether what is learnt is the choice of codes, and not what an image looks like."""
         return False
+
+    @property
+    def looks_at_images(self) -> bool:
+        """Whether any loss does."""
+        return bool(self.l1 or self.perceptual or self.face_identity or self.consistency or self.adversarial)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the discriminator's weight follows the other losses."""
+        return bool(self.adversarial) and self.discriminator.kind == "patch" and self.discriminator.balance
+
+    @field_validator("discriminator", mode="before")
+    @classmethod
+    def _once_there_was_one(cls, given: Any) -> Any:
+        """A recipe that does not say which means the U-Net."""
+        return {"kind": "unet", **cast(dict[str, Any], given)} if isinstance(given, dict) else given
+
+    @model_validator(mode="after")
+    def _what_belongs_together_is_there(self) -> TuningSettings:
+        if self.consistency_std is not None and not self.consistency:
+            raise ValueError("consistency_std: is for `consistency`, which has no weight; give it one, or drop this")
+        if self.balanced and not (self.l1 or self.perceptual or self.face_identity or self.consistency):
+            raise ValueError("discriminator.balance: needs another loss on images to be weighed against, as l1")
+        return self
 
 
 class FinetuneSettings(TuningSettings):
@@ -127,11 +188,12 @@ class CodeFinetuneSettings(TuningSettings):
 
     @model_validator(mode="after")
     def _losses_have_what_they_train(self) -> CodeFinetuneSettings:
-        images = bool(self.l1 or self.perceptual or self.adversarial)
+        images = self.looks_at_images
         if images != ("fusion" in self.trains) or (images and not self.fidelity):
             raise ValueError(
-                "losses on images (l1, perceptual, adversarial) train the fusion at a fidelity above 0, and nothing"
-                " else does: name fusion in trains and give one of them a weight, or neither"
+                "losses on images (l1, perceptual, face_identity, consistency, adversarial) train the fusion at a"
+                " fidelity above 0, and nothing else does: name fusion in trains and give one of them a weight, or"
+                " neither"
             )
         if not (self.feature or self.token) and set(self.trains) != {"fusion"}:
             raise ValueError("feature and token: one needs a weight, to train the encoder or the transformer")

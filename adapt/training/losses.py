@@ -34,7 +34,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
 
-def weighted(parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+def weighted(parts: Mapping[str, Tensor], weights: Mapping[str, float | Tensor]) -> Tensor:
     """Weighted sum of the batch means of all parts.
 
     Raises:
