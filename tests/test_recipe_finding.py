@@ -123,7 +123,7 @@ def test_every_name_that_is_listed_is_found(info: RecipeInfo, pack: str | None) 
     assert recipe_text(info.name) == info.path.read_text(encoding="utf-8")
 
 
-NAMED = {"--recipe", "--method", "--pack"}
+NAMED = {"--recipe", "--method", "--verdict", "--pack"}
 
 
 @pytest.mark.parametrize("info", list_recipes(), ids=lambda info: info.name)
@@ -135,7 +135,8 @@ def test_the_command_in_a_recipes_head_runs_that_very_recipe(info: RecipeInfo, t
     assert commands, "its head says how to run it"
     for words in commands:
         given = {option: value for option, value in itertools.pairwise(words) if option in NAMED}
-        name = given.get("--method") if words[1] == "generate-targets" else given.get("--recipe")
+        by_kind = {"targets": "--method", "verdict": "--verdict"}
+        name = given.get(by_kind.get(info.kind, "--recipe"))
         assert name is not None
         pack = None if words[1] == "degrade" else given.get("--pack", "tiny").replace("PACK", str(tmp_path))
         assert find_recipe(name, folder_of(info.kind), pack) == info.path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -18,6 +19,7 @@ from adapt.disk import write_json, write_text
 from adapt.errors import UsageError, VerificationError
 from adapt.exporting import bundle
 from adapt.photos.files import read_image, write_image
+from adapt.verdict.decision import decide
 
 
 def test_run_end_to_end(
@@ -46,8 +48,9 @@ def test_run_end_to_end(
     assert adapt(monkeypatch, *arguments) == 0
     printed = capsys.readouterr().out
     assert "pre-trained" in printed
-    (verdict,) = (line for line in printed.splitlines() if "Against the originals of 6 photos: PSNR " in line)
-    assert verdict.count("95 % interval") >= 2
+    (verdict,) = (line for line in printed.splitlines() if "Against the originals of 6 photos" in line)
+    assert verdict.count("95 % interval") >= 3
+    assert "PSNR " in verdict.partition("Against the originals of 6 photos")[2]
     assert (out / "model.onnx").read_bytes() == (out / "bundle" / "model.onnx").read_bytes()
     assert [path.name for path in out.glob(".*")] == [".written.jsonl"]
     assert str(out / "report.html") in printed
@@ -251,6 +254,11 @@ def test_run_keeps_what_somebody_changed(
         write_json(out / "bundle.json", {"source": {"weights sha256": weights_digest(model)}, "sha256": digests})
 
     monkeypatch.setattr("adapt.commands.run.export", export)
+    monkeypatch.setattr("adapt.verdict.critic.EvidenceCritic.gain", lambda *_: 1.0)
+    monkeypatch.setattr(
+        "adapt.commands.run_verdict.decide",
+        lambda base, candidates, rule: replace(decide(base, candidates, rule), strength=1.0),
+    )
     assert adapt(monkeypatch, *arguments) == 0
     assert sorted(path.name for path in (out / "truth").rglob("*.png")) == ["a.png", "b.png", "c.png", "c\ufffd.png"]
     changed = {
@@ -284,7 +292,7 @@ def test_run_keeps_what_somebody_changed(
 
 
 def test_overrides_of_run():
-    split = split_overrides(["targets.steps=5", "finetune.discriminator.features=4"])
-    assert split == {"targets": ["steps=5"], "finetune": ["discriminator.features=4"]}
-    with pytest.raises(ValueError, match=r"steps=5: expected targets\.KEY=VALUE or finetune\.KEY=VALUE"):
+    split = split_overrides(["targets.steps=5", "finetune.discriminator.features=4", "verdict.photos=9"])
+    assert split == {"targets": ["steps=5"], "finetune": ["discriminator.features=4"], "verdict": ["photos=9"]}
+    with pytest.raises(ValueError, match=r"steps=5: expected targets\.KEY=VALUE, finetune\.KEY=VALUE or verdict\.KEY="):
         split_overrides(["steps=5"])

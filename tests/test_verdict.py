@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt
+from safetensors import safe_open
 from torch import Tensor
 
 from adapt.build import load_panel, load_restorer
@@ -16,6 +17,7 @@ from adapt.errors import UsageError
 from adapt.photos.files import read_image
 from adapt.settings import VerdictSettings
 from adapt.settings.recipe import load_recipe
+from adapt.verdict.critic import EvidenceCritic
 from adapt.verdict.decision import Numbers, Verdict, decide, gains, verdict_of_json, weigh
 from adapt.verdict.evidence import EVIDENCE, Judges, Restored, evidence_on
 from adapt.verdict.wording import evidence_table, sentences
@@ -169,6 +171,45 @@ def test_models_between_two(small_pack: Path):
         start.towards(load_restorer("tiny"), 0.5)
 
 
+def test_a_critic_prefers_what_keeps_the_photo(small_pack: Path, gen: torch.Generator):
+    """By the rule's own sum; images that are not finite, or beyond a limit, are never the best."""
+    panel = load_panel(small_pack, CPU)
+    photos = torch.rand(5, 3, 16, 16, generator=gen)
+    worse = (photos + 0.2 * torch.randn(photos.shape, generator=gen)).clamp(0, 1)
+    critic = EvidenceCritic(panel, VerdictSettings(weights={"consistency": 1}, photos=4))
+    critic.begin(photos, worse)
+    assert critic.gain(worse) == 0
+    assert critic.gain(photos) == pytest.approx(1), "all that there was to be gained"
+    assert critic.gain(1 - photos) < 0
+    assert critic.gain(photos / 0) == -math.inf
+    strict = EvidenceCritic(panel, VerdictSettings(weights={"consistency": 1}, limits={"sharpness": 0.01}))
+    strict.begin(photos, worse)
+    assert strict.gain(photos * 0.1) == -math.inf, "less sharp than the limit allows"
+
+
+@pytest.mark.parametrize("best", [0, 1])
+def test_fine_tuning_keeps_what_its_critic_prefers(
+    best: int, small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Whatever the targets say, and as exactly after a stop as without one."""
+    gains = iter([0.5, 0.4] if best else [-0.1, -0.2])
+    monkeypatch.setattr("adapt.verdict.critic.EvidenceCritic.gain", lambda *_: next(gains))
+    arguments = ["finetune", "--photos", small_photos, "--targets", small_photos, "--pack", small_pack,
+                 "--device", "cpu", "--verdict", "default", *QUICK_FINETUNE]  # fmt: skip
+    assert adapt(monkeypatch, *arguments, "-o", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "by evidence that does not come from the targets" in said
+    assert ("step 1 is the best" in said) == bool(best)
+    with safe_open(str(tmp_path / "out" / "best.safetensors"), framework="pt") as weights:
+        assert weights.metadata()["step"] == str(best)
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert [line["validation/evidence"] for line in log if "validation/evidence" in line] == (
+        [0.5, 0.4] if best else [-0.1, -0.2]
+    )
+    assert adapt(monkeypatch, *arguments, "-o", tmp_path / "out", "--verdict", Path("recipes/none.yaml")) == 2
+
+
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
 def test_run_exports_what_the_verdict_says(
     strength: float, small_photos: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -189,7 +230,7 @@ def test_run_exports_what_the_verdict_says(
         return judged[-1]
 
     monkeypatch.setattr("adapt.commands.run_verdict.decide", decided)
-    monkeypatch.setattr("adapt.finetuning.loop._better", lambda *_: True)
+    monkeypatch.setattr("adapt.verdict.critic.EvidenceCritic.gain", lambda *_: 1.0)  # the first step is the best
     assert adapt(monkeypatch, *arguments) == 0
     printed = capsys.readouterr().out
     source = {0.0: str(small_pack), 0.5: out / "exported.safetensors", 1.0: out / "finetune"}[strength]

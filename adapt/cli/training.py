@@ -38,6 +38,14 @@ def finetune(
     replay: Replay = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, show_default=FROM_RECIPE)] = None,
     seed: Seed = None,
+    verdict: Annotated[
+        str | None,
+        typer.Option(
+            "--verdict",
+            help="Verdict recipe, by name or file, whose evidence chooses `best`.",
+            show_default="by the agreement with the targets",
+        ),
+    ] = None,
     device: Device = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
@@ -61,6 +69,7 @@ def finetune(
         overrides=as_overrides({"steps": steps, "seed": seed}, overrides),
         overwrite=overwrite,
         device=device,
+        verdict=verdict,
         on_warning=lambda warning: lines.note(f"Warning: {warning}"),
         on_step=lambda done, total, values: lines(done, total, describe(values)),
         on_samples=sample_writer(out),

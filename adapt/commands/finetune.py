@@ -12,8 +12,10 @@ from adapt.build import (
     CODEFORMER,
     ONESTEP,
     PRIOR,
+    judges_digest,
     load_codebook,
     load_distance,
+    load_panel,
     load_restorer,
     measuring_networks,
     read_codebook,
@@ -30,6 +32,7 @@ from adapt.settings import (
     PatchAdversarySettings,
     ReplaySettings,
     TuningSettings,
+    VerdictSettings,
 )
 from adapt.settings.recipe import dump, load_recipe, recipe_digest
 
@@ -166,6 +169,8 @@ def finetune(
     device: str = "auto",
     limit: int | None = None,
     renew: bool = False,
+    verdict: str | Path | None = None,
+    verdict_overrides: Sequence[str] = (),
     max_steps: int | None = None,
     on_warning: Callable[[str], None] | None = None,
     on_step: Progress | None = None,
@@ -192,6 +197,8 @@ def finetune(
         limit: only the first so many photos.
         renew: where a run is there that differs in nothing but which photos and targets of these folders it had, start
             it anew, and say so in the outcome's notes, instead of refusing.
+        verdict: recipe of the verdict by whose evidence `best` is chosen; by the agreement with the targets where None.
+        verdict_overrides: `key=value` for that.
         on_warning: called before the first step, where there is something to be warned of; of several processes, in
             the main one.
         max_steps, on_step, on_samples: as there.
@@ -210,6 +217,7 @@ def finetune(
     from adapt.targets.store import accepted_targets, is_store, target_digests
     from adapt.training.context import TrainingContext
     from adapt.training.run import open_run
+    from adapt.verdict.critic import EvidenceCritic
 
     photos, targets, out = Path(photos), Path(targets), Path(out)
     real, replay = optional_path(real), optional_path(replay)
@@ -247,6 +255,7 @@ def finetune(
     contents = Contents(out)
     sharp = None if real is None else find_photos(real)
     replayed, replay_digest = _replay(settings, replay, model.size, contents)
+    rule = None if verdict is None else load_recipe(verdict, VerdictSettings, verdict_overrides, pack=str(pack))
     settled = {
         "recipe": recipe_digest(settings),
         "restorer": model.digest,
@@ -256,6 +265,7 @@ def finetune(
         "real": None if sharp is None else contents.digest("real", sharp),
         "replay": replay_digest,
         **({} if setup.recogniser is None else {"recogniser": [setup.recogniser.name, setup.recogniser.digest]}),
+        **({} if rule is None else {"verdict": rule.what_gains(), "judges": judges_digest(pack)}),
     }
     read = [*train.photos.paths, *validation.photos.paths]
     pairs = {
@@ -291,6 +301,7 @@ def finetune(
             recogniser=None if setup.recogniser is None else setup.recogniser.network,
             real=reals,
             replay=replayed,
+            critic=None if rule is None else EvidenceCritic(load_panel(pack, chosen), rule),
             on_samples=on_samples,
         )
     return replace(outcome, notes=tuple(notes), main=together.is_main_process)

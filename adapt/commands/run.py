@@ -178,6 +178,8 @@ def run(
             device=device,
             limit=limit,
             renew=True,
+            verdict=verdict,
+            verdict_overrides=split["verdict"],
             on_step=lambda done, total, values: line2(done, total, describe(values)),
             on_samples=sample_writer(out / "finetune"),
         )

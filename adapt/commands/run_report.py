@@ -110,8 +110,8 @@ def verdict_of(verdict: Verdict, evaluations: dict[str, Evaluation]) -> str:
         return sentences(verdict)
     gains = [difference(base, adapted, metric.key) for metric in told]
     texts = [_gain(metric, base, gain) for metric, gain in zip(told, gains, strict=True)]
-    which = "" if verdict.strength else " of the adapted one"
-    return f"{sentences(verdict)} Against the originals{which}, {gains[0].n} photos: {', '.join(texts)}."
+    which = "" if verdict.strength else ", the adapted one"
+    return f"{sentences(verdict)} Against the originals of {gains[0].n} photos{which}: {', '.join(texts)}."
 
 
 def _gain(metric: Metric, base: Evaluation, gain: Interval) -> str:

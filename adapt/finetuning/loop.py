@@ -15,7 +15,7 @@ from adapt.finetuning.data import ImageDataset, Split
 from adapt.finetuning.discriminators import AsBytes, Game, build_discriminator, first_steps
 from adapt.finetuning.image_losses import Judge, Photos, last_layer
 from adapt.finetuning.objectives import OBJECTIVES, Objective
-from adapt.finetuning.outcome import Outcome, few_photos
+from adapt.finetuning.outcome import Critic, Outcome, few_photos
 from adapt.finetuning.replay import Replay
 from adapt.finetuning.state import State
 from adapt.finetuning.transplant import transplant
@@ -51,6 +51,7 @@ def finetune(
     recogniser: Recogniser | None = None,
     real: ImageDataset | None = None,
     replay: Replay | None = None,
+    critic: Critic | None = None,
     on_samples: OnSamples | None = None,
 ) -> Outcome:
     """Fine-tune a restorer, or go on where the run folder stands.
@@ -66,6 +67,7 @@ def finetune(
         real: sharp faces for the discriminator; the accepted targets themselves, unpaired, where None. DT-BFR takes
             70,000 FFHQ photographs.
         replay: pairs of clean faces to mix in; none where None. They are no photos that could be held back.
+        critic: what chooses `best`; their agreement with the targets does where None.
         on_samples: called with step, ids and rows (photo, base, adapted, target) at every evaluation.
 
     Raises:
@@ -90,6 +92,9 @@ def finetune(
     if state.discriminator is not None:
         state.discriminator.to(device)
     base_rows = _restored(state.network, validation.photos, range(min(SAMPLE_ROWS, len(validation.ids))), device)
+    if critic is not None:
+        every = range(len(validation.ids))
+        critic.begin(validation.photos.batch(every), _restored(state.network, validation.photos, every, device))
     begun = last.exists()
     if begun:
         state.load(last, run.digest)
@@ -161,7 +166,8 @@ def finetune(
         if context.on_step is not None and accelerator.is_main_process:
             context.on_step(state.step, settings.steps, values)
         if due:  # in every process: all have the same weights, and all must know which are the best
-            _evaluate(restorer, state, validation, objective, run if accelerator.is_main_process else None, device)
+            written = run if accelerator.is_main_process else None
+            _evaluate(restorer, state, validation, objective, written, device, critic)
             if on_samples is not None and accelerator.is_main_process:
                 on_samples(state.step, *_samples(restorer, state, validation, base_rows, device))
             network.train()
@@ -179,6 +185,7 @@ def finetune(
         resized_targets=resized_targets,
         enlarged={id: times for id, times in resized.items() if times is not None},
         warning=few_photos(settings, len(train.ids) + len(validation.ids)),
+        evidence=None if critic is None else state.best_gain,
     )
 
 
@@ -288,15 +295,28 @@ class _Averaged:
 
 
 def _evaluate(
-    restorer: Restorer, state: State, validation: Split, objective: Objective, run: Run | None, device: torch.device
+    restorer: Restorer,
+    state: State,
+    validation: Split,
+    objective: Objective,
+    run: Run | None,
+    device: torch.device,
+    critic: Critic | None,
 ) -> None:
     """Score the averaged weights; with a run, log the scores and write weights that are the best so far."""
     with _Averaged(state.network, state.ema):
         scores = _score(objective.module(), validation, objective, device)
         parts = _means(scores)
+        told = dict(parts)
+        gain = state.best_score - parts["total"]
+        if critic is not None:
+            images = _restored(state.network, validation.photos, range(len(validation.ids)), device)
+            told["evidence"] = critic.gain(images)
+            gain = told["evidence"] - state.best_gain
         if run is not None:
-            run.log(state.step - 1, {f"validation/{name}": value for name, value in parts.items()})
-        if parts["total"] < state.best_score:
+            run.log(state.step - 1, {f"validation/{name}": value for name, value in told.items()})
+        if gain > 0:
+            state.best_gain = told.get("evidence", 0.0)
             state.best_score, state.best_step, state.best_parts = parts["total"], state.step, parts
             state.best_each = scores["total"]
             if run is not None:

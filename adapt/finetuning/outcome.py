@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
+
+from torch import Tensor
 
 from adapt.intervals import Interval
 from adapt.settings import TuningSettings
 
 FEWEST_HELD: Final = 4  # the 95 % interval of their mean reaches 1.6 standard deviations to each side; that of 2, 9
 FEW: Final = 100  # DT-BFR Table 4: from here on SwinIR gained
+
+
+class Critic(Protocol):
+    """What decides which weights are best, in place of their agreement with the targets."""
+
+    def begin(self, photos: Tensor, images: Tensor) -> None:
+        """Take in validation photos and what the start makes of them, both (N, 3, S, S) in [0, 1]."""
+        ...
+
+    def gain(self, images: Tensor) -> float:
+        """How much better other images of these photos are; above 0 where they are."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +37,7 @@ class Outcome:
         base, best: the scores of both, by part.
         gain: by how much the score fell on each validation photo, or None where nothing was gained. It flatters a
             little: the same photos chose the step.
+        evidence: the critic's gain of the best weights, where one chose them.
         trained, validation: numbers of photos.
         resized: how many of both were brought to the restorer's size first.
         resized_targets: how many of their targets were.
@@ -45,6 +60,7 @@ class Outcome:
     warning: str = ""
     notes: tuple[str, ...] = ()
     main: bool = True
+    evidence: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -55,13 +71,19 @@ class Outcome:
             if self.validation >= FEWEST_HELD
             else f" The choice between old and new weights rests on {photos} alone: take it as a hint."
         )
+        by = "" if self.evidence is None else ", by evidence that does not come from the targets"
         if not self.improved or self.gain is None:
             return (
-                f"The adapted model is not better than the one it started from on {photos}; best.safetensors holds the"
-                f" old weights.{few}"
+                f"The adapted model is not better than the one it started from on {photos}{by}; best.safetensors holds"
+                f" the old weights.{few}"
             )
         told = [name for name in ("l1", "perceptual", "face_identity") if name in self.base]
         parts = ", ".join(f"{name} {self.base[name]:.4f} -> {self.best[name]:.4f}" for name in told)
+        if self.evidence is not None:
+            return (
+                f"Adapted: step {self.best_step} is the best on {photos}{by} ({self.evidence:+.3f}); its agreement with"
+                f" them: {parts}.{few}"
+            )
         doubt = "" if self.gain.decided else ", so it may be chance"
         return (
             f"Adapted: step {self.best_step} is the best on {photos} ({parts}); the score"

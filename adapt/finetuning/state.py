@@ -25,6 +25,7 @@ class State:
         best_step: where the best was found; 0 is the start.
         base_parts, best_parts: mean scores of both, by part.
         base_each, best_each: the score of both on each validation photo.
+        best_gain: the critic's, of the best weights so far; the start's is 0.
     """
 
     network: nn.Module
@@ -40,6 +41,7 @@ class State:
     best_parts: dict[str, float] = field(default_factory=dict)
     base_each: list[float] = field(default_factory=list)
     best_each: list[float] = field(default_factory=list)
+    best_gain: float = 0.0
 
     def save(self, path: Path, digest: str) -> None:
         """Write all of it atomically."""
@@ -70,4 +72,4 @@ class State:
     @staticmethod
     def _numbers() -> tuple[str, ...]:
         scores = ("base_score", "best_score", "base_parts", "best_parts", "base_each", "best_each")
-        return ("step", "best_step", *scores)
+        return ("step", "best_step", "best_gain", *scores)

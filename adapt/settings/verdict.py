@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -30,6 +30,10 @@ class VerdictSettings(Settings):
         description="how far from the start's weights (0) to the adapted ones (1): each is judged, and the best taken",
     )
     photos: PositiveInt = Field(default=48, description="judged at most, spread evenly over all")
+
+    def what_gains(self) -> dict[str, Any]:
+        """What the gain of weights along a training follows from."""
+        return self.model_dump(mode="json", include={"weights", "limits", "photos"})
 
     @model_validator(mode="after")
     def _something_weighs(self) -> VerdictSettings:
