@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -28,6 +27,7 @@ from adapt.evaluation.scores import Evaluation, difference
 from adapt.evaluation.tables import markdown_table, text_table
 from adapt.exporting.card import model_card
 from adapt.photos.files import read_image, write_image
+from adapt.verdict.decision import Verdict
 
 
 def green(image: Tensor) -> Tensor:
@@ -133,7 +133,8 @@ def test_a_metric_is_one_record(
     })
     assert markdown[3] in card
 
-    verdict = verdict_of(cast(Any, SimpleNamespace(verdict="Adapted.")), evaluations)
+    monkeypatch.setattr("adapt.commands.run_report.sentences", lambda verdict: "Adapted.")
+    verdict = verdict_of(Verdict(1.0, 4, ()), evaluations)
     assert re.search(rf"the greenest pixel {printed} \(95 % interval -\S+ to -\S+\)\.$", verdict)
 
 

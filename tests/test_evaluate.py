@@ -134,7 +134,7 @@ def test_a_run_is_compared_with_the_first_accepted_target_of_each_photo(
                 status="rejected" if refused else "done", reason="flat" if refused else None,
             ))
     found = run_report.evaluate_run(
-        tmp_path, "tiny", False, lambda done, total: None, ids=[f"{index:02}" for index in range(12)]
+        tmp_path, "tiny", False, lambda done, total: None, strength=1.0, ids=[f"{index:02}" for index in range(12)]
     )
     assert [row["id"] for row in found["target"].rows] == [f"{index:02}" for index in range(12) if index != 5]
     by_hand = {f"{i:02}": tmp_path / "targets" / image_name(f"{i:02}", int(i == 3)) for i in range(12) if i != 5}
