@@ -3,6 +3,8 @@
     DOMAIN/adapt, DOMAIN/test   the halves, hq and lq each    WORK/targets    of the half adapted on
     DOMAIN/base                 test, by the model as it was  WORK/finetune   the run
                                                               WORK/adapted    test, by its best model
+                                                              WORK/exported   test, by what the verdict takes
+                                                              WORK/verdict.json
 
 Several models may share a domain; one alone may have its work in the domain's own folder.
 """
@@ -16,7 +18,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from adapt.build import load_distance, measuring_networks
+import torch
+
+from adapt.build import load_distance, load_panel, load_restorer, measuring_networks
 from adapt.cli.printing import Lines, say_warning
 from adapt.commands.degrade import degrade
 from adapt.commands.finetune import FinetuneSetup, finetune, sample_writer, set_up_finetune
@@ -24,7 +28,9 @@ from adapt.commands.generate_targets import generate_targets
 from adapt.commands.progress import describe
 from adapt.commands.restore import restore
 from adapt.commands.run import split_overrides
+from adapt.commands.run_verdict import between, judge
 from adapt.digests import file_digest
+from adapt.disk import write_json
 from adapt.evaluation.catalogue import METRICS
 from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.scores import Evaluation, difference
@@ -35,9 +41,13 @@ from adapt.packs.pack import Pack
 from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import PhotoFile, find_photos
 from adapt.photos.pairs import load_fitted
+from adapt.settings import VerdictSettings
+from adapt.settings.recipe import load_recipe
 from adapt.targets.store import TargetStore, accepted_targets, read_records
+from adapt.verdict.wording import sentences
 
 SHOWN = 8  # rows of a contact sheet
+VERDICT = "default"  # recipe
 
 
 def with_overrides(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -96,12 +106,13 @@ def make_targets(
 
 def fine_tune(
     photos: Path, targets: Path, run: Path, title: str, *, pack: str, restorer: str, recipe: str,
-    replay: Path | None = None, overrides: Sequence[str] = (),
+    replay: Path | None = None, overrides: Sequence[str] = (), verdict: str | None = None, rule: Sequence[str] = (),
 ) -> Outcome:
     """Fine-tune a restorer, or go on; its outcome is printed. Arguments as `finetune`."""
     line = Lines(f"{title}: fine-tuning")
     outcome = finetune(
         photos, targets, run, pack=pack, restorer=restorer, recipe=recipe, replay=replay, overrides=overrides,
+        verdict=verdict, verdict_overrides=rule,
         on_step=lambda done, total, values: line(done, total, describe(values)),
         on_samples=sample_writer(run),
     )
@@ -120,7 +131,7 @@ def adapt_to(
         pack: name or folder.
         method: targets recipe.
         recipe: finetune recipe.
-        overrides: `targets.KEY=VALUE` and `finetune.KEY=VALUE`.
+        overrides: `targets.KEY=VALUE`, `finetune.KEY=VALUE` and `verdict.KEY=VALUE`.
     """
     split = split_overrides(overrides)
     setup = set_up_finetune(recipe, pack=pack, overrides=split["finetune"])
@@ -128,7 +139,9 @@ def adapt_to(
         domain / "adapt" / "lq", work / "targets", _title(domain, work),
         pack=pack, restorer=setup.base_name, method=method, overrides=split["targets"],
     )
-    _tune_and_restore(domain, work, pack=pack, recipe=recipe, setup=setup, overrides=split["finetune"])
+    _tune_and_restore(
+        domain, work, pack=pack, recipe=recipe, setup=setup, overrides=split["finetune"], rule=split["verdict"]
+    )
 
 
 def adapt_to_originals(
@@ -140,9 +153,11 @@ def adapt_to_originals(
         original = domain / "adapt" / "hq" / f"{record.id}.png"
         own = os.path.relpath(original, opened.folder) if record.target else None
         opened.add(replace(record, target=own, target_sha256=file_digest(original) if own else None))
-    finetune = split_overrides(overrides)["finetune"]
-    setup = set_up_finetune(recipe, pack=pack, overrides=finetune)
-    _tune_and_restore(domain, work, pack=pack, recipe=recipe, setup=setup, overrides=finetune)
+    split = split_overrides(overrides)
+    setup = set_up_finetune(recipe, pack=pack, overrides=split["finetune"])
+    _tune_and_restore(
+        domain, work, pack=pack, recipe=recipe, setup=setup, overrides=split["finetune"], rule=split["verdict"]
+    )
 
 
 def _title(domain: Path, work: Path) -> str:
@@ -150,14 +165,30 @@ def _title(domain: Path, work: Path) -> str:
 
 
 def _tune_and_restore(
-    domain: Path, work: Path, *, pack: str, recipe: str, setup: FinetuneSetup, overrides: Sequence[str]
+    domain: Path, work: Path, *, pack: str, recipe: str, setup: FinetuneSetup, overrides: Sequence[str],
+    rule: Sequence[str],
 ) -> None:
     fine_tune(
         domain / "adapt" / "lq", work / "targets", work / "finetune", _title(domain, work),
-        pack=pack, restorer=setup.name, recipe=recipe, overrides=overrides,
+        pack=pack, restorer=setup.name, recipe=recipe, overrides=overrides, verdict=VERDICT, rule=rule,
     )
     restore(str(work / "finetune"), domain / "test" / "lq", work / "adapted", overwrite=True)
     restore(setup.base_name, domain / "test" / "lq", domain / "base", overwrite=True)
+    _export(domain, work, pack=pack, setup=setup, rule=load_recipe(VERDICT, VerdictSettings, rule, pack=pack))
+
+
+def _export(domain: Path, work: Path, *, pack: str, setup: FinetuneSetup, rule: VerdictSettings) -> None:
+    """The verdict on the photos that were adapted on, and the others restored by what it takes."""
+    candidates = between(setup.restorer, load_restorer(work / "finetune"), rule.strengths)
+    photos = {photo.id: photo.path for photo in find_photos(domain / "adapt" / "lq")}
+    panel = load_panel(pack, torch.device("cpu"))
+    verdict = judge(setup.base, candidates, photos, panel=panel, settings=rule)
+    print(f"{_title(domain, work)}: {sentences(verdict)}")
+    write_json(work / "verdict.json", verdict.as_json())
+    model = candidates[verdict.strength] if verdict.strength else setup.base
+    for photo in find_photos(domain / "test" / "lq"):
+        image = model(read_image(photo.path)[None])[0]
+        write_image(work / "exported" / f"{photo.id}.png", image, overwrite=True)
 
 
 def evaluate_targets(domains: Sequence[Path], works: Mapping[str, str], pack: Pack) -> dict[str, Evaluation]:
@@ -184,6 +215,8 @@ def evaluate_adapted(domains: Sequence[Path], works: Mapping[str, str], pack: Pa
     Their contact sheet is in the first domain.
     """
     folders = {"photo": "test/lq", "pre-trained": "base"} | {name: f"{work}/adapted" for name, work in works.items()}
+    for name, work in works.items():
+        folders[f"{name}, exported" if len(works) > 1 else "exported"] = f"{work}/exported"
     columns = {name: _gathered([domain / folder for domain in domains]) for name, folder in folders.items()}
     truth, distance = _gathered([domain / "test" / "hq" for domain in domains]), load_distance(pack)
     networks = measuring_networks(pack)

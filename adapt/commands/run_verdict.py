@@ -72,6 +72,9 @@ def choose(
         settings: the recipe.
         device: where to compute.
         fidelities, on_step: as `hear_all`.
+
+    Raises:
+        PhotoError: as there.
     """
     photos = {id: out / "photos" / f"{id}.png" for id in ids}
     before, begun, adapted = load_restorer(base), load_restorer(start), load_restorer(out / "finetune")
@@ -86,20 +89,19 @@ def choose(
             "fidelities": fidelities,
         }
     )
-    candidates = {strength: begun.towards(adapted, strength).to(device) for strength in settings.strengths}
+    candidates = between(begun.to(device), adapted.to(device), settings.strengths)
     verdict = _known(out / VERDICT, made_from)
     if verdict is None:
-        heard = hear_all(
-            before.to(device), candidates, spread(photos, settings.photos),
-            panel=load_panel(pack, device), fidelities=fidelities, on_step=on_step,
+        verdict = judge(
+            before.to(device), candidates, photos,
+            panel=load_panel(pack, device), settings=settings, fidelities=fidelities, on_step=on_step,
         )  # fmt: skip
-        verdict = decide(heard[0.0], {strength: heard[strength] for strength in candidates}, settings)
         about = {"made from": made_from, **verdict.as_json()}
         pages.put(VERDICT, lambda path: write_json(path, about))
     of_base, own = fidelities
     if 0 < verdict.strength < 1:
-        between = candidates[verdict.strength]
-        pages.put(EXPORTED, lambda path: between.save(path, metadata={"strength": f"{verdict.strength:g}"}))
+        taken = candidates[verdict.strength]
+        pages.put(EXPORTED, lambda path: taken.save(path, metadata={"strength": f"{verdict.strength:g}"}))
         return Chosen(verdict, str(out / EXPORTED), own)
     pages.remove(EXPORTED)  # of an earlier verdict
     return Chosen(verdict, str(out / "finetune"), own) if verdict.strength else Chosen(verdict, base, of_base)
@@ -111,6 +113,27 @@ def _known(path: Path, made_from: str) -> Verdict | None:
         return None
     told = read_json(path, "remove it, and the verdict is made anew")
     return verdict_of_json(told) if told.get("made from") == made_from else None
+
+
+def between(start: Restorer, adapted: Restorer, strengths: Sequence[float]) -> dict[float, Restorer]:
+    """The restorers on the way from a start to what was adapted from it, by how far they are."""
+    return {strength: start.towards(adapted, strength) for strength in strengths}
+
+
+def judge(
+    base: Restorer,
+    candidates: Mapping[float, Restorer],
+    photos: Mapping[str, Path],
+    *,
+    panel: Panel,
+    settings: VerdictSettings,
+    fidelities: tuple[float | None, float | None] = (None, None),
+    on_step: Callable[[int, int], object] = lambda done, total: None,
+) -> Verdict:
+    """The verdict on candidates for a base's place, on as many photos as the recipe says; arguments as `hear_all`."""
+    chosen = spread(photos, settings.photos)
+    heard = hear_all(base, candidates, chosen, panel=panel, fidelities=fidelities, on_step=on_step)
+    return decide(heard[0.0], {strength: heard[strength] for strength in candidates}, settings)
 
 
 def hear_all(
