@@ -36,7 +36,7 @@ PATCH: Final = "discriminator={kind: patch}"
 ROWS: Final[dict[str, list[str]]] = {
     "the recipe": [],
     "no discriminator": ["adversarial=0"],
-    "patch discriminator, fixed weight": [PATCH, "adversarial=0.02"],
+    "patch discriminator, fixed weight": [PATCH, "adversarial=0.002"],
     "patch discriminator, adaptive weight": ["discriminator={kind: patch, balance: true}", "adversarial=0.5"],
     "identity": ["face_identity=0.1"],
     "consistency": ["consistency=1"],

@@ -12,17 +12,14 @@ def settings_of(model: type[BaseModel], *but: str) -> set[str]:
     """Names of a model's settings, those of the models within as `outer.inner`; but for some, each with its reason."""
     names: set[str] = set()
     for name, field in model.model_fields.items():
-        members = [each for each in (field.annotation, *get_args(field.annotation)) if _is_model(each)]
-        if members and type(None) not in get_args(field.annotation):
+        annotations: list[object] = [field.annotation, *get_args(field.annotation)]
+        members = [each for each in annotations if isinstance(each, type) and issubclass(each, BaseModel)]
+        if members and type(None) not in annotations:
             names |= {f"{name}.{each}" for inner in members for each in inner.model_fields}
         else:
             names.add(name)
     assert names >= set(but), f"there is no {set(but) - names}"
     return names - set(but)
-
-
-def _is_model(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def names_of(overrides: Iterable[str]) -> set[str]:

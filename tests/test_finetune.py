@@ -402,6 +402,31 @@ def test_damage_is_laid_over_other_targets(small_photos: Path, targets: Path, ge
     assert torch.equal(transplant(pairs, train, everyone, share=0.0, generator=gen)[0], pairs[0])
 
 
+def test_damage_is_what_a_photo_has_over_any_of_its_targets(
+    small_photos: Path, targets: Path, gen: torch.Generator
+):
+    """Of several targets of a photo each is taken in time, and all of them lie on one side."""
+    paths = [path for found in accepted_targets(targets).values() for path in found]
+    given = {"a": paths[:2], "b": paths[2:4], "deep/c": paths[4:6]}
+    train, validation = split_pairs(small_photos, given, size=16, holdout=0.1, seed=0)
+    assert [len(split.targets) for split in (train, validation)] == [4, 2]
+    everyone = list(range(len(train.ids)))
+    pairs = train.photos.batch(everyone), train.first_targets(everyone)
+    possible = {
+        (index, draw): train.photos.batch([index])[0] - train.targets.batch([draw])[0]
+        for index in everyone for draw in train.draws[index]
+    }  # fmt: skip
+    met: set[tuple[int, int]] = set()
+    for _ in range(60):
+        photos, towards = transplant(pairs, train, everyone, share=1.0, generator=gen)
+        for photo, target in zip(photos, towards, strict=True):
+            found = [key for key, damage in possible.items()
+                     if torch.allclose(photo, (target + damage).clamp(0, 1), atol=1e-6)]
+            assert found
+            met.update(found)
+    assert met == set(possible)
+
+
 def test_more_targets_of_the_same_change_no_score(
     small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
 ):

@@ -113,8 +113,8 @@ def finetune(
     reals = train.targets if real is None else real
     game = judge = None
     if state.discriminator is not None and state.discriminator_optimizer is not None:
-        prepared = accelerator.prepare(state.discriminator, state.discriminator_optimizer)
-        game = Game(settings, *prepared, accelerator, device)
+        discriminator, its_optimizer = accelerator.prepare(state.discriminator, state.discriminator_optimizer)
+        game = Game(settings, discriminator, its_optimizer, accelerator, device)
         judge = Judge(game.generator_loss, last_layer(state.network) if settings.balanced else None)
         if not begun:
             _first_steps(game, module, objective, train.photos, reals)

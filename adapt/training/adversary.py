@@ -131,8 +131,8 @@ def balance(reconstruction: Tensor, adversarial: Tensor, last: Tensor) -> Tensor
     """
     norms: list[Tensor] = []
     for loss in (reconstruction, adversarial):
-        (pull,) = torch.autograd.grad(loss, last, retain_graph=True, allow_unused=True)
-        if pull is None:
+        pull: Tensor | None = torch.autograd.grad(loss, last, retain_graph=True, allow_unused=True)[0]
+        if pull is None:  # pyright: ignore[reportUnnecessaryComparison]  # torch's types do not tell of it
             raise UsageError(
                 "discriminator.balance: the last layer that this restorer names has no part in its images, so no weight"
                 " can be told by it; take a fixed one (discriminator.balance=false)"
