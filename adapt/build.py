@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from adapt.restorers.base import Restorer
     from adapt.restorers.vqgan import VQGAN
     from adapt.settings import TargetSettings
+    from adapt.targets.likeness import FaceNetworks
 
 PRIOR, CODEBOOK, CODEFORMER = "prior", "codebook", "codeformer"  # what a pack calls them
 
@@ -231,6 +232,24 @@ def measuring_networks(pack: Pack) -> Networks:
         return Measuring(f"{home.card.name} {architecture}", home.network_digest(entry), loads[entry](home.folder))
 
     return Networks({entry: partial(measuring, entry) for entry in loads})
+
+
+def load_face_networks(pack: str | Path, device: torch.device) -> tuple[FaceNetworks, str]:
+    """What the gate tells people apart by, of the pack or of the embedded one where it has none, and a digest that
+    stands for it. A prior's checkpoint file has no such networks."""
+    from adapt.digests import settings_digest
+    from adapt.faces.entries import LANDMARKS, RECOGNISER
+    from adapt.targets.likeness import FaceNetworks
+
+    own = None if weights_file(Path(pack)) is not None else load_pack(pack)
+    homes = {
+        entry: own if own is not None and entry in own.card.networks else load_pack("tiny")
+        for entry in (RECOGNISER, LANDMARKS)
+    }
+    networks = FaceNetworks(
+        load_recogniser(homes[RECOGNISER].folder).to(device), load_landmarks(homes[LANDMARKS].folder).to(device)
+    )
+    return networks, settings_digest({entry: home.network_digest(entry) for entry, home in homes.items()})
 
 
 def build_face_network(

@@ -41,7 +41,9 @@ def settings_digest(settings: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def photo_seed(seed: int, photo_sha256: str, draw: int = 0) -> int:
-    """The seed of one photo: of the recipe's seed, the photo's content and the draw, never of its name or position."""
-    digest = hashlib.sha256(f"{seed}:{photo_sha256}:{draw}".encode()).digest()
+def photo_seed(seed: int, photo_sha256: str, draw: int = 0, redraw: int = 0) -> int:
+    """The seed of one photo: of the recipe's seed, the photo's content, the draw and how often that was drawn before,
+    never of its name or position."""
+    again = f":{redraw}" if redraw else ""
+    digest = hashlib.sha256(f"{seed}:{photo_sha256}:{draw}{again}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1  # torch takes a signed 64-bit seed

@@ -100,6 +100,29 @@ class ReliabilitySettings(Settings):
     slope: PositiveFloat = Field(description="std that each unit above it asks for, in pixels at 512")
 
 
+class LikenessSettings(Settings):
+    """What a target must have kept of its photo, by `adapt.targets.likeness`; each limit can be left out."""
+
+    max_identity: PositiveFloat | None = Field(
+        default=None, description="largest distance of embeddings from restored photo or photo, the nearer"
+    )
+    max_landmarks: PositiveFloat | None = Field(
+        default=None, description="largest mean distance of the 68 points, in shares of the eye distance"
+    )
+    max_departure: PositiveFloat | None = Field(
+        default=None, description="by how much farther from the photo, at its own blur, than the restored one is"
+    )
+    max_region_change: PositiveFloat | None = Field(
+        default=None, description="largest change of one of 16 x 16 blocks at the photo's own blur, in [0, 1]"
+    )
+    max_colour_shift: PositiveFloat | None = Field(
+        default=None, description="largest change of the mean of red, green or blue, in [0, 1]"
+    )
+    min_sharpness: PositiveFloat | None = Field(
+        default=None, description="least fine detail, over that of the restored photo"
+    )
+
+
 class GateSettings(Settings):
     """Which targets are good enough to train on."""
 
@@ -109,6 +132,14 @@ class GateSettings(Settings):
     )
     min_contrast: Annotated[float, Field(ge=0)] = Field(
         default=0.02, description="smallest standard deviation of a target: below it the image is flat"
+    )
+    likeness: LikenessSettings | None = Field(
+        default=None, description="what must be kept of person, scene and light; left out, nothing is asked"
+    )
+    redraws: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=0,
+        description="how often a refused target is drawn again: first with other noise, then from half the start step"
+        " each time",
     )
 
 

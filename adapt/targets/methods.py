@@ -86,7 +86,13 @@ class TargetMaker:
     parts: BlurParts
 
     def make(
-        self, photos: Tensor, restored: Tensor, seeds: Sequence[int], *, on_step: OnStep | None = None
+        self,
+        photos: Tensor,
+        restored: Tensor,
+        seeds: Sequence[int],
+        *,
+        latest: Sequence[int | None] | None = None,
+        on_step: OnStep | None = None,
     ) -> TargetBatch:
         """Targets of photos.
 
@@ -95,6 +101,7 @@ class TargetMaker:
                 the prior thinks of them.
             restored: R(y), the same shape and range.
             seeds: one per photo.
+            latest: the highest timestep that each photo may start from, whatever recipe and blur say; None: no such.
             on_step: sees every step of every photo, maps and refined stds among it.
 
         Returns:
@@ -126,14 +133,19 @@ class TargetMaker:
                 change = torch.where(fallback.to(change.device), photo_score.change, change)
         if stds is not None and change is not None:
             stds = self._widened(stds, change, fallback)
+        latest = [None] * len(seeds) if latest is None else latest
+        stds = self._narrowed(stds, latest)
         towards = torch.where(fallback[:, None, None, None], photos, restored)
         # Where nothing is a photo's own, all take the same steps and are one trajectory.
-        rows = [[row] for row in range(len(seeds))] if stds is not None else [list(range(len(seeds)))]
+        own_way = stds is not None or any(each is not None for each in latest)
+        rows = [[row] for row in range(len(seeds))] if own_way else [list(range(len(seeds)))]
         trajectories: list[Trajectory] = []
         infos: list[SamplingInfo] = []
         for each in rows:
             own = None if stds is None else stds[each]
-            trajectory, info = self._trajectory(towards[each], photos[each], own, [seeds[row] for row in each])
+            trajectory, info = self._trajectory(
+                towards[each], photos[each], own, [seeds[row] for row in each], latest[each[0]]
+            )
             trajectories.append(trajectory)
             infos += [replace(info, fallback=bool(fallback[row]), problem=problems[row]) for row in each]
         images = to_unit(torch.cat(sample_together(self.prior, trajectories, on_step)))
@@ -163,13 +175,22 @@ class TargetMaker:
         least = asked.clamp(min=LEAST * size / PUBLISHED_SIZE).expand_as(stds)
         return torch.where(fallback[:, None], least, torch.maximum(stds, asked))
 
+    def _narrowed(self, stds: Tensor | None, latest: Sequence[int | None]) -> Tensor | None:
+        """Blur levels (B, R) no higher than what each photo's latest start step stands for: guidance goes with it."""
+        table = self.parts.start_steps
+        if stds is None or table is None:
+            return stds
+        highest = [math.inf if t is None else table.std_for(t) for t in latest]
+        ratio = torch.tensor(highest, device=stds.device)[:, None] / stds.amax(dim=1, keepdim=True)
+        return stds * ratio.to(stds).clamp(max=1)
+
     def _trajectory(
-        self, towards: Tensor, photos: Tensor, stds: Tensor | None, seeds: Sequence[int]
+        self, towards: Tensor, photos: Tensor, stds: Tensor | None, seeds: Sequence[int], latest: int | None = None
     ) -> tuple[Trajectory, SamplingInfo]:
         """The trajectory of photos that take the same steps, and what the record says of it."""
         size = (towards.shape[2], towards.shape[3])
         level = None if stds is None else float(stds.amax())
-        plan = self.plan_for(level)
+        plan = self.plan_for(level, latest)
         conditioning = Conditioning(to_signed(towards), stds, to_signed(photos))
         draw = PhotoNoise(seeds, (towards.shape[1], *size), towards.device)
         terms = self._terms(level, size)
@@ -179,15 +200,20 @@ class TargetMaker:
         factor = next((term.facts["factor"] for term in terms if "factor" in term.facts), None)
         return trajectory, SamplingInfo(start_t=plan.steps[0].t, evaluations=len(plan.steps), std=level, factor=factor)
 
-    def plan_for(self, std: float | None) -> Plan:
-        """The plan of a photo whose blur level is `std` pixels; where the recipe has a start_t, all have that plan.
+    def plan_for(self, std: float | None, latest: int | None = None) -> Plan:
+        """The plan of a photo whose blur level is `std` pixels; where the recipe has a start_t, all have that plan,
+        but for one that may start from `latest` at most: its steps are as long.
 
         Without one, `steps` are those of the whole way from 999 and a photo takes its share of them, rounded up, so
         that a step is about as long wherever it starts.
         """
         settings, table = self.settings, self.parts.start_steps
-        if settings.start_t is not None:
+        if settings.start_t is not None and (latest is None or latest >= settings.start_t):
             return PLANS[settings.compat](settings.start_t, settings.steps, settings.end_t)
+        if settings.start_t is not None and latest is not None:
+            begin = max(1, settings.end_t, latest)
+            share = (begin + 1 - settings.end_t) / (settings.start_t + 1 - settings.end_t)
+            return plan_from(begin, max(1, math.ceil(settings.steps * share)), settings.end_t)
         assert table is not None  # `target_maker` made sure of it
         begin = max(1, table.start_t(_known(std)))
         count = math.ceil(settings.steps * (begin + 1 - settings.end_t) / TIMESTEPS)
@@ -250,6 +276,8 @@ def target_maker(settings: TargetSettings, prior: Prior, parts: BlurParts | None
     if settings.compat == "dt-bfr" and (settings.solver != "ddpm" or settings.start_t is None):
         got = f"solver {settings.solver}" if settings.solver != "ddpm" else "no start_t"
         raise UsageError(f"compat dt-bfr: the public code samples with ddpm from one start_t, got {got}")
+    if settings.compat == "dt-bfr" and settings.gate.redraws:
+        raise UsageError("compat dt-bfr: the public code draws each target once; leave out gate.redraws")
     if settings.eta != 0 and settings.solver != "ddim":
         raise UsageError(f"eta: belongs to ddim and changes nothing with {settings.solver}; leave it out")
     needed = [

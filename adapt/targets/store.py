@@ -44,6 +44,7 @@ class Record:
         factor: N of its first low-frequency constraint.
         direct: sampled towards the photo itself, which the restorer had made worse.
         scores: what the gate saw.
+        redrawn: how many targets of this draw the gate had refused before; the seed and start_t are the last one's.
         resized: the photo was brought to the network's size first.
         enlarged: how many times longer its side became by that; None where it was not smaller.
         revision: how many lines told of this target before; the store sets it. The highest counts, for lines of one
@@ -65,6 +66,7 @@ class Record:
     factor: int | None = None
     fallback: bool = False
     scores: dict[str, float] = field(default_factory=dict)
+    redrawn: int = 0
     resized: bool = False
     enlarged: float | None = None
     revision: int = 0
