@@ -47,3 +47,10 @@ def photo_seed(seed: int, photo_sha256: str, draw: int = 0, redraw: int = 0) -> 
     again = f":{redraw}" if redraw else ""
     digest = hashlib.sha256(f"{seed}:{photo_sha256}:{draw}{again}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1  # torch takes a signed 64-bit seed
+
+
+def seed_again(seed: int, again: int) -> int:
+    """The seed of a further draw of what has a seed; the first, 0, has that itself."""
+    if not again:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}:{again}".encode()).digest()[:8], "big") >> 1

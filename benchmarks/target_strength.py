@@ -53,7 +53,7 @@ DOMAINS: Final = (
     "video-still,newspaper,camera-noise-starlight,dtbfr-8x-severe"
 )
 MAKERS: Final = ("adaptive", "low-frequency")
-BY: Final = {"psnr": 1, "perceptual": -1, "identity_distance": -1}  # by these a target is nearer; 1: higher is better
+BY: Final = {"psnr": 1, "perceptual": -1, "identity": -1}  # by these a target is nearer; 1: higher is better
 HEADINGS: Final = (
     "PSNR", "perceptual", "identity distance", "sharpness", "prior's change", "no farther than R(y) by PSNR",
     "by perceptual", "by identity", "by all", "start t", "evaluations", "redrawn", "refused",

@@ -33,6 +33,7 @@ from adapt.settings.targets import (
     LikenessSettings,
     LowFrequencySettings,
     ReliabilitySettings,
+    RestraintSettings,
     TargetSettings,
 )
 
@@ -62,6 +63,7 @@ __all__ = [
     "ReliabilitySettings",
     "ReplaySettings",
     "RestorerSettings",
+    "RestraintSettings",
     "Settings",
     "StartStepsSettings",
     "SwinIRSettings",

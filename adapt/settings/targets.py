@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -100,6 +101,32 @@ class ReliabilitySettings(Settings):
     slope: PositiveFloat = Field(description="std that each unit above it asks for, in pixels at 512")
 
 
+class RestraintSettings(Settings):
+    """How late a photo may start, by what the prior would change of its restoration; the numbers are one prior's."""
+
+    change: list[PositiveFloat] = Field(
+        min_length=1, description="the prior's change of coarse structure, in [0, 1], ascending: below the first ..."
+    )
+    latest_t: list[Timestep] = Field(
+        min_length=1, description="... a photo starts no later than this timestep; 0: the restored photo is the target"
+    )
+
+    def latest(self, change: float) -> int | None:
+        """The latest start step where the prior would change so much; None where there is no such."""
+        return next((t for limit, t in zip(self.change, self.latest_t, strict=True) if change < limit), None)
+
+    @model_validator(mode="after")
+    def _steps_rise(self) -> RestraintSettings:
+        rise = all(
+            before < after for each in (self.change, self.latest_t) for before, after in itertools.pairwise(each)
+        )
+        if not rise or len(self.change) != len(self.latest_t):
+            raise ValueError(
+                f"change, latest_t: expected as many of both, rising, got {self.change} and {self.latest_t}"
+            )
+        return self
+
+
 class LikenessSettings(Settings):
     """What a target must have kept of its photo, by `adapt.targets.likeness`; each limit can be left out."""
 
@@ -171,6 +198,12 @@ class TargetSettings(Settings):
     )
     reliability: ReliabilitySettings | None = Field(
         default=None, description="how the prior widens the blur level of a photo restored badly; left out, never"
+    )
+    restraint: RestraintSettings | None = Field(
+        default=None, description="how late a photo may start that is a face already; left out, as its blur says"
+    )
+    mean_of: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=1, description="a target is the mean of so many draws: what they agree on stays, what one invents fades"
     )
     match_mean_luminance: bool = Field(
         default=False, description="give each restored image its photo's mean light first; not with compat"

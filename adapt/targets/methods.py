@@ -12,10 +12,20 @@ from torch import Tensor
 
 from adapt.blur.parts import BlurParts
 from adapt.diffusion.prior import Prior
-from adapt.diffusion.sampler import AnyTerm, Conditioning, OnStep, PhotoNoise, Trajectory, sample_together, start
+from adapt.diffusion.sampler import (
+    AnyTerm,
+    Conditioning,
+    OnStep,
+    PhotoNoise,
+    StepRecord,
+    Trajectory,
+    sample_together,
+    start,
+)
 from adapt.diffusion.schedule import TIMESTEPS
 from adapt.diffusion.solvers import Ancestral, Ddim, DpmSolver2M, Solver
 from adapt.diffusion.steps import Plan, plan_dt_bfr, plan_from
+from adapt.digests import seed_again
 from adapt.errors import UsageError, WeightsError
 from adapt.guidance.regions import region_stds
 from adapt.images import to_signed, to_unit
@@ -40,7 +50,8 @@ class SamplingInfo:
 
     Attributes:
         start_t: timestep it was started from.
-        evaluations: of the network, on the way from there.
+        evaluations: of the network, on the way from there, of all draws of which the target is the mean; 0 where what
+            was to be sampled towards is the target.
         std: the blur level it was drawn for, in pixels: as estimated, or wider where the prior doubts the restored
             photo; the blurriest region's where there are several; None if nobody asked.
         factor: N of its first low-frequency constraint; None without one.
@@ -118,7 +129,8 @@ class TargetMaker:
         stds = None if stds is None else torch.where(unsound[:, None], 1.0, stds)
         fallback = torch.zeros(len(photos), dtype=torch.bool, device=photos.device)
         change = None
-        if self.settings.fallback is not None or self.settings.reliability is not None:
+        asked = (self.settings.fallback, self.settings.reliability, self.settings.restraint)
+        if any(each is not None for each in asked):
             restored_score = score_by_prior(self.prior, restored, seeds)
             change = restored_score.change
             if self.settings.fallback is not None:
@@ -133,22 +145,36 @@ class TargetMaker:
                 change = torch.where(fallback.to(change.device), photo_score.change, change)
         if stds is not None and change is not None:
             stds = self._widened(stds, change, fallback)
-        latest = [None] * len(seeds) if latest is None else latest
+        latest = self._restrained([None] * len(seeds) if latest is None else latest, change)
         stds = self._narrowed(stds, latest)
         towards = torch.where(fallback[:, None, None, None], photos, restored)
         # Where nothing is a photo's own, all take the same steps and are one trajectory.
         own_way = stds is not None or any(each is not None for each in latest)
         rows = [[row] for row in range(len(seeds))] if own_way else [list(range(len(seeds)))]
+        moving: list[list[int]] = []
         trajectories: list[Trajectory] = []
         infos: list[SamplingInfo] = []
+        draws = self.settings.mean_of
         for each in rows:
             own = None if stds is None else stds[each]
-            trajectory, info = self._trajectory(
-                towards[each], photos[each], own, [seeds[row] for row in each], latest[each[0]]
-            )
-            trajectories.append(trajectory)
+            if latest[each[0]] == 0:
+                info = SamplingInfo(start_t=0, evaluations=0, std=None if own is None else float(own.amax()))
+            else:
+                moving.append(each)
+                made = [
+                    self._trajectory(
+                        towards[each], photos[each], own, [seed_again(seeds[row], again) for row in each],
+                        latest[each[0]],
+                    )
+                    for again in range(draws)
+                ]
+                trajectories += [trajectory for trajectory, _ in made]
+                info = replace(made[0][1], evaluations=draws * made[0][1].evaluations)
             infos += [replace(info, fallback=bool(fallback[row]), problem=problems[row]) for row in each]
-        images = to_unit(torch.cat(sample_together(self.prior, trajectories, on_step)))
+        images = towards.clone()
+        drawn = sample_together(self.prior, trajectories, _of_photos(on_step, moving, draws)) if trajectories else []
+        for index, each in enumerate(moving):
+            images[each] = to_unit(torch.stack(drawn[index * draws : (index + 1) * draws]).mean(0))
         return TargetBatch(torch.where(unsound[:, None, None, None], torch.nan, images), towards, tuple(infos))
 
     def _blur_levels(self, photos: Tensor) -> Tensor | None:
@@ -175,12 +201,20 @@ class TargetMaker:
         least = asked.clamp(min=LEAST * size / PUBLISHED_SIZE).expand_as(stds)
         return torch.where(fallback[:, None], least, torch.maximum(stds, asked))
 
+    def _restrained(self, latest: Sequence[int | None], change: Tensor | None) -> list[int | None]:
+        """The latest start step of each photo, by what the prior would change of it as well; 0 is not to start."""
+        restraint = self.settings.restraint
+        if restraint is None or change is None:
+            return list(latest)
+        own = [restraint.latest(float(each)) for each in change]
+        return [min((t for t in pair if t is not None), default=None) for pair in zip(latest, own, strict=True)]
+
     def _narrowed(self, stds: Tensor | None, latest: Sequence[int | None]) -> Tensor | None:
         """Blur levels (B, R) no higher than what each photo's latest start step stands for: guidance goes with it."""
         table = self.parts.start_steps
         if stds is None or table is None:
             return stds
-        highest = [math.inf if t is None else table.std_for(t) for t in latest]
+        highest = [math.inf if not t else table.std_for(t) for t in latest]
         ratio = torch.tensor(highest, device=stds.device)[:, None] / stds.amax(dim=1, keepdim=True)
         return stds * ratio.to(stds).clamp(max=1)
 
@@ -242,6 +276,19 @@ def _problems(restored: Tensor, stds: Tensor | None) -> list[str | None]:
         else:
             problems.append(None)
     return problems
+
+
+def _of_photos(on_step: OnStep | None, moving: Sequence[Sequence[int]], draws: int) -> OnStep | None:
+    """Calls it for the first of each photo's trajectories alone, under the photo's place in the batch."""
+    if on_step is None:
+        return None
+
+    def one_of_each(record: StepRecord) -> None:
+        place, again = divmod(record.trajectory, draws)
+        if again == 0:
+            on_step(replace(record, trajectory=moving[place][0]))
+
+    return one_of_each
 
 
 def _known(std: float | None) -> float:
