@@ -101,28 +101,45 @@ class ReliabilitySettings(Settings):
     slope: PositiveFloat = Field(description="std that each unit above it asks for, in pixels at 512")
 
 
+class PhotoShareSettings(Settings):
+    """How much of the photo stays in what its target is drawn towards: `adapt.targets.photo_share`. What the prior
+    would change of photo and restored photo decides; the ratios are one prior's."""
+
+    most: Annotated[float, Field(gt=0, le=1)] = Field(description="share of a photo that is damaged least")
+    all_below: PositiveFloat = Field(
+        description="how much more of the photo than of the restored one the prior may change, for that share"
+    )
+    none_above: PositiveFloat = Field(description="... and from where on nothing of the photo stays; a line between")
+    excess: PositiveFloat = Field(
+        default=4.0, description="power over the restored photo's, at any frequency, from which it is taken for noise"
+    )
+
+    @model_validator(mode="after")
+    def _line_falls(self) -> PhotoShareSettings:
+        if self.all_below >= self.none_above:
+            raise ValueError(f"all_below: expected less than none_above, got {self.all_below} and {self.none_above}")
+        return self
+
+
 class RestraintSettings(Settings):
-    """How late a photo may start, by what the prior would change of its restoration; the numbers are one prior's."""
+    """How late a photo may start, by how much more of it than of its restoration the prior would change. A restorer
+    that brought it little nearer to a face had little damage before it; the ratios are one prior's."""
 
-    change: list[PositiveFloat] = Field(
-        min_length=1, description="the prior's change of coarse structure, in [0, 1], ascending: below the first ..."
-    )
+    ratio: list[PositiveFloat] = Field(min_length=1, description="how much more, rising: below the first ...")
     latest_t: list[Timestep] = Field(
-        min_length=1, description="... a photo starts no later than this timestep; 0: the restored photo is the target"
+        min_length=1, description="... a photo starts no later than this timestep; 0: what is restored is the target"
     )
 
-    def latest(self, change: float) -> int | None:
-        """The latest start step where the prior would change so much; None where there is no such."""
-        return next((t for limit, t in zip(self.change, self.latest_t, strict=True) if change < limit), None)
+    def latest(self, ratio: float) -> int | None:
+        """The latest start step where the prior would change so much more; None where there is no such."""
+        return next((t for limit, t in zip(self.ratio, self.latest_t, strict=True) if ratio < limit), None)
 
     @model_validator(mode="after")
     def _steps_rise(self) -> RestraintSettings:
-        rise = all(
-            before < after for each in (self.change, self.latest_t) for before, after in itertools.pairwise(each)
-        )
-        if not rise or len(self.change) != len(self.latest_t):
+        rise = all(a < b for each in (self.ratio, self.latest_t) for a, b in itertools.pairwise(each))
+        if not rise or len(self.ratio) != len(self.latest_t):
             raise ValueError(
-                f"change, latest_t: expected as many of both, rising, got {self.change} and {self.latest_t}"
+                f"ratio, latest_t: expected as many of both, rising, got {self.ratio} and {self.latest_t}"
             )
         return self
 
@@ -199,8 +216,11 @@ class TargetSettings(Settings):
     reliability: ReliabilitySettings | None = Field(
         default=None, description="how the prior widens the blur level of a photo restored badly; left out, never"
     )
+    photo_share: PhotoShareSettings | None = Field(
+        default=None, description="how much of the photo stays in what a target is drawn towards; left out, nothing"
+    )
     restraint: RestraintSettings | None = Field(
-        default=None, description="how late a photo may start that is a face already; left out, as its blur says"
+        default=None, description="how late a photo may start that was damaged little; left out, as its blur says"
     )
     mean_of: Annotated[int, Field(ge=1, le=16)] = Field(
         default=1, description="a target is the mean of so many draws: what they agree on stays, what one invents fades"
@@ -221,6 +241,16 @@ class TargetSettings(Settings):
         """Whether anything is chosen by a photo's blur level."""
         chosen = self.start_t is None or self.eta is None or self.fallback is not None or self.reliability is not None
         return chosen or any(term.needs_blur for term in self.guidance)
+
+    @property
+    def needs_ratio(self) -> bool:
+        """Whether anything depends on how much more of a photo than of its restoration the prior would change."""
+        return self.restraint is not None or self.photo_share is not None
+
+    @property
+    def needs_score(self) -> bool:
+        """Whether anything depends on what the prior would change."""
+        return self.needs_ratio or self.fallback is not None or self.reliability is not None
 
     @property
     def needs_adjuster(self) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -277,9 +277,12 @@ def _drawn(
     waiting = list(range(len(items)))
     latest: list[int | None] = [None] * len(items)
     for redraw in range(settings.gate.redraws + 1):
-        seeds = [photo_seed(settings.seed, items[row].sha256, items[row].draw, redraw) for row in waiting]
-        most = [latest[row] for row in waiting]
-        made, seen = _made_within_memory(drawing.maker, photos[waiting], restored[waiting], seeds, most)
+        shown, seeds = (
+            [photo_seed(settings.seed, items[row].sha256, items[row].draw, again) for row in waiting]
+            for again in (0, redraw)
+        )
+        asked = _Asked(photos[waiting], restored[waiting], shown, seeds, [latest[row] for row in waiting])
+        made, seen = _made_within_memory(drawing.maker, asked)
         for place, row in enumerate(waiting):
             read, info = fitted[items[row].photo.id], made.infos[place]
             target = to_grey(made.images[place]) if read.grey else made.images[place]
@@ -301,20 +304,32 @@ def _drawn(
     return [results[row] for row in range(len(items))]
 
 
-def _made_within_memory(
-    maker: TargetMaker, photos: Tensor, restored: Tensor, seeds: Sequence[int], latest: Sequence[int | None]
-) -> tuple[TargetBatch, list[list[MapSnapshot]]]:
+class _Asked(NamedTuple):
+    """What a maker is asked for, in its order."""
+
+    photos: Tensor
+    restored: Tensor
+    seeds: Sequence[int]
+    noise: Sequence[int]
+    latest: Sequence[int | None]
+
+    def part(self, rows: slice) -> _Asked:
+        return _Asked(self.photos[rows], self.restored[rows], self.seeds[rows], self.noise[rows], self.latest[rows])
+
+
+def _made_within_memory(maker: TargetMaker, asked: _Asked) -> tuple[TargetBatch, list[list[MapSnapshot]]]:
     """The batch and what was seen of each on the way, in one go, or in halves where memory runs out."""
-    watch = MapWatch(len(seeds))
+    watch = MapWatch(len(asked.seeds))
     try:
-        return maker.make(photos, restored, seeds, latest=latest, on_step=watch), watch.seen
+        photos, restored, seeds, noise, latest = asked
+        return maker.make(photos, restored, seeds, noise=noise, latest=latest, on_step=watch), watch.seen
     except torch.OutOfMemoryError:
-        if len(seeds) == 1:
+        if len(asked.seeds) == 1:
             raise
     torch.cuda.empty_cache()
-    half = len(seeds) // 2
-    first, seen = _made_within_memory(maker, photos[:half], restored[:half], seeds[:half], latest[:half])
-    second, seen_after = _made_within_memory(maker, photos[half:], restored[half:], seeds[half:], latest[half:])
+    half = len(asked.seeds) // 2
+    first, seen = _made_within_memory(maker, asked.part(slice(half)))
+    second, seen_after = _made_within_memory(maker, asked.part(slice(half, None)))
     made = TargetBatch(
         torch.cat([first.images, second.images]),
         torch.cat([first.towards, second.towards]),
@@ -349,6 +364,8 @@ def _judged(
         blur_std=None if info.std is None else round(info.std, 4),
         factor=info.factor,
         fallback=info.fallback,
+        change_ratio=None if info.change_ratio is None else round(info.change_ratio, 4),
+        photo_share=None if info.photo_share is None else round(info.photo_share, 4),
         scores={key: round(value, 6) for key, value in scores.items()},
     )
     return record, image

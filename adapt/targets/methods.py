@@ -31,7 +31,8 @@ from adapt.guidance.regions import region_stds
 from adapt.images import to_signed, to_unit
 from adapt.settings import TargetSettings
 from adapt.targets.fallback import needs_fallback
-from adapt.targets.prior_score import score_by_prior
+from adapt.targets.photo_share import keep_photo, photo_share
+from adapt.targets.prior_score import LITTLE, score_by_prior
 from adapt.targets.reliability import LEAST, unreliable_std
 from adapt.targets.terms import TERMS, TermInputs
 from degradations.blind import PUBLISHED_SIZE
@@ -56,6 +57,8 @@ class SamplingInfo:
             photo; the blurriest region's where there are several; None if nobody asked.
         factor: N of its first low-frequency constraint; None without one.
         fallback: sampled towards the photo itself, not towards the restored one.
+        change_ratio: how much more of the photo than of the restored one the prior would change; None if nobody asked.
+        photo_share: how much of the photo stayed in what it was drawn towards; None where the recipe has no such.
         problem: why there is no target; None where there is one.
     """
 
@@ -64,6 +67,8 @@ class SamplingInfo:
     std: float | None = None
     factor: int | None = None
     fallback: bool = False
+    change_ratio: float | None = None
+    photo_share: float | None = None
     problem: str | None = None
 
 
@@ -102,6 +107,7 @@ class TargetMaker:
         restored: Tensor,
         seeds: Sequence[int],
         *,
+        noise: Sequence[int] | None = None,
         latest: Sequence[int | None] | None = None,
         on_step: OnStep | None = None,
     ) -> TargetBatch:
@@ -111,13 +117,15 @@ class TargetMaker:
             photos: (B, 3, H, W) in [0, 1]; their blur is looked at, and where the recipe feeds photos directly, what
                 the prior thinks of them.
             restored: R(y), the same shape and range.
-            seeds: one per photo.
+            seeds: one per photo, of what the prior is shown it under.
+            noise: one per photo, of what it is drawn from; those of before where None.
             latest: the highest timestep that each photo may start from, whatever recipe and blur say; None: no such.
             on_step: sees every step of every photo, maps and refined stds among it.
 
         Returns:
             Targets. A photo's does not depend on the others in its batch.
         """
+        noise = seeds if noise is None else noise
         stds = self._blur_levels(photos)
         problems = _problems(restored, stds)
         if all(problems):
@@ -129,24 +137,30 @@ class TargetMaker:
         stds = None if stds is None else torch.where(unsound[:, None], 1.0, stds)
         fallback = torch.zeros(len(photos), dtype=torch.bool, device=photos.device)
         change = None
-        asked = (self.settings.fallback, self.settings.reliability, self.settings.restraint)
-        if any(each is not None for each in asked):
+        ratios: list[float] | None = None
+        settings = self.settings
+        if settings.needs_score:
             restored_score = score_by_prior(self.prior, restored, seeds)
             change = restored_score.change
-            if self.settings.fallback is not None:
+            photo_score = None
+            if settings.fallback is not None or settings.needs_ratio:
                 photo_score = score_by_prior(self.prior, photos, seeds)
+                ratios = (photo_score.change / restored_score.change.clamp(min=LITTLE)).tolist()
+            if settings.fallback is not None and photo_score is not None:
                 fallback = needs_fallback(
                     photos,
                     restored,
                     photo_score=photo_score,
                     restored_score=restored_score,
-                    settings=self.settings.fallback,
+                    settings=settings.fallback,
                 )
                 change = torch.where(fallback.to(change.device), photo_score.change, change)
         if stds is not None and change is not None:
             stds = self._widened(stds, change, fallback)
-        latest = self._restrained([None] * len(seeds) if latest is None else latest, change)
+        fed = fallback.tolist()
+        latest = self._restrained([None] * len(seeds) if latest is None else latest, ratios, fed)
         stds = self._narrowed(stds, latest)
+        restored, kept = self._with_photo(restored, photos, ratios, fed)
         towards = torch.where(fallback[:, None, None, None], photos, restored)
         # Where nothing is a photo's own, all take the same steps and are one trajectory.
         own_way = stds is not None or any(each is not None for each in latest)
@@ -163,14 +177,20 @@ class TargetMaker:
                 moving.append(each)
                 made = [
                     self._trajectory(
-                        towards[each], photos[each], own, [seed_again(seeds[row], again) for row in each],
+                        towards[each], photos[each], own, [seed_again(noise[row], again) for row in each],
                         latest[each[0]],
                     )
                     for again in range(draws)
                 ]
                 trajectories += [trajectory for trajectory, _ in made]
                 info = replace(made[0][1], evaluations=draws * made[0][1].evaluations)
-            infos += [replace(info, fallback=bool(fallback[row]), problem=problems[row]) for row in each]
+            infos += [
+                replace(
+                    info, fallback=fed[row], problem=problems[row], change_ratio=ratios[row] if ratios else None,
+                    photo_share=kept[row],
+                )
+                for row in each
+            ]
         images = towards.clone()
         drawn = sample_together(self.prior, trajectories, _of_photos(on_step, moving, draws)) if trajectories else []
         for index, each in enumerate(moving):
@@ -201,12 +221,27 @@ class TargetMaker:
         least = asked.clamp(min=LEAST * size / PUBLISHED_SIZE).expand_as(stds)
         return torch.where(fallback[:, None], least, torch.maximum(stds, asked))
 
-    def _restrained(self, latest: Sequence[int | None], change: Tensor | None) -> list[int | None]:
-        """The latest start step of each photo, by what the prior would change of it as well; 0 is not to start."""
+    def _with_photo(
+        self, restored: Tensor, photos: Tensor, ratios: Sequence[float] | None, fed: Sequence[bool]
+    ) -> tuple[Tensor, list[float | None]]:
+        """Restored photos with what their photos still show in them, and the share of each; one fed directly has none.
+        Each by itself."""
+        settings = self.settings.photo_share
+        if settings is None or ratios is None:
+            return restored, [None] * len(fed)
+        kept = [0.0 if direct else photo_share(ratio, settings) for ratio, direct in zip(ratios, fed, strict=True)]
+        pairs = zip(restored.split(1), photos.split(1), kept, strict=True)
+        return torch.cat([keep_photo(*pair, excess=settings.excess) for pair in pairs]), list(kept)
+
+    def _restrained(
+        self, latest: Sequence[int | None], ratios: Sequence[float] | None, fed: Sequence[bool]
+    ) -> list[int | None]:
+        """The latest start step of each photo, by how little it was damaged as well; 0 is not to start. One fed
+        directly is no target yet."""
         restraint = self.settings.restraint
-        if restraint is None or change is None:
+        if restraint is None or ratios is None:
             return list(latest)
-        own = [restraint.latest(float(each)) for each in change]
+        own = [None if direct else restraint.latest(ratio) for ratio, direct in zip(ratios, fed, strict=True)]
         return [min((t for t in pair if t is not None), default=None) for pair in zip(latest, own, strict=True)]
 
     def _narrowed(self, stds: Tensor | None, latest: Sequence[int | None]) -> Tensor | None:

@@ -20,6 +20,7 @@ from degradations.cosines import gaussian_blur
 
 SHOWN_AT: Final = 300  # timestep: enough noise to hide grain, too little to hide a face
 COARSE: Final = 10.0  # std in pixels at 512: what is left under this blur is structure
+LITTLE: Final = 1e-4  # a change below it is none
 FINE: Final = 4.0  # what this blur takes away is detail
 
 

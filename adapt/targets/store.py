@@ -43,6 +43,7 @@ class Record:
         blur_std: the blur level it was drawn for, in pixels, as in `adapt.targets.methods.SamplingInfo`.
         factor: N of its first low-frequency constraint.
         direct: sampled towards the photo itself, which the restorer had made worse.
+        change_ratio, photo_share: what it was restrained by, as in `SamplingInfo`.
         scores: what the gate saw.
         redrawn: how many targets of this draw the gate had refused before; the seed and start_t are the last one's.
         resized: the photo was brought to the network's size first.
@@ -65,6 +66,8 @@ class Record:
     blur_std: float | None = None
     factor: int | None = None
     fallback: bool = False
+    change_ratio: float | None = None
+    photo_share: float | None = None
     scores: dict[str, float] = field(default_factory=dict)
     redrawn: int = 0
     resized: bool = False
