@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from adapt.restorers.base import Restorer
     from adapt.restorers.vqgan import VQGAN
     from adapt.settings import TargetSettings
+    from adapt.targets.likeness import FaceNetworks
     from adapt.verdict.evidence import Panel
 
 PRIOR, CODEBOOK, CODEFORMER, ONESTEP = "prior", "codebook", "codeformer", "onestep"  # what a pack calls them
@@ -237,23 +238,16 @@ def measuring_networks(pack: Pack) -> Networks:
 def load_panel(pack: str | Path, device: torch.device) -> Panel:
     """The networks that a verdict asks, on a device.
 
-    Face networks are the pack's own, or the embedded one's. Where the pack has no blur estimator, every photo is taken
-    for one of the typical level.
+    Where the pack has no blur estimator, every photo is taken for one of the typical level.
     """
     import torch
 
     from adapt.blur.estimator import ARCHITECTURE as ESTIMATOR
-    from adapt.faces.entries import LANDMARKS, RECOGNISER
     from adapt.verdict.evidence import Judges, Panel
 
-    opened = load_pack(pack)
-    networks = measuring_networks(opened)
-    judges = Judges(
-        prior=load_prior(pack).to(device),
-        recogniser=networks[RECOGNISER].network.to(device),
-        landmarks=networks[LANDMARKS].network.to(device),
-    )
-    if ESTIMATOR not in opened.card.networks:
+    faces, _ = load_face_networks(pack, device)
+    judges = Judges(prior=load_prior(pack).to(device), recogniser=faces.recogniser, landmarks=faces.landmarks)
+    if ESTIMATOR not in load_pack(pack).card.networks:
         return Panel(judges, lambda photos: torch.full((len(photos),), torch.nan, device=photos.device), device)
     estimator = load_blur_estimator(pack).to(device)
     return Panel(judges, lambda photos: torch.cat([estimator(photo).std for photo in photos.split(1)]), device)
@@ -270,6 +264,24 @@ def judges_digest(pack: str | Path) -> str:
     own = {entry: opened.network_digest(entry) for entry in (PRIOR, ESTIMATOR) if entry in networks}
     homes = {entry: opened if entry in networks else load_pack("tiny") for entry in (RECOGNISER, LANDMARKS)}
     return settings_digest({**own, **{entry: home.network_digest(entry) for entry, home in homes.items()}})
+
+
+def load_face_networks(pack: str | Path, device: torch.device) -> tuple[FaceNetworks, str]:
+    """What the gate tells people apart by, of the pack or of the embedded one where it has none, and a digest that
+    stands for it. A prior's checkpoint file has no such networks."""
+    from adapt.digests import settings_digest
+    from adapt.faces.entries import LANDMARKS, RECOGNISER
+    from adapt.targets.likeness import FaceNetworks
+
+    own = None if weights_file(Path(pack)) is not None else load_pack(pack)
+    homes = {
+        entry: own if own is not None and entry in own.card.networks else load_pack("tiny")
+        for entry in (RECOGNISER, LANDMARKS)
+    }
+    networks = FaceNetworks(
+        load_recogniser(homes[RECOGNISER].folder).to(device), load_landmarks(homes[LANDMARKS].folder).to(device)
+    )
+    return networks, settings_digest({entry: home.network_digest(entry) for entry, home in homes.items()})
 
 
 def build_face_network(

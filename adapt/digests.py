@@ -41,7 +41,16 @@ def settings_digest(settings: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def photo_seed(seed: int, photo_sha256: str, draw: int = 0) -> int:
-    """The seed of one photo: of the recipe's seed, the photo's content and the draw, never of its name or position."""
-    digest = hashlib.sha256(f"{seed}:{photo_sha256}:{draw}".encode()).digest()
+def photo_seed(seed: int, photo_sha256: str, draw: int = 0, redraw: int = 0) -> int:
+    """The seed of one photo: of the recipe's seed, the photo's content, the draw and how often that was drawn before,
+    never of its name or position."""
+    again = f":{redraw}" if redraw else ""
+    digest = hashlib.sha256(f"{seed}:{photo_sha256}:{draw}{again}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1  # torch takes a signed 64-bit seed
+
+
+def seed_again(seed: int, again: int) -> int:
+    """The seed of a further draw of what has a seed; the first, 0, has that itself."""
+    if not again:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}:{again}".encode()).digest()[:8], "big") >> 1

@@ -347,6 +347,35 @@ def test_a_doubted_photo_is_taken_for_blurrier(prior: Prior, photos: Tensor):
     assert fed[1] == pytest.approx(LEAST * SIZE / 512), "the estimator speaks of the restored photo, which is not fed"
 
 
+# ---------------------------------------------------------------- no later than asked
+
+
+def test_the_latest_start_narrows_blur_guidance_and_steps(prior: Prior, photos: Tensor):
+    """Each photo's own; where it would start earlier anyway nothing changes."""
+    maker = target_maker(ADAPTIVE, prior, PARTS)
+    free = maker.make(photos, restored_of(photos), [10, 11, 12])
+    assert PARTS.start_steps is not None
+    low = min(info.start_t for info in free.infos) - 50
+    held = maker.make(photos, restored_of(photos), [10, 11, 12], latest=[None, low, 999])
+    assert held.infos[0] == free.infos[0]
+    assert held.infos[2] == free.infos[2]
+    assert torch.equal(held.images[[0, 2]], free.images[[0, 2]])
+    info = held.infos[1]
+    assert info.start_t == pytest.approx(low, abs=1)
+    assert info.std == pytest.approx(PARTS.start_steps.std_for(low))
+    assert info.evaluations == math.ceil(6 * (info.start_t + 1) / 1000)
+
+
+def test_the_latest_start_of_a_recipe_with_one_start(prior: Prior, photos: Tensor):
+    """Its steps are as long as those of the others, which share a trajectory no more."""
+    settings = TargetSettings(guidance=[LowFrequencySettings(factor=2, last_t=100)], start_t=600, steps=6, end_t=20)
+    maker = target_maker(settings, prior)
+    free = maker.make(photos, restored_of(photos), [1, 2, 3])
+    held = maker.make(photos, restored_of(photos), [1, 2, 3], latest=[None, 300, 700])
+    assert [(info.start_t, info.evaluations) for info in held.infos] == [(600, 6), (300, 3), (600, 6)]
+    torch.testing.assert_close(held.images[[0, 2]], free.images[[0, 2]], rtol=0, atol=1e-5)
+
+
 # ---------------------------------------------------------------- recipes and refusals
 
 

@@ -144,6 +144,12 @@ def test_between_two_levels_the_start_step_is_between_theirs(tmp_path: Path) -> 
     assert {"statistic", "tol", "spectrum"} <= set(json.loads((tmp_path / "t.json").read_text()))
 
 
+def test_the_level_of_a_start_step_is_the_way_back() -> None:
+    """Also where several levels start alike: the highest of them."""
+    table = StartSteps.model_validate(small_table(stds=[1.0, 2.0, 3.0, 4.0], steps=[100, 200, 200, 260]))
+    assert [table.std_for(t) for t in (50, 100, 150, 200, 230, 260, 999)] == [1, 1, 1.5, 3, 3.5, 4, 4]
+
+
 def test_the_packs_table_is_read_and_written_as_it_was(tmp_path: Path) -> None:
     packed = load_start_steps_file(Path(adapt.packs.__file__).parent / "tiny" / "start-steps.json")
     assert packed.images == 1216

@@ -8,7 +8,7 @@ abar_t P(f) + 1 - abar_t, and a Gaussian blur before it turns P(f) into P(f) G(f
 from __future__ import annotations
 
 import codecs
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -66,6 +66,20 @@ class StartSteps(Settings):
         low, high = self.stds[upper - 1], self.stds[upper]
         part = (std - low) / (high - low)
         return round(self.steps[upper - 1] + part * (self.steps[upper] - self.steps[upper - 1]))
+
+    def std_for(self, start_t: int) -> float:
+        """The blur level in pixels of a photo that starts from a timestep: `start_t` the other way round.
+
+        Where no level starts as early as that, the least one of the table.
+        """
+        upper = bisect_right(self.steps, start_t)
+        if upper == 0:
+            return self.stds[0]
+        if upper == len(self.steps):
+            return self.stds[-1]
+        low, high = self.steps[upper - 1], self.steps[upper]
+        part = (start_t - low) / (high - low)
+        return self.stds[upper - 1] + part * (self.stds[upper] - self.stds[upper - 1])
 
     def save(self, path: Path) -> None:
         """Write the table as JSON, atomically."""

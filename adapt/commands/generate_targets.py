@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.build import load_blur_parts, load_prior, load_restorer
+from adapt.build import load_blur_parts, load_face_networks, load_prior, load_restorer
 from adapt.devices import pick_device
 from adapt.errors import UsageError
 from adapt.settings import TargetSettings
@@ -75,6 +75,9 @@ def generate_targets(
         "blur": blur,
         "restorer": model.digest,
     }
+    faces = None
+    if settings.gate.likeness is not None:
+        faces, identity["faces"] = load_face_networks(pack, chosen)
     return generate(
         photos,
         out,
@@ -88,4 +91,5 @@ def generate_targets(
         device=chosen,
         on_photo=on_photo,
         draw_maps=write_maps if maps else None,
+        faces=faces,
     )

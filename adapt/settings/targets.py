@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -100,6 +101,72 @@ class ReliabilitySettings(Settings):
     slope: PositiveFloat = Field(description="std that each unit above it asks for, in pixels at 512")
 
 
+class PhotoShareSettings(Settings):
+    """How much of the photo stays in what its target is drawn towards: `adapt.targets.photo_share`. What the prior
+    would change of photo and restored photo decides; the ratios are one prior's."""
+
+    most: Annotated[float, Field(gt=0, le=1)] = Field(description="share of a photo that is damaged least")
+    all_below: PositiveFloat = Field(
+        description="how much more of the photo than of the restored one the prior may change, for that share"
+    )
+    none_above: PositiveFloat = Field(description="... and from where on nothing of the photo stays; a line between")
+    excess: PositiveFloat = Field(
+        default=4.0, description="power over the restored photo's, at any frequency, from which it is taken for noise"
+    )
+
+    @model_validator(mode="after")
+    def _line_falls(self) -> PhotoShareSettings:
+        if self.all_below >= self.none_above:
+            raise ValueError(f"all_below: expected less than none_above, got {self.all_below} and {self.none_above}")
+        return self
+
+
+class RestraintSettings(Settings):
+    """How late a photo may start, by how much more of it than of its restoration the prior would change. A restorer
+    that brought it little nearer to a face had little damage before it; the ratios are one prior's."""
+
+    ratio: list[PositiveFloat] = Field(min_length=1, description="how much more, rising: below the first ...")
+    latest_t: list[Timestep] = Field(
+        min_length=1, description="... a photo starts no later than this timestep; 0: what is restored is the target"
+    )
+
+    def latest(self, ratio: float) -> int | None:
+        """The latest start step where the prior would change so much more; None where there is no such."""
+        return next((t for limit, t in zip(self.ratio, self.latest_t, strict=True) if ratio < limit), None)
+
+    @model_validator(mode="after")
+    def _steps_rise(self) -> RestraintSettings:
+        rise = all(a < b for each in (self.ratio, self.latest_t) for a, b in itertools.pairwise(each))
+        if not rise or len(self.ratio) != len(self.latest_t):
+            raise ValueError(
+                f"ratio, latest_t: expected as many of both, rising, got {self.ratio} and {self.latest_t}"
+            )
+        return self
+
+
+class LikenessSettings(Settings):
+    """What a target must have kept of its photo, by `adapt.targets.likeness`; each limit can be left out."""
+
+    max_identity: PositiveFloat | None = Field(
+        default=None, description="largest distance of embeddings from restored photo or photo, the nearer"
+    )
+    max_landmarks: PositiveFloat | None = Field(
+        default=None, description="largest mean distance of the 68 points, in shares of the eye distance"
+    )
+    max_departure: PositiveFloat | None = Field(
+        default=None, description="by how much farther from the photo, at its own blur, than the restored one is"
+    )
+    max_region_change: PositiveFloat | None = Field(
+        default=None, description="largest change of one of 16 x 16 blocks at the photo's own blur, in [0, 1]"
+    )
+    max_colour_shift: PositiveFloat | None = Field(
+        default=None, description="largest change of the mean of red, green or blue, in [0, 1]"
+    )
+    min_sharpness: PositiveFloat | None = Field(
+        default=None, description="least fine detail, over that of the restored photo"
+    )
+
+
 class GateSettings(Settings):
     """Which targets are good enough to train on."""
 
@@ -109,6 +176,14 @@ class GateSettings(Settings):
     )
     min_contrast: Annotated[float, Field(ge=0)] = Field(
         default=0.02, description="smallest standard deviation of a target: below it the image is flat"
+    )
+    likeness: LikenessSettings | None = Field(
+        default=None, description="what must be kept of person, scene and light; left out, nothing is asked"
+    )
+    redraws: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=0,
+        description="how often a refused target is drawn again: first with other noise, then from half the start step"
+        " each time",
     )
 
 
@@ -141,6 +216,15 @@ class TargetSettings(Settings):
     reliability: ReliabilitySettings | None = Field(
         default=None, description="how the prior widens the blur level of a photo restored badly; left out, never"
     )
+    photo_share: PhotoShareSettings | None = Field(
+        default=None, description="how much of the photo stays in what a target is drawn towards; left out, nothing"
+    )
+    restraint: RestraintSettings | None = Field(
+        default=None, description="how late a photo may start that was damaged little; left out, as its blur says"
+    )
+    mean_of: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=1, description="a target is the mean of so many draws: what they agree on stays, what one invents fades"
+    )
     match_mean_luminance: bool = Field(
         default=False, description="give each restored image its photo's mean light first; not with compat"
     )
@@ -157,6 +241,16 @@ class TargetSettings(Settings):
         """Whether anything is chosen by a photo's blur level."""
         chosen = self.start_t is None or self.eta is None or self.fallback is not None or self.reliability is not None
         return chosen or any(term.needs_blur for term in self.guidance)
+
+    @property
+    def needs_ratio(self) -> bool:
+        """Whether anything depends on how much more of a photo than of its restoration the prior would change."""
+        return self.restraint is not None or self.photo_share is not None
+
+    @property
+    def needs_score(self) -> bool:
+        """Whether anything depends on what the prior would change."""
+        return self.needs_ratio or self.fallback is not None or self.reliability is not None
 
     @property
     def needs_adjuster(self) -> bool:

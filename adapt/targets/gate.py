@@ -1,16 +1,21 @@
-"""The gate: which pseudo-targets are good enough to train on. Each check is one line of `CHECKS`."""
+"""The gate: which pseudo-targets are good enough to train on. Each check is one line of `CHECKS`.
+
+Limits are the recipe's, and most are on what changed against the photo's own restoration. A run's own distribution
+would set them by its other photos: then a target would depend on which photos lie beside it, and in which shard.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from adapt.settings import GateSettings
+from adapt.targets.likeness import Likeness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +26,13 @@ class Candidate:
         target: (3, H, W) in [0, 1].
         towards: what it was sampled towards, the same: the restored photo, or the photo in its place.
         photo: the damaged photo, the same.
+        likeness: what the target kept of it; None where the recipe asks for nothing of the kind.
     """
 
     target: Tensor
     towards: Tensor
     photo: Tensor
+    likeness: Likeness | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +41,17 @@ class Finding:
 
     Attributes:
         score: of the target.
-        limit: what it is held against.
+        limit: what it is held against; None where it is only noted.
         reason: why the target is refused; None where it passes.
     """
 
     score: float
-    limit: float
+    limit: float | None
     reason: str | None
 
 
-Check = Callable[[Candidate, GateSettings], Finding]
+Check = Callable[[Candidate, GateSettings], Finding | None]
+"""What it found; None where it has nothing to look at."""
 
 
 def low_frequency_change(target: Tensor, restored: Tensor, side: int = 16) -> float:
@@ -71,9 +79,46 @@ def kept_low_frequencies(candidate: Candidate, settings: GateSettings) -> Findin
     return Finding(score, limit, left if score > limit else None)
 
 
+Part = Literal["identity", "landmarks", "departure", "region", "colour", "sharpness"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A check on one part of the likeness.
+
+    Attributes:
+        part: of `Likeness`.
+        setting: of `LikenessSettings`.
+        says: why a target is refused, before the two numbers.
+    """
+
+    part: Part
+    setting: str
+    says: str
+
+    def __call__(self, candidate: Candidate, settings: GateSettings) -> Finding | None:
+        """Whether that much was kept; None where nothing was measured."""
+        if candidate.likeness is None or settings.likeness is None:
+            return None
+        score: float = getattr(candidate.likeness, self.part)
+        limit: float | None = getattr(settings.likeness, self.setting)
+        if limit is None:
+            return Finding(score, None, None)
+        least = self.setting.startswith("min")
+        refused = score < limit if least else score > limit
+        reason = f"{self.says} {score:.3f}, at {'least' if least else 'most'} {limit:g}"
+        return Finding(score, limit, reason if refused else None)
+
+
 CHECKS: Final[dict[str, Check]] = {  # the first that refuses gives the reason
     "contrast": contrast,
     "low_frequency_change": kept_low_frequencies,
+    "identity": Kept("identity", "max_identity", "the target is another person: distance of embeddings"),
+    "landmarks": Kept("landmarks", "max_landmarks", "the target has its features elsewhere: distance of landmarks"),
+    "departure": Kept("departure", "max_departure", "the target, blurred, is farther from the photo than R(y): by"),
+    "region": Kept("region", "max_region_change", "the target lost or gained something: a block changed by"),
+    "colour": Kept("colour", "max_colour_shift", "the target has another colour: mean changed by"),
+    "sharpness": Kept("sharpness", "min_sharpness", "the target is blurrier than R(y): its detail over R(y)'s"),
 }
 
 
@@ -81,6 +126,7 @@ def judge(candidate: Candidate, settings: GateSettings) -> tuple[str | None, dic
     """Why a target is refused (None if it is accepted), and its score of each check: none if it is not finite."""
     if not bool(torch.isfinite(candidate.target).all()):
         return "the sampler left values that are not finite", {}
-    findings = {name: check(candidate, settings) for name, check in CHECKS.items()}
+    found = {name: check(candidate, settings) for name, check in CHECKS.items()}
+    findings = {name: finding for name, finding in found.items() if finding is not None}
     reason = next((finding.reason for finding in findings.values() if finding.reason is not None), None)
     return reason, {name: finding.score for name, finding in findings.items()}

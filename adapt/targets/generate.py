@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from adapt.restorers.base import Restorer
 from adapt.settings import TargetSettings
 from adapt.targets.exposure import restored_for
 from adapt.targets.gate import Candidate, judge
+from adapt.targets.likeness import FaceNetworks, likeness
 from adapt.targets.methods import SamplingInfo, TargetBatch, TargetMaker
 from adapt.targets.store import Key, Record, TargetStore, image_name, maps_name, read_records
 
@@ -100,6 +101,7 @@ def generate_targets(
     device: torch.device | str = "cpu",
     on_photo: OnPhoto | None = None,
     draw_maps: DrawMaps | None = None,
+    faces: FaceNetworks | None = None,
 ) -> Summary:
     """Make the targets of a folder of photos that are not there yet.
 
@@ -123,6 +125,7 @@ def generate_targets(
         on_photo: sees each record, with targets finished and targets in all.
         draw_maps: writes what was seen of a photo, by its id, to a file: of each target that is made now. Those that
             are there already keep the image they have, or none. The targets are the same with and without.
+        faces: what the gate tells people apart by, on the device; needed where the recipe has `gate.likeness`.
 
     Raises:
         UsageError: no photos, an output folder inside the photos or with other files, or a store made otherwise.
@@ -131,19 +134,26 @@ def generate_targets(
     chosen = find_photos(photos, limit)[shard[0] :: shard[1]]
     with locked(out, shard):
         store = TargetStore(out, identity, shard=shard, overwrite=overwrite)
-        return _make_all(
-            chosen, store, settings, maker, restorer, device=device, on_photo=on_photo, draw_maps=draw_maps
-        )
+        drawing = _Drawing(settings, maker, restorer, device, faces)
+        return _make_all(chosen, store, drawing, on_photo=on_photo, draw_maps=draw_maps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    """What draws targets and judges them, as `generate_targets` was given it."""
+
+    settings: TargetSettings
+    maker: TargetMaker
+    restorer: Restorer
+    device: torch.device | str
+    faces: FaceNetworks | None
 
 
 def _make_all(
     chosen: Sequence[PhotoFile],
     store: TargetStore,
-    settings: TargetSettings,
-    maker: TargetMaker,
-    restorer: Restorer,
+    drawing: _Drawing,
     *,
-    device: torch.device | str,
     on_photo: OnPhoto | None,
     draw_maps: DrawMaps | None,
 ) -> Summary:
@@ -153,7 +163,7 @@ def _make_all(
     items = [
         _Item(photo, digest, draw)
         for photo, digest in zip(chosen, digests, strict=True)
-        for draw in range(settings.draws)
+        for draw in range(drawing.settings.draws)
     ]
     waiting = store.unfinished({item.key: item.sha256 for item in items})
     kept, refused = _in_the_way([item for item in items if item.key in waiting], store)
@@ -169,13 +179,13 @@ def _make_all(
 
     for record in refused.values():
         add(record)
-    batch = at_a_time(settings, device)
+    batch = at_a_time(drawing.settings, drawing.device)
     for first in range(0, len(items), batch):
         group = items[first : first + batch]
         if not any(item.key in waiting for item in group):
             continue
         with full_precision():
-            results = _make_group(group, settings, maker, restorer, device)
+            results = _make_group(group, drawing)
         for result in results:
             record, image = result.record, result.image
             if (record.id, record.draw) not in waiting:
@@ -231,20 +241,15 @@ def at_a_time(settings: TargetSettings, device: torch.device | str) -> int:
     return 1 if torch.device(device).type == "cpu" else settings.batch
 
 
-def _make_group(
-    group: Sequence[_Item],
-    settings: TargetSettings,
-    maker: TargetMaker,
-    restorer: Restorer,
-    device: torch.device | str,
-) -> list[_Result]:
+def _make_group(group: Sequence[_Item], drawing: _Drawing) -> list[_Result]:
     """The results of one batch of targets, in their order; of an unreadable photo only the first."""
+    settings, device = drawing.settings, drawing.device
     results: list[_Result] = []
     images: dict[str, Fitted] = {}
     for item in group:
         if item.photo.id not in images:
             try:
-                images[item.photo.id] = read_fitted(item.photo.path, maker.prior.size)
+                images[item.photo.id] = read_fitted(item.photo.path, drawing.maker.prior.size)
             except PhotoError as error:
                 if item.draw == 0:
                     results.append(_Result(_failed(item, str(error)), unreadable=True))
@@ -253,41 +258,78 @@ def _make_group(
         rows = {id: row for row, id in enumerate(images)}
         photos = torch.stack([image.image for image in images.values()]).to(device)
         chosen = [rows[item.photo.id] for item in readable]
-        seeds = [photo_seed(settings.seed, item.sha256, item.draw) for item in readable]
-        restored = within_memory(lambda batch: restored_for(batch, restorer, settings), photos)
+        restored = within_memory(lambda batch: restored_for(batch, drawing.restorer, settings), photos)
         grey = torch.tensor([image.grey for image in images.values()], device=photos.device)
         restored = torch.where(grey[:, None, None, None], to_grey(restored), restored)
-        made, seen = _made_within_memory(maker, photos[chosen], restored[chosen], seeds)
-        before, after, given = made.towards.cpu(), made.images.cpu(), photos[chosen].cpu()
-        for row, (item, seed) in enumerate(zip(readable, seeds, strict=True)):
-            target = to_grey(after[row]) if images[item.photo.id].grey else after[row]
-            candidate = Candidate(target=target, towards=before[row], photo=given[row])
-            record, encoded = _judged(item, seed, candidate, made.infos[row], settings)
-            fitted = images[item.photo.id]
-            record = replace(
-                record,
-                resized=fitted.resized,
-                enlarged=None if fitted.enlarged is None else round(fitted.enlarged, 4),
-            )
-            results.append(_Result(record, encoded, seen[row]))
+        results += _drawn(readable, photos[chosen], restored[chosen], images, drawing)
     order = {item.key: place for place, item in enumerate(group)}
     return sorted(results, key=lambda result: order[result.record.id, result.record.draw])
 
 
-def _made_within_memory(
-    maker: TargetMaker, photos: Tensor, restored: Tensor, seeds: Sequence[int]
-) -> tuple[TargetBatch, list[list[MapSnapshot]]]:
+def _drawn(
+    items: Sequence[_Item], photos: Tensor, restored: Tensor, fitted: Mapping[str, Fitted], drawing: _Drawing
+) -> list[_Result]:
+    """A result for each target. What the gate refuses is drawn again, together with what else it refused: once with
+    other noise, and then from at most half the start step of before, as often as the recipe says.
+    """
+    settings = drawing.settings
+    results: dict[int, _Result] = {}
+    waiting = list(range(len(items)))
+    latest: list[int | None] = [None] * len(items)
+    for redraw in range(settings.gate.redraws + 1):
+        shown, seeds = (
+            [photo_seed(settings.seed, items[row].sha256, items[row].draw, again) for row in waiting]
+            for again in (0, redraw)
+        )
+        asked = _Asked(photos[waiting], restored[waiting], shown, seeds, [latest[row] for row in waiting])
+        made, seen = _made_within_memory(drawing.maker, asked)
+        for place, row in enumerate(waiting):
+            read, info = fitted[items[row].photo.id], made.infos[place]
+            target = to_grey(made.images[place]) if read.grey else made.images[place]
+            kept = None
+            if drawing.faces is not None and settings.gate.likeness is not None and bool(target.isfinite().all()):
+                kept = likeness(target, made.towards[place], photos[row], drawing.faces)
+            candidate = Candidate(
+                target=target.cpu(), towards=made.towards[place].cpu(), photo=photos[row].cpu(), likeness=kept
+            )
+            record, encoded = _judged(items[row], seeds[place], candidate, info, settings)
+            enlarged = None if read.enlarged is None else round(read.enlarged, 4)
+            record = replace(record, resized=read.resized, enlarged=enlarged, redrawn=redraw)
+            results[row] = _Result(record, encoded, seen[place])
+            if redraw:
+                latest[row] = info.start_t // 2
+        waiting = [row for row in waiting if results[row].record.status == "rejected"]  # all else stays as it is
+        if not waiting:
+            break
+    return [results[row] for row in range(len(items))]
+
+
+class _Asked(NamedTuple):
+    """What a maker is asked for, in its order."""
+
+    photos: Tensor
+    restored: Tensor
+    seeds: Sequence[int]
+    noise: Sequence[int]
+    latest: Sequence[int | None]
+
+    def part(self, rows: slice) -> _Asked:
+        return _Asked(self.photos[rows], self.restored[rows], self.seeds[rows], self.noise[rows], self.latest[rows])
+
+
+def _made_within_memory(maker: TargetMaker, asked: _Asked) -> tuple[TargetBatch, list[list[MapSnapshot]]]:
     """The batch and what was seen of each on the way, in one go, or in halves where memory runs out."""
-    watch = MapWatch(len(seeds))
+    watch = MapWatch(len(asked.seeds))
     try:
-        return maker.make(photos, restored, seeds, on_step=watch), watch.seen
+        photos, restored, seeds, noise, latest = asked
+        return maker.make(photos, restored, seeds, noise=noise, latest=latest, on_step=watch), watch.seen
     except torch.OutOfMemoryError:
-        if len(seeds) == 1:
+        if len(asked.seeds) == 1:
             raise
     torch.cuda.empty_cache()
-    half = len(seeds) // 2
-    first, seen = _made_within_memory(maker, photos[:half], restored[:half], seeds[:half])
-    second, seen_after = _made_within_memory(maker, photos[half:], restored[half:], seeds[half:])
+    half = len(asked.seeds) // 2
+    first, seen = _made_within_memory(maker, asked.part(slice(half)))
+    second, seen_after = _made_within_memory(maker, asked.part(slice(half, None)))
     made = TargetBatch(
         torch.cat([first.images, second.images]),
         torch.cat([first.towards, second.towards]),
@@ -322,6 +364,8 @@ def _judged(
         blur_std=None if info.std is None else round(info.std, 4),
         factor=info.factor,
         fallback=info.fallback,
+        change_ratio=None if info.change_ratio is None else round(info.change_ratio, 4),
+        photo_share=None if info.photo_share is None else round(info.photo_share, 4),
         scores={key: round(value, 6) for key, value in scores.items()},
     )
     return record, image

@@ -12,16 +12,27 @@ from torch import Tensor
 
 from adapt.blur.parts import BlurParts
 from adapt.diffusion.prior import Prior
-from adapt.diffusion.sampler import AnyTerm, Conditioning, OnStep, PhotoNoise, Trajectory, sample_together, start
+from adapt.diffusion.sampler import (
+    AnyTerm,
+    Conditioning,
+    OnStep,
+    PhotoNoise,
+    StepRecord,
+    Trajectory,
+    sample_together,
+    start,
+)
 from adapt.diffusion.schedule import TIMESTEPS
 from adapt.diffusion.solvers import Ancestral, Ddim, DpmSolver2M, Solver
 from adapt.diffusion.steps import Plan, plan_dt_bfr, plan_from
+from adapt.digests import seed_again
 from adapt.errors import UsageError, WeightsError
 from adapt.guidance.regions import region_stds
 from adapt.images import to_signed, to_unit
 from adapt.settings import TargetSettings
 from adapt.targets.fallback import needs_fallback
-from adapt.targets.prior_score import score_by_prior
+from adapt.targets.photo_share import keep_photo, photo_share
+from adapt.targets.prior_score import LITTLE, score_by_prior
 from adapt.targets.reliability import LEAST, unreliable_std
 from adapt.targets.terms import TERMS, TermInputs
 from degradations.blind import PUBLISHED_SIZE
@@ -40,11 +51,14 @@ class SamplingInfo:
 
     Attributes:
         start_t: timestep it was started from.
-        evaluations: of the network, on the way from there.
+        evaluations: of the network, on the way from there, of all draws of which the target is the mean; 0 where what
+            was to be sampled towards is the target.
         std: the blur level it was drawn for, in pixels: as estimated, or wider where the prior doubts the restored
             photo; the blurriest region's where there are several; None if nobody asked.
         factor: N of its first low-frequency constraint; None without one.
         fallback: sampled towards the photo itself, not towards the restored one.
+        change_ratio: how much more of the photo than of the restored one the prior would change; None if nobody asked.
+        photo_share: how much of the photo stayed in what it was drawn towards; None where the recipe has no such.
         problem: why there is no target; None where there is one.
     """
 
@@ -53,6 +67,8 @@ class SamplingInfo:
     std: float | None = None
     factor: int | None = None
     fallback: bool = False
+    change_ratio: float | None = None
+    photo_share: float | None = None
     problem: str | None = None
 
 
@@ -86,7 +102,14 @@ class TargetMaker:
     parts: BlurParts
 
     def make(
-        self, photos: Tensor, restored: Tensor, seeds: Sequence[int], *, on_step: OnStep | None = None
+        self,
+        photos: Tensor,
+        restored: Tensor,
+        seeds: Sequence[int],
+        *,
+        noise: Sequence[int] | None = None,
+        latest: Sequence[int | None] | None = None,
+        on_step: OnStep | None = None,
     ) -> TargetBatch:
         """Targets of photos.
 
@@ -94,12 +117,15 @@ class TargetMaker:
             photos: (B, 3, H, W) in [0, 1]; their blur is looked at, and where the recipe feeds photos directly, what
                 the prior thinks of them.
             restored: R(y), the same shape and range.
-            seeds: one per photo.
+            seeds: one per photo, of what the prior is shown it under.
+            noise: one per photo, of what it is drawn from; those of before where None.
+            latest: the highest timestep that each photo may start from, whatever recipe and blur say; None: no such.
             on_step: sees every step of every photo, maps and refined stds among it.
 
         Returns:
             Targets. A photo's does not depend on the others in its batch.
         """
+        noise = seeds if noise is None else noise
         stds = self._blur_levels(photos)
         problems = _problems(restored, stds)
         if all(problems):
@@ -111,32 +137,64 @@ class TargetMaker:
         stds = None if stds is None else torch.where(unsound[:, None], 1.0, stds)
         fallback = torch.zeros(len(photos), dtype=torch.bool, device=photos.device)
         change = None
-        if self.settings.fallback is not None or self.settings.reliability is not None:
+        ratios: list[float] | None = None
+        settings = self.settings
+        if settings.needs_score:
             restored_score = score_by_prior(self.prior, restored, seeds)
             change = restored_score.change
-            if self.settings.fallback is not None:
+            photo_score = None
+            if settings.fallback is not None or settings.needs_ratio:
                 photo_score = score_by_prior(self.prior, photos, seeds)
+                ratios = (photo_score.change / restored_score.change.clamp(min=LITTLE)).tolist()
+            if settings.fallback is not None and photo_score is not None:
                 fallback = needs_fallback(
                     photos,
                     restored,
                     photo_score=photo_score,
                     restored_score=restored_score,
-                    settings=self.settings.fallback,
+                    settings=settings.fallback,
                 )
                 change = torch.where(fallback.to(change.device), photo_score.change, change)
         if stds is not None and change is not None:
             stds = self._widened(stds, change, fallback)
+        fed = fallback.tolist()
+        latest = self._restrained([None] * len(seeds) if latest is None else latest, ratios, fed)
+        stds = self._narrowed(stds, latest)
+        restored, kept = self._with_photo(restored, photos, ratios, fed)
         towards = torch.where(fallback[:, None, None, None], photos, restored)
         # Where nothing is a photo's own, all take the same steps and are one trajectory.
-        rows = [[row] for row in range(len(seeds))] if stds is not None else [list(range(len(seeds)))]
+        own_way = stds is not None or any(each is not None for each in latest)
+        rows = [[row] for row in range(len(seeds))] if own_way else [list(range(len(seeds)))]
+        moving: list[list[int]] = []
         trajectories: list[Trajectory] = []
         infos: list[SamplingInfo] = []
+        draws = self.settings.mean_of
         for each in rows:
             own = None if stds is None else stds[each]
-            trajectory, info = self._trajectory(towards[each], photos[each], own, [seeds[row] for row in each])
-            trajectories.append(trajectory)
-            infos += [replace(info, fallback=bool(fallback[row]), problem=problems[row]) for row in each]
-        images = to_unit(torch.cat(sample_together(self.prior, trajectories, on_step)))
+            if latest[each[0]] == 0:
+                info = SamplingInfo(start_t=0, evaluations=0, std=None if own is None else float(own.amax()))
+            else:
+                moving.append(each)
+                made = [
+                    self._trajectory(
+                        towards[each], photos[each], own, [seed_again(noise[row], again) for row in each],
+                        latest[each[0]],
+                    )
+                    for again in range(draws)
+                ]
+                trajectories += [trajectory for trajectory, _ in made]
+                info = replace(made[0][1], evaluations=draws * made[0][1].evaluations)
+            infos += [
+                replace(
+                    info, fallback=fed[row], problem=problems[row], change_ratio=ratios[row] if ratios else None,
+                    photo_share=kept[row],
+                )
+                for row in each
+            ]
+        images = towards.clone()
+        drawn = sample_together(self.prior, trajectories, _of_photos(on_step, moving, draws)) if trajectories else []
+        for index, each in enumerate(moving):
+            images[each] = to_unit(torch.stack(drawn[index * draws : (index + 1) * draws]).mean(0))
         return TargetBatch(torch.where(unsound[:, None, None, None], torch.nan, images), towards, tuple(infos))
 
     def _blur_levels(self, photos: Tensor) -> Tensor | None:
@@ -163,13 +221,45 @@ class TargetMaker:
         least = asked.clamp(min=LEAST * size / PUBLISHED_SIZE).expand_as(stds)
         return torch.where(fallback[:, None], least, torch.maximum(stds, asked))
 
+    def _with_photo(
+        self, restored: Tensor, photos: Tensor, ratios: Sequence[float] | None, fed: Sequence[bool]
+    ) -> tuple[Tensor, list[float | None]]:
+        """Restored photos with what their photos still show in them, and the share of each; one fed directly has none.
+        Each by itself."""
+        settings = self.settings.photo_share
+        if settings is None or ratios is None:
+            return restored, [None] * len(fed)
+        kept = [0.0 if direct else photo_share(ratio, settings) for ratio, direct in zip(ratios, fed, strict=True)]
+        pairs = zip(restored.split(1), photos.split(1), kept, strict=True)
+        return torch.cat([keep_photo(*pair, excess=settings.excess) for pair in pairs]), list(kept)
+
+    def _restrained(
+        self, latest: Sequence[int | None], ratios: Sequence[float] | None, fed: Sequence[bool]
+    ) -> list[int | None]:
+        """The latest start step of each photo, by how little it was damaged as well; 0 is not to start. One fed
+        directly is no target yet."""
+        restraint = self.settings.restraint
+        if restraint is None or ratios is None:
+            return list(latest)
+        own = [None if direct else restraint.latest(ratio) for ratio, direct in zip(ratios, fed, strict=True)]
+        return [min((t for t in pair if t is not None), default=None) for pair in zip(latest, own, strict=True)]
+
+    def _narrowed(self, stds: Tensor | None, latest: Sequence[int | None]) -> Tensor | None:
+        """Blur levels (B, R) no higher than what each photo's latest start step stands for: guidance goes with it."""
+        table = self.parts.start_steps
+        if stds is None or table is None:
+            return stds
+        highest = [math.inf if not t else table.std_for(t) for t in latest]
+        ratio = torch.tensor(highest, device=stds.device)[:, None] / stds.amax(dim=1, keepdim=True)
+        return stds * ratio.to(stds).clamp(max=1)
+
     def _trajectory(
-        self, towards: Tensor, photos: Tensor, stds: Tensor | None, seeds: Sequence[int]
+        self, towards: Tensor, photos: Tensor, stds: Tensor | None, seeds: Sequence[int], latest: int | None = None
     ) -> tuple[Trajectory, SamplingInfo]:
         """The trajectory of photos that take the same steps, and what the record says of it."""
         size = (towards.shape[2], towards.shape[3])
         level = None if stds is None else float(stds.amax())
-        plan = self.plan_for(level)
+        plan = self.plan_for(level, latest)
         conditioning = Conditioning(to_signed(towards), stds, to_signed(photos))
         draw = PhotoNoise(seeds, (towards.shape[1], *size), towards.device)
         terms = self._terms(level, size)
@@ -179,15 +269,20 @@ class TargetMaker:
         factor = next((term.facts["factor"] for term in terms if "factor" in term.facts), None)
         return trajectory, SamplingInfo(start_t=plan.steps[0].t, evaluations=len(plan.steps), std=level, factor=factor)
 
-    def plan_for(self, std: float | None) -> Plan:
-        """The plan of a photo whose blur level is `std` pixels; where the recipe has a start_t, all have that plan.
+    def plan_for(self, std: float | None, latest: int | None = None) -> Plan:
+        """The plan of a photo whose blur level is `std` pixels; where the recipe has a start_t, all have that plan,
+        but for one that may start from `latest` at most: its steps are as long.
 
         Without one, `steps` are those of the whole way from 999 and a photo takes its share of them, rounded up, so
         that a step is about as long wherever it starts.
         """
         settings, table = self.settings, self.parts.start_steps
-        if settings.start_t is not None:
+        if settings.start_t is not None and (latest is None or latest >= settings.start_t):
             return PLANS[settings.compat](settings.start_t, settings.steps, settings.end_t)
+        if settings.start_t is not None and latest is not None:
+            begin = max(1, settings.end_t, latest)
+            share = (begin + 1 - settings.end_t) / (settings.start_t + 1 - settings.end_t)
+            return plan_from(begin, max(1, math.ceil(settings.steps * share)), settings.end_t)
         assert table is not None  # `target_maker` made sure of it
         begin = max(1, table.start_t(_known(std)))
         count = math.ceil(settings.steps * (begin + 1 - settings.end_t) / TIMESTEPS)
@@ -216,6 +311,19 @@ def _problems(restored: Tensor, stds: Tensor | None) -> list[str | None]:
         else:
             problems.append(None)
     return problems
+
+
+def _of_photos(on_step: OnStep | None, moving: Sequence[Sequence[int]], draws: int) -> OnStep | None:
+    """Calls it for the first of each photo's trajectories alone, under the photo's place in the batch."""
+    if on_step is None:
+        return None
+
+    def one_of_each(record: StepRecord) -> None:
+        place, again = divmod(record.trajectory, draws)
+        if again == 0:
+            on_step(replace(record, trajectory=moving[place][0]))
+
+    return one_of_each
 
 
 def _known(std: float | None) -> float:
@@ -250,6 +358,8 @@ def target_maker(settings: TargetSettings, prior: Prior, parts: BlurParts | None
     if settings.compat == "dt-bfr" and (settings.solver != "ddpm" or settings.start_t is None):
         got = f"solver {settings.solver}" if settings.solver != "ddpm" else "no start_t"
         raise UsageError(f"compat dt-bfr: the public code samples with ddpm from one start_t, got {got}")
+    if settings.compat == "dt-bfr" and settings.gate.redraws:
+        raise UsageError("compat dt-bfr: the public code draws each target once; leave out gate.redraws")
     if settings.eta != 0 and settings.solver != "ddim":
         raise UsageError(f"eta: belongs to ddim and changes nothing with {settings.solver}; leave it out")
     needed = [

@@ -20,6 +20,7 @@ from degradations.cosines import gaussian_blur
 
 SHOWN_AT: Final = 300  # timestep: enough noise to hide grain, too little to hide a face
 COARSE: Final = 10.0  # std in pixels at 512: what is left under this blur is structure
+LITTLE: Final = 1e-4  # a change below it is none
 FINE: Final = 4.0  # what this blur takes away is detail
 
 
@@ -51,9 +52,15 @@ def score_by_prior(prior: Predictor, images: Tensor, seeds: Sequence[int]) -> Pr
     for image, seed in zip(images.split(1), seeds, strict=True):
         given = _given_back(prior, image, seed)
         changes.append(blur_errors(image, given, coarse)[:, 0].double())
-        smooth = gaussian_blur(given, torch.tensor([FINE * scale], device=given.device))
-        details.append((given - smooth).double().std(dim=(1, 2, 3)))
+        details.append(fine_detail(given))
     return PriorScore(torch.cat(changes), torch.cat(details))
+
+
+def fine_detail(images: Tensor) -> Tensor:
+    """How much of images (B, 3, H, W) is fine detail: the standard deviation of what a small blur takes away, (B,)
+    float64."""
+    std = torch.full((len(images),), FINE * images.shape[-1] / PUBLISHED_SIZE, device=images.device)
+    return (images - gaussian_blur(images, std)).double().std(dim=(1, 2, 3))
 
 
 def _given_back(prior: Predictor, image: Tensor, seed: int) -> Tensor:

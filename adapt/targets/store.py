@@ -43,7 +43,9 @@ class Record:
         blur_std: the blur level it was drawn for, in pixels, as in `adapt.targets.methods.SamplingInfo`.
         factor: N of its first low-frequency constraint.
         direct: sampled towards the photo itself, which the restorer had made worse.
+        change_ratio, photo_share: what it was restrained by, as in `SamplingInfo`.
         scores: what the gate saw.
+        redrawn: how many targets of this draw the gate had refused before; the seed and start_t are the last one's.
         resized: the photo was brought to the network's size first.
         enlarged: how many times longer its side became by that; None where it was not smaller.
         revision: how many lines told of this target before; the store sets it. The highest counts, for lines of one
@@ -64,7 +66,10 @@ class Record:
     blur_std: float | None = None
     factor: int | None = None
     fallback: bool = False
+    change_ratio: float | None = None
+    photo_share: float | None = None
     scores: dict[str, float] = field(default_factory=dict)
+    redrawn: int = 0
     resized: bool = False
     enlarged: float | None = None
     revision: int = 0
