@@ -33,11 +33,13 @@ from adapt.photos.folder import PhotoFile
 from adapt.targets.store import Record, TargetStore, read_records
 
 PATCH: Final = "discriminator={kind: patch}"
+BALANCED: Final = "discriminator={kind: patch, balance: true}"
 ROWS: Final[dict[str, list[str]]] = {
     "the recipe": [],
     "no discriminator": ["adversarial=0"],
-    "patch discriminator, fixed weight": [PATCH, "adversarial=0.002"],
-    "patch discriminator, adaptive weight": ["discriminator={kind: patch, balance: true}", "adversarial=0.5"],
+    "patch discriminator, weight 0.002": [PATCH, "adversarial=0.002"],
+    "patch discriminator, share 0.2": [BALANCED, "adversarial=0.2"],
+    "patch discriminator, share 0.5": [BALANCED, "adversarial=0.5"],
     "identity": ["face_identity=0.1"],
     "consistency": ["consistency=1"],
 }
