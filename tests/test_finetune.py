@@ -159,8 +159,8 @@ KNOBS = [
 
 
 def test_every_setting_is_turned_below():
-    """`ema`, replay and distance have tests of their own; how often it is evaluated changes no step."""
-    others = ("kind", "objective", "ema", "replay", "distance", "evaluate_every")
+    """`ema`, replay, distance and student have tests of their own; how often it is evaluated changes no step."""
+    others = ("kind", "objective", "ema", "replay", "distance", "evaluate_every", "student")
     assert names_of(KNOBS) == settings_of(FinetuneSettings, *others)
 
 
