@@ -76,8 +76,9 @@ def test_wrong_weights_are_reported():
     metadata = {"settings": settings.model_dump_json()}
     with pytest.raises(WeightsError, match=r"1 missing \(out\.2\.bias\); 1 unexpected \(extra\)"):
         build_prior("file", state, metadata)
-    with pytest.raises(WeightsError, match="not a U-Net in the public layout"):
-        build_prior("file", {"a": torch.zeros(1)}, {})
+    for other in ({"a": torch.zeros(1)}, {key: value for key, value in state.items() if key != "out.2.weight"}):
+        with pytest.raises(WeightsError, match="^file: not a U-Net in the public layout"):
+            build_prior("file", other, {})
 
 
 # ---------------------------------------------------------------- schedule and steps

@@ -169,10 +169,10 @@ KNOBS = [  # those of the patch discriminator and of the losses beside it are in
 
 
 def test_every_setting_is_turned_below():
-    """`ema`, replay and distance have tests of their own; how often it is evaluated changes no step."""
+    """`ema`, replay, distance and student have tests of their own; how often it is evaluated changes no step."""
     patches = {f"discriminator.{name}" for name in PatchAdversarySettings.model_fields}
     more = patches - {"discriminator.features", "discriminator.learning_rate"}
-    others = ("kind", "objective", "ema", "replay", "distance", "evaluate_every")
+    others = ("kind", "objective", "ema", "replay", "distance", "evaluate_every", "student")
     added = ("face_identity", "consistency", "consistency_std")
     assert names_of(KNOBS) == settings_of(FinetuneSettings, *others, *added, *more)
 

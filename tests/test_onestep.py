@@ -123,9 +123,12 @@ def test_what_is_saved_is_the_same_with_the_names_of_the_network(tmp_path: Path,
         load_prior(tmp_path / "student.safetensors")  # what was fine-tuned is no diffusion model any more
 
 
-def changed(**changes: object) -> dict[str, torch.Tensor]:
+PLAIN = DEEP.model_copy(update={"channel_mult": [1, 2, 2], "num_head_channels": 64})
+
+
+def changed(settings: UNetSettings = DEEP, **changes: object) -> dict[str, torch.Tensor]:
     """A U-Net's tensors with other ones: None takes one out."""
-    state: dict[str, torch.Tensor] = {**UNet(DEEP).state_dict()}
+    state: dict[str, torch.Tensor] = {**UNet(settings).state_dict()}
     for name, shape in changes.items():
         key = name.replace("__", ".")
         if shape is None:
@@ -150,8 +153,9 @@ NOT_UNETS = {
         changed(out__2__weight=None),
         "not a U-Net in the public layout: it begins like one, but its blocks are others, or some are missing",
     ),
+    "with heads of its own": (changed(), "attention over 96 channels cannot be split into heads of 64"),
     "of classes": (
-        changed(label_emb__weight=(10, 128)),
+        changed(PLAIN, label_emb__weight=(10, 128)),
         "not the weights of this OneStep: 1 unexpected (label_emb.weight)",
     ),
     "of odd widths": (
@@ -178,7 +182,7 @@ def test_a_file_that_is_no_u_net_of_images_is_refused_in_one_line(
     ({**DEEP.model_dump(), "model_channels": 20}, r"levels of \[20, 40, 60\] channels .* take multiples of 32"),
     ({**DEEP.model_dump(), "num_head_channels": 40}, "96 channels cannot be split into heads of 40"),
     ({"network": DEEP.model_dump(), "t": 1000}, "t: Input should be less than 1000"),
-    ([1], "valid dictionary"),
+    ([1], "Input should be an object"),
 ])
 def test_a_header_with_a_layout_that_cannot_be_is_refused(settings: object, message: str):
     state = dict(UNet(DEEP).state_dict())
@@ -239,7 +243,7 @@ def test_run_fine_tunes_the_student_on_targets_of_the_packs_restorer(
     assert (adapted.architecture, base.architecture) == ("onestep", "swinir")
     torch.testing.assert_close(read_image(out / "base" / "a.png")[None], base(photo), rtol=0, atol=0.51 / 255)
     torch.testing.assert_close(read_image(out / "restored" / "a.png")[None], adapted(photo), rtol=0, atol=0.51 / 255)
-    assert json.loads((out / "targets" / "store.json").read_text())["restorer"] == base.digest
+    assert json.loads((out / "targets" / "store.json").read_text())["identity"]["restorer"] == base.digest
     about = json.loads((out / "bundle" / "bundle.json").read_text())
     assert (about["architecture"], about["source"]["started from"]) == ("onestep", f"{lively_pack}/prior")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in (".png", ".onnx")}
@@ -250,7 +254,7 @@ def test_run_fine_tunes_the_student_on_targets_of_the_packs_restorer(
     assert adapt(monkeypatch, "restore", out / "bundle", small_photos, "-o", tmp_path / "x", "--device", "cpu") == 0
     torch.testing.assert_close(read_image(tmp_path / "x" / "a.png")[None], adapted(photo), rtol=0, atol=1.01 / 255)
     assert adapt(
-        monkeypatch, "generate-targets", "--photos", small_photos, "-o", tmp_path / "targets", "--pack", lively_pack,
+        monkeypatch, "generate-targets", small_photos, "-o", tmp_path / "targets", "--pack", lively_pack,
         "--restorer", out / "finetune", "--method", "low-frequency", "--device", "cpu", *QUICK_TARGETS,
     ) == 0
-    assert json.loads((tmp_path / "targets" / "store.json").read_text())["restorer"] == adapted.digest
+    assert json.loads((tmp_path / "targets" / "store.json").read_text())["identity"]["restorer"] == adapted.digest

@@ -153,7 +153,7 @@ def test_every_loss_has_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 RECIPE = """kind: pretrain-onestep
-network: {image_size: 16, model_channels: 32, channel_mult: [1, 1], num_res_blocks: [0, 1], attention_resolutions: [],
+network: {image_size: 16, model_channels: 32, channel_mult: [1, 2], num_res_blocks: [0, 1], attention_resolutions: [],
   out_channels: 3}
 t: 250
 steps: 2
@@ -175,7 +175,7 @@ def test_the_command_makes_the_packs_student_from_its_prior(
     made, entered = load_restorer(tmp_path / "run"), load_restorer(f"{pack}/onestep")
     assert made.settings.model_dump() == entered.settings.model_dump()
     assert made.settings.model_dump()["t"] == 250
-    assert made.settings.model_dump()["network"]["channel_mult"] == [1, 1]
+    assert made.settings.model_dump()["network"]["out_channels"] == 3
 
     # From another prior, a file: its content counts, and not where it lies.
     other = lively_prior()

@@ -21,6 +21,7 @@ from adapt.settings import (
     FinetuneSettings,
     FusionSettings,
     LowFrequencySettings,
+    OneStepTrainingSettings,
     PriorSettings,
     RestorerSettings,
     Settings,
@@ -399,6 +400,7 @@ NAMING_FILES = [
     (CodeFinetuneSettings, "kind: finetune-codes\nsteps: 2\nteacher: WORD\n", "teacher", "weights"),
     (CodePredictorSettings, f"kind: pretrain-code-predictor\n{TRAINING}codebook: WORD\n", "codebook", "weights"),
     (FusionSettings, f"kind: pretrain-fusion\n{TRAINING}start: WORD\n", "start", "weights"),
+    (OneStepTrainingSettings, f"kind: pretrain-onestep\n{TRAINING}start: WORD\n", "start", "weights"),
 ]
 
 

@@ -407,7 +407,8 @@ def _refuse_other_size(path: Path, settings: Settings, pack: Pack) -> None:
 def _shared_licence(pack: Pack, name: str) -> str:
     """The licence that all entries of a pack but this one have.
 
-    Networks that look at faces do not count: nothing that is trained here begins from one or learns of its answers.
+    Networks that look at faces do not count: nothing that is trained here begins from one. A one-step student may learn
+    of a recogniser's answers (`recognition`); that of the embedded pack is in the public domain.
 
     Raises:
         UsageError: there are several, or none.
