@@ -6,7 +6,7 @@
     table7    one to four guidances, without the adjuster
     table8    start steps 400, 1000 and each photo's own
     gradient  the gradient through the network against the cheap one at the prediction
-    factor    the adaptive method's N of each photo against each fixed N, over photos of all blurs
+    factor    the guided method's N of each photo against each fixed N, over photos of all blurs
     regions   one blur level for a photo against one for each of its windows (try --degradation patches)
     fig11     a blur that is 3 and believed to be another, with and without refinement
     makers    low-frequency, dynamic and adaptive as target makers, and the restorer fine-tuned on each
@@ -131,9 +131,9 @@ TABLES: Final[dict[str, tuple[str, Callable[[TargetSettings, int], Rows]]]] = {
     "table3": ("dynamic", table3),
     "table7": ("dynamic", table7),
     "table8": ("dynamic", table8),
-    "gradient": ("adaptive", gradient),
-    "factor": ("adaptive", factor),
-    "regions": ("adaptive", regions),
+    "gradient": ("guided", gradient),
+    "factor": ("guided", factor),
+    "regions": ("guided", regions),
 }
 
 
@@ -285,7 +285,7 @@ def factor_notes(evaluations: Mapping[str, Evaluation], infos: Mapping[str, Samp
     lines += ["", f"Each photo at its best N, by the truth: {sum(best) / len(best):.3f} dB; no rule can do better."]
     groups: dict[int, set[str]] = {}
     for photo, info in infos.items():
-        assert info.factor is not None  # the adaptive method has a low-frequency constraint
+        assert info.factor is not None  # the guided method has a low-frequency constraint
         groups.setdefault(info.factor, set()).add(photo)
     chosen = sorted(groups)
     headings = [f"rule chose {each} ({len(groups[each])} photos)" for each in chosen]

@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--xi", type=float, default=0.0225, help="tolerance of std*; the tiny estimator's")
     parser.add_argument("--out", type=Path, default=Path("runs/trust"))
     arguments = parser.parse_args()
-    settings = load_recipe("adaptive", TargetSettings, pack=arguments.pack)
+    settings = load_recipe("guided", TargetSettings, pack=arguments.pack)
     estimator = load_blur_parts(arguments.pack, settings, torch.device("cpu"))[0].estimator
     prior, restorer = load_prior(arguments.pack), load_restorer(arguments.pack)
     size = load_pack(arguments.pack).card.size

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import json
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -151,3 +151,24 @@ def _height(image: Image.Image, colour: str, column: int) -> float:
     rows = [y for y in range(image.height) if image.getpixel((column, y)) == COLOURS[colour]]
     assert rows, f"no {colour} in column {column}"
     return sum(rows) / len(rows)
+
+
+def test_target_strength_counts_what_is_no_farther(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As many photos of every set; a photo counts for all only where no number is worse."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    strength = importlib.import_module("target_strength")
+    for name in ("one/a", "one/b", "one/c", "two/a", "three/a", "three/b"):
+        write_image(tmp_path / f"{name}.png", torch.zeros(3, 4, 4))
+    assert [photo.id for photo in strength.over_sets(tmp_path, 5)] == ["one/a", "three/a", "two/a", "one/b", "three/b"]
+
+    def evaluation(*rows: tuple[float, float, float]) -> SimpleNamespace:
+        keys = ("psnr", "perceptual", "identity")
+        return SimpleNamespace(rows=[
+            {"id": str(place), "sharpness": 1.0, **dict(zip(keys, row, strict=True))} for place, row in enumerate(rows)
+        ])
+
+    base = evaluation((20, 0.1, 0.3), (20, 0.1, 0.3), (20, 0.1, 0.3))
+    other = evaluation((21, 0.1, 0.3), (19, 0.05, 0.2), (21, 0.2, 0.4))
+    each, together = strength.shares(base, other)
+    assert each == pytest.approx([2 / 3, 2 / 3, 2 / 3])
+    assert together == pytest.approx(1 / 3)

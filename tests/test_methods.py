@@ -23,6 +23,7 @@ from adapt.commands.map_sheet import write_maps
 from adapt.diffusion.prior import Prediction, Predictor, Prior
 from adapt.diffusion.sampler import PhotoNoise, StepRecord
 from adapt.diffusion.steps import Step
+from adapt.digests import seed_again
 from adapt.errors import UsageError, WeightsError
 from adapt.guidance.low_frequency import factor_for, low_pass
 from adapt.guidance.maps import SHOWN_STEPS, MapSnapshot, MapWatch, guidance_maps, map_image, shown_steps
@@ -32,12 +33,15 @@ from adapt.settings import (
     FallbackSettings,
     GaussianBlurSettings,
     LowFrequencySettings,
+    PhotoShareSettings,
     ReliabilitySettings,
+    RestraintSettings,
     TargetSettings,
 )
 from adapt.settings.recipe import load_recipe
 from adapt.targets.fallback import needs_fallback
 from adapt.targets.methods import TargetBatch, target_maker
+from adapt.targets.photo_share import keep_photo, photo_share
 from adapt.targets.prior_score import PriorScore, score_by_prior
 from adapt.targets.reliability import LEAST, unreliable_std
 from adapt.targets.terms import TERMS
@@ -138,6 +142,8 @@ KNOBS = [
     blurred_by(weights=[1.0]), blurred_by(scale=0.05), blurred_by(std_rate=0.0), blurred_by(gradient="x0"),
     blurred_by(limit=False), blurred_by(adjuster=True), blurred_by(regions=2),
     changed(reliability=ReliabilitySettings(floor=0.0, slope=100.0)),
+    changed(photo_share=PhotoShareSettings(most=0.5, all_below=98, none_above=99)),
+    changed(restraint=RestraintSettings(ratio=[99], latest_t=[200])), changed(mean_of=2),
 ]
 
 
@@ -376,10 +382,112 @@ def test_the_latest_start_of_a_recipe_with_one_start(prior: Prior, photos: Tenso
     torch.testing.assert_close(held.images[[0, 2]], free.images[[0, 2]], rtol=0, atol=1e-5)
 
 
+# ---------------------------------------------------------------- as little as the damage asks
+
+
+def test_the_share_of_a_photo_falls_along_a_line():
+    line = PhotoShareSettings(most=0.6, all_below=1.1, none_above=1.5)
+    assert [photo_share(ratio, line) for ratio in (0.2, 1.1, 1.3, 1.5, 9.0)] == pytest.approx([0.6, 0.6, 0.3, 0, 0])
+
+
+def test_what_the_photo_shows_stays_and_noise_does_not(gen: torch.Generator):
+    """Two waves: where the photo has the power of the restored one its share stays, where it has far more it does not,
+    and where it has less, being blurred, so much less."""
+    base = waves(8)[:1]
+    noise = waves(28)[:1] - 0.5
+    assert torch.equal(keep_photo(base, base + noise / 3, 0.0, excess=4.0), base)
+    moved = keep_photo(base, 0.5 + 0.8 * (base - 0.5), 0.5, excess=4.0)
+    kept = 0.5 * 0.8**2  # the share times what is left of its power
+    torch.testing.assert_close(moved, 0.5 + (1 - 0.2 * kept) * (base - 0.5), rtol=0, atol=5e-3)
+    noisy = keep_photo(base, (base + noise / 3).clamp(0, 1), 0.5, excess=4.0)
+    assert float((noisy - base).abs().max()) < 0.02, "power that the restored one has nothing of is noise"
+    louder = 0.5 + 1.3 * (base - 0.5)
+    torch.testing.assert_close(keep_photo(base, louder, 0.5, excess=4.0), 0.5 * (base + louder), rtol=0, atol=5e-3)
+
+
+def test_little_damage_is_kept_from_the_sampler(prior: Prior, photos: Tensor):
+    """By each photo's own ratio: what is restored, with what the photo shows in it, is the target as it is."""
+    restored = restored_of(photos)
+    plain = target_maker(changed(restraint={"ratio": [1e-9], "latest_t": [0]}), prior, PARTS)
+    ratios = [info.change_ratio for info in plain.make(photos, restored, [1, 2, 3]).infos]
+    assert all(ratio is not None for ratio in ratios)
+    low, middle, high = sorted(ratio or 0 for ratio in ratios)
+    limit = (low + middle) / 2
+    share = PhotoShareSettings(most=0.5, all_below=high, none_above=2 * high)
+    settings = changed(restraint={"ratio": [limit, (middle + high) / 2], "latest_t": [0, 350]}, photo_share=share)
+    maker = target_maker(settings, prior, PARTS)
+    made = maker.make(photos, restored, [1, 2, 3])
+    for row, ratio in enumerate(ratios):
+        info, alone = made.infos[row], maker.make(photos[row : row + 1], restored[row : row + 1], [row + 1])
+        assert alone.infos == (info,)
+        assert info.change_ratio == ratio
+        assert info.photo_share == pytest.approx(0.5)
+        assert torch.equal(alone.towards[0], made.towards[row])
+        torch.testing.assert_close(
+            made.towards[row : row + 1],
+            keep_photo(restored[row : row + 1], photos[row : row + 1], 0.5, excess=share.excess),
+        )
+        if ratio == low:
+            assert (info.start_t, info.evaluations) == (0, 0)
+            assert torch.equal(made.images[row], made.towards[row])
+        elif ratio == middle:
+            assert 0 < info.start_t <= 351
+        else:
+            assert info.start_t == plain.make(photos, restored, [1, 2, 3]).infos[row].start_t
+
+
+def test_a_photo_fed_directly_is_drawn_all_the_same(prior: Prior, photos: Tensor):
+    """The photo itself is no target: it has no share, and no restraint."""
+    darker = photos * torch.tensor([1.0, 0.5, 1.0]).view(3, 1, 1, 1)
+    settings = changed(
+        fallback=FallbackSettings(max_low_frequency_change=0.08, change_ratio=1e-6),
+        restraint={"ratio": [99], "latest_t": [0]}, photo_share={"most": 0.5, "all_below": 98, "none_above": 99},
+    )
+    infos = target_maker(settings, prior, PARTS).make(photos, darker, [1, 2, 3]).infos
+    assert [(info.fallback, info.photo_share, info.start_t > 0) for info in infos] == [
+        (False, 0.5, False), (True, 0.0, True), (False, 0.5, False),
+    ]
+
+
+def test_a_mean_of_draws_is_their_mean(prior: Prior, photos: Tensor):
+    """The first with the photo's own noise; maps and steps are seen of it alone."""
+    seen: list[tuple[int, int]] = []
+    one = target_maker(ADAPTIVE, prior, PARTS)
+    two = target_maker(changed(mean_of=2), prior, PARTS).make(
+        photos, restored_of(photos), [1, 2, 3], on_step=lambda record: seen.append((record.trajectory, record.step.t))
+    )
+    draws = [
+        one.make(photos, restored_of(photos), [1, 2, 3], noise=[seed_again(seed, again) for seed in (1, 2, 3)]).images
+        for again in (0, 1)
+    ]
+    torch.testing.assert_close(two.images, (draws[0] + draws[1]) / 2, rtol=0, atol=2e-3)
+    first = one.make(photos, restored_of(photos), [1, 2, 3]).infos
+    assert [info.evaluations for info in two.infos] == [2 * info.evaluations for info in first]
+    assert sorted({row for row, _ in seen}) == [0, 1, 2]
+    assert len(seen) == sum(info.evaluations for info in first)
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ({"restraint": {"ratio": [2.0, 1.0], "latest_t": [0, 100]}}, "as many of both, rising"),
+    ({"restraint": {"ratio": [1.0], "latest_t": [0, 100]}}, "as many of both, rising"),
+    ({"photo_share": {"most": 0.5, "all_below": 2.0, "none_above": 1.0}}, "all_below: expected less than none_above"),
+])
+def test_lines_that_are_none_are_refused(setting: dict[str, object], message: str):
+    with pytest.raises(ValueError, match=message):
+        changed(**setting)
+
+
+def test_the_tiny_recipe_needs_a_prior_alone():
+    settings = load_recipe("adaptive", TargetSettings, pack="tiny")
+    assert settings.method == "adaptive"
+    assert not settings.needs_blur
+    assert settings.needs_ratio
+
+
 # ---------------------------------------------------------------- recipes and refusals
 
 
-@pytest.mark.parametrize("name", ["dynamic", "adaptive"])
+@pytest.mark.parametrize("name", ["dynamic", "guided"])
 @pytest.mark.parametrize("pack", [None, "tiny"])
 def test_the_recipes_that_ship_are_read(name: str, pack: str | None):
     settings = load_recipe(name, TargetSettings, pack=pack)

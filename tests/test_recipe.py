@@ -164,7 +164,8 @@ def test_an_unknown_key_inside_is_named_with_its_path(write: Write) -> None:
 
 def test_a_key_like_no_other_lists_what_there_is(write: Write) -> None:
     (line,) = problems(write(GOOD + "gate: {zzzz: 1}\n"))
-    assert line.endswith("not a setting of gate (got 1); there are: max_low_frequency_change, min_contrast")
+    assert line.endswith("not a setting of gate (got 1); there are: max_low_frequency_change, min_contrast, likeness,"
+                         " redraws")
 
 
 def test_a_choice_names_all_and_the_nearest(write: Write) -> None:

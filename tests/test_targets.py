@@ -59,13 +59,14 @@ def test_a_store_is_what_it_says(whole: Path):
 KNOBS = [
     ["seed=1"], ["steps=4"], ["start_t=500"], ["guidance.0.factor=8"], ["guidance.0.last_t=100"], ["solver=dpm++2m"],
     ["solver=ddim"], ["solver=ddim", "eta=0.5"], ["compat=dt-bfr", "steps=6"], ["match_mean_luminance=false"],
-    ["guidance.0.acts_on=x0"], ["end_t=200"],
+    ["guidance.0.acts_on=x0"], ["end_t=200"], ["mean_of=2"], ["restraint={ratio: [99], latest_t: [0]}"],
+    ["photo_share={most: 0.5, all_below: 98, none_above: 99}"],
 ]
 
 
 def test_every_setting_is_turned_below():
     """What needs the blur level is turned in test_methods.py; the batch must change nothing; draws, gate: others."""
-    gate = ("gate.max_low_frequency_change", "gate.min_contrast")
+    gate = ("gate.max_low_frequency_change", "gate.min_contrast", "gate.likeness", "gate.redraws")
     others = ("kind", "method", "guidance", "fallback", "reliability", "batch", "draws", *gate)
     terms = {f"guidance.0.{name}" for name in settings_of(LowFrequencySettings, "name")}
     assert names_of(itertools.chain(*KNOBS)) == settings_of(TargetSettings, *others) | terms

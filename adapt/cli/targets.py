@@ -52,7 +52,7 @@ def generate_targets(
     limit: Limit = None,
     shard: Annotated[str, typer.Option("--shard", help="I/N: this process makes the I-th of N parts.")] = "1/1",
     maps: Annotated[
-        bool, typer.Option("--maps", help="Draw each new target's guidance maps into OUT/maps (dynamic, adaptive).")
+        bool, typer.Option("--maps", help="Draw each new target's guidance maps into OUT/maps (dynamic, guided).")
     ] = False,
     device: Device = "auto",
     threads: Threads = None,

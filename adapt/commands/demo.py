@@ -18,7 +18,6 @@ ABOUT: Final = (
 )
 
 OVERRIDES: Final = (
-    "targets.steps=8",  # two thirds of the recipe's: a demo is not waited for
     "finetune.steps=100",  # half of the recipe's, at a higher rate: so few photos are learned by then
     "finetune.learning_rate=5e-4",
 )

@@ -61,7 +61,7 @@ def generate_targets(
     settings = load_recipe(method, TargetSettings, overrides, pack=pack)
     if maps and not settings.needs_adjuster:
         raise UsageError(
-            f"--maps: {method} as it is set guides without an adjuster, and has no maps; leave it out, or take adaptive"
+            f"--maps: {method} as it is set guides without an adjuster, and has no maps; leave it out, or take dynamic"
         )
     chosen = pick_device(device)
     prior = load_prior(pack).to(chosen)

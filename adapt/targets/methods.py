@@ -194,7 +194,7 @@ class TargetMaker:
         images = towards.clone()
         drawn = sample_together(self.prior, trajectories, _of_photos(on_step, moving, draws)) if trajectories else []
         for index, each in enumerate(moving):
-            images[each] = to_unit(torch.stack(drawn[index * draws : (index + 1) * draws]).mean(0))
+            images[each] = to_unit(torch.stack(drawn[index * draws : (index + 1) * draws])).mean(0)
         return TargetBatch(torch.where(unsound[:, None, None, None], torch.nan, images), towards, tuple(infos))
 
     def _blur_levels(self, photos: Tensor) -> Tensor | None:

@@ -11,6 +11,9 @@ from adapt.settings import PhotoShareSettings
 from degradations.cosines import from_cosines, line_frequencies, to_cosines
 
 RING: Final = 3.0  # cycles per image that share a weight
+_OPPONENTS: Final = (  # lightness and two colours, orthonormal: a camera's noise is in colour where faces are smooth
+    (3**-0.5, 3**-0.5, 3**-0.5), (2**-0.5, 0.0, -(2**-0.5)), (6**-0.5, -2 * 6**-0.5, 6**-0.5),
+)  # fmt: skip
 
 
 def photo_share(ratio: float, settings: PhotoShareSettings) -> float:
@@ -29,9 +32,10 @@ def photo_share(ratio: float, settings: PhotoShareSettings) -> float:
 def keep_photo(restored: Tensor, photo: Tensor, share: float, *, excess: float) -> Tensor:
     """A restored photo with a share of the photo in it, less at frequencies of which the photo shows something else.
 
-    In each ring of frequencies, power that the photo has beyond `excess` times the restored one's is taken for noise,
-    grain or screen. Of the power of their difference it is the photo's part, and the share is as much smaller. Where
-    the photo has less power than the restored one, it is blurred, and its share is smaller by that: no detail is lost.
+    Of lightness and of colours, in each ring of frequencies, power that the photo has beyond `excess` times the
+    restored one's is taken for noise, grain or screen. Of the power of their difference it is the photo's part, and
+    the share is as much smaller. Where the photo has less power than the restored one, it is blurred, and its share is
+    smaller by that: no detail is lost.
 
     Args:
         restored, photo: (1, 3, H, W) in [0, 1].
@@ -43,14 +47,15 @@ def keep_photo(restored: Tensor, photo: Tensor, share: float, *, excess: float) 
     """
     if share <= 0:
         return restored
-    ours, theirs = to_cosines(restored), to_cosines(photo)
+    turn = torch.tensor(_OPPONENTS, dtype=torch.float64).to(restored)
+    ours, theirs = (to_cosines(torch.einsum("oc,bchw->bohw", turn, image)) for image in (restored, photo))
     rings = _rings((photo.shape[2], photo.shape[3]), photo.device)
     before, after, between = (_power(each, rings) for each in (theirs, ours, theirs - ours))
     tiny = torch.finfo(torch.float32).tiny
     noise = (before - excess * after).clamp(min=0)
     weights = (1 - noise / between.clamp(min=tiny)).clamp(0, 1) * (before / after.clamp(min=tiny)).clamp(max=1)
-    blended = from_cosines(ours + share * weights[rings].to(ours) * (theirs - ours))
-    return blended.clamp(0, 1)
+    blended = from_cosines(ours + share * weights[:, rings].to(ours) * (theirs - ours))
+    return torch.einsum("oc,bohw->bchw", turn, blended).clamp(0, 1)
 
 
 def _rings(size: tuple[int, int], device: torch.device) -> Tensor:
@@ -61,7 +66,8 @@ def _rings(size: tuple[int, int], device: torch.device) -> Tensor:
 
 
 def _power(spectrum: Tensor, rings: Tensor) -> Tensor:
-    """Mean power of a spectrum (1, 3, H, W) in each ring, float64."""
-    power = spectrum[0].double().square().mean(0).flatten()
+    """Mean power of each component of a spectrum (1, 3, H, W) in each ring, (3, rings) float64."""
     count = int(rings.max()) + 1
-    return torch.bincount(rings.flatten(), power, count) / torch.bincount(rings.flatten(), minlength=count).clamp(min=1)
+    sizes = torch.bincount(rings.flatten(), minlength=count).clamp(min=1)
+    power = spectrum[0].double().square()
+    return torch.stack([torch.bincount(rings.flatten(), part.flatten(), count) for part in power]) / sizes

@@ -1,18 +1,25 @@
 """Evidence on restored photos that needs no originals: of each kind one number per photo.
 
-None of it comes from the targets: a student that agrees with bad targets gets no credit for it here. Which kinds there
-are, `EVIDENCE` tells; what they weigh, a recipe.
+Three sources, none of which is the targets' own agreement:
+
+- the photo: what both can show must stay. It is believed as far as photo and restored photo agree: where a photo is
+  mostly noise, a model that follows it is no better for that;
+- the prior: how much of the image's coarse structure it would change;
+- a trial: known faces, of nobody in the photos, under the damage of these photos. There the truth is known.
+
+Source: none of the papers. Which kinds there are, `EVIDENCE` tells; what they weigh, a recipe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from adapt.blur.labels import std_labels, std_limits
 from adapt.devices import full_precision
 from adapt.diffusion.prior import Predictor
 from adapt.evaluation.metrics import sharpness
@@ -20,11 +27,15 @@ from adapt.faces.landmarks import Landmarks
 from adapt.faces.measures import identity_distance, landmark_distance
 from adapt.faces.recogniser import Recogniser
 from adapt.images import clamped
+from adapt.targets.likeness import AGREES
 from adapt.targets.prior_score import score_by_prior
-from degradations.blind import PUBLISHED_SIZE
 from degradations.cosines import gaussian_blur
 
-TYPICAL: Final = 6.0  # blur level in pixels at 512, where nothing estimates the photos' own
+
+class Distance(Protocol):
+    """A perceptual distance: (B, 3, H, W) twice in [0, 1] -> (B,)."""
+
+    def __call__(self, a: Tensor, b: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,32 +45,42 @@ class Judges:
     Attributes:
         prior: of faces of the photos' size.
         recogniser, landmarks: of aligned faces of any size.
+        distance: the perceptual distance.
     """
 
     prior: Predictor
     recogniser: Recogniser
     landmarks: Landmarks
+    distance: Distance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Restored:
-    """Photos that one model restored.
+class Case:
+    """A photo, and a trial under its damage, as every model is shown them.
 
     Attributes:
-        photos, images: (B, 3, S, S) in [0, 1]; the second are the model's.
-        stds: the photos' blur levels in pixels, (B,): the same for every model.
-        seeds: of the noise under which the prior sees the images: the same for every model.
+        photo: (1, 3, S, S) in [0, 1].
+        std: the photo's own blur level in pixels, (1,): the least under which it and what the base makes of it agree.
+        trust: how far the photo is believed, from 1 at the least blur level to 0 at the largest.
+        seed: of the noise under which the prior sees what is made of it.
+        known: a clean face, as the photo.
+        trial: that face under the photo's damage.
     """
 
-    photos: Tensor
-    images: Tensor
-    stds: Tensor
-    seeds: Sequence[int]
+    photo: Tensor
+    std: Tensor
+    trust: float
+    seed: int
+    known: Tensor
+    trial: Tensor
 
-    @property
-    def alike(self) -> tuple[Tensor, Tensor]:
-        """Images and photos at the photos' own blur levels: what both can show."""
-        return clamped(gaussian_blur(self.images, self.stds)), clamped(gaussian_blur(self.photos, self.stds))
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model makes of a case: of the photo and of the trial, (1, 3, S, S) in [0, 1]."""
+
+    photo: Tensor
+    trial: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,37 +91,56 @@ class Evidence:
         key: its name in recipes and files.
         title: in tables.
         better: which direction speaks for a model.
-        measure: gives one number per photo, (B,), not negative.
-        gained, lost: what a gain or a loss means, as the end of "on these photos ...".
+        measure: gives a number, not negative.
+        by_photo: it counts as far as the photo is believed.
+        gained, lost: what a gain or a loss means.
     """
 
     key: str
     title: str
     better: Literal["higher", "lower"]
-    measure: Callable[[Restored, Judges], Tensor]
+    measure: Callable[[Case, Answer, Judges], Tensor]
+    by_photo: bool = False
     gained: str
     lost: str
 
 
-def _identity(restored: Restored, judges: Judges) -> Tensor:
-    return identity_distance(*restored.alike, judges.recogniser)
+def _at_its_blur(case: Case, answer: Answer) -> tuple[Tensor, Tensor]:
+    """Restored image and photo at the photo's own blur level: what both can show."""
+    return clamped(gaussian_blur(answer.photo, case.std)), clamped(gaussian_blur(case.photo, case.std))
 
 
-def _landmarks(restored: Restored, judges: Judges) -> Tensor:
-    return landmark_distance(restored.images, restored.photos, judges.landmarks)
+def _identity(case: Case, answer: Answer, judges: Judges) -> Tensor:
+    return identity_distance(*_at_its_blur(case, answer), judges.recogniser)
 
 
-def _consistency(restored: Restored, judges: Judges) -> Tensor:
-    images, photos = restored.alike
-    return (images - photos).abs().mean(dim=(1, 2, 3))
+def _landmarks(case: Case, answer: Answer, judges: Judges) -> Tensor:
+    return landmark_distance(answer.photo, case.photo, judges.landmarks)
 
 
-def _prior_change(restored: Restored, judges: Judges) -> Tensor:
-    return score_by_prior(judges.prior, restored.images, restored.seeds).change
+def _consistency(case: Case, answer: Answer, judges: Judges) -> Tensor:
+    restored, photo = _at_its_blur(case, answer)
+    return (restored - photo).abs().mean()
 
 
-def _sharpness(restored: Restored, judges: Judges) -> Tensor:
-    return sharpness(restored.images)
+def _prior(case: Case, answer: Answer, judges: Judges) -> Tensor:
+    return score_by_prior(judges.prior, answer.photo, [case.seed]).change
+
+
+def _sharpness(case: Case, answer: Answer, judges: Judges) -> Tensor:
+    return sharpness(answer.photo)
+
+
+def _trial_error(case: Case, answer: Answer, judges: Judges) -> Tensor:
+    return (answer.trial - case.known).square().mean().sqrt()
+
+
+def _trial_distance(case: Case, answer: Answer, judges: Judges) -> Tensor:
+    return judges.distance(answer.trial, case.known)
+
+
+def _trial_identity(case: Case, answer: Answer, judges: Judges) -> Tensor:
+    return identity_distance(answer.trial, case.known, judges.recogniser)
 
 
 EVIDENCE: Final[dict[str, Evidence]] = {
@@ -111,6 +151,7 @@ EVIDENCE: Final[dict[str, Evidence]] = {
             title="identity distance to the photo, at its blur level",
             better="lower",
             measure=_identity,
+            by_photo=True,
             gained="the person is nearer to the photo's",
             lost="the person moves away from the photo's",
         ),
@@ -119,6 +160,7 @@ EVIDENCE: Final[dict[str, Evidence]] = {
             title="landmark distance to the photo",
             better="lower",
             measure=_landmarks,
+            by_photo=True,
             gained="eyes, nose and mouth are nearer to where the photo has them",
             lost="eyes, nose and mouth move from where the photo has them",
         ),
@@ -127,6 +169,7 @@ EVIDENCE: Final[dict[str, Evidence]] = {
             title="difference to the photo, at its blur level",
             better="lower",
             measure=_consistency,
+            by_photo=True,
             gained="what the photo shows is kept better",
             lost="what the photo shows is kept worse",
         ),
@@ -134,9 +177,33 @@ EVIDENCE: Final[dict[str, Evidence]] = {
             key="prior",
             title="change that the prior asks for",
             better="lower",
-            measure=_prior_change,
+            measure=_prior,
             gained="the images look more like faces to the prior",
             lost="the images look less like faces to the prior",
+        ),
+        Evidence(
+            key="trial_error",
+            title="known faces under the photos' damage: root mean square error",
+            better="lower",
+            measure=_trial_error,
+            gained="known faces under this damage come out nearer to the truth",
+            lost="known faces under this damage come out farther from the truth",
+        ),
+        Evidence(
+            key="trial_perceptual",
+            title="known faces under the photos' damage: perceptual distance",
+            better="lower",
+            measure=_trial_distance,
+            gained="known faces under this damage look more like themselves",
+            lost="known faces under this damage look less like themselves",
+        ),
+        Evidence(
+            key="trial_identity",
+            title="known faces under the photos' damage: identity distance",
+            better="lower",
+            measure=_trial_identity,
+            gained="known people under this damage are recognised better",
+            lost="known people under this damage are recognised worse",
         ),
         Evidence(
             key="sharpness",
@@ -150,51 +217,52 @@ EVIDENCE: Final[dict[str, Evidence]] = {
 }
 
 
-@torch.no_grad()
-def evidence_on(restored: Restored, judges: Judges) -> dict[str, list[float]]:
-    """All evidence on a batch, photo by photo: no photo's numbers depend on the others in its batch."""
-    return {key: each.measure(restored, judges).double().tolist() for key, each in EVIDENCE.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A photo as the judges see it.
-
-    Attributes:
-        image: (1, 3, S, S) in [0, 1], on their device.
-        std: its blur level in pixels, (1,).
-        seed: of the noise under which the prior sees what is made of it.
-    """
-
-    image: Tensor
-    std: Tensor
-    seed: int
-
-
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """The judges of a pack with what tells them how blurred a photo is.
+    """The judges of a pack, and what they show models.
 
     Attributes:
         judges: the networks.
-        levels: blur levels of photos (B, 3, S, S) in pixels, (B,).
-        device: where they are.
+        known: clean faces for trials, (N, 3, S, S) in [0, 1].
+        blur: the blur of photos (B, 3, S, S) in pixels, (B,), as far as something estimates it.
+        device: where all of it is.
     """
 
     judges: Judges
-    levels: Callable[[Tensor], Tensor]
+    known: Tensor
+    blur: Callable[[Tensor], Tensor]
     device: torch.device
 
     @full_precision()
-    def show(self, image: Tensor, seed: int) -> Shown:
-        """A photo, (3, S, S) in [0, 1]; one whose blur level is not finite is taken for one of the typical level."""
-        photo = image[None].to(self.device)
-        std = self.levels(photo)
-        typical = TYPICAL * image.shape[-1] / PUBLISHED_SIZE
-        return Shown(photo, torch.where(std.isfinite(), std, typical), seed)
+    @torch.no_grad()
+    def case(self, photo: Tensor, base: Tensor, target: Tensor | None, *, place: int, seed: int) -> Case:
+        """A photo as every model is shown it, with a trial under its damage.
+
+        With y the photo, t its target and B its blur, the damage of the trial is B(z) + y - B(t) for a known face z,
+        held to [0, 1].
+
+        Args:
+            photo: (3, S, S) in [0, 1].
+            base: what the base makes of it, the same, finite.
+            target: the same; what the base makes stands in where there is none.
+            place: of the photo among all; it chooses the known face.
+            seed: of the photo's noise.
+        """
+        own, restored = photo[None].to(self.device), base[None].to(self.device)
+        wanted = restored if target is None else target[None].to(self.device)
+        low, high = std_limits(photo.shape[-1])
+        std = std_labels(restored, own, xi=AGREES).to(own)
+        blur = self.blur(own)
+        blur = torch.where(blur.isfinite(), blur, 0.0)
+        known = self.known[place % len(self.known)][None]
+        trial = (gaussian_blur(known, blur) + own - gaussian_blur(wanted, blur)).clamp(0, 1)
+        trust = 1 - (float(std) - low) / (high - low)
+        return Case(photo=own, std=std, trust=trust, seed=seed, known=known, trial=trial)
 
     @full_precision()
-    def hear(self, photo: Shown, image: Tensor) -> dict[str, float]:
-        """Their evidence on what a model made of the photo, (1, 3, S, S) in [0, 1]."""
-        restored = Restored(photos=photo.image, images=image.to(self.device), stds=photo.std, seeds=[photo.seed])
-        return {key: values[0] for key, values in evidence_on(restored, self.judges).items()}
+    @torch.no_grad()
+    def hear(self, case: Case, answer: Answer) -> dict[str, float] | None:
+        """All evidence on a model's answer; None where that is not finite."""
+        if not bool(answer.photo.isfinite().all() and answer.trial.isfinite().all()):
+            return None
+        return {key: float(each.measure(case, answer, self.judges)) for key, each in EVIDENCE.items()}
