@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from adapt.targets.likeness import FaceNetworks
     from adapt.verdict.evidence import Panel
 
+KNOWN = Path(__file__).parent / "demo_data" / "clean"  # faces of trials
 PRIOR, CODEBOOK, CODEFORMER, ONESTEP = "prior", "codebook", "codeformer", "onestep"  # what a pack calls them
 
 
@@ -236,25 +237,40 @@ def measuring_networks(pack: Pack) -> Networks:
 
 
 def load_panel(pack: str | Path, device: torch.device) -> Panel:
-    """The networks that a verdict asks, on a device.
+    """The networks that a verdict asks, on a device, and the known faces of its trials, at the pack's size.
 
-    Where the pack has no blur estimator, every photo is taken for one of the typical level.
+    The faces are the demo's originals, which are nobody's but one. Where the pack has no blur estimator, its trials
+    have the photos' noise, light and colours, and none of their blur.
     """
     import torch
 
     from adapt.blur.estimator import ARCHITECTURE as ESTIMATOR
+    from adapt.photos.folder import find_photos
+    from adapt.photos.pairs import load_fitted
     from adapt.verdict.evidence import Judges, Panel
 
+    opened = load_pack(pack)
     faces, _ = load_face_networks(pack, device)
-    judges = Judges(prior=load_prior(pack).to(device), recogniser=faces.recogniser, landmarks=faces.landmarks)
-    if ESTIMATOR not in load_pack(pack).card.networks:
-        return Panel(judges, lambda photos: torch.full((len(photos),), torch.nan, device=photos.device), device)
+    judges = Judges(
+        prior=load_prior(pack).to(device),
+        recogniser=faces.recogniser,
+        landmarks=faces.landmarks,
+        distance=load_distance(opened, _own_distance(opened)).to(device),
+    )
+    known = torch.stack([load_fitted(photo.path, opened.card.size) for photo in find_photos(KNOWN)]).to(device)
+    if ESTIMATOR not in opened.card.networks:
+        return Panel(judges, known, lambda photos: torch.zeros(len(photos), device=photos.device), device)
     estimator = load_blur_estimator(pack).to(device)
-    return Panel(judges, lambda photos: torch.cat([estimator(photo).std for photo in photos.split(1)]), device)
+    return Panel(judges, known, lambda photos: torch.cat([estimator(photo).std for photo in photos.split(1)]), device)
+
+
+def _own_distance(pack: Pack) -> Literal["pack", "auto"]:
+    """A pack's own perceptual distance where it has one, so that a verdict is the same on every machine."""
+    return "pack" if "perceptual" in pack.card.networks else "auto"
 
 
 def judges_digest(pack: str | Path) -> str:
-    """Stands for the weights of all that `load_panel` gives."""
+    """Stands for all that `load_panel` gives."""
     from adapt.blur.estimator import ARCHITECTURE as ESTIMATOR
     from adapt.digests import settings_digest
     from adapt.faces.entries import LANDMARKS, RECOGNISER
@@ -263,7 +279,9 @@ def judges_digest(pack: str | Path) -> str:
     networks = opened.card.networks
     own = {entry: opened.network_digest(entry) for entry in (PRIOR, ESTIMATOR) if entry in networks}
     homes = {entry: opened if entry in networks else load_pack("tiny") for entry in (RECOGNISER, LANDMARKS)}
-    return settings_digest({**own, **{entry: home.network_digest(entry) for entry, home in homes.items()}})
+    distance = load_distance(opened, _own_distance(opened)).digest
+    faces = {entry: home.network_digest(entry) for entry, home in homes.items()}
+    return settings_digest({**own, **faces, "distance": distance})
 
 
 def load_face_networks(pack: str | Path, device: torch.device) -> tuple[FaceNetworks, str]:

@@ -28,7 +28,7 @@ from adapt.commands.generate_targets import generate_targets
 from adapt.commands.progress import describe
 from adapt.commands.restore import restore
 from adapt.commands.run import split_overrides
-from adapt.commands.run_verdict import between, judge
+from adapt.commands.run_verdict import between, first_targets, judge
 from adapt.digests import file_digest
 from adapt.disk import write_json
 from adapt.evaluation.catalogue import METRICS
@@ -182,7 +182,8 @@ def _export(domain: Path, work: Path, *, pack: str, setup: FinetuneSetup, rule: 
     candidates = between(setup.restorer, load_restorer(work / "finetune"), rule.strengths)
     photos = {photo.id: photo.path for photo in find_photos(domain / "adapt" / "lq")}
     panel = load_panel(pack, torch.device("cpu"))
-    verdict = judge(setup.base, candidates, photos, panel=panel, settings=rule)
+    targets = first_targets(work / "targets", [*photos])
+    verdict = judge(setup.base, candidates, photos, targets, panel=panel, settings=rule)
     print(f"{_title(domain, work)}: {sentences(verdict)}")
     write_json(work / "verdict.json", verdict.as_json())
     model = candidates[verdict.strength] if verdict.strength else setup.base

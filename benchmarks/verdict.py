@@ -31,7 +31,7 @@ from adapt.build import load_distance, load_panel, load_restorer
 from adapt.commands.finetune import finetune, set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.commands.run import split_overrides
-from adapt.commands.run_verdict import hear_all
+from adapt.commands.run_verdict import first_targets, hear_all
 from adapt.disk import write_json
 from adapt.evaluation.metrics import psnr
 from adapt.faces.measures import identity_distance
@@ -41,7 +41,7 @@ from adapt.photos.files import read_image
 from adapt.photos.folder import PhotoFile, find_photos
 from adapt.settings import VerdictSettings
 from adapt.settings.recipe import load_recipe
-from adapt.verdict.decision import Verdict, decide
+from adapt.verdict.decision import Heard, Verdict, decide
 
 DOMAINS: Final = (
     "phone-night-moderate,phone-night-severe,phone-zoom-moderate,phone-zoom-severe,messenger-moderate,messenger-severe,"
@@ -87,7 +87,8 @@ def make_run(folder: Path, faces: Sequence[PhotoFile], domain: str, arguments: a
     adapted = load_restorer(folder / "finetune")
     candidates = {1.0: adapted, HALFWAY: setup.restorer.towards(adapted, HALFWAY)}
     panel = load_panel(arguments.pack, torch.device("cpu"))
-    heard = hear_all(setup.base, candidates, {name: photos / f"{name}.png" for name in names}, panel=panel)
+    shown = {name: photos / f"{name}.png" for name in names}
+    heard = hear_all(setup.base, candidates, shown, first_targets(folder / "targets", names), panel=panel)
     damaged, clean = (
         torch.stack([read_image(folder / "test" / part / f"{name}.png") for name in scored]) for part in ("lq", "hq")
     )
@@ -103,7 +104,8 @@ def make_run(folder: Path, faces: Sequence[PhotoFile], domain: str, arguments: a
     truth = {strength: against(model(damaged)) for strength, model in {0.0: setup.base, **candidates}.items()}
     return {
         "domain": domain, "recipe": arguments.recipe, "step": outcome.best_step,
-        "evidence": {f"{strength:g}": numbers for strength, numbers in heard.items()},
+        "trust": heard.trust,
+        "evidence": {f"{strength:g}": numbers for strength, numbers in {0.0: heard.base, **heard.candidates}.items()},
         "truth": {f"{strength:g}": numbers for strength, numbers in truth.items()},
     }  # fmt: skip
 
@@ -122,8 +124,8 @@ def true_of(run: Mapping[str, Any], strength: float) -> Truth:
 
 def called(run: Mapping[str, Any], rule: VerdictSettings) -> Verdict:
     """What the rule says of a run."""
-    heard = {float(strength): numbers for strength, numbers in run["evidence"].items()}
-    return decide(heard[0.0], {each: heard[each] for each in rule.strengths}, rule)
+    numbers = {float(strength): each for strength, each in run["evidence"].items()}
+    return decide(Heard(run["trust"], numbers[0.0], {each: numbers[each] for each in rule.strengths}), rule)
 
 
 def table_of(runs: Sequence[Mapping[str, Any]], rule: VerdictSettings) -> str:

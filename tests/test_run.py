@@ -257,7 +257,7 @@ def test_run_keeps_what_somebody_changed(
     monkeypatch.setattr("adapt.verdict.critic.EvidenceCritic.gain", lambda *_: 1.0)
     monkeypatch.setattr(
         "adapt.commands.run_verdict.decide",
-        lambda base, candidates, rule: replace(decide(base, candidates, rule), strength=1.0),
+        lambda heard, rule: replace(decide(heard, rule), strength=1.0),
     )
     assert adapt(monkeypatch, *arguments) == 0
     assert sorted(path.name for path in (out / "truth").rglob("*.png")) == ["a.png", "b.png", "c.png", "c\ufffd.png"]

@@ -21,8 +21,9 @@ from adapt.errors import PhotoError
 from adapt.photos.files import read_image
 from adapt.settings import VerdictSettings
 from adapt.settings.recipe import recipe_digest
-from adapt.verdict.decision import Verdict, decide, verdict_of_json
-from adapt.verdict.evidence import EVIDENCE, Panel
+from adapt.targets.store import accepted_targets
+from adapt.verdict.decision import Heard, Verdict, decide, verdict_of_json
+from adapt.verdict.evidence import EVIDENCE, Answer, Panel
 
 if TYPE_CHECKING:
     from adapt.restorers.base import Restorer
@@ -77,6 +78,7 @@ def choose(
         PhotoError: as there.
     """
     photos = {id: out / "photos" / f"{id}.png" for id in ids}
+    targets = first_targets(out / "targets", ids)
     before, begun, adapted = load_restorer(base), load_restorer(start), load_restorer(out / "finetune")
     made_from = settings_digest(
         {
@@ -84,6 +86,7 @@ def choose(
             "start": begun.digest,
             "adapted": adapted.digest,
             "photos": [file_digest(path) for path in photos.values()],
+            "targets": {id: file_digest(path) for id, path in targets.items()},
             "recipe": recipe_digest(settings),
             "pack": judges_digest(pack),
             "fidelities": fidelities,
@@ -93,7 +96,7 @@ def choose(
     verdict = _known(out / VERDICT, made_from)
     if verdict is None:
         verdict = judge(
-            before.to(device), candidates, photos,
+            before.to(device), candidates, photos, targets,
             panel=load_panel(pack, device), settings=settings, fidelities=fidelities, on_step=on_step,
         )  # fmt: skip
         about = {"made from": made_from, **verdict.as_json()}
@@ -115,6 +118,12 @@ def _known(path: Path, made_from: str) -> Verdict | None:
     return verdict_of_json(told) if told.get("made from") == made_from else None
 
 
+def first_targets(store: Path, ids: Sequence[str]) -> dict[str, Path]:
+    """Of each of these photos the first target that was accepted, where there is one."""
+    accepted = accepted_targets(store)
+    return {id: accepted[id][0] for id in ids if id in accepted}
+
+
 def between(start: Restorer, adapted: Restorer, strengths: Sequence[float]) -> dict[float, Restorer]:
     """The restorers on the way from a start to what was adapted from it, by how far they are."""
     return {strength: start.towards(adapted, strength) for strength in strengths}
@@ -124,6 +133,7 @@ def judge(
     base: Restorer,
     candidates: Mapping[float, Restorer],
     photos: Mapping[str, Path],
+    targets: Mapping[str, Path],
     *,
     panel: Panel,
     settings: VerdictSettings,
@@ -132,50 +142,57 @@ def judge(
 ) -> Verdict:
     """The verdict on candidates for a base's place, on as many photos as the recipe says; arguments as `hear_all`."""
     chosen = spread(photos, settings.photos)
-    heard = hear_all(base, candidates, chosen, panel=panel, fidelities=fidelities, on_step=on_step)
-    return decide(heard[0.0], {strength: heard[strength] for strength in candidates}, settings)
+    heard = hear_all(base, candidates, chosen, targets, panel=panel, fidelities=fidelities, on_step=on_step)
+    return decide(heard, settings)
 
 
 def hear_all(
     base: Restorer,
     candidates: Mapping[float, Restorer],
     photos: Mapping[str, Path],
+    targets: Mapping[str, Path],
     *,
     panel: Panel,
     fidelities: tuple[float | None, float | None] = (None, None),
     on_step: Callable[[int, int], object] = lambda done, total: None,
-) -> dict[float, dict[str, list[float]]]:
-    """The evidence on a base, at 0, and on candidates for its place, by strength: a number per photo and kind.
+) -> Heard:
+    """The evidence on a base and on candidates for its place: a number per photo and kind.
 
     A photo of which a model makes what is not finite is left out for all.
 
     Args:
         base: what was there before.
-        candidates: restorers by strength, above 0.
+        candidates: restorers by strength.
         photos: aligned faces of the pack's size, by id.
+        targets: those that there are of them; the trials take the photos' damage from both.
         panel: of the pack, on the device where the restorers are.
         fidelities: at which the base and the candidates restore; None for one that takes none.
-        on_step: told of images heard of, and of all.
+        on_step: told of photos heard of, and of all.
 
     Raises:
         PhotoError: no photo is left.
     """
-    shown = [panel.show(read_image(path), photo_seed(SEED, file_digest(path))) for path in photos.values()]
-    models: dict[float, Restorer] = {0.0: base, **candidates}
-    heard: dict[float, list[dict[str, float] | None]] = {}
-    for index, (strength, model) in enumerate(models.items()):
-        own = heard.setdefault(strength, [])
-        for place, photo in enumerate(shown):
-            image = model(photo.image, fidelities[strength > 0])
-            own.append(panel.hear(photo, image) if bool(image.isfinite().all()) else None)
-            on_step(index * len(shown) + place + 1, len(models) * len(shown))
-    sound = [place for place in range(len(shown)) if all(own[place] is not None for own in heard.values())]
-    if not sound:
-        raise PhotoError(f"none of {len(shown)} photos can be judged: the models give values that are not finite")
-    return {
-        strength: {key: [found[key] for place in sound if (found := own[place]) is not None] for key in EVIDENCE}
-        for strength, own in heard.items()
-    }
+    trust: list[float] = []
+    models = [(base, fidelities[0]), *((model, fidelities[1]) for model in candidates.values())]
+    heard: list[list[dict[str, float]]] = [[] for _ in models]
+    for place, (id, path) in enumerate(photos.items()):
+        photo = read_image(path)
+        restored = base(photo[None], fidelities[0])[0]
+        if bool(restored.isfinite().all()):
+            target = read_image(targets[id]) if id in targets else None
+            seed = photo_seed(SEED, file_digest(path))
+            case = panel.case(photo, restored, target, place=place, seed=seed)
+            answers = [Answer(model(case.photo, chosen), model(case.trial, chosen)) for model, chosen in models]
+            found = [panel.hear(case, answer) for answer in answers]
+            if all(found):
+                trust.append(case.trust)
+                for own, each in zip(heard, found, strict=True):
+                    own.append(each or {})
+        on_step(place + 1, len(photos))
+    if not trust:
+        raise PhotoError(f"none of {len(photos)} photos can be judged: the models give values that are not finite")
+    first, *others = ({key: [found[key] for found in own] for key in EVIDENCE} for own in heard)
+    return Heard(trust, first, dict(zip(candidates, others, strict=True)))
 
 
 def spread(photos: Mapping[str, Path], most: int) -> dict[str, Path]:

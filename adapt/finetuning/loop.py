@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -94,7 +95,9 @@ def finetune(
     base_rows = _restored(state.network, validation.photos, range(min(SAMPLE_ROWS, len(validation.ids))), device)
     if critic is not None:
         every = range(len(validation.ids))
-        critic.begin(validation.photos.batch(every), _restored(state.network, validation.photos, every, device))
+        critic.begin(
+            validation.photos.batch(every), validation.first_targets(every), partial(_images, state.network, device)
+        )
     begun = last.exists()
     if begun:
         state.load(last, run.digest)
@@ -231,11 +234,18 @@ def _mirrored(photos: Tensor, targets: Tensor, generator: torch.Generator) -> tu
 def _restored(network: nn.Module, photos: ImageDataset, indices: Sequence[int], device: torch.device) -> Tensor:
     """Restored photos on the CPU, clamped, (N, 3, H, W)."""
     network.eval()
-    done = [
-        network(photos.batch(indices[first : first + EVALUATION_BATCH]).to(device)).float().clamp(0, 1).cpu()
-        for first in range(0, len(indices), EVALUATION_BATCH)
-    ]
-    return torch.cat(done)
+    return torch.cat(
+        [
+            _images(network, device, photos.batch(indices[first : first + EVALUATION_BATCH]))
+            for first in range(0, len(indices), EVALUATION_BATCH)
+        ]
+    )
+
+
+@torch.no_grad()
+def _images(network: nn.Module, device: torch.device, photos: Tensor) -> Tensor:
+    """What a network in evaluation makes of a few photos, (B, 3, H, W) in [0, 1], on the CPU, clamped."""
+    return network(photos.to(device)).float().clamp(0, 1).cpu()
 
 
 @torch.no_grad()
@@ -310,8 +320,8 @@ def _evaluate(
         told = dict(parts)
         gain = state.best_score - parts["total"]
         if critic is not None:
-            images = _restored(state.network, validation.photos, range(len(validation.ids)), device)
-            told["evidence"] = critic.gain(images)
+            state.network.eval()
+            told["evidence"] = critic.gain(partial(_images, state.network, device))
             gain = told["evidence"] - state.best_gain
         if run is not None:
             run.log(state.step - 1, {f"validation/{name}": value for name, value in told.items()})

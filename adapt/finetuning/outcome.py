@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -18,12 +18,12 @@ FEW: Final = 100  # DT-BFR Table 4: from here on SwinIR gained
 class Critic(Protocol):
     """What decides which weights are best, in place of their agreement with the targets."""
 
-    def begin(self, photos: Tensor, images: Tensor) -> None:
-        """Take in validation photos and what the start makes of them, both (N, 3, S, S) in [0, 1]."""
+    def begin(self, photos: Tensor, targets: Tensor, restore: Callable[[Tensor], Tensor]) -> None:
+        """Take in validation photos and their targets, (N, 3, S, S) in [0, 1], and what restores them at the start."""
         ...
 
-    def gain(self, images: Tensor) -> float:
-        """How much better other images of these photos are; above 0 where they are."""
+    def gain(self, restore: Callable[[Tensor], Tensor]) -> float:
+        """How much better other weights restore; above 0 where they do."""
         ...
 
 

@@ -8,7 +8,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from adapt.settings.base import Settings, Weight
 
-Evidence = Literal["identity", "landmarks", "consistency", "prior", "sharpness"]
+Evidence = Literal[
+    "identity", "landmarks", "consistency", "prior", "trial_error", "trial_perceptual", "trial_identity", "sharpness"
+]
 
 
 class VerdictSettings(Settings):

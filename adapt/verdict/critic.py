@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor
 
 from adapt.settings import VerdictSettings
 from adapt.verdict.decision import weigh
-from adapt.verdict.evidence import EVIDENCE, Panel, Shown
+from adapt.verdict.evidence import EVIDENCE, Answer, Case, Panel
 
 
 class EvidenceCritic:
-    """Chooses among weights of one training by what evidence says of their images of the validation photos.
+    """Chooses among weights of one training by what evidence says of them on the validation photos.
 
     Args:
         panel: of the pack.
@@ -22,23 +23,32 @@ class EvidenceCritic:
     def __init__(self, panel: Panel, settings: VerdictSettings) -> None:
         self.panel = panel
         self.settings = settings
-        self._photos: list[Shown] = []
-        self._base: dict[str, list[float]] = {}
+        self._cases: list[Case] = []
+        self._base: dict[str, list[float]] | None = None
 
-    def begin(self, photos: Tensor, images: Tensor) -> None:
-        """Take in validation photos and what the start makes of them, both (N, 3, S, S) in [0, 1]."""
-        self._photos = [
-            self.panel.show(photo, seed) for seed, photo in enumerate(photos[: self.settings.photos])
+    def begin(self, photos: Tensor, targets: Tensor, restore: Callable[[Tensor], Tensor]) -> None:
+        """Take in validation photos and their targets, (N, 3, S, S) in [0, 1], and what restores them at the start."""
+        most = self.settings.photos
+        images = restore(photos[:most])
+        self._cases = [
+            self.panel.case(photo, base, target, place=place, seed=place)
+            for place, (photo, base, target) in enumerate(zip(photos[:most], images, targets[:most], strict=True))
         ]
-        self._base = self._heard(images)
+        self._base = self._heard(restore)
 
-    def gain(self, images: Tensor) -> float:
-        """The mean of the weighted sums of gains over the start; minus infinity for images that are not finite."""
-        if not bool(images.isfinite().all()):
+    def gain(self, restore: Callable[[Tensor], Tensor]) -> float:
+        """The mean weighted sum of gains over the start; minus infinity for what is not finite or beyond a limit."""
+        heard = self._heard(restore)
+        if heard is None or self._base is None:
             return -math.inf
-        weighed = weigh(1.0, self._base, self._heard(images), self.settings)
+        weighed = weigh(1.0, [case.trust for case in self._cases], self._base, heard, self.settings)
         return -math.inf if weighed.refused else weighed.total.mean
 
-    def _heard(self, images: Tensor) -> dict[str, list[float]]:
-        heard = [self.panel.hear(photo, image) for photo, image in zip(self._photos, images.split(1), strict=False)]
-        return {key: [found[key] for found in heard] for key in EVIDENCE}
+    def _heard(self, restore: Callable[[Tensor], Tensor]) -> dict[str, list[float]] | None:
+        all_of_it = [
+            self.panel.hear(case, Answer(restore(case.photo), restore(case.trial))) for case in self._cases
+        ]
+        sound = [found for found in all_of_it if found is not None]
+        if len(sound) < len(all_of_it):
+            return None
+        return {key: [found[key] for found in sound] for key in EVIDENCE}

@@ -15,6 +15,21 @@ from adapt.verdict.evidence import EVIDENCE
 Numbers = Mapping[str, Sequence[float]]
 """Evidence on one model: of each kind a number per photo, of the same photos for every model."""
 
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Evidence on a base and on what may take its place.
+
+    Attributes:
+        trust: of each photo, how far it is believed, in [0, 1].
+        base: the evidence on the base.
+        candidates: on the others, by strength.
+    """
+
+    trust: Sequence[float]
+    base: Numbers
+    candidates: Mapping[float, Numbers]
+
 FEWEST: Final = 4  # photos: below, the interval of a mean says next to nothing
 
 
@@ -25,7 +40,7 @@ class Finding:
     Attributes:
         key: of `EVIDENCE`.
         base, candidate: means of both models.
-        gain: per photo, as a share of the base's mean; positive speaks for the candidate.
+        gain: as `gains`; positive speaks for the candidate.
     """
 
     key: str
@@ -112,18 +127,25 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def gains(key: str, base: Sequence[float], candidate: Sequence[float]) -> list[float]:
+def gains(key: str, trust: Sequence[float], base: Sequence[float], candidate: Sequence[float]) -> list[float]:
     """How much a candidate gains of one kind of evidence, photo by photo, as a share of the base's mean.
 
-    So a gain means the same for networks, sizes and damages whose numbers are of other scales.
+    So a gain means the same for networks, sizes and damages whose numbers are of other scales. Of evidence by the photo
+    it is that times the trust in it.
     """
     mean = _mean(base)
     sign = 1 if EVIDENCE[key].better == "higher" else -1
     scale = mean if mean > 0 else 1.0  # nothing to be gained or lost
-    return [sign * (after - before) / scale for before, after in zip(base, candidate, strict=True)]
+    counts = trust if EVIDENCE[key].by_photo else [1.0] * len(base)
+    return [
+        count * sign * (after - before) / scale
+        for count, before, after in zip(counts, base, candidate, strict=True)
+    ]
 
 
-def weigh(strength: float, base: Numbers, candidate: Numbers, settings: VerdictSettings) -> Weighed:
+def weigh(
+    strength: float, trust: Sequence[float], base: Numbers, candidate: Numbers, settings: VerdictSettings
+) -> Weighed:
     """What all evidence says of a candidate beside the base.
 
     Raises:
@@ -131,7 +153,7 @@ def weigh(strength: float, base: Numbers, candidate: Numbers, settings: VerdictS
     """
     if base.keys() != candidate.keys() or not base or not all(base.values()):
         raise UsageError(f"verdict: expected evidence of the same kinds on photos, got {[*base]} and {[*candidate]}")
-    each = {key: gains(key, base[key], candidate[key]) for key in base}
+    each = {key: gains(key, trust, base[key], candidate[key]) for key in base}
     findings = tuple(
         Finding(key, _mean(base[key]), _mean(candidate[key]), mean_interval(own)) for key, own in each.items()
     )
@@ -147,15 +169,16 @@ def weigh(strength: float, base: Numbers, candidate: Numbers, settings: VerdictS
     return Weighed(strength, findings, total, refused, better)
 
 
-def decide(base: Numbers, candidates: Mapping[float, Numbers], settings: VerdictSettings) -> Verdict:
+def decide(heard: Heard, settings: VerdictSettings) -> Verdict:
     """The candidate whose evidence is best, among those that are better than the base; else the base.
 
     Args:
-        base: evidence on the model that was started from.
-        candidates: evidence on those that may take its place, by strength.
+        heard: the evidence.
         settings: the recipe.
     """
-    weighed = tuple(weigh(strength, base, numbers, settings) for strength, numbers in candidates.items())
+    weighed = tuple(
+        weigh(strength, heard.trust, heard.base, numbers, settings) for strength, numbers in heard.candidates.items()
+    )
     better = [each for each in weighed if each.better]
     taken = max(better, key=lambda each: (each.total.low, each.strength)).strength if better else 0.0
     return Verdict(taken, weighed[0].total.n, weighed)

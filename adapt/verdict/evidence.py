@@ -265,4 +265,5 @@ class Panel:
         """All evidence on a model's answer; None where that is not finite."""
         if not bool(answer.photo.isfinite().all() and answer.trial.isfinite().all()):
             return None
-        return {key: float(each.measure(case, answer, self.judges)) for key, each in EVIDENCE.items()}
+        own = Answer(answer.photo.to(self.device), answer.trial.to(self.device))
+        return {key: float(each.measure(case, own, self.judges)) for key, each in EVIDENCE.items()}
