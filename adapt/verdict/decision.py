@@ -157,10 +157,13 @@ def weigh(
     findings = tuple(
         Finding(key, _mean(base[key]), _mean(candidate[key]), mean_interval(own)) for key, own in each.items()
     )
-    sums = [math.fsum(settings.weights.get(key, 0.0) * value for key, value in zip(each, row, strict=True))
-            for row in zip(*each.values(), strict=True)]  # fmt: skip
+    weights: dict[str, float] = {**settings.weights}
+    limits: dict[str, float] = {**settings.limits}
+    sums = [
+        math.fsum(weights.get(key, 0.0) * value for key, value in zip(each, row, strict=True))
+        for row in zip(*each.values(), strict=True)
+    ]
     total = mean_interval(sums)
-    limits = settings.limits
     refused = tuple(
         found.key for found in findings
         if found.key in limits and found.says == "worse" and found.gain.mean < -limits[found.key]
