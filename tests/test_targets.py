@@ -7,6 +7,7 @@ import json
 import os
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,6 @@ from PIL import Image
 from torch import Tensor
 
 from adapt.commands.generate_targets import generate_targets
-from adapt.diffusion.sampler import OnStep
 from adapt.errors import UsageError
 from adapt.evaluation.sheets import GAP
 from adapt.guidance.maps import SHOWN_STEPS
@@ -338,8 +338,8 @@ def test_halves_of_a_batch_keep_their_own_maps(
     make_adaptive(small_photos, tmp_path / "one", dynamic_pack, limit=3, maps=True)
     make_all = TargetMaker.make
 
-    def short_of_memory(self: TargetMaker, photos: Tensor, restored: Tensor, seeds: list[int], *, on_step: OnStep):
-        made = make_all(self, photos, restored, seeds, on_step=on_step)
+    def short_of_memory(self: TargetMaker, photos: Tensor, restored: Tensor, seeds: list[int], **more: Any):
+        made = make_all(self, photos, restored, seeds, **more)
         if len(seeds) > 2:
             raise torch.OutOfMemoryError
         return made

@@ -35,7 +35,8 @@ def keep_photo(restored: Tensor, photo: Tensor, share: float, *, excess: float) 
     Of lightness and of colours, in each ring of frequencies, power that the photo has beyond `excess` times the
     restored one's is taken for noise, grain or screen. Of the power of their difference it is the photo's part, and
     the share is as much smaller. Where the photo has less power than the restored one, it is blurred, and its share is
-    smaller by that: no detail is lost.
+    smaller by that: no detail is lost. The overall light and colour, slower than half a ring, stay the restored one's:
+    tint and fading are damage too.
 
     Args:
         restored, photo: (1, 3, H, W) in [0, 1].
@@ -54,6 +55,7 @@ def keep_photo(restored: Tensor, photo: Tensor, share: float, *, excess: float) 
     tiny = torch.finfo(torch.float32).tiny
     noise = (before - excess * after).clamp(min=0)
     weights = (1 - noise / between.clamp(min=tiny)).clamp(0, 1) * (before / after.clamp(min=tiny)).clamp(max=1)
+    weights[:, 0] = 0
     blended = from_cosines(ours + share * weights[:, rings].to(ours) * (theirs - ours))
     return torch.einsum("oc,bohw->bchw", turn, blended).clamp(0, 1)
 
