@@ -77,7 +77,7 @@ def test_wrong_weights_are_reported():
     with pytest.raises(WeightsError, match=r"1 missing \(out\.2\.bias\); 1 unexpected \(extra\)"):
         build_prior("file", state, metadata)
     for other in ({"a": torch.zeros(1)}, {key: value for key, value in state.items() if key != "out.2.weight"}):
-        with pytest.raises(WeightsError, match="^file: not a U-Net in the public layout"):
+        with pytest.raises(WeightsError, match=r"^file: not a U-Net in the public layout"):
             build_prior("file", other, {})
 
 
