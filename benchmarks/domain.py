@@ -122,7 +122,14 @@ def fine_tune(
 
 
 def adapt_to(
-    domain: Path, work: Path, *, pack: str, method: str, recipe: str, overrides: Sequence[str] = ()
+    domain: Path,
+    work: Path,
+    *,
+    pack: str,
+    method: str,
+    recipe: str,
+    overrides: Sequence[str] = (),
+    targets: Path | None = None,
 ) -> None:
     """Targets of the one half, the restorer fine-tuned on them, and the other half restored before and after.
 
@@ -132,16 +139,16 @@ def adapt_to(
         method: targets recipe.
         recipe: finetune recipe.
         overrides: `targets.KEY=VALUE`, `finetune.KEY=VALUE` and `verdict.KEY=VALUE`.
+        targets: where they are, or shall be, if not in `work`: models with one restorer for the targets can share them.
     """
     split = split_overrides(overrides)
     setup = set_up_finetune(recipe, pack=pack, overrides=split["finetune"])
+    store = targets or work / "targets"
     make_targets(
-        domain / "adapt" / "lq", work / "targets", _title(domain, work),
+        domain / "adapt" / "lq", store, _title(domain, work),
         pack=pack, restorer=setup.base_name, method=method, overrides=split["targets"],
     )
-    _tune_and_restore(
-        domain, work, pack=pack, recipe=recipe, setup=setup, overrides=split["finetune"], rule=split["verdict"]
-    )
+    _tune_and_restore(domain, work, store, pack=pack, recipe=recipe, setup=setup, split=split)
 
 
 def adapt_to_originals(
@@ -155,9 +162,7 @@ def adapt_to_originals(
         opened.add(replace(record, target=own, target_sha256=file_digest(original) if own else None))
     split = split_overrides(overrides)
     setup = set_up_finetune(recipe, pack=pack, overrides=split["finetune"])
-    _tune_and_restore(
-        domain, work, pack=pack, recipe=recipe, setup=setup, overrides=split["finetune"], rule=split["verdict"]
-    )
+    _tune_and_restore(domain, work, work / "targets", pack=pack, recipe=recipe, setup=setup, split=split)
 
 
 def _title(domain: Path, work: Path) -> str:
@@ -165,25 +170,28 @@ def _title(domain: Path, work: Path) -> str:
 
 
 def _tune_and_restore(
-    domain: Path, work: Path, *, pack: str, recipe: str, setup: FinetuneSetup, overrides: Sequence[str],
-    rule: Sequence[str],
+    domain: Path, work: Path, targets: Path, *, pack: str, recipe: str, setup: FinetuneSetup,
+    split: Mapping[str, Sequence[str]],
 ) -> None:
     fine_tune(
-        domain / "adapt" / "lq", work / "targets", work / "finetune", _title(domain, work),
-        pack=pack, restorer=setup.name, recipe=recipe, overrides=overrides, verdict=VERDICT, rule=rule,
+        domain / "adapt" / "lq", targets, work / "finetune", _title(domain, work),
+        targets: where they are, or shall be, if not in `work`: models whose targets one restorer makes can share them.
     )
     restore(str(work / "finetune"), domain / "test" / "lq", work / "adapted", overwrite=True)
     restore(setup.base_name, domain / "test" / "lq", domain / "base", overwrite=True)
-    _export(domain, work, pack=pack, setup=setup, rule=load_recipe(VERDICT, VerdictSettings, rule, pack=pack))
+    rule = load_recipe(VERDICT, VerdictSettings, split["verdict"], pack=pack)
+    _export(domain, work, targets, pack=pack, setup=setup, rule=rule)
 
 
-def _export(domain: Path, work: Path, *, pack: str, setup: FinetuneSetup, rule: VerdictSettings) -> None:
+def _export(
+    domain: Path, work: Path, targets: Path, *, pack: str, setup: FinetuneSetup, rule: VerdictSettings
+) -> None:
     """The verdict on the photos that were adapted on, and the others restored by what it takes."""
     candidates = between(setup.restorer, load_restorer(work / "finetune"), rule.strengths)
     photos = {photo.id: photo.path for photo in find_photos(domain / "adapt" / "lq")}
     panel = load_panel(pack, torch.device("cpu"))
-    targets = first_targets(work / "targets", [*photos])
-    verdict = judge(setup.base, candidates, photos, targets, panel=panel, settings=rule)
+    first = first_targets(targets, [*photos])
+    verdict = judge(setup.base, candidates, photos, first, panel=panel, settings=rule)
     print(f"{_title(domain, work)}: {sentences(verdict)}")
     write_json(work / "verdict.json", verdict.as_json())
     model = candidates[verdict.strength] if verdict.strength else setup.base
