@@ -175,7 +175,8 @@ def _tune_and_restore(
 ) -> None:
     fine_tune(
         domain / "adapt" / "lq", targets, work / "finetune", _title(domain, work),
-        targets: where they are, or shall be, if not in `work`: models whose targets one restorer makes can share them.
+        pack=pack, restorer=setup.name, recipe=recipe, overrides=split["finetune"], verdict=VERDICT,
+        rule=split["verdict"],
     )
     restore(str(work / "finetune"), domain / "test" / "lq", work / "adapted", overwrite=True)
     restore(setup.base_name, domain / "test" / "lq", domain / "base", overwrite=True)

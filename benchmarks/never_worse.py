@@ -96,8 +96,8 @@ def summary(lines: list[Line]) -> str:
         [
             *rows,
             "",
-            f"Of {len(lines)}: worse by any beyond chance {worse}; better by all three {better}; less than 0.9 as sharp as"
-            f" the base {soft}. Gains are positive where the exported model is better.",
+            f"Of {len(lines)}: worse by any beyond chance {worse}; better by all three {better}; less than 0.9 as sharp"
+            f" as the base {soft}. Gains are positive where the exported model is better.",
         ]
     )
 
