@@ -154,6 +154,19 @@ def test_what_is_refused_is_drawn_again(
     assert made(9, 0) == [("rejected", 0, 600, 4, "not yet")] * 2
 
 
+def test_what_was_not_drawn_is_not_drawn_again(
+    refuse: Callable[[int], None], small_photos: Path, small_pack: Path, tmp_path: Path
+):
+    refuse(9)
+    restrained = ["restraint={ratio: [99], latest_t: [0]}", "gate.redraws=3"]
+    (record,) = generate_targets(
+        small_photos, tmp_path / "store", pack=small_pack, method="low-frequency", limit=1,
+        overrides=[*QUICK, *restrained], device="cpu",
+    ).records
+    assert (record.status, record.redrawn, record.start_t, record.evaluations) == ("rejected", 0, 0, 0)
+    assert record.change_ratio is not None
+
+
 def test_a_target_drawn_again_is_the_same_in_every_shard_and_after_a_stop(
     small_photos: Path, dynamic_pack: Path, tmp_path: Path
 ):

@@ -298,7 +298,8 @@ def _drawn(
             results[row] = _Result(record, encoded, seen[place])
             if redraw:
                 latest[row] = info.start_t // 2
-        waiting = [row for row in waiting if results[row].record.status == "rejected"]  # all else stays as it is
+        records = {row: results[row].record for row in waiting}
+        waiting = [row for row, record in records.items() if record.status == "rejected" and record.evaluations]
         if not waiting:
             break
     return [results[row] for row in range(len(items))]
