@@ -5,7 +5,7 @@
     python benchmarks/verdict.py table [--out DIR] [--verdict RECIPE] [verdict.KEY=VALUE]
 
 FACES is a folder of clean aligned faces. `runs` draws, for every seed and domain, some of them to be damaged and
-adapted on and others to be scored, makes targets, fine-tunes shortly, and keeps of the adapted weights and of those
+adapted on and others to be scored, makes targets, fine-tunes shortly, and keeps of the last weights and of those
 halfway back to the start the evidence on the photos that were adapted on, and how near the originals the others come.
 `table` asks the rule of each run, and prints what was called against what is true. Runs that are there are not made
 again.
@@ -39,6 +39,7 @@ from adapt.intervals import mean_interval
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import PhotoFile, find_photos
+from adapt.restorers.base import Restorer
 from adapt.settings import VerdictSettings
 from adapt.settings.recipe import load_recipe
 from adapt.verdict.decision import Heard, Verdict, decide
@@ -80,11 +81,11 @@ def make_run(folder: Path, faces: Sequence[PhotoFile], domain: str, arguments: a
         photos, folder / "targets", method=METHOD, pack=arguments.pack, restorer=setup.base_name,
         overrides=split["targets"],
     )  # fmt: skip
-    outcome = finetune(
+    finetune(
         photos, folder / "targets", folder / "finetune", recipe=arguments.recipe, pack=arguments.pack,
         restorer=setup.name, overrides=split["finetune"],
     )  # fmt: skip
-    adapted = load_restorer(folder / "finetune")
+    adapted = last_of(folder / "finetune", setup.name)
     candidates = {1.0: adapted, HALFWAY: setup.restorer.towards(adapted, HALFWAY)}
     panel = load_panel(arguments.pack, torch.device("cpu"))
     shown = {name: photos / f"{name}.png" for name in names}
@@ -103,11 +104,19 @@ def make_run(folder: Path, faces: Sequence[PhotoFile], domain: str, arguments: a
 
     truth = {strength: against(model(damaged)) for strength, model in {0.0: setup.base, **candidates}.items()}
     return {
-        "domain": domain, "recipe": arguments.recipe, "step": outcome.best_step,
+        "domain": domain, "recipe": arguments.recipe,
         "trust": heard.trust,
         "evidence": {f"{strength:g}": numbers for strength, numbers in {0.0: heard.base, **heard.candidates}.items()},
         "truth": {f"{strength:g}": numbers for strength, numbers in truth.items()},
     }  # fmt: skip
+
+
+def last_of(run: Path, start: str) -> Restorer:
+    """The averaged weights at the end of a fine-tuning, whatever the best were: the rule is asked of bad ones too."""
+    restorer = load_restorer(start)
+    state = torch.load(run / "last" / "state.pt", map_location="cpu", weights_only=True)
+    restorer.network.load_state_dict(state["ema"])
+    return restorer
 
 
 def true_of(run: Mapping[str, Any], strength: float) -> Truth:
