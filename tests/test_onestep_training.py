@@ -79,9 +79,11 @@ def test_what_nothing_is_written_to_is_left_out(gen: torch.Generator):
 def test_a_thinner_network_has_parts_of_the_thick_one_in_every_layer():
     thick = lively(THICK)
     thin = thinned(thick, THIN)
-    theirs = np.unique(torch.cat([tensor.flatten() for tensor in thick.state_dict().values()]).numpy())
-    for name, tensor in thin.state_dict().items():
-        assert np.isin(tensor.numpy(), theirs).all(), name
+    theirs = torch.cat([tensor.flatten() for tensor in thick.state_dict().values()]).numpy()
+    some = {name: tensor.flatten()[::211].numpy() for name, tensor in thin.state_dict().items()}
+    found = set(theirs[np.isin(theirs, np.concatenate([*some.values()]))].tolist())
+    for name, values in some.items():
+        assert found.issuperset(values.tolist()), name
     last = thick.output_blocks[2][0].state_dict()  # pyright: ignore[reportIndexIssue]
     own = thin.output_blocks[1][0].state_dict()  # pyright: ignore[reportIndexIssue]
     kept = torch.isin(own["in_layers.2.bias"], last["in_layers.2.bias"])
