@@ -203,8 +203,10 @@ def _distance(settings: Settings, pack: str) -> PerceptualDistance | None:
     """The perceptual distance that a recipe gives a weight, as it says; None where it gives none."""
     if isinstance(settings, AdjusterSettings):
         return load_texture_distance(load_pack(pack), settings.distance)
-    by_images = RestorerSettings | OneStepTrainingSettings | CodebookSettings | FusionSettings
-    if isinstance(settings, by_images) and settings.perceptual:
+    if (
+        isinstance(settings, RestorerSettings | OneStepTrainingSettings | CodebookSettings | FusionSettings)
+        and settings.perceptual
+    ):
         return load_distance(load_pack(pack), settings.distance).to(pick_device())
     return None
 
