@@ -42,7 +42,7 @@ from domain import (
 from panels import draw_panel, side_by_side
 
 from adapt.build import load_distance, measuring_networks, weights_digest
-from adapt.commands.finetune import set_up_finetune
+from adapt.commands.finetune_setup import set_up_finetune
 from adapt.commands.restore import restore
 from adapt.commands.run import split_overrides
 from adapt.digests import file_digest, settings_digest

@@ -23,7 +23,8 @@ import torch
 from adapt.build import load_distance, load_panel, load_restorer, measuring_networks
 from adapt.cli.printing import Lines, say_warning
 from adapt.commands.degrade import degrade
-from adapt.commands.finetune import FinetuneSetup, finetune, sample_writer, set_up_finetune
+from adapt.commands.finetune import finetune, sample_writer
+from adapt.commands.finetune_setup import FinetuneSetup, set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.commands.progress import describe
 from adapt.commands.restore import restore

@@ -22,7 +22,7 @@ from typing import Final
 from domain import adapt_to, evaluate_adapted, evaluate_targets, make_domain, print_gains, spread, with_overrides
 from verdict import DOMAINS
 
-from adapt.commands.finetune import set_up_finetune
+from adapt.commands.finetune_setup import set_up_finetune
 from adapt.commands.run import split_overrides
 from adapt.evaluation.scores import Evaluation, difference
 from adapt.evaluation.tables import markdown_table

@@ -28,7 +28,8 @@ from domain import degrade_faces, with_overrides
 from torch import Tensor
 
 from adapt.build import load_distance, load_panel, load_restorer
-from adapt.commands.finetune import finetune, set_up_finetune
+from adapt.commands.finetune import finetune
+from adapt.commands.finetune_setup import set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.commands.run import split_overrides
 from adapt.commands.run_verdict import first_targets, hear_all

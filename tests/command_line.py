@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from adapt.cli import main
+from adapt.settings import VerdictSettings
 
 QUICK_TARGETS = ["guidance.0.factor=4", "steps=2", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]
 QUICK_FINETUNE = ["steps=2", "batch=2", "evaluate_every=1", "discriminator.features=4"]
@@ -25,6 +28,19 @@ def adapt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     except SystemExit as ended:
         return int(ended.code or 0)
     return 0
+
+
+def export_adapted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `adapt run` take the last weights for the best, and export them whatever the evidence: untrained networks
+    have none that is for them."""
+    from adapt.verdict.decision import Heard, Verdict, decide
+
+    def decided(heard: Heard, settings: VerdictSettings) -> Verdict:
+        return replace(decide(heard, settings), strength=1.0)
+
+    steps = itertools.count(1)
+    monkeypatch.setattr("adapt.commands.run_verdict.decide", decided)
+    monkeypatch.setattr("adapt.verdict.critic.EvidenceCritic.gain", lambda *_: float(next(steps)))
 
 
 def kill_and_repeat(once: Path, *arguments: object) -> None:

@@ -54,7 +54,9 @@ def main() -> None:
         return chosen
 
     sys.addaudithook(note)
-    noting = {"finetune": noting_finetune, "batch_indices": noting_indices, "build_discriminator": noting_discriminator}
+    noting: dict[str, Any] = {
+        "finetune": noting_finetune, "batch_indices": noting_indices, "build_discriminator": noting_discriminator,
+    }
     with patch.multiple(loop, **noting):
         try:
             cli.main()

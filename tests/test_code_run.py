@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import adapt
+from command_line import adapt, export_adapted
 from networks import SMALL_CODEFORMER, lively_codeformer, lively_vqgan
 from torch import nn
 
 from adapt.build import load_restorer
-from adapt.commands.finetune import finetune, set_up_finetune
+from adapt.commands.finetune import finetune
+from adapt.commands.finetune_setup import set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.errors import UsageError
 from adapt.exporting import bundle
@@ -69,6 +70,7 @@ def test_run_starts_from_the_packs_codeformer(
     shutil.copytree(small_photos, photos)
     write_image(photos / "large.png", smooth_images((1, 24, 24), seed=5)[0])
     quickly(monkeypatch)
+    export_adapted(monkeypatch)
     arguments = [
         "run", photos, "-o", out, "--recipe", "codeformer", "--method", "low-frequency", "--pack", code_pack,
         "--device", "cpu", *[f"targets.{each}" for each in QUICK_TARGETS],

@@ -12,12 +12,12 @@ from types import ModuleType
 import pytest
 import torch
 import torch.nn.functional as F
-from command_line import adapt
+from command_line import adapt, export_adapted
 from networks import SMALL_CODEFORMER, SMALL_SWINIR, lively_codeformer, lively_swinir
 from torch import Tensor, nn
 
 from adapt.build import load_restorer
-from adapt.commands.finetune import set_up_finetune
+from adapt.commands.finetune_setup import set_up_finetune
 from adapt.commands.restore import restore
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting.verify import smooth_images
@@ -164,11 +164,15 @@ QUICK = ["targets.guidance.0.factor=4", "targets.steps=2", "targets.gate.max_low
          "finetune.discriminator.features=4", "finetune.learning_rate=1e-6"]
 
 
+@pytest.mark.parametrize("kept", [False, True])
 def test_run_fine_tunes_a_network_of_the_community_at_the_size_of_the_pack(
-    spandrel: ModuleType, small_pack: Path, small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    kept: bool, spandrel: ModuleType, small_pack: Path, small_photos: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ):
-    """From a file that tells no size to model.onnx and the page, all at the 16 px that the pack's prior draws."""
+    """From a file that tells no size to model.onnx and the page, all at the 16 px that the pack's prior draws; also
+    where the verdict keeps the network as it was."""
+    if not kept:
+        export_adapted(monkeypatch)
     torch.save(nafnet(spandrel, levels=1).state_dict(), tmp_path / "naf.pth")
     out = tmp_path / "out"
     arguments = ["run", small_photos, "-o", out, "--recipe", "generic", "--restorer", tmp_path / "naf.pth",
@@ -184,7 +188,8 @@ def test_run_fine_tunes_a_network_of_the_community_at_the_size_of_the_pack(
         16, False, str(tmp_path / "naf.pth")
     )
     photo = read_image(small_photos / "a.png")[None]
-    for model, folder in ((load_restorer(tmp_path / "naf.pth"), "base"), (adapted, "restored")):
+    base = load_restorer(tmp_path / "naf.pth")
+    for model, folder in ((base, "base"), (base if kept else adapted, "restored")):
         torch.testing.assert_close(read_image(out / folder / "a.png")[None], model(photo), rtol=0, atol=0.51 / 255)
     restore(tmp_path / "naf.pth", small_photos, tmp_path / "24", size=24, device="cpu")
     assert read_image(tmp_path / "24" / "a.png").shape == (3, 24, 24)

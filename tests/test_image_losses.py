@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
 from adapt.build import load_recogniser, measuring_networks
-from adapt.commands.finetune import finetune, set_up_finetune
+from adapt.commands.finetune import finetune
+from adapt.commands.finetune_setup import set_up_finetune
 from adapt.errors import RecipeError, UsageError
 from adapt.evaluation.inputs import Measuring
 from adapt.faces.measures import identity_distance

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt
+from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt, export_adapted
 from networks import lively_prior
 
 from adapt.build import load_prior, load_restorer
-from adapt.commands.finetune import set_up_finetune
+from adapt.commands.finetune_setup import set_up_finetune
 from adapt.diffusion.unet import UNet
 from adapt.errors import WeightsError
 from adapt.exporting.bundle import export_bundle, load_bundle
@@ -236,6 +236,7 @@ def test_run_fine_tunes_the_student_on_targets_of_the_packs_restorer(
         "--device", "cpu", *[f"targets.{each}" for each in QUICK_TARGETS],
         *[f"finetune.{each}" for each in QUICK_FINETUNE], "finetune.learning_rate=1e-3",
     ]
+    export_adapted(monkeypatch)
     assert adapt(monkeypatch, *arguments) == 0
     assert "pre-trained" in capsys.readouterr().out
     photo = read_image(small_photos / "a.png")[None]

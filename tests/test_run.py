@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt
+from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt, export_adapted
 
 from adapt.build import weights_digest
 from adapt.commands.run import split_overrides
@@ -19,7 +18,6 @@ from adapt.disk import write_json, write_text
 from adapt.errors import UsageError, VerificationError
 from adapt.exporting import bundle
 from adapt.photos.files import read_image, write_image
-from adapt.verdict.decision import decide
 
 
 def test_run_end_to_end(
@@ -254,11 +252,7 @@ def test_run_keeps_what_somebody_changed(
         write_json(out / "bundle.json", {"source": {"weights sha256": weights_digest(model)}, "sha256": digests})
 
     monkeypatch.setattr("adapt.commands.run.export", export)
-    monkeypatch.setattr("adapt.verdict.critic.EvidenceCritic.gain", lambda *_: 1.0)
-    monkeypatch.setattr(
-        "adapt.commands.run_verdict.decide",
-        lambda heard, rule: replace(decide(heard, rule), strength=1.0),
-    )
+    export_adapted(monkeypatch)
     assert adapt(monkeypatch, *arguments) == 0
     assert sorted(path.name for path in (out / "truth").rglob("*.png")) == ["a.png", "b.png", "c.png", "c\ufffd.png"]
     changed = {

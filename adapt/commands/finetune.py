@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapt.build import (
     CODEBOOK,
-    CODEFORMER,
-    ONESTEP,
-    PRIOR,
     judges_digest,
-    load_codebook,
-    load_distance,
     load_panel,
-    load_restorer,
-    measuring_networks,
     read_codebook,
 )
+from adapt.commands.finetune_setup import set_up_finetune
 from adapt.devices import pick_device
 from adapt.digests import file_digest, settings_digest
 from adapt.disk import optional_path, shown_name
 from adapt.errors import UsageError
-from adapt.packs.pack import load_pack
 from adapt.settings import (
     CodeFinetuneSettings,
     DegradeSettings,
-    FinetuneSettings,
-    PatchAdversarySettings,
-    ReplaySettings,
     TuningSettings,
     VerdictSettings,
 )
@@ -39,119 +29,13 @@ from adapt.settings.recipe import dump, load_recipe, recipe_digest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adapt.evaluation.inputs import Measuring
     from adapt.finetuning.loop import OnSamples
     from adapt.finetuning.outcome import Outcome
     from adapt.finetuning.replay import Replay
-    from adapt.perceptual.distance import PerceptualDistance
     from adapt.photos.contents import Contents
     from adapt.restorers.base import Restorer
     from adapt.training.code_losses import Teacher
     from adapt.training.context import Progress
-
-
-@dataclass(frozen=True, slots=True)
-class FinetuneSetup:
-    """What a fine-tuning begins with.
-
-    Attributes:
-        name, restorer: what is fine-tuned, and the name that loads it.
-        base_name, base: what the targets are made with, and the result is compared with; mostly the same.
-        distance: the perceptual distance.
-        recogniser: where the recipe asks for one.
-    """
-
-    settings: FinetuneSettings | CodeFinetuneSettings
-    name: str
-    restorer: Restorer
-    base_name: str
-    base: Restorer
-    distance: PerceptualDistance
-    recogniser: Measuring | None
-
-
-def set_up_finetune(
-    recipe: str | Path,
-    *,
-    pack: str | Path,
-    restorer: str | Path | None = None,
-    base: str | Path | None = None,
-    real: str | Path | None = None,
-    replay: str | Path | None = None,
-    overrides: Sequence[str] = (),
-) -> FinetuneSetup:
-    """Read a finetune recipe and load the restorer it starts from; whatever is missing is said here, before any work.
-
-    Args:
-        recipe, pack, real, replay, overrides: as `finetune`.
-        restorer: what to start from; where None `base`, unless the recipe names a student of the pack's.
-        base: what targets are made with; where None the pack's own restorer, or its CodeFormer where the objective is
-            codes. Both work at the size of the pack's faces, which its prior draws, whatever they were made for; one
-            that cannot is refused.
-
-    Raises:
-        UsageError: a pack without what the recipe needs, a restorer that cannot learn by it or takes no faces of the
-            pack's size, a discriminator of more layers than that size has room for, settings for replay without a
-            folder, sharp faces for a recipe without a discriminator, or a folder, a recipe of damage or a teacher that
-            is not there.
-    """
-    from adapt.faces.entries import RECOGNISER
-    from adapt.finetuning.objectives import network_with_codes
-    from adapt.photos.folder import photos_of
-    from adapt.settings.recipe import find_recipe, kind_of
-    from adapt.training.adversary import check_layers
-
-    pack = str(pack)
-    path = find_recipe(recipe, "finetune", pack)
-    by_codes = kind_of(path) == "finetune-codes"
-    settings = load_recipe(path, CodeFinetuneSettings if by_codes else FinetuneSettings, overrides, pack=pack)
-    if settings.replay is not None and replay is None:
-        raise UsageError(f"{recipe}: replay mixes in pairs of clean faces; name their folder with --replay FACES")
-    if settings.replay is None and replay is not None:
-        settings = settings.model_copy(update={"replay": ReplaySettings()})
-    if real is not None and not settings.adversarial:
-        raise UsageError(
-            f"--real {real}: sharp faces are shown to a discriminator, and {recipe} has none; leave this out, or give"
-            " `adversarial` a weight"
-        )
-    if real is not None:
-        photos_of("real", Path(real), "sharp aligned faces")
-    if replay is not None:
-        photos_of("replay", Path(replay), "clean aligned faces")
-    if settings.replay is not None:
-        load_recipe(settings.replay.degradation, DegradeSettings)
-    card = load_pack(pack).card
-    networks = card.networks
-    if by_codes and restorer is None and base is None and CODEFORMER not in networks:
-        raise UsageError(
-            f"pack {pack}: has no {CODEFORMER}, which recipe {recipe} starts from (it has {', '.join(networks)});"
-            " name one with --restorer FILE, or take --recipe swinir"
-        )
-    if isinstance(settings, CodeFinetuneSettings) and settings.teacher == CODEBOOK and CODEBOOK not in networks:
-        raise UsageError(
-            f"pack {pack}: has no codebook to give the codes of targets; name a VQGAN's file (teacher=FILE), or take"
-            " the restorer's own encoder (teacher=restorer)"
-        )
-    if isinstance(settings, CodeFinetuneSettings) and settings.teacher not in (CODEBOOK, "restorer"):
-        load_codebook(settings.teacher)
-    base_name = str(base or (f"{pack}/{CODEFORMER}" if by_codes else pack))
-    name = str(restorer or _student(settings, pack, networks) or base_name)
-    model = load_restorer(name).at(card.size, f"pack {pack}")
-    if by_codes:
-        network_with_codes(model)
-    guide = model if name == base_name else load_restorer(base_name).at(card.size, f"pack {pack}")
-    distance = load_distance(load_pack(pack), settings.distance)
-    recogniser = measuring_networks(load_pack(pack))[RECOGNISER] if settings.face_identity else None
-    if settings.adversarial and isinstance(settings.discriminator, PatchAdversarySettings):
-        check_layers(settings.discriminator, model.size)
-    return FinetuneSetup(settings, name, model, base_name, guide, distance, recogniser)
-
-
-def _student(settings: TuningSettings, pack: str, networks: Collection[str]) -> str | None:
-    """The pack's network that a recipe fine-tunes in place of what the targets come from; None where it is that."""
-    if not isinstance(settings, FinetuneSettings) or settings.student != ONESTEP:
-        return None
-    return f"{pack}/{ONESTEP if ONESTEP in networks else PRIOR}"
 
 
 def finetune(

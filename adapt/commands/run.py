@@ -6,7 +6,7 @@
     OUT/bundle/      the exported model            OUT/adapted/   by the adapted one, where that is another
     OUT/model.onnx   the same file, easy to find   OUT/sheet.jpg, OUT/report.html, OUT/evaluation.json
     OUT/truth/       the originals at that size    OUT/adapted.json    by it the folder is known as ours
-    OUT/exported.safetensors    its weights, where they lie between the adapted ones and the start's
+    OUT/exported.safetensors    its weights, where no other file holds them as they are
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 
 from adapt.build import load_distance, weights_digest
 from adapt.commands.export import export
-from adapt.commands.finetune import finetune, sample_writer, set_up_finetune
+from adapt.commands.finetune import finetune, sample_writer
+from adapt.commands.finetune_setup import set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.commands.progress import ProgressLine, Silent, describe
 from adapt.commands.restore import Restored, restore, restore_folder
@@ -192,7 +193,7 @@ def run(
             raise PhotoError("no photo is left to be judged:\n" + "\n".join(failed.reasons.values()))
         pages = Pages(journal)
         chosen = choose(
-            out, pages, base, start=setup.name, ids=ids, pack=pack, settings=rule, device=chosen_device,
+            out, pages, setup, ids=ids, pack=pack, settings=rule, device=chosen_device,
             fidelities=(of_base, own), on_step=progress("3/6 judging"),
         )  # fmt: skip
 
@@ -242,7 +243,8 @@ def run(
         )
 
         line6 = progress("6/6 exporting")
-        model = _export(out, pages, setup.name, chosen, outcome, evaluations, ids=ids)
+        begun = setup.name if chosen.verdict.strength else base
+        model = _export(out, pages, begun, chosen, outcome, evaluations, ids=ids)
         line6(1, 1)
         return Result(
             table=text_table(evaluations),

@@ -1,7 +1,7 @@
 """What `adapt run` exports: the adapted model, one between it and its start, or the one that was there before.
 
     OUT/verdict.json            the decision, its evidence, and what it was made from
-    OUT/exported.safetensors    the weights that are exported, where they are neither the adapted ones nor the base's
+    OUT/exported.safetensors    the weights that are exported, where no other file holds them as they are
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from adapt.build import judges_digest, load_panel, load_restorer
+from adapt.commands.finetune_setup import FinetuneSetup
 from adapt.commands.result_folder import Pages
 from adapt.digests import file_digest, photo_seed, settings_digest
 from adapt.disk import read_json, write_json
@@ -51,9 +52,8 @@ class Chosen:
 def choose(
     out: Path,
     pages: Pages,
-    base: str,
+    setup: FinetuneSetup,
     *,
-    start: str,
     ids: Sequence[str],
     pack: str | Path,
     settings: VerdictSettings,
@@ -66,8 +66,8 @@ def choose(
     Args:
         out: of `adapt.commands.run.run`; its photos are in `out`/photos, its adapted weights in `out`/finetune.
         pages: writes the run's own files.
-        base: the name of what restored the photos for the targets.
-        start: the name of what was fine-tuned; models of lower strength lie between it and the adapted one.
+        setup: the base, which made the targets, and what was fine-tuned: models of lower strength lie between that and
+            the adapted one.
         ids: the photos that could be read.
         pack: whose prior, blur estimator and face networks are asked.
         settings: the recipe.
@@ -79,11 +79,11 @@ def choose(
     """
     photos = {id: out / "photos" / f"{id}.png" for id in ids}
     targets = first_targets(out / "targets", ids)
-    before, begun, adapted = load_restorer(base), load_restorer(start), load_restorer(out / "finetune")
+    base, adapted = setup.base, load_restorer(out / "finetune")
     made_from = settings_digest(
         {
-            "base": before.digest,
-            "start": begun.digest,
+            "base": base.digest,
+            "start": load_restorer(setup.name).digest,
             "adapted": adapted.digest,
             "photos": [file_digest(path) for path in photos.values()],
             "targets": {id: file_digest(path) for id, path in targets.items()},
@@ -92,22 +92,27 @@ def choose(
             "fidelities": fidelities,
         }
     )
-    candidates = between(begun.to(device), adapted.to(device), settings.strengths)
+    candidates = between(
+        load_restorer(setup.name).to(device), adapted.to(device), settings.strengths
+    )
     verdict = _known(out / VERDICT, made_from)
     if verdict is None:
         verdict = judge(
-            before.to(device), candidates, photos, targets,
+            base.to(device), candidates, photos, targets,
             panel=load_panel(pack, device), settings=settings, fidelities=fidelities, on_step=on_step,
         )  # fmt: skip
         about = {"made from": made_from, **verdict.as_json()}
         pages.put(VERDICT, lambda path: write_json(path, about))
     of_base, own = fidelities
-    if 0 < verdict.strength < 1:
-        taken = candidates[verdict.strength]
+    kept_as_it_is = verdict.strength == 0 and base.face_size is None
+    if verdict.strength < 1 and not kept_as_it_is:  # a base of no size of its own is kept with that of the pack
+        taken = candidates[verdict.strength] if verdict.strength else base
         pages.put(EXPORTED, lambda path: taken.save(path, metadata={"strength": f"{verdict.strength:g}"}))
-        return Chosen(verdict, str(out / EXPORTED), own)
+        return Chosen(verdict, str(out / EXPORTED), own if verdict.strength else of_base)
     pages.remove(EXPORTED)  # of an earlier verdict
-    return Chosen(verdict, str(out / "finetune"), own) if verdict.strength else Chosen(verdict, base, of_base)
+    if verdict.strength:
+        return Chosen(verdict, str(out / "finetune"), own)
+    return Chosen(verdict, setup.base_name, of_base)
 
 
 def _known(path: Path, made_from: str) -> Verdict | None:
