@@ -100,9 +100,24 @@ def test_what_is_lost_is_told(name: str, face: Tensor, networks: FaceNetworks):
 
 def test_every_limit_is_held_above():
     held = {name for _, limits, _ in DEPARTURES.values() for name, value in limits if value is not None}
-    assert held == settings_of(LikenessSettings)
+    assert held == settings_of(LikenessSettings) - {"believed_to"}
     measured = set(Likeness.__dataclass_fields__) - {"own_std"}
     assert set(DEPARTURES) == measured == set(CHECKS) - {"contrast", "low_frequency_change"}
+
+
+def test_where_photo_and_restored_photo_are_blotches_nothing_is_asked(
+    face: Tensor, networks: FaceNetworks, gen: torch.Generator
+):
+    """Only noted: under noise that leaves nothing of a face they agree under the largest blur alone."""
+    photo = (face + 0.6 * torch.randn(face.shape, generator=gen)).clamp(0, 1)
+    kept = likeness(1 - face, face, photo, networks)
+    candidate = Candidate(target=1 - face, towards=face, photo=photo, likeness=kept)
+    edge = kept.own_std * 512 / face.shape[-1]
+    for believed, refused in ((None, True), (edge + 0.1, True), (edge - 0.1, False)):
+        limits = LikenessSettings(max_departure=0.05, believed_to=believed)
+        said, scores = judge(candidate, GateSettings(likeness=limits, max_low_frequency_change=1))
+        assert (said is not None) == refused
+        assert set(scores) == set(CHECKS)
 
 
 def test_a_block_is_as_large_as_what_may_be_lost(face: Tensor):

@@ -165,6 +165,11 @@ class LikenessSettings(Settings):
     min_sharpness: PositiveFloat | None = Field(
         default=None, description="least fine detail, over that of the restored photo"
     )
+    believed_to: PositiveFloat | None = Field(
+        default=None,
+        description="blur in pixels at 512: where photo and restored photo agree under more alone, they say nothing of"
+        " what a target kept, and none of these is asked; left out, always",
+    )
 
 
 class GateSettings(Settings):

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adapt.settings import GateSettings
+from adapt.settings import GateSettings, LikenessSettings
 from adapt.targets.likeness import Likeness
+from degradations.blind import PUBLISHED_SIZE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,12 +103,18 @@ class Kept:
             return None
         score: float = getattr(candidate.likeness, self.part)
         limit: float | None = getattr(settings.likeness, self.setting)
-        if limit is None:
+        if limit is None or not _believed(candidate.likeness, settings.likeness, candidate.target.shape[-1]):
             return Finding(score, None, None)
         least = self.setting.startswith("min")
         refused = score < limit if least else score > limit
         reason = f"{self.says} {score:.3f}, at {'least' if least else 'most'} {limit:g}"
         return Finding(score, limit, reason if refused else None)
+
+
+def _believed(likeness: Likeness, settings: LikenessSettings, size: int) -> bool:
+    """Whether photo and restored photo say what a target should have kept: under noise that leaves nothing of a face
+    both are blotches."""
+    return settings.believed_to is None or likeness.own_std <= settings.believed_to * size / PUBLISHED_SIZE
 
 
 CHECKS: Final[dict[str, Check]] = {  # the first that refuses gives the reason
