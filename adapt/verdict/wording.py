@@ -12,8 +12,8 @@ def sentences(verdict: Verdict) -> str:
     total = f"evidence in sum {shown.total.mean:+.3f} ({shown.total.shown('+.3f')})"
     judged = f"judged on {photos} without originals: {total}"
     if verdict.strength:
-        how = "" if verdict.strength == 1 else f", {100 * verdict.strength:.0f} % of the way from the start to it,"
-        opening = f"Exported: the adapted model{how} {judged}."
+        how = "" if verdict.strength == 1 else f", {100 * verdict.strength:.0f} % of the way from the start to it"
+        opening = f"Exported: the adapted model{how}, {judged}."
     else:
         opening = f"Exported: the model it started from, unchanged. The adapted one is not better, {judged}."
     return " ".join([opening, *_reasons(verdict, shown)])
