@@ -240,7 +240,7 @@ def test_a_wrong_folder_is_named_with_its_option_before_any_work(
     Path("empty").mkdir()
     for place in (Path("notes.txt"), Path("empty", "notes.txt")):
         place.write_text("no image")
-    loaders = ("finetune.load_restorer", "evaluate.load_distance", "generate_targets.load_prior")
+    loaders = ("finetune_setup.load_restorer", "evaluate.load_distance", "generate_targets.load_prior")
     for loader in loaders:
         never = lambda *_: pytest.fail("loaded before the folders were looked at")  # noqa: E731
         monkeypatch.setattr(f"adapt.commands.{loader}", never)

@@ -441,6 +441,6 @@ def test_a_run_is_of_one_recogniser(
         known: Measuring = found(pack)["recogniser"]
         return {"recogniser": Measuring(known.name, "0" * 64, known.network)}
 
-    monkeypatch.setattr("adapt.commands.finetune.measuring_networks", another)
+    monkeypatch.setattr("adapt.commands.finetune_setup.measuring_networks", another)
     with pytest.raises(UsageError, match="other settings, photos or weights"):
         tune(small_photos, targets, whole, small_pack)
