@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from adapt.restorers.vqgan import VQGAN
     from adapt.settings import TargetSettings
     from adapt.targets.likeness import FaceNetworks
-    from adapt.verdict.evidence import Panel
+    from adapt.verdict.evidence import Evaluator
 
 KNOWN = Path(__file__).parent / "demo_data" / "clean"  # faces of trials
 PRIOR, CODEBOOK, CODEFORMER, ONESTEP = "prior", "codebook", "codeformer", "onestep"  # what a pack calls them
@@ -236,7 +236,7 @@ def measuring_networks(pack: Pack) -> Networks:
     return Networks({entry: partial(measuring, entry) for entry in loads})
 
 
-def load_panel(pack: str | Path, device: torch.device) -> Panel:
+def load_evaluator(pack: str | Path, device: torch.device) -> Evaluator:
     """The networks that a verdict asks, on a device, and the known faces of its trials, at the pack's size.
 
     The faces are the demo's originals, which are nobody's but one. Where the pack has no blur estimator, its trials
@@ -247,11 +247,11 @@ def load_panel(pack: str | Path, device: torch.device) -> Panel:
     from adapt.blur.estimator import ARCHITECTURE as ESTIMATOR
     from adapt.photos.folder import find_photos
     from adapt.photos.pairs import load_fitted
-    from adapt.verdict.evidence import Judges, Panel
+    from adapt.verdict.evidence import Evaluator, EvidenceNetworks
 
     opened = load_pack(pack)
     faces, _ = load_face_networks(pack, device)
-    judges = Judges(
+    networks = EvidenceNetworks(
         prior=load_prior(pack).to(device),
         recogniser=faces.recogniser,
         landmarks=faces.landmarks,
@@ -259,9 +259,13 @@ def load_panel(pack: str | Path, device: torch.device) -> Panel:
     )
     known = torch.stack([load_fitted(photo.path, opened.card.size) for photo in find_photos(KNOWN)]).to(device)
     if ESTIMATOR not in opened.card.networks:
-        return Panel(judges, known, lambda photos: torch.zeros(len(photos), device=photos.device), device)
+        return Evaluator(networks, known, lambda photos: torch.zeros(len(photos), device=photos.device), device)
     estimator = load_blur_estimator(pack).to(device)
-    return Panel(judges, known, lambda photos: torch.cat([estimator(photo).std for photo in photos.split(1)]), device)
+
+    def blur(photos: Tensor) -> Tensor:
+        return torch.cat([estimator(photo).std for photo in photos.split(1)])
+
+    return Evaluator(networks, known, blur, device)
 
 
 def _own_distance(pack: Pack) -> Literal["pack", "auto"]:
@@ -269,8 +273,8 @@ def _own_distance(pack: Pack) -> Literal["pack", "auto"]:
     return "pack" if "perceptual" in pack.card.networks else "auto"
 
 
-def judges_digest(pack: str | Path) -> str:
-    """Stands for all that `load_panel` gives."""
+def evaluator_digest(pack: str | Path) -> str:
+    """Stands for all that `load_evaluator` gives."""
     from adapt.blur.estimator import ARCHITECTURE as ESTIMATOR
     from adapt.digests import settings_digest
     from adapt.faces.entries import LANDMARKS, RECOGNISER

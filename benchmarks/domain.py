@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from adapt.build import load_distance, load_panel, load_restorer, measuring_networks
+from adapt.build import load_distance, load_evaluator, load_restorer, measuring_networks
 from adapt.cli.printing import Lines, say_warning
 from adapt.commands.degrade import degrade
 from adapt.commands.finetune import finetune, sample_writer
@@ -29,7 +29,7 @@ from adapt.commands.generate_targets import generate_targets
 from adapt.commands.progress import describe
 from adapt.commands.restore import restore
 from adapt.commands.run import split_overrides
-from adapt.commands.run_verdict import between, first_targets, judge
+from adapt.commands.run_verdict import between, first_targets, measure_all
 from adapt.digests import file_digest
 from adapt.disk import write_json
 from adapt.evaluation.catalogue import METRICS
@@ -45,6 +45,7 @@ from adapt.photos.pairs import load_fitted
 from adapt.settings import VerdictSettings
 from adapt.settings.recipe import load_recipe
 from adapt.targets.store import TargetStore, accepted_targets, read_records
+from adapt.verdict.decision import decide
 from adapt.verdict.wording import sentences
 
 SHOWN = 8  # rows of a contact sheet
@@ -190,10 +191,11 @@ def _export(
 ) -> None:
     """The verdict on the photos that were adapted on, and the others restored by what it takes."""
     candidates = between(setup.restorer, load_restorer(work / "finetune"), rule.strengths)
-    photos = {photo.id: photo.path for photo in find_photos(domain / "adapt" / "lq")}
-    panel = load_panel(pack, torch.device("cpu"))
-    first = first_targets(targets, [*photos])
-    verdict = judge(setup.base, candidates, photos, first, panel=panel, settings=rule)
+    photos = find_photos(domain / "adapt" / "lq")
+    evaluator = load_evaluator(pack, torch.device("cpu"))
+    first = first_targets(targets, [photo.id for photo in photos])
+    chosen = {photo.id: photo.path for photo in spread(photos, rule.photos)}
+    verdict = decide(measure_all(setup.base, candidates, chosen, first, evaluator=evaluator), rule)
     print(f"{_title(domain, work)}: {sentences(verdict)}")
     write_json(work / "verdict.json", verdict.as_json())
     model = candidates[verdict.strength] if verdict.strength else setup.base

@@ -27,12 +27,12 @@ import torch
 from domain import degrade_faces, with_overrides
 from torch import Tensor
 
-from adapt.build import load_distance, load_panel, load_restorer
+from adapt.build import load_distance, load_evaluator, load_restorer
 from adapt.commands.finetune import finetune
 from adapt.commands.finetune_setup import set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.commands.run import split_overrides
-from adapt.commands.run_verdict import first_targets, hear_all
+from adapt.commands.run_verdict import first_targets, measure_all
 from adapt.disk import write_json
 from adapt.evaluation.metrics import psnr
 from adapt.faces.measures import identity_distance
@@ -43,7 +43,7 @@ from adapt.photos.folder import PhotoFile, find_photos
 from adapt.restorers.base import Restorer
 from adapt.settings import VerdictSettings
 from adapt.settings.recipe import load_recipe
-from adapt.verdict.decision import Heard, Verdict, decide
+from adapt.verdict.decision import Measurements, Verdict, decide
 
 DOMAINS: Final = (
     "phone-night-moderate,phone-night-severe,phone-zoom-moderate,phone-zoom-severe,messenger-moderate,messenger-severe,"
@@ -88,13 +88,14 @@ def make_run(folder: Path, faces: Sequence[PhotoFile], domain: str, arguments: a
     )  # fmt: skip
     adapted = last_of(folder / "finetune", setup.name)
     candidates = {1.0: adapted, HALFWAY: setup.restorer.towards(adapted, HALFWAY)}
-    panel = load_panel(arguments.pack, torch.device("cpu"))
+    evaluator = load_evaluator(arguments.pack, torch.device("cpu"))
     shown = {name: photos / f"{name}.png" for name in names}
-    heard = hear_all(setup.base, candidates, shown, first_targets(folder / "targets", names), panel=panel)
+    targets = first_targets(folder / "targets", names)
+    measurements = measure_all(setup.base, candidates, shown, targets, evaluator=evaluator)
     damaged, clean = (
         torch.stack([read_image(folder / "test" / part / f"{name}.png") for name in scored]) for part in ("lq", "hq")
     )
-    distance, recogniser = load_distance(pack, "pack"), panel.judges.recogniser
+    distance, recogniser = load_distance(pack, "pack"), evaluator.networks.recogniser
 
     def against(images: Tensor) -> dict[str, list[float]]:
         return {
@@ -106,8 +107,11 @@ def make_run(folder: Path, faces: Sequence[PhotoFile], domain: str, arguments: a
     truth = {strength: against(model(damaged)) for strength, model in {0.0: setup.base, **candidates}.items()}
     return {
         "domain": domain, "recipe": arguments.recipe,
-        "trust": heard.trust,
-        "evidence": {f"{strength:g}": numbers for strength, numbers in {0.0: heard.base, **heard.candidates}.items()},
+        "trust": measurements.trust,
+        "evidence": {
+            f"{strength:g}": numbers
+            for strength, numbers in {0.0: measurements.base, **measurements.candidates}.items()
+        },
         "truth": {f"{strength:g}": numbers for strength, numbers in truth.items()},
     }  # fmt: skip
 
@@ -135,7 +139,7 @@ def true_of(run: Mapping[str, Any], strength: float) -> Truth:
 def called(run: Mapping[str, Any], rule: VerdictSettings) -> Verdict:
     """What the rule says of a run."""
     numbers = {float(strength): each for strength, each in run["evidence"].items()}
-    return decide(Heard(run["trust"], numbers[0.0], {each: numbers[each] for each in rule.strengths}), rule)
+    return decide(Measurements(run["trust"], numbers[0.0], {each: numbers[each] for each in rule.strengths}), rule)
 
 
 def table_of(runs: Sequence[Mapping[str, Any]], rule: VerdictSettings) -> str:

@@ -33,14 +33,14 @@ def adapt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 def export_adapted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `adapt run` take the last weights for the best, and export them whatever the evidence: untrained networks
     have none that is for them."""
-    from adapt.verdict.decision import Heard, Verdict, decide
+    from adapt.verdict.decision import Measurements, Verdict, decide
 
-    def decided(heard: Heard, settings: VerdictSettings) -> Verdict:
-        return replace(decide(heard, settings), strength=1.0)
+    def decided(measurements: Measurements, settings: VerdictSettings) -> Verdict:
+        return replace(decide(measurements, settings), strength=1.0)
 
     steps = itertools.count(1)
     monkeypatch.setattr("adapt.commands.run_verdict.decide", decided)
-    monkeypatch.setattr("adapt.verdict.critic.EvidenceCritic.gain", lambda *_: float(next(steps)))
+    monkeypatch.setattr("adapt.verdict.selector.EvidenceSelector.gain", lambda *_: float(next(steps)))
 
 
 def kill_and_repeat(once: Path, *arguments: object) -> None:

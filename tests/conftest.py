@@ -147,3 +147,14 @@ def small_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, image in zip(names, smooth_images((6, 16, 16), seed=3), strict=True):
         write_image(folder / f"{name}.png", image)
     return folder
+
+@pytest.fixture(scope="session")
+def targets(small_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Targets a restorer can learn: the photos with half the contrast."""
+    from adapt.photos.files import read_image, write_image
+    from adapt.photos.folder import find_photos
+
+    folder = tmp_path_factory.mktemp("plain-targets")
+    for photo in find_photos(small_photos):
+        write_image(folder / f"{photo.id}.png", 0.25 + 0.5 * read_image(photo.path))
+    return folder

@@ -15,7 +15,7 @@ from reference import Reference
 
 from adapt.errors import UsageError
 from adapt.finetuning.codes import CODE_NEEDS, CodeObjective, code_objective
-from adapt.finetuning.image_losses import Judge, Photos, last_layer
+from adapt.finetuning.image_losses import AdversarialTerm, Photos, last_layer
 from adapt.finetuning.objectives import network_with_codes
 from adapt.restorers.base import Restorer
 from adapt.restorers.codeformer import PARTS, CodeFormer, Reading
@@ -116,7 +116,7 @@ def test_what_learns(settings: CodeFinetuneSettings, parts: set[str], gen: torch
     assert moved == parts
 
 
-FLAT = Judge(lambda image: image.mean(dim=(1, 2, 3)))
+FLAT = AdversarialTerm(lambda image: image.mean(dim=(1, 2, 3)))
 """What stands for a discriminator."""
 
 
@@ -132,9 +132,9 @@ def test_a_discriminator_is_balanced_at_the_fusions_last_layer(gen: torch.Genera
     last = last_layer(network)
     assert any(weight is last for name, weight in network.named_parameters() if name.startswith(PARTS["fusion"]))
     attempt = objective.module().train()(photo)
-    judge = Judge(lambda image: 5 * image.square().mean(dim=(1, 2, 3)), last)
+    gan = AdversarialTerm(lambda image: 5 * image.square().mean(dim=(1, 2, 3)), last)
     photos = Photos(photo, torch.tensor([0.5, math.nan]))
-    total, parts = objective.losses(attempt, target, judge, photos)
+    total, parts = objective.losses(attempt, target, gan, photos)
     others = 1.0 * parts["l1"] + 0.5 * parts["perceptual"] + parts["consistency"]
     pulls = [
         torch.autograd.grad(each.mean(), last, retain_graph=True)[0].norm() for each in (others, parts["adversarial"])

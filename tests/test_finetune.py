@@ -33,17 +33,6 @@ from adapt.weights import read_state
 QUICK = ["steps=6", "batch=2", "evaluate_every=3", "discriminator.features=4", "holdout=0.34", "learning_rate=1e-3"]
 
 
-@pytest.fixture(scope="module")
-def targets(small_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Targets a restorer can learn: the photos, mirrored top to bottom in brightness."""
-    from adapt.photos.folder import find_photos
-
-    folder = tmp_path_factory.mktemp("plain-targets")
-    for photo in find_photos(small_photos):
-        write_image(folder / f"{photo.id}.png", 0.25 + 0.5 * read_image(photo.path))
-    return folder
-
-
 def tune(photos: Path, targets: Path, out: Path, pack: Path, *more: str, **options: object):
     return finetune(
         photos, targets, out, pack=str(pack), recipe="swinir", overrides=[*QUICK, *more], **options  # pyright: ignore[reportArgumentType]

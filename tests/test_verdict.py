@@ -13,14 +13,14 @@ from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt
 from safetensors import safe_open
 from torch import Tensor
 
-from adapt.build import load_panel, load_restorer
+from adapt.build import load_evaluator, load_restorer
 from adapt.errors import UsageError
 from adapt.photos.files import read_image
 from adapt.settings import VerdictSettings
 from adapt.settings.recipe import load_recipe
-from adapt.verdict.critic import EvidenceCritic
-from adapt.verdict.decision import Heard, Numbers, Verdict, decide, gains, verdict_of_json, weigh
-from adapt.verdict.evidence import EVIDENCE, Answer, Panel
+from adapt.verdict.decision import Measurements, Numbers, Verdict, compare, decide, gains, verdict_of_json
+from adapt.verdict.evidence import EVIDENCE, Evaluator, Restoration
+from adapt.verdict.selector import EvidenceSelector
 from adapt.verdict.wording import evidence_table, sentences
 from degradations.cosines import gaussian_blur
 
@@ -35,8 +35,8 @@ def numbers(**changes: float) -> Numbers:
 
 
 @pytest.fixture(scope="module")
-def panel(small_pack: Path) -> Panel:
-    return load_panel(small_pack, CPU)
+def evaluator(small_pack: Path) -> Evaluator:
+    return load_evaluator(small_pack, CPU)
 
 
 def test_gains_are_shares_of_the_base_and_positive_where_better():
@@ -48,13 +48,13 @@ def test_gains_are_shares_of_the_base_and_positive_where_better():
 
 def test_the_sum_is_of_each_photo_and_has_its_own_interval():
     base, candidate = numbers(), numbers(identity=0.8, prior=0.9)
-    weighed = weigh(1.0, BELIEVED, base, candidate, RULE)
+    comparison = compare(1.0, BELIEVED, base, candidate, RULE)
     sums = [a * (0.4 + 0.01 * p) / 0.435 for p in range(8) for a in [0.2 + 2 * 0.1]]
-    assert weighed.total.mean == pytest.approx(sum(sums) / 8)
+    assert comparison.total.mean == pytest.approx(sum(sums) / 8)
     deviation = math.sqrt(sum((value - sum(sums) / 8) ** 2 for value in sums) / 7)
-    assert weighed.total.mean - weighed.total.low == pytest.approx(2.3646 * deviation / math.sqrt(8), rel=1e-3)
-    assert weighed.better
-    found = {finding.key: finding for finding in weighed.findings}
+    assert comparison.total.mean - comparison.total.low == pytest.approx(2.3646 * deviation / math.sqrt(8), rel=1e-3)
+    assert comparison.better
+    found = {finding.key: finding for finding in comparison.findings}
     assert found["identity"].says == "better"
     assert found["landmarks"].says == "chance"
     assert found["identity"].candidate == pytest.approx(0.8 * found["identity"].base)
@@ -74,7 +74,7 @@ def test_the_sum_is_of_each_photo_and_has_its_own_interval():
     ],
 )
 def test_what_is_exported(changes: dict[str, float], strength: float):
-    verdict = decide(Heard(BELIEVED, numbers(), {1.0: numbers(**changes)}), RULE)
+    verdict = decide(Measurements(BELIEVED, numbers(), {1.0: numbers(**changes)}), RULE)
     assert verdict.strength == strength
     assert verdict.judged == 8
     told = sentences(verdict)
@@ -85,37 +85,37 @@ def test_what_is_exported(changes: dict[str, float], strength: float):
 def test_what_may_be_chance_decides_nothing():
     """A mean above the threshold whose interval is not; and too few photos for any interval."""
     scattered = {**numbers(), "identity": [0.1, 0.7, 0.1, 0.75, 0.1, 0.7, 0.1, 0.75]}
-    verdict = decide(Heard(BELIEVED, numbers(), {1.0: scattered}), RULE)
+    verdict = decide(Measurements(BELIEVED, numbers(), {1.0: scattered}), RULE)
     assert verdict.shown.total.mean > RULE.threshold
     assert verdict.strength == 0
     three = {key: values[:3] for key, values in numbers().items()}
     better = {key: values[:3] for key, values in numbers(identity=0.5).items()}
-    assert decide(Heard([1.0] * 3, three, {1.0: better}), RULE).strength == 0
+    assert decide(Measurements([1.0] * 3, three, {1.0: better}), RULE).strength == 0
     with pytest.raises(UsageError, match="expected evidence of the same kinds on photos"):
-        weigh(1.0, BELIEVED, numbers(), {"identity": [0.1] * 8}, RULE)
+        compare(1.0, BELIEVED, numbers(), {"identity": [0.1] * 8}, RULE)
 
 
 def test_the_best_of_the_better_ones_is_taken():
     candidates = {1.0: numbers(identity=0.9), 0.5: numbers(identity=0.7), 0.25: numbers(identity=0.5, sharpness=0.1)}
-    verdict = decide(Heard(BELIEVED, numbers(), candidates), RULE)
+    verdict = decide(Measurements(BELIEVED, numbers(), candidates), RULE)
     assert verdict.strength == 0.5
     assert verdict.shown.strength == 0.5
     assert "50 % of the way from the start to it" in sentences(verdict)
-    kept = decide(Heard(BELIEVED, numbers(), {1.0: numbers(identity=1.3), 0.5: numbers(identity=1.1)}), RULE)
+    kept = decide(Measurements(BELIEVED, numbers(), {1.0: numbers(identity=1.3), 0.5: numbers(identity=1.1)}), RULE)
     assert kept.shown.strength == 0.5, "the one that came nearest is told of"
 
 
 def test_a_verdict_is_read_back_as_it_was_written():
-    verdict = decide(Heard(BELIEVED, numbers(), {1.0: numbers(identity=0.8), 0.5: numbers(prior=1.2)}), RULE)
+    verdict = decide(Measurements(BELIEVED, numbers(), {1.0: numbers(identity=0.8), 0.5: numbers(prior=1.2)}), RULE)
     assert verdict_of_json(json.loads(json.dumps(verdict.as_json()))) == verdict
 
 
 def test_reasons_are_told_with_their_direction():
-    verdict = decide(Heard(BELIEVED, numbers(), {1.0: numbers(identity=1.1, sharpness=1.5)}), RULE)
+    verdict = decide(Measurements(BELIEVED, numbers(), {1.0: numbers(identity=1.1, sharpness=1.5)}), RULE)
     told = sentences(verdict)
     assert "Against it: the person moves away from the photo's (+10 %)" in told
     assert "for it: the images are sharper (+50 %)" in told
-    assert "What differs may be chance." in sentences(decide(Heard(BELIEVED, numbers(), {1.0: numbers()}), RULE))
+    assert "What differs may be chance." in sentences(decide(Measurements(BELIEVED, numbers(), {1.0: numbers()}), RULE))
     lines = {line[0]: line for line in evidence_table(verdict)}
     assert lines["sharpness"][1:] == ("0.4350", "0.6525", lines["sharpness"][3], "better")
     assert lines["sharpness"][3].startswith("+50.0 % (95 % interval ")
@@ -123,20 +123,20 @@ def test_reasons_are_told_with_their_direction():
 
 def test_the_shipped_rule_keeps_what_does_not_change():
     rule = load_recipe("default", VerdictSettings)
-    assert decide(Heard(BELIEVED, numbers(), {1.0: numbers()}), rule).strength == 0
+    assert decide(Measurements(BELIEVED, numbers(), {1.0: numbers()}), rule).strength == 0
     worse = numbers(**dict.fromkeys(EVIDENCE, 1.3))
-    assert decide(Heard(BELIEVED, numbers(), {1.0: worse}), rule).strength == 0, "worse by all"
+    assert decide(Measurements(BELIEVED, numbers(), {1.0: worse}), rule).strength == 0, "worse by all"
     with pytest.raises(ValueError, match="weights: no evidence weighs anything"):
         VerdictSettings(weights={"identity": 0})
 
 
-def test_evidence_tells_a_kept_face_from_a_lost_one(panel: Panel, gen: torch.Generator):
+def test_evidence_tells_a_kept_face_from_a_lost_one(evaluator: Evaluator, gen: torch.Generator):
     photo, target = (torch.rand(3, 16, 16, generator=gen) for _ in range(2))
-    case = panel.case(photo, photo, target, place=3, seed=1)
-    assert case.trust == pytest.approx(1), "photo and base agree as they are"
+    sample = evaluator.sample(photo, photo, target, place=3, seed=1)
+    assert sample.trust == pytest.approx(1), "photo and base agree as they are"
     kept, lost = (
-        panel.hear(case, Answer(photo[None] if same else 1 - photo[None], case.known if same else 1 - case.known))
-        for same in (True, False)
+        evaluator.measure(sample, Restoration(image, face))
+        for image, face in ((photo[None], sample.known), (1 - photo[None], 1 - sample.known))
     )
     assert kept is not None
     assert lost is not None
@@ -144,27 +144,27 @@ def test_evidence_tells_a_kept_face_from_a_lost_one(panel: Panel, gen: torch.Gen
     for key in set(EVIDENCE) - {"prior", "sharpness"}:
         assert kept[key] == pytest.approx(0, abs=1e-6), key
         assert lost[key] > 1e-3, key
-    flat = panel.hear(case, Answer(case.photo * 0 + 0.5, case.known))
+    flat = evaluator.measure(sample, Restoration(sample.photo * 0 + 0.5, sample.known))
     assert flat is not None
     assert flat["sharpness"] == pytest.approx(0, abs=1e-6)
-    assert panel.hear(case, Answer(case.photo / 0, case.known)) is None
+    assert evaluator.measure(sample, Restoration(sample.photo / 0, sample.known)) is None
 
 
-def test_a_trial_is_a_known_face_under_the_photos_damage(panel: Panel, gen: torch.Generator):
+def test_a_trial_is_a_known_face_under_the_photos_damage(evaluator: Evaluator, gen: torch.Generator):
     """B(z) + y - B(t): with a target that is right, and no blur, the damage itself."""
     truth = 0.5 + 0.1 * torch.rand(3, 16, 16, generator=gen)
     noise = 0.05 * torch.randn(3, 16, 16, generator=gen)
-    sharp = replace(panel, blur=lambda photos: torch.zeros(len(photos)), known=panel.known * 0.5 + 0.25)
-    case = sharp.case(truth + noise, truth * 0, truth, place=1, seed=0)
-    torch.testing.assert_close(case.trial, sharp.known[1:2] + noise, atol=1e-6, rtol=0)
-    assert torch.equal(case.known, sharp.known[1:2])
-    assert case.trust == pytest.approx(0), "photo and base agree at no blur"
+    sharp = replace(evaluator, blur=lambda photos: torch.zeros(len(photos)), known=evaluator.known * 0.5 + 0.25)
+    sample = sharp.sample(truth + noise, truth * 0, truth, place=1, seed=0)
+    torch.testing.assert_close(sample.trial, sharp.known[1:2] + noise, atol=1e-6, rtol=0)
+    assert torch.equal(sample.known, sharp.known[1:2])
+    assert sample.trust == pytest.approx(0), "photo and base agree at no blur"
     blurred = replace(sharp, blur=lambda photos: torch.full((len(photos),), 1.5))
     std = torch.full((1,), 1.5)
     expected = gaussian_blur(sharp.known[1:2], std) + (truth + noise)[None] - gaussian_blur(truth[None], std)
-    case = blurred.case(truth + noise, truth, truth, place=1, seed=0)
-    torch.testing.assert_close(case.trial, expected, atol=1e-6, rtol=0)
-    without = sharp.case(truth + noise, truth, None, place=1, seed=0)
+    sample = blurred.sample(truth + noise, truth, truth, place=1, seed=0)
+    torch.testing.assert_close(sample.trial, expected, atol=1e-6, rtol=0)
+    without = sharp.sample(truth + noise, truth, None, place=1, seed=0)
     torch.testing.assert_close(without.trial, sharp.known[1:2] + noise, atol=1e-6, rtol=0)
 
 
@@ -186,20 +186,20 @@ def test_models_between_two(small_pack: Path):
         start.towards(load_restorer("tiny"), 0.5)
 
 
-def test_a_critic_prefers_what_keeps_the_photo(panel: Panel, gen: torch.Generator):
+def test_a_critic_prefers_what_keeps_the_photo(evaluator: Evaluator, gen: torch.Generator):
     """By the rule's own sum; what is not finite, or beyond a limit, is never the best."""
     photos = 0.5 + 0.1 * torch.rand(5, 3, 16, 16, generator=gen)
 
     def noisy(shown: Tensor) -> Tensor:
         return (shown + 0.02).clamp(0, 1)
 
-    critic = EvidenceCritic(panel, VerdictSettings(weights={"consistency": 1}, photos=4))
-    critic.begin(photos, photos, noisy)
-    assert critic.gain(noisy) == 0
-    assert critic.gain(lambda shown: shown) == pytest.approx(1), "all that there was to be gained"
-    assert critic.gain(lambda shown: 1 - shown) < 0
-    assert critic.gain(lambda shown: shown / 0) == -math.inf
-    strict = EvidenceCritic(panel, VerdictSettings(weights={"consistency": 1}, limits={"sharpness": 0.01}))
+    selector = EvidenceSelector(evaluator, VerdictSettings(weights={"consistency": 1}, photos=4))
+    selector.begin(photos, photos, noisy)
+    assert selector.gain(noisy) == 0
+    assert selector.gain(lambda shown: shown) == pytest.approx(1), "all that there was to be gained"
+    assert selector.gain(lambda shown: 1 - shown) < 0
+    assert selector.gain(lambda shown: shown / 0) == -math.inf
+    strict = EvidenceSelector(evaluator, VerdictSettings(weights={"consistency": 1}, limits={"sharpness": 0.01}))
     strict.begin(photos, photos, noisy)
     assert strict.gain(lambda shown: shown * 0.1) == -math.inf, "less sharp than the limit allows"
 
@@ -211,7 +211,7 @@ def test_fine_tuning_keeps_what_its_critic_prefers(
 ):
     """Whatever the targets say, and as exactly after a stop as without one."""
     gains = iter([0.5, 0.4] if best else [-0.1, -0.2])
-    monkeypatch.setattr("adapt.verdict.critic.EvidenceCritic.gain", lambda *_: next(gains))
+    monkeypatch.setattr("adapt.verdict.selector.EvidenceSelector.gain", lambda *_: next(gains))
     arguments = ["finetune", "--photos", small_photos, "--targets", small_photos, "--pack", small_pack,
                  "--device", "cpu", "--verdict", "default", *QUICK_FINETUNE]  # fmt: skip
     assert adapt(monkeypatch, *arguments, "-o", tmp_path / "out") == 0
@@ -241,15 +241,16 @@ def test_run_exports_what_the_verdict_says(
     ]
     judged: list[Verdict] = []
 
-    def decided(heard: Heard, settings: VerdictSettings) -> Verdict:
-        weighed = tuple(
-            weigh(each, heard.trust, heard.base, numbers, settings) for each, numbers in heard.candidates.items()
+    def decided(measured: Measurements, settings: VerdictSettings) -> Verdict:
+        comparison = tuple(
+            compare(each, measured.trust, measured.base, numbers, settings)
+            for each, numbers in measured.candidates.items()
         )
-        judged.append(Verdict(strength, 6, weighed))
+        judged.append(Verdict(strength, 6, comparison))
         return judged[-1]
 
     monkeypatch.setattr("adapt.commands.run_verdict.decide", decided)
-    monkeypatch.setattr("adapt.verdict.critic.EvidenceCritic.gain", lambda *_: 1.0)  # the first step is the best
+    monkeypatch.setattr("adapt.verdict.selector.EvidenceSelector.gain", lambda *_: 1.0)  # the first step is the best
     assert adapt(monkeypatch, *arguments) == 0
     printed = capsys.readouterr().out
     source = {0.0: str(small_pack), 0.5: out / "exported.safetensors", 1.0: out / "finetune"}[strength]

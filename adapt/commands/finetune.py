@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from adapt.build import (
     CODEBOOK,
-    judges_digest,
-    load_panel,
+    evaluator_digest,
+    load_evaluator,
     read_codebook,
 )
 from adapt.commands.finetune_setup import set_up_finetune
@@ -101,7 +101,7 @@ def finetune(
     from adapt.targets.store import accepted_targets, is_store, target_digests
     from adapt.training.context import TrainingContext
     from adapt.training.run import open_run
-    from adapt.verdict.critic import EvidenceCritic
+    from adapt.verdict.selector import EvidenceSelector
 
     photos, targets, out = Path(photos), Path(targets), Path(out)
     real, replay = optional_path(real), optional_path(replay)
@@ -149,7 +149,7 @@ def finetune(
         "real": None if sharp is None else contents.digest("real", sharp),
         "replay": replay_digest,
         **({} if setup.recogniser is None else {"recogniser": [setup.recogniser.name, setup.recogniser.digest]}),
-        **({} if rule is None else {"verdict": rule.what_gains(), "judges": judges_digest(pack)}),
+        **({} if rule is None else {"verdict": rule.what_gains(), "judges": evaluator_digest(pack)}),
     }
     read = [*train.photos.paths, *validation.photos.paths]
     pairs = {
@@ -185,7 +185,7 @@ def finetune(
             recogniser=None if setup.recogniser is None else setup.recogniser.network,
             real=reals,
             replay=replayed,
-            critic=None if rule is None else EvidenceCritic(load_panel(pack, chosen), rule),
+            selector=None if rule is None else EvidenceSelector(load_evaluator(pack, chosen), rule),
             on_samples=on_samples,
         )
     return replace(outcome, notes=tuple(notes), main=together.is_main_process)

@@ -25,7 +25,7 @@ from adapt.commands.progress import ProgressLine, Silent, describe
 from adapt.commands.restore import Restored, restore, restore_folder
 from adapt.commands.result_folder import Pages, claim_result, refuse_removal
 from adapt.commands.run_report import Identity, evaluate_run, show_run, verdict_of
-from adapt.commands.run_verdict import Chosen, choose
+from adapt.commands.run_verdict import ExportChoice, choose
 from adapt.devices import pick_device
 from adapt.digests import file_digest
 from adapt.disk import link_or_copy, optional_path, read_json, shown_name, write_json
@@ -325,7 +325,7 @@ def _export(
     out: Path,
     pages: Pages,
     base: str,
-    chosen: Chosen,
+    chosen: ExportChoice,
     outcome: Outcome,
     evaluations: dict[str, Evaluation],
     *,
@@ -369,7 +369,7 @@ def _export_bundle(
     out: Path,
     bundle: Path,
     base: str,
-    chosen: Chosen,
+    chosen: ExportChoice,
     outcome: Outcome,
     evaluations: dict[str, Evaluation],
     *,

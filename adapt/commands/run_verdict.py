@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from adapt.build import judges_digest, load_panel, load_restorer
+from adapt.build import evaluator_digest, load_evaluator, load_restorer
 from adapt.commands.finetune_setup import FinetuneSetup
 from adapt.commands.result_folder import Pages
 from adapt.digests import file_digest, photo_seed, settings_digest
@@ -23,8 +23,8 @@ from adapt.photos.files import read_image
 from adapt.settings import VerdictSettings
 from adapt.settings.recipe import recipe_digest
 from adapt.targets.store import accepted_targets
-from adapt.verdict.decision import Heard, Verdict, decide, verdict_of_json
-from adapt.verdict.evidence import EVIDENCE, Answer, Panel
+from adapt.verdict.decision import Measurements, Verdict, decide, verdict_of_json
+from adapt.verdict.evidence import EVIDENCE, Evaluator, Restoration
 
 if TYPE_CHECKING:
     from adapt.restorers.base import Restorer
@@ -35,7 +35,7 @@ SEED: Final = 0  # of the noise under which the prior sees the images
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ExportChoice:
     """What a run exports.
 
     Attributes:
@@ -60,7 +60,7 @@ def choose(
     device: torch.device,
     fidelities: tuple[float | None, float | None],
     on_step: Callable[[int, int], object],
-) -> Chosen:
+) -> ExportChoice:
     """Decide what a run exports; a decision that is there, from the same models, photos and recipe, stays.
 
     Args:
@@ -72,7 +72,7 @@ def choose(
         pack: whose prior, blur estimator and face networks are asked.
         settings: the recipe.
         device: where to compute.
-        fidelities, on_step: as `hear_all`.
+        fidelities, on_step: as `measure_all`.
 
     Raises:
         PhotoError: as there.
@@ -88,7 +88,7 @@ def choose(
             "photos": [file_digest(path) for path in photos.values()],
             "targets": {id: file_digest(path) for id, path in targets.items()},
             "recipe": recipe_digest(settings),
-            "pack": judges_digest(pack),
+            "pack": evaluator_digest(pack),
             "fidelities": fidelities,
         }
     )
@@ -97,10 +97,11 @@ def choose(
     )
     verdict = _known(out / VERDICT, made_from)
     if verdict is None:
-        verdict = judge(
-            base.to(device), candidates, photos, targets,
-            panel=load_panel(pack, device), settings=settings, fidelities=fidelities, on_step=on_step,
+        measurements = measure_all(
+            base.to(device), candidates, spread(photos, settings.photos), targets,
+            evaluator=load_evaluator(pack, device), fidelities=fidelities, on_step=on_step,
         )  # fmt: skip
+        verdict = decide(measurements, settings)
         about = {"made from": made_from, **verdict.as_json()}
         pages.put(VERDICT, lambda path: write_json(path, about))
     of_base, own = fidelities
@@ -108,11 +109,11 @@ def choose(
     if verdict.strength < 1 and not kept_as_it_is:  # a base of no size of its own is kept with that of the pack
         taken = candidates[verdict.strength] if verdict.strength else base
         pages.put(EXPORTED, lambda path: taken.save(path, metadata={"strength": f"{verdict.strength:g}"}))
-        return Chosen(verdict, str(out / EXPORTED), own if verdict.strength else of_base)
+        return ExportChoice(verdict, str(out / EXPORTED), own if verdict.strength else of_base)
     pages.remove(EXPORTED)  # of an earlier verdict
     if verdict.strength:
-        return Chosen(verdict, str(out / "finetune"), own)
-    return Chosen(verdict, setup.base_name, of_base)
+        return ExportChoice(verdict, str(out / "finetune"), own)
+    return ExportChoice(verdict, setup.base_name, of_base)
 
 
 def _known(path: Path, made_from: str) -> Verdict | None:
@@ -134,33 +135,16 @@ def between(start: Restorer, adapted: Restorer, strengths: Sequence[float]) -> d
     return {strength: start.towards(adapted, strength) for strength in strengths}
 
 
-def judge(
+def measure_all(
     base: Restorer,
     candidates: Mapping[float, Restorer],
     photos: Mapping[str, Path],
     targets: Mapping[str, Path],
     *,
-    panel: Panel,
-    settings: VerdictSettings,
+    evaluator: Evaluator,
     fidelities: tuple[float | None, float | None] = (None, None),
     on_step: Callable[[int, int], object] = lambda done, total: None,
-) -> Verdict:
-    """The verdict on candidates for a base's place, on as many photos as the recipe says; arguments as `hear_all`."""
-    chosen = spread(photos, settings.photos)
-    heard = hear_all(base, candidates, chosen, targets, panel=panel, fidelities=fidelities, on_step=on_step)
-    return decide(heard, settings)
-
-
-def hear_all(
-    base: Restorer,
-    candidates: Mapping[float, Restorer],
-    photos: Mapping[str, Path],
-    targets: Mapping[str, Path],
-    *,
-    panel: Panel,
-    fidelities: tuple[float | None, float | None] = (None, None),
-    on_step: Callable[[int, int], object] = lambda done, total: None,
-) -> Heard:
+) -> Measurements:
     """The evidence on a base and on candidates for its place: a number per photo and kind.
 
     A photo of which a model makes what is not finite is left out for all.
@@ -170,34 +154,38 @@ def hear_all(
         candidates: restorers by strength.
         photos: aligned faces of the pack's size, by id.
         targets: those that there are of them; the trials take the photos' damage from both.
-        panel: of the pack, on the device where the restorers are.
+        evaluator: of the pack, on the device where the restorers are.
         fidelities: at which the base and the candidates restore; None for one that takes none.
-        on_step: told of photos heard of, and of all.
+        on_step: told of photos that are done, and of all.
 
     Raises:
         PhotoError: no photo is left.
     """
     trust: list[float] = []
-    models = [(base, fidelities[0]), *((model, fidelities[1]) for model in candidates.values())]
-    heard: list[list[dict[str, float]]] = [[] for _ in models]
+    of_base, own = fidelities
+    measured: list[list[dict[str, float]]] = [[] for _ in (base, *candidates)]
     for place, (id, path) in enumerate(photos.items()):
         photo = read_image(path)
-        restored = base(photo[None], fidelities[0])[0]
+        restored = base(photo[None], of_base)[0]
         if bool(restored.isfinite().all()):
             target = read_image(targets[id]) if id in targets else None
             seed = photo_seed(SEED, file_digest(path))
-            case = panel.case(photo, restored, target, place=place, seed=seed)
-            answers = [Answer(model(case.photo, chosen), model(case.trial, chosen)) for model, chosen in models]
-            found = [panel.hear(case, answer) for answer in answers]
-            if all(found):
-                trust.append(case.trust)
-                for own, each in zip(heard, found, strict=True):
-                    own.append(each or {})
+            sample = evaluator.sample(photo, restored, target, place=place, seed=seed)
+            restorations = [
+                Restoration(restored[None], base(sample.trial, of_base)),
+                *(Restoration(model(sample.photo, own), model(sample.trial, own)) for model in candidates.values()),
+            ]
+            found = [evaluator.measure(sample, restoration) for restoration in restorations]
+            sound = [each for each in found if each is not None]
+            if len(sound) == len(found):
+                trust.append(sample.trust)
+                for numbers, each in zip(measured, sound, strict=True):
+                    numbers.append(each)
         on_step(place + 1, len(photos))
     if not trust:
         raise PhotoError(f"none of {len(photos)} photos can be judged: the models give values that are not finite")
-    first, *others = ({key: [found[key] for found in own] for key in EVIDENCE} for own in heard)
-    return Heard(trust, first, dict(zip(candidates, others, strict=True)))
+    first, *others = ({key: [each[key] for each in numbers] for key in EVIDENCE} for numbers in measured)
+    return Measurements(trust, first, dict(zip(candidates, others, strict=True)))
 
 
 def spread(photos: Mapping[str, Path], most: int) -> dict[str, Path]:

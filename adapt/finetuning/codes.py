@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from adapt.errors import UsageError
 from adapt.faces.recogniser import Recogniser
-from adapt.finetuning.image_losses import ImageLosses, Judge, Photos, Terms
+from adapt.finetuning.image_losses import AdversarialTerm, ImageLosses, Photos, Terms
 from adapt.restorers.codeformer import Reading
 from adapt.settings import CodeFinetuneSettings
 from adapt.training.code_losses import Attempt, Attempts, PredictsCodes, Teacher, code_feature, code_token
@@ -54,7 +54,7 @@ class CodeObjective:
         return cast(Tensor, output.image).float()
 
     def losses(
-        self, output: Attempt, target: Tensor, judge: Judge | None, photos: Photos | None = None
+        self, output: Attempt, target: Tensor, gan: AdversarialTerm | None, photos: Photos | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, and every part per photo; the output is the module's, target (B, 3, S, S) in [0, 1]."""
         settings = self.settings
@@ -64,7 +64,7 @@ class CodeObjective:
         codes = Terms({name: parts[name] for name in kept}, {name: weights[name] for name in kept})
         if output.image is None:
             return codes.joined(Terms({}, {}))
-        return codes.joined(self._images().terms(self.image(output), target, judge, photos))
+        return codes.joined(self._images().terms(self.image(output), target, gan, photos))
 
     def score(self, output: Attempt, target: Tensor) -> dict[str, Tensor]:
         """How far validation photos are from their targets, per photo; `total` decides which weights are best.

@@ -44,7 +44,7 @@ def build_discriminator(settings: TuningSettings, size: int) -> tuple[nn.Module,
 
 
 @dataclass(frozen=True, slots=True)
-class Game:
+class DiscriminatorTraining:
     """A discriminator that learns, and what it and the generator lose.
 
     Attributes:

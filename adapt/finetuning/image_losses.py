@@ -31,8 +31,8 @@ class Photos(NamedTuple):
     blur: Tensor
 
 
-class Judge(NamedTuple):
-    """The generator's side of the game.
+class AdversarialTerm(NamedTuple):
+    """The generator's side of the adversarial training.
 
     Attributes:
         loss: of images (B, 3, S, S): (B,).
@@ -78,13 +78,13 @@ class ImageLosses:
     distance: Distance
     recogniser: Recogniser | None = None
 
-    def terms(self, image: Tensor, target: Tensor, judge: Judge | None, photos: Photos | None) -> Terms:
+    def terms(self, image: Tensor, target: Tensor, gan: AdversarialTerm | None, photos: Photos | None) -> Terms:
         """Every loss that has a weight.
 
         Args:
             image: restored photos, (B, 3, S, S), about [0, 1], float32.
             target: what they should be, in [0, 1].
-            judge: None leaves the adversarial loss out.
+            gan: None leaves the adversarial loss out.
             photos: what they were restored from; None leaves the consistency out.
         """
         settings = self.settings
@@ -98,10 +98,10 @@ class ImageLosses:
             parts["face_identity"], weights["face_identity"] = self._identity(image, target), settings.face_identity
         if settings.consistency and photos is not None:
             parts["consistency"], weights["consistency"] = consistency(image, photos), settings.consistency
-        if judge is None:
+        if gan is None:
             return Terms(parts, weights)
-        adversarial = judge.loss(image)
-        share = None if judge.last is None else balance(weighted(parts, weights), adversarial.mean(), judge.last)
+        adversarial = gan.loss(image)
+        share = None if gan.last is None else balance(weighted(parts, weights), adversarial.mean(), gan.last)
         parts["adversarial"] = adversarial
         weights["adversarial"] = settings.adversarial * (1.0 if share is None else share)
         return Terms(parts, weights, {} if share is None else {"balance": share[None]})

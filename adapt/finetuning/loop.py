@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from adapt.devices import as_float32, autocast, join_processes
 from adapt.faces.recogniser import Recogniser
 from adapt.finetuning.data import ImageDataset, Split
-from adapt.finetuning.discriminators import AsBytes, Game, build_discriminator, first_steps
-from adapt.finetuning.image_losses import Judge, Photos, last_layer
+from adapt.finetuning.discriminators import AsBytes, DiscriminatorTraining, build_discriminator, first_steps
+from adapt.finetuning.image_losses import AdversarialTerm, Photos, last_layer
 from adapt.finetuning.objectives import OBJECTIVES, Objective
-from adapt.finetuning.outcome import Critic, Outcome, few_photos
+from adapt.finetuning.outcome import CheckpointSelector, Outcome, few_photos
 from adapt.finetuning.replay import Replay
 from adapt.finetuning.state import State
 from adapt.finetuning.transplant import transplant
@@ -52,7 +52,7 @@ def finetune(
     recogniser: Recogniser | None = None,
     real: ImageDataset | None = None,
     replay: Replay | None = None,
-    critic: Critic | None = None,
+    selector: CheckpointSelector | None = None,
     on_samples: OnSamples | None = None,
 ) -> Outcome:
     """Fine-tune a restorer, or go on where the run folder stands.
@@ -68,7 +68,7 @@ def finetune(
         real: sharp faces for the discriminator; the accepted targets themselves, unpaired, where None. DT-BFR takes
             70,000 FFHQ photographs.
         replay: pairs of clean faces to mix in; none where None. They are no photos that could be held back.
-        critic: what chooses `best`; their agreement with the targets does where None.
+        selector: what chooses `best`; their agreement with the targets does where None.
         on_samples: called with step, ids and rows (photo, base, adapted, target) at every evaluation.
 
     Raises:
@@ -93,9 +93,9 @@ def finetune(
     if state.discriminator is not None:
         state.discriminator.to(device)
     base_rows = _restored(state.network, validation.photos, range(min(SAMPLE_ROWS, len(validation.ids))), device)
-    if critic is not None:
+    if selector is not None:
         every = range(len(validation.ids))
-        critic.begin(
+        selector.begin(
             validation.photos.batch(every), validation.first_targets(every), partial(_images, state.network, device)
         )
     begun = last.exists()
@@ -114,13 +114,13 @@ def finetune(
     network, optimizer = accelerator.prepare(_InTraining(module), state.optimizer)
     rank, world = accelerator.process_index, accelerator.num_processes
     reals = train.targets if real is None else real
-    game = judge = None
+    adversary = gan = None
     if state.discriminator is not None and state.discriminator_optimizer is not None:
         discriminator, its_optimizer = accelerator.prepare(state.discriminator, state.discriminator_optimizer)
-        game = Game(settings, discriminator, its_optimizer, accelerator, device)
-        judge = Judge(game.generator_loss, last_layer(state.network) if settings.balanced else None)
+        adversary = DiscriminatorTraining(settings, discriminator, its_optimizer, accelerator, device)
+        gan = AdversarialTerm(adversary.generator_loss, last_layer(state.network) if settings.balanced else None)
         if not begun:
-            _first_steps(game, module, objective, train.photos, reals)
+            _first_steps(adversary, module, objective, train.photos, reals)
     stop = context.stop(state.step, settings.steps)
     network.train()
 
@@ -145,11 +145,11 @@ def finetune(
                 step, settings.steps, first=settings.learning_rate, last=settings.final_learning_rate
             )
 
-        if game is not None:
-            game.network.requires_grad_(False)  # the generator's loss must not reach the discriminator (FACTS 4.1)
+        if adversary is not None:
+            adversary.network.requires_grad_(False)  # the generator's loss must not reach the discriminator (FACTS 4.1)
         with autocast(device):
             output = as_float32(network(photos))
-            total, parts = objective.losses(output, targets, judge, Photos(photos, blur.to(device)))
+            total, parts = objective.losses(output, targets, gan, Photos(photos, blur.to(device)))
         check_finite(parts, step)
         accelerator.backward(total)
         accelerator.clip_grad_norm_(network.parameters(), 1.0)
@@ -157,9 +157,9 @@ def finetune(
         optimizer.zero_grad(set_to_none=True)
         values = {name: part.detach().mean().item() for name, part in parts.items()}
 
-        if game is not None:
+        if adversary is not None:
             picked = torch.randint(len(reals), (len(photos),), generator=generator).tolist()
-            values["discriminator"] = game.learn(reals.batch(picked), objective.image(output), step)
+            values["discriminator"] = adversary.learn(reals.batch(picked), objective.image(output), step)
 
         state.ema.update(state.network, step)
         state.step = step + 1
@@ -170,7 +170,7 @@ def finetune(
             context.on_step(state.step, settings.steps, values)
         if due:  # in every process: all have the same weights, and all must know which are the best
             written = run if accelerator.is_main_process else None
-            _evaluate(restorer, state, validation, objective, written, device, critic)
+            _evaluate(restorer, state, validation, objective, written, device, selector)
             if on_samples is not None and accelerator.is_main_process:
                 on_samples(state.step, *_samples(restorer, state, validation, base_rows, device))
             network.train()
@@ -188,7 +188,7 @@ def finetune(
         resized_targets=resized_targets,
         enlarged={id: times for id, times in resized.items() if times is not None},
         warning=few_photos(settings, len(train.ids) + len(validation.ids)),
-        evidence=None if critic is None else state.best_gain,
+        evidence=None if selector is None else state.best_gain,
     )
 
 
@@ -203,13 +203,13 @@ def _fresh(restorer: Restorer, settings: TuningSettings) -> State:
 
 @torch.no_grad()
 def _first_steps(
-    game: Game, module: nn.Module, objective: Objective, photos: ImageDataset, reals: ImageDataset
+    adversary: DiscriminatorTraining, module: nn.Module, objective: Objective, photos: ImageDataset, reals: ImageDataset
 ) -> None:
     """The discriminator's own first steps, on real images and on what the restorer makes of photos as it is."""
-    accelerator = game.accelerator
+    accelerator = adversary.accelerator
     steps = list(
         first_steps(
-            game.settings, rank=accelerator.process_index, world=accelerator.num_processes, photos=len(photos),
+            adversary.settings, rank=accelerator.process_index, world=accelerator.num_processes, photos=len(photos),
             reals=len(reals),
         )
     )  # fmt: skip
@@ -218,10 +218,10 @@ def _first_steps(
     made = AsBytes()
     for first in range(0, len(seen), EVALUATION_BATCH):
         some = seen[first : first + EVALUATION_BATCH]
-        made.keep(some, objective.image(module(photos.batch(some).to(game.device))).clamp(0, 1))
+        made.keep(some, objective.image(module(photos.batch(some).to(adversary.device))).clamp(0, 1))
     for fakes, picked in steps:
         with torch.enable_grad():
-            game.learn(reals.batch(picked), made.batch(fakes), 0)
+            adversary.learn(reals.batch(picked), made.batch(fakes), 0)
 
 
 def _mirrored(photos: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -311,7 +311,7 @@ def _evaluate(
     objective: Objective,
     run: Run | None,
     device: torch.device,
-    critic: Critic | None,
+    selector: CheckpointSelector | None,
 ) -> None:
     """Score the averaged weights; with a run, log the scores and write weights that are the best so far."""
     with _Averaged(state.network, state.ema):
@@ -319,9 +319,9 @@ def _evaluate(
         parts = _means(scores)
         told = dict(parts)
         gain = state.best_score - parts["total"]
-        if critic is not None:
+        if selector is not None:
             state.network.eval()
-            told["evidence"] = critic.gain(partial(_images, state.network, device))
+            told["evidence"] = selector.gain(partial(_images, state.network, device))
             gain = told["evidence"] - state.best_gain
         if run is not None:
             run.log(state.step - 1, {f"validation/{name}": value for name, value in told.items()})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from adapt.errors import UsageError
 from adapt.faces.recogniser import Recogniser
 from adapt.finetuning.codes import CODE_NEEDS, CodeObjective, code_objective
-from adapt.finetuning.image_losses import ImageLosses, Judge, Photos, Terms
+from adapt.finetuning.image_losses import AdversarialTerm, ImageLosses, Photos, Terms
 from adapt.restorers.base import Restorer
 from adapt.settings import CodeFinetuneSettings, FinetuneSettings
 from adapt.training.code_losses import PredictsCodes, Teacher
@@ -26,9 +26,9 @@ class Objective(Protocol):
         ...
 
     def losses(
-        self, output: Any, target: Tensor, judge: Judge | None, photos: Photos | None = None
+        self, output: Any, target: Tensor, gan: AdversarialTerm | None, photos: Photos | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total, and every part per photo; without a judge none is adversarial, without photos none consistency."""
+        """The total, and every part per photo; without `gan` none is adversarial, without photos none consistency."""
         ...
 
     def image(self, output: Any) -> Tensor:
@@ -67,10 +67,10 @@ class ImageObjective:
         return output.float()
 
     def losses(
-        self, output: Tensor, target: Tensor, judge: Judge | None, photos: Photos | None = None
+        self, output: Tensor, target: Tensor, gan: AdversarialTerm | None, photos: Photos | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, and every part per photo."""
-        return self._images().terms(self.image(output), target, judge, photos).joined(Terms({}, {}))
+        return self._images().terms(self.image(output), target, gan, photos).joined(Terms({}, {}))
 
     def score(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
         """How far validation photos are from their targets, per photo; `total` decides which weights are best."""

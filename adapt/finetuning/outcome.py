@@ -15,7 +15,7 @@ FEWEST_HELD: Final = 4  # the 95 % interval of their mean reaches 1.6 standard d
 FEW: Final = 100  # DT-BFR Table 4: from here on SwinIR gained
 
 
-class Critic(Protocol):
+class CheckpointSelector(Protocol):
     """What decides which weights are best, in place of their agreement with the targets."""
 
     def begin(self, photos: Tensor, targets: Tensor, restore: Callable[[Tensor], Tensor]) -> None:
@@ -37,7 +37,7 @@ class Outcome:
         base, best: the scores of both, by part.
         gain: by how much the score fell on each validation photo, or None where nothing was gained. It flatters a
             little: the same photos chose the step.
-        evidence: the critic's gain of the best weights, where one chose them.
+        evidence: the selector's gain of the best weights, where one chose them.
         trained, validation: numbers of photos.
         resized: how many of both were brought to the restorer's size first.
         resized_targets: how many of their targets were.

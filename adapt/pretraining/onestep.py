@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from adapt.diffusion.prior import Prior
 from adapt.diffusion.unet import UNet
 from adapt.faces.recogniser import Recogniser, crop, euclidean_distance
-from adapt.pretraining.restorer import blind_pairs, blind_ranges
+from adapt.pretraining.restorer import blind_pairs, blind_ranges, image_losses
 from adapt.pretraining.thinning import thinned
 from adapt.restorers.onestep import OneStep
 from adapt.settings import OneStepSettings, OneStepTrainingSettings
@@ -71,11 +71,7 @@ def train_onestep(
         chosen = step.batch(faces, settings)
         damaged, clean = (part.to(step.device) for part in blind_pairs(chosen, ranges, step.generator))
         restored = forward(damaged).float()
-        parts = {"l1": (restored - clean).abs().mean()}
-        total = settings.l1 * parts["l1"]
-        if settings.perceptual and distance is not None:
-            parts["perceptual"] = distance(restored, clean).mean()
-            total = total + settings.perceptual * parts["perceptual"]
+        total, parts = image_losses(restored, clean, settings, distance)
         if settings.recognition and recogniser is not None:
             of_restored, of_clean = (recogniser.network(crop(each)) for each in (restored, clean))
             parts["recognition"] = euclidean_distance(of_restored, of_clean).mean()

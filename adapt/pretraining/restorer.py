@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adapt.restorers.swinir import SwinIR
-from adapt.settings import BlindSettings, RestorerSettings
+from adapt.settings import BlindSettings, OneStepTrainingSettings, RestorerSettings
 from adapt.training.context import TrainingContext
 from adapt.training.loop import Network, StepContext, train
 from adapt.training.sampling import step_generator
@@ -42,6 +42,24 @@ def blind_pairs(faces: Tensor, ranges: BlindRanges, generator: torch.Generator) 
     return torch.stack(damaged), torch.stack(truths)
 
 
+def image_losses(
+    restored: Tensor, clean: Tensor, settings: RestorerSettings | OneStepTrainingSettings, distance: Distance | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L1 and perceptual loss of a batch, (B, 3, S, S) in [0, 1]: the total and its parts, scalars (DT-BFR Eq. 8).
+
+    Args:
+        restored, clean: what came out, and what should have.
+        settings: the weights; a perceptual loss of weight 0 is not computed.
+        distance: perceptual distance; needed where settings.perceptual > 0.
+    """
+    parts = {"l1": (restored - clean).abs().mean()}
+    total = settings.l1 * parts["l1"]
+    if settings.perceptual and distance is not None:
+        parts["perceptual"] = distance(restored, clean).mean()
+        total = total + settings.perceptual * parts["perceptual"]
+    return total, parts
+
+
 def train_restorer(
     settings: RestorerSettings,
     faces: Tensor,
@@ -70,13 +88,7 @@ def train_restorer(
     def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         chosen = step.batch(faces, settings)
         damaged, clean = (part.to(step.device) for part in blind_pairs(chosen, ranges, step.generator))
-        restored = forward(damaged).float()
-        parts = {"l1": (restored - clean).abs().mean()}
-        total = settings.l1 * parts["l1"]
-        if settings.perceptual and distance is not None:
-            parts["perceptual"] = distance(restored, clean).mean()
-            total = total + settings.perceptual * parts["perceptual"]
-        return total, parts
+        return image_losses(forward(damaged).float(), clean, settings, distance)
 
     return train(network, losses, settings, context=context, steps=settings.steps)
 

@@ -87,14 +87,8 @@ class TuningSettings(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
 
     def identity(self) -> dict[str, Any]:
-        """The settings without the name of the replay's damage, for which the content of its recipe stands, and without
-        what came later and is off: a run of before goes on."""
+        """The settings without the name of the replay's damage, for which the content of its recipe stands."""
         found = super().identity()
-        for name in ("face_identity", "consistency", "consistency_std"):
-            if not found[name]:
-                del found[name]
-        if self.discriminator.kind == "unet":
-            del found["discriminator"]["kind"]
         if self.replay is not None:
             found["replay"] = self.replay.model_dump(mode="json", exclude={"degradation"})
         return found
@@ -116,8 +110,8 @@ class TuningSettings(Settings):
 
     @field_validator("discriminator", mode="before")
     @classmethod
-    def _once_there_was_one(cls, given: Any) -> Any:
-        """A recipe that does not say which means the U-Net."""
+    def _papers_where_none_is_named(cls, given: Any) -> Any:
+        """A recipe that names no kind means the papers', the U-Net."""
         return {"kind": "unet", **cast(dict[str, Any], given)} if isinstance(given, dict) else given
 
     @model_validator(mode="after")

@@ -84,7 +84,7 @@ Part = Literal["identity", "landmarks", "departure", "region", "colour", "sharpn
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class LikenessCheck:
     """A check on one part of the likeness.
 
     Attributes:
@@ -120,12 +120,18 @@ def _believed(likeness: Likeness, settings: LikenessSettings, size: int) -> bool
 CHECKS: Final[dict[str, Check]] = {  # the first that refuses gives the reason
     "contrast": contrast,
     "low_frequency_change": kept_low_frequencies,
-    "identity": Kept("identity", "max_identity", "the target is another person: distance of embeddings"),
-    "landmarks": Kept("landmarks", "max_landmarks", "the target has its features elsewhere: distance of landmarks"),
-    "departure": Kept("departure", "max_departure", "the target, blurred, is farther from the photo than R(y): by"),
-    "region": Kept("region", "max_region_change", "the target lost or gained something: a block changed by"),
-    "colour": Kept("colour", "max_colour_shift", "the target has another colour: mean changed by"),
-    "sharpness": Kept("sharpness", "min_sharpness", "the target is blurrier than R(y): its detail over R(y)'s"),
+    "identity": LikenessCheck("identity", "max_identity", "the target is another person: distance of embeddings"),
+    "landmarks": LikenessCheck(
+        "landmarks", "max_landmarks", "the target has its features elsewhere: distance of landmarks"
+    ),
+    "departure": LikenessCheck(
+        "departure", "max_departure", "the target, blurred, is farther from the photo than R(y): by"
+    ),
+    "region": LikenessCheck("region", "max_region_change", "the target lost or gained something: a block changed by"),
+    "colour": LikenessCheck("colour", "max_colour_shift", "the target has another colour: mean changed by"),
+    "sharpness": LikenessCheck(
+        "sharpness", "min_sharpness", "the target is blurrier than R(y): its detail over R(y)'s"
+    ),
 }
 
 

@@ -281,7 +281,7 @@ def _drawn(
             [photo_seed(settings.seed, items[row].sha256, items[row].draw, again) for row in waiting]
             for again in (0, redraw)
         )
-        asked = _Asked(photos[waiting], restored[waiting], shown, seeds, [latest[row] for row in waiting])
+        asked = _Inputs(photos[waiting], restored[waiting], shown, seeds, [latest[row] for row in waiting])
         made, seen = _made_within_memory(drawing.maker, asked)
         for place, row in enumerate(waiting):
             read, info = fitted[items[row].photo.id], made.infos[place]
@@ -305,7 +305,7 @@ def _drawn(
     return [results[row] for row in range(len(items))]
 
 
-class _Asked(NamedTuple):
+class _Inputs(NamedTuple):
     """What a maker is asked for, in its order."""
 
     photos: Tensor
@@ -314,11 +314,11 @@ class _Asked(NamedTuple):
     noise: Sequence[int]
     latest: Sequence[int | None]
 
-    def part(self, rows: slice) -> _Asked:
-        return _Asked(self.photos[rows], self.restored[rows], self.seeds[rows], self.noise[rows], self.latest[rows])
+    def part(self, rows: slice) -> _Inputs:
+        return _Inputs(self.photos[rows], self.restored[rows], self.seeds[rows], self.noise[rows], self.latest[rows])
 
 
-def _made_within_memory(maker: TargetMaker, asked: _Asked) -> tuple[TargetBatch, list[list[MapSnapshot]]]:
+def _made_within_memory(maker: TargetMaker, asked: _Inputs) -> tuple[TargetBatch, list[list[MapSnapshot]]]:
     """The batch and what was seen of each on the way, in one go, or in halves where memory runs out."""
     watch = MapWatch(len(asked.seeds))
     try:

@@ -17,7 +17,7 @@ Numbers = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Measurements:
     """Evidence on a base and on what may take its place.
 
     Attributes:
@@ -57,7 +57,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
+class Comparison:
     """What all evidence says of a candidate.
 
     Attributes:
@@ -87,10 +87,10 @@ class Verdict:
 
     strength: float
     judged: int
-    candidates: tuple[Weighed, ...]
+    candidates: tuple[Comparison, ...]
 
     @property
-    def shown(self) -> Weighed:
+    def shown(self) -> Comparison:
         """What is told of: the candidate that was taken; where none was, the one that came nearest."""
         taken = [each for each in self.candidates if each.strength == self.strength]
         return taken[0] if taken else max(self.candidates, key=lambda each: each.total.mean)
@@ -143,9 +143,9 @@ def gains(key: str, trust: Sequence[float], base: Sequence[float], candidate: Se
     ]
 
 
-def weigh(
+def compare(
     strength: float, trust: Sequence[float], base: Numbers, candidate: Numbers, settings: VerdictSettings
-) -> Weighed:
+) -> Comparison:
     """What all evidence says of a candidate beside the base.
 
     Raises:
@@ -169,28 +169,29 @@ def weigh(
         if found.key in limits and found.says == "worse" and found.gain.mean < -limits[found.key]
     )  # fmt: skip
     better = len(sums) >= FEWEST and total.low > settings.threshold and not refused
-    return Weighed(strength, findings, total, refused, better)
+    return Comparison(strength, findings, total, refused, better)
 
 
-def decide(heard: Heard, settings: VerdictSettings) -> Verdict:
+def decide(measurements: Measurements, settings: VerdictSettings) -> Verdict:
     """The candidate whose evidence is best, among those that are better than the base; else the base.
 
     Args:
-        heard: the evidence.
+        measurements: the evidence.
         settings: the recipe.
     """
-    weighed = tuple(
-        weigh(strength, heard.trust, heard.base, numbers, settings) for strength, numbers in heard.candidates.items()
+    comparison = tuple(
+        compare(strength, measurements.trust, measurements.base, numbers, settings)
+        for strength, numbers in measurements.candidates.items()
     )
-    better = [each for each in weighed if each.better]
+    better = [each for each in comparison if each.better]
     taken = max(better, key=lambda each: (each.total.low, each.strength)).strength if better else 0.0
-    return Verdict(taken, weighed[0].total.n, weighed)
+    return Verdict(taken, comparison[0].total.n, comparison)
 
 
 def verdict_of_json(value: Mapping[str, Any]) -> Verdict:
     """What `Verdict.as_json` gave."""
     candidates = tuple(
-        Weighed(
+        Comparison(
             each["strength"],
             tuple(
                 Finding(key, found["base"], found["candidate"], _of_json(found["gain"]))

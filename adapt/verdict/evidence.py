@@ -39,7 +39,7 @@ class Distance(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judges:
+class EvidenceNetworks:
     """The networks that are asked.
 
     Attributes:
@@ -55,7 +55,7 @@ class Judges:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class Sample:
     """A photo, and a trial under its damage, as every model is shown them.
 
     Attributes:
@@ -76,8 +76,8 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model makes of a case: of the photo and of the trial, (1, 3, S, S) in [0, 1]."""
+class Restoration:
+    """What a model makes of a sample: of the photo and of the trial, (1, 3, S, S) in [0, 1]."""
 
     photo: Tensor
     trial: Tensor
@@ -99,48 +99,48 @@ class Evidence:
     key: str
     title: str
     better: Literal["higher", "lower"]
-    measure: Callable[[Case, Answer, Judges], Tensor]
+    measure: Callable[[Sample, Restoration, EvidenceNetworks], Tensor]
     by_photo: bool = False
     gained: str
     lost: str
 
 
-def _at_its_blur(case: Case, answer: Answer) -> tuple[Tensor, Tensor]:
+def _at_its_blur(sample: Sample, restoration: Restoration) -> tuple[Tensor, Tensor]:
     """Restored image and photo at the photo's own blur level: what both can show."""
-    return clamped(gaussian_blur(answer.photo, case.std)), clamped(gaussian_blur(case.photo, case.std))
+    return clamped(gaussian_blur(restoration.photo, sample.std)), clamped(gaussian_blur(sample.photo, sample.std))
 
 
-def _identity(case: Case, answer: Answer, judges: Judges) -> Tensor:
-    return identity_distance(*_at_its_blur(case, answer), judges.recogniser)
+def _identity(sample: Sample, restoration: Restoration, networks: EvidenceNetworks) -> Tensor:
+    return identity_distance(*_at_its_blur(sample, restoration), networks.recogniser)
 
 
-def _landmarks(case: Case, answer: Answer, judges: Judges) -> Tensor:
-    return landmark_distance(answer.photo, case.photo, judges.landmarks)
+def _landmarks(sample: Sample, restoration: Restoration, networks: EvidenceNetworks) -> Tensor:
+    return landmark_distance(restoration.photo, sample.photo, networks.landmarks)
 
 
-def _consistency(case: Case, answer: Answer, judges: Judges) -> Tensor:
-    restored, photo = _at_its_blur(case, answer)
+def _consistency(sample: Sample, restoration: Restoration, networks: EvidenceNetworks) -> Tensor:
+    restored, photo = _at_its_blur(sample, restoration)
     return (restored - photo).abs().mean()
 
 
-def _prior(case: Case, answer: Answer, judges: Judges) -> Tensor:
-    return score_by_prior(judges.prior, answer.photo, [case.seed]).change
+def _prior(sample: Sample, restoration: Restoration, networks: EvidenceNetworks) -> Tensor:
+    return score_by_prior(networks.prior, restoration.photo, [sample.seed]).change
 
 
-def _sharpness(case: Case, answer: Answer, judges: Judges) -> Tensor:
-    return sharpness(answer.photo)
+def _sharpness(sample: Sample, restoration: Restoration, networks: EvidenceNetworks) -> Tensor:
+    return sharpness(restoration.photo)
 
 
-def _trial_error(case: Case, answer: Answer, judges: Judges) -> Tensor:
-    return (answer.trial - case.known).square().mean().sqrt()
+def _trial_error(sample: Sample, restoration: Restoration, networks: EvidenceNetworks) -> Tensor:
+    return (restoration.trial - sample.known).square().mean().sqrt()
 
 
-def _trial_distance(case: Case, answer: Answer, judges: Judges) -> Tensor:
-    return judges.distance(answer.trial, case.known)
+def _trial_distance(sample: Sample, restoration: Restoration, networks: EvidenceNetworks) -> Tensor:
+    return networks.distance(restoration.trial, sample.known)
 
 
-def _trial_identity(case: Case, answer: Answer, judges: Judges) -> Tensor:
-    return identity_distance(answer.trial, case.known, judges.recogniser)
+def _trial_identity(sample: Sample, restoration: Restoration, networks: EvidenceNetworks) -> Tensor:
+    return identity_distance(restoration.trial, sample.known, networks.recogniser)
 
 
 EVIDENCE: Final[dict[str, Evidence]] = {
@@ -218,24 +218,24 @@ EVIDENCE: Final[dict[str, Evidence]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
-    """The judges of a pack, and what they show models.
+class Evaluator:
+    """The networks of a pack, and what they show models.
 
     Attributes:
-        judges: the networks.
+        networks: the networks.
         known: clean faces for trials, (N, 3, S, S) in [0, 1].
         blur: the blur of photos (B, 3, S, S) in pixels, (B,), as far as something estimates it.
         device: where all of it is.
     """
 
-    judges: Judges
+    networks: EvidenceNetworks
     known: Tensor
     blur: Callable[[Tensor], Tensor]
     device: torch.device
 
     @full_precision()
     @torch.no_grad()
-    def case(self, photo: Tensor, base: Tensor, target: Tensor | None, *, place: int, seed: int) -> Case:
+    def sample(self, photo: Tensor, base: Tensor, target: Tensor | None, *, place: int, seed: int) -> Sample:
         """A photo as every model is shown it, with a trial under its damage.
 
         With y the photo, t its target and B its blur, the damage of the trial is B(z) + y - B(t) for a known face z,
@@ -257,13 +257,13 @@ class Panel:
         known = self.known[place % len(self.known)][None]
         trial = (gaussian_blur(known, blur) + own - gaussian_blur(wanted, blur)).clamp(0, 1)
         trust = 1 - (float(std) - low) / (high - low)
-        return Case(photo=own, std=std, trust=trust, seed=seed, known=known, trial=trial)
+        return Sample(photo=own, std=std, trust=trust, seed=seed, known=known, trial=trial)
 
     @full_precision()
     @torch.no_grad()
-    def hear(self, case: Case, answer: Answer) -> dict[str, float] | None:
-        """All evidence on a model's answer; None where that is not finite."""
-        if not bool(answer.photo.isfinite().all() and answer.trial.isfinite().all()):
+    def measure(self, sample: Sample, restoration: Restoration) -> dict[str, float] | None:
+        """All evidence on a model's restoration; None where that is not finite."""
+        if not bool(restoration.photo.isfinite().all() and restoration.trial.isfinite().all()):
             return None
-        own = Answer(answer.photo.to(self.device), answer.trial.to(self.device))
-        return {key: float(each.measure(case, own, self.judges)) for key, each in EVIDENCE.items()}
+        own = Restoration(restoration.photo.to(self.device), restoration.trial.to(self.device))
+        return {key: float(each.measure(sample, own, self.networks)) for key, each in EVIDENCE.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapt.verdict.decision import Finding, Verdict, Weighed
+from adapt.verdict.decision import Comparison, Finding, Verdict
 from adapt.verdict.evidence import EVIDENCE
 
 
@@ -19,7 +19,7 @@ def sentences(verdict: Verdict) -> str:
     return " ".join([opening, *_reasons(verdict, shown)])
 
 
-def _reasons(verdict: Verdict, shown: Weighed) -> list[str]:
+def _reasons(verdict: Verdict, shown: Comparison) -> list[str]:
     gained = [EVIDENCE[each.key].gained + _numbers(each) for each in shown.findings if each.says == "better"]
     lost = [EVIDENCE[each.key].lost + _numbers(each) for each in shown.findings if each.says == "worse"]
     first, second = (gained, lost) if verdict.strength else (lost, gained)
