@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from adapt.blur.parts import BlurParts
     from adapt.blur.start_steps import StartSteps
     from adapt.diffusion.prior import Prior
+    from adapt.diffusion.unet import UNet
     from adapt.evaluation.inputs import Networks
     from adapt.exporting.bundle import BundleModel
     from adapt.faces.detector import FaceDetector
@@ -55,6 +56,21 @@ def load_prior(name: str | Path) -> Prior:
     read = named.read()
     size = None if named.pack is None else named.pack.card.size
     return replace(build_prior(named.label, read.state, read.metadata, size=size), digest=read.digest)
+
+
+def load_unet(name: str | Path | None, pack: str | Path) -> UNet:
+    """The U-Net that a one-step student begins as: of a prior or a student by name, or of the pack's prior.
+
+    Raises:
+        UsageError: no such pack or file.
+        WeightsError: weights that cannot be read, or are neither a prior's nor a student's.
+    """
+    from adapt.diffusion.unet import UNet as Network
+
+    of_student = name is not None and named_restorer(name).read().metadata.get("architecture") == ONESTEP
+    network = load_restorer(name).network.network if of_student else load_prior(name or pack).network
+    assert isinstance(network, Network)
+    return network
 
 
 def load_blur_estimator(name: str | Path) -> BlurEstimator:

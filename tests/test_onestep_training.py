@@ -19,10 +19,13 @@ from adapt.exporting.verify import smooth_images
 from adapt.faces.recogniser import Recogniser, RecogniserNetwork
 from adapt.packs.pack import add_network, load_pack
 from adapt.pretraining.onestep import student_of, train_onestep
+from adapt.pretraining.restorer import blind_pairs
 from adapt.pretraining.thinning import thinned
 from adapt.restorers.onestep import OneStep
-from adapt.settings import OneStepTrainingSettings, UNetSettings
+from adapt.settings import OneStepTrainingSettings, PatchDiscriminatorSettings, UNetSettings
 from adapt.training.run import Run
+from degradations.blind import BlindRanges
+from degradations.pieces.noise import GaussianNoise
 
 THICK = UNetSettings(
     image_size=16, model_channels=32, channel_mult=[2, 3, 4], num_res_blocks=[0, 1, 2], attention_resolutions=[8, 4],
@@ -107,17 +110,44 @@ def faces(count: int = 5) -> torch.Tensor:
     return smooth_images((count, 16, 16), seed=3).mul(255).round().byte()
 
 
-def test_stop_and_resume_is_exact(tmp_path: Path):
+CHAIN = {
+    "chain": [{"name": "gaussian_noise", "std": [20, 30]}], "chain_share": 0.5,
+    "adversarial": 0.5, "adversarial_from": 1, "discriminator": {"features": 4, "layers": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [{}, CHAIN], ids=["blind", "chain and discriminator"])
+def test_stop_and_resume_is_exact(more: dict[str, object], tmp_path: Path):
+    settings = OneStepTrainingSettings(**(SETTINGS.model_dump() | more))
     prior = lively_prior()
     with Run(tmp_path / "whole", recipe="", digest="x") as run:
-        layout, whole = train_onestep(SETTINGS, faces(), on_cpu(run), start=prior)
+        layout, whole = train_onestep(settings, faces(), on_cpu(run), start=prior.network)
     assert layout.network == prior.settings
     parts: dict[str, torch.Tensor] = {}
     for _ in range(3):
         with Run(tmp_path / "parts", recipe="", digest="x") as run:
-            parts = train_onestep(SETTINGS, faces(), on_cpu(run, max_steps=1), start=prior)[1]
+            parts = train_onestep(settings, faces(), on_cpu(run, max_steps=1), start=prior.network)[1]
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    assert whole.keys() == prior.network.state_dict().keys(), "the discriminator stays behind"
     assert any(not torch.equal(whole[key], value) for key, value in prior.network.state_dict().items())
+
+
+def test_a_share_of_the_images_gets_the_chain():
+    clean = faces(40)
+    none = BlindRanges(blur_std=(0.1, 0.1), downsample=(1, 1), noise=(0, 0), jpeg=(100, 100), grey=0)
+    strong = [GaussianNoise(std=(80, 80))]
+
+    def noisy(share: float) -> int:
+        damaged, truths = blind_pairs(clean, none, torch.Generator().manual_seed(0), chain=strong, share=share)
+        return int(((damaged - truths).abs().mean(dim=(1, 2, 3)) > 0.1).sum())
+
+    assert (noisy(0), noisy(1)) == (0, 40)
+    assert 8 < noisy(0.5) < 32
+
+
+def test_a_share_without_a_chain_is_refused():
+    with pytest.raises(ValueError, match=r"chain_share: is 0\.5, and chain has no degradation"):
+        OneStepTrainingSettings(**(SETTINGS.model_dump() | {"chain_share": 0.5}))
 
 
 def test_it_begins_as_the_prior_in_one_step_and_the_prior_stays(gen: torch.Generator):
@@ -143,14 +173,16 @@ def test_every_loss_has_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return (a - b).square().mean(dim=(1, 2, 3))
 
     ends: dict[str, dict[str, torch.Tensor]] = {}
-    for name in ("l1", "perceptual", "recognition"):
+    for name in ("l1", "perceptual", "recognition", "adversarial"):
         weights = {"l1": 0.0, "perceptual": 0.0, "recognition": 0.0, name: 1.0}
+        if name == "adversarial":  # a share of the others' pull
+            weights = {**weights, "l1": 1.0, "discriminator": PatchDiscriminatorSettings(features=4, layers=1)}
         with Run(tmp_path / name, recipe="", digest="x") as run:
             ends[name] = train_onestep(
-                SETTINGS.model_copy(update={**weights, "steps": 1, "ema": 0.0}), faces(), on_cpu(run),
-                start=lively_prior(), distance=apart, recogniser=recogniser,
+                SETTINGS.model_copy(update={**weights, "steps": 3, "ema": 0.0}), faces(), on_cpu(run),
+                start=lively_prior().network, distance=apart, recogniser=recogniser,
             )[1]  # fmt: skip
-    for one, other in (("l1", "perceptual"), ("perceptual", "recognition")):
+    for one, other in (("l1", "perceptual"), ("perceptual", "recognition"), ("l1", "adversarial")):
         assert any(not torch.equal(ends[one][key], ends[other][key]) for key in ends[one])
 
 
@@ -192,4 +224,12 @@ def test_the_command_makes_the_packs_student_from_its_prior(
     pretrain(str(tmp_path / "mine.yaml"), small_photos, tmp_path / "other", pack=str(small_pack), overrides=[start])
     from_other = load_restorer(tmp_path / "other").network.state_dict()
     assert any(not torch.equal(value, from_other[key]) for key, value in made.network.state_dict().items())
+
+    # From a student: that of a pack, as it stands.
+    pretrain(
+        str(tmp_path / "mine.yaml"), small_photos, tmp_path / "on", pack=str(pack),
+        overrides=[f"start={pack}/onestep", "learning_rate=1e-12"],
+    )  # fmt: skip
+    on = load_restorer(tmp_path / "on").network.state_dict()
+    assert all(torch.allclose(value, on[key], atol=1e-6) for key, value in entered.network.state_dict().items())
     assert load_prior(pack).name.endswith("/prior")

@@ -24,6 +24,7 @@ from adapt.build import (
     load_restorer,
     load_start_steps,
     load_texture_distance,
+    load_unet,
 )
 from adapt.devices import pick_device, processes
 from adapt.digests import settings_digest
@@ -221,7 +222,8 @@ def _identity(settings: Settings, faces: str, pack: str, distance: PerceptualDis
     if isinstance(settings, AdjusterSettings):
         identity["frozen_models"] = _frozen_models_digest(settings, load_pack(pack))
     if isinstance(settings, OneStepTrainingSettings):
-        identity["start"] = named_network(settings.start or pack, PRIOR).digest()
+        start = named_network(pack, PRIOR) if settings.start is None else named_restorer(settings.start)
+        identity["start"] = start.digest()
         if settings.recognition:
             identity["recogniser"] = named_network(pack, RECOGNISER).digest()
     if isinstance(settings, CodePredictorSettings | FusionSettings):
@@ -260,7 +262,7 @@ def _onestep(settings: OneStepTrainingSettings, job: Pretraining) -> Trained:
         settings,
         images,
         job.context,
-        start=load_prior(settings.start or job.pack),
+        start=load_unet(settings.start, job.pack),
         distance=job.distance,
         recogniser=load_recogniser(job.pack) if settings.recognition else None,
     )

@@ -1,29 +1,46 @@
-"""Pre-training of the one-step student: a prior, or a thinner part of it, as a restorer on the blind degradation.
+"""Pre-training of the one-step student: a prior, or a thinner part of it, as a restorer of known damage.
 
-It begins as a denoiser of faces, so that a few hundred steps go far.
+It begins as a denoiser of faces, so that a few hundred steps go far. The discriminator that it may be trained against
+sees fine detail beside the image, as that of fine-tuning does.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from adapt.diffusion.prior import Prior
 from adapt.diffusion.unet import UNet
-from adapt.faces.recogniser import Recogniser, crop, euclidean_distance
+from adapt.faces.recogniser import Recogniser
+from adapt.finetuning.image_losses import face_identity, last_layer
 from adapt.pretraining.restorer import blind_pairs, blind_ranges, image_losses
 from adapt.pretraining.thinning import thinned
 from adapt.restorers.onestep import OneStep
 from adapt.settings import OneStepSettings, OneStepTrainingSettings
+from adapt.training.adversary import PatchDiscriminator, balance, check_layers, discriminator_loss, generator_loss
+from adapt.training.adversary import Verdict as Judgement
 from adapt.training.context import TrainingContext
 from adapt.training.loop import Network, StepContext, train
 from adapt.training.losses import Distance
+from adapt.training.sampling import step_generator
+
+
+class Judged(nn.Module):
+    """A student and its discriminator, if it has one: all that a step runs."""
+
+    def __init__(self, student: OneStep, discriminator: PatchDiscriminator | None) -> None:
+        super().__init__()
+        self.student = student
+        self.discriminator = discriminator
+
+    def forward(self, damaged: Tensor, clean: Tensor) -> tuple[Tensor, Judgement | None]:
+        restored = self.student(damaged)
+        return restored, None if self.discriminator is None else self.discriminator.judge(clean, restored)
 
 
 def student_of(network: nn.Module, settings: OneStepTrainingSettings) -> OneStep:
     """The student that a training begins with.
 
     Args:
-        network: the prior's U-Net.
+        network: the U-Net of a prior or of a student.
         settings: t, and the layout where it is not the prior's.
 
     Raises:
@@ -41,7 +58,7 @@ def train_onestep(
     faces: Tensor,
     context: TrainingContext,
     *,
-    start: Prior,
+    start: nn.Module,
     distance: Distance | None = None,
     recogniser: Recogniser | None = None,
 ) -> tuple[OneStepSettings, dict[str, Tensor]]:
@@ -51,7 +68,7 @@ def train_onestep(
         settings: the recipe.
         faces: clean aligned faces, (N, 3, S, S) uint8, S = settings.size.
         context: its run, device and progress.
-        start: the prior; it stays as it is.
+        start: the U-Net of a prior or of a student; it stays as it is.
         distance: perceptual distance; needed where settings.perceptual > 0.
         recogniser: frozen; needed where settings.recognition > 0.
 
@@ -62,20 +79,38 @@ def train_onestep(
         TrainingError: a loss is not finite.
         UsageError: as `student_of`.
     """
-    student = student_of(start.network, settings)
+    student = student_of(start, settings)
     ranges = blind_ranges(settings.degradation, settings.size)
+    discriminator: PatchDiscriminator | None = None
+    if settings.adversarial:
+        check_layers(settings.discriminator, settings.size)
+        generator = step_generator(settings.seed, 0, rank=-1)
+        discriminator = PatchDiscriminator(settings.discriminator, generator, detail=True)
+    both = Judged(student, discriminator)
+    last = last_layer(student)
     if recogniser is not None:
         recogniser.to(context.device)
 
     def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-        chosen = step.batch(faces, settings)
-        damaged, clean = (part.to(step.device) for part in blind_pairs(chosen, ranges, step.generator))
-        restored = forward(damaged).float()
+        pairs = blind_pairs(
+            step.batch(faces, settings), ranges, step.generator, chain=settings.chain, share=settings.chain_share
+        )
+        damaged, clean = (part.to(step.device) for part in pairs)
+        judgement: Judgement | None
+        restored, judgement = forward(damaged, clean)
+        restored = restored.float()
         total, parts = image_losses(restored, clean, settings, distance)
         if settings.recognition and recogniser is not None:
-            of_restored, of_clean = (recogniser.network(crop(each)) for each in (restored, clean))
-            parts["recognition"] = euclidean_distance(of_restored, of_clean).mean()
+            parts["recognition"] = face_identity(restored, clean, recogniser).mean()
             total = total + settings.recognition * parts["recognition"]
+        if judgement is not None:
+            adversarial, parts["discriminator"] = generator_loss(judgement), discriminator_loss(judgement)
+            if step.index >= settings.adversarial_from:
+                parts["adversarial"], parts["balance"] = adversarial, balance(total, adversarial, last)
+                total = total + settings.adversarial * parts["balance"] * adversarial
+            total = total + parts["discriminator"]
         return total, parts
 
-    return student.settings, train(student, losses, settings, context=context, steps=settings.steps)
+    state = train(both, losses, settings, context=context, steps=settings.steps)
+    own = {name: value for name, value in state.items() if name.startswith("student.")}
+    return student.settings, {name.removeprefix("student."): value for name, value in own.items()}

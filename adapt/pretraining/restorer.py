@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from adapt.training.context import TrainingContext
 from adapt.training.loop import Network, StepContext, train
 from adapt.training.sampling import step_generator
 from degradations.blind import BlindRanges, degrade_blind, draw_blind, to_grey
+from degradations.chain import degrade
+from degradations.pieces.base import Degradation, new_seed
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -30,12 +32,31 @@ def clean_images(faces: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(mirrored.view(-1, 1, 1, 1), clean.flip(-1), clean)
 
 
-def blind_pairs(faces: Tensor, ranges: BlindRanges, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Degraded and clean images of one batch of uint8 faces, both (B, 3, H, W) in [0, 1], mirrored at random."""
+def blind_pairs(
+    faces: Tensor,
+    ranges: BlindRanges,
+    generator: torch.Generator,
+    *,
+    chain: Sequence[Degradation] = (),
+    share: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Degraded and clean images of one batch of uint8 faces, both (B, 3, H, W) in [0, 1], mirrored at random.
+
+    Args:
+        faces: (B, 3, H, W) uint8.
+        ranges: of the blind degradation, for this size.
+        generator: of all that is random.
+        chain: degradations that a share of the images get in its place.
+        share: that share.
+    """
     clean = clean_images(faces, generator)
     damaged: list[Tensor] = []
     truths: list[Tensor] = []
     for image in clean:
+        if share and float(torch.rand((), generator=generator)) < share:
+            damaged.append(degrade(image, chain, new_seed(generator))[0])
+            truths.append(image)
+            continue
         parameters = draw_blind(ranges, generator)
         damaged.append(degrade_blind(image, parameters, generator))
         truths.append(to_grey(image[None])[0] if parameters.grey else image)

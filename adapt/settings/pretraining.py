@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from adapt.settings.base import Distance, Settings, Weight
 from adapt.settings.damage import BlindSettings
-from adapt.settings.networks import SwinIRSettings, UNetSettings
+from adapt.settings.networks import PatchDiscriminatorSettings, SwinIRSettings, UNetSettings
 from adapt.settings.paths import WeightsName
+from degradations.pieces.base import Share
+from degradations.pieces.names import AnyDegradation
 
 
 class TrainingSettings(Settings):
@@ -62,27 +64,45 @@ class RestorerSettings(TrainingSettings):
 
 
 class OneStepTrainingSettings(TrainingSettings):
-    """Pre-training of the one-step student on the blind degradation; it begins as a prior, or as a part of one."""
+    """Pre-training of the one-step student on known damage; it begins as a prior, as a part of one, or as a student."""
 
     kind: Literal["pretrain-onestep"] = "pretrain-onestep"
     start: WeightsName | None = Field(
-        default=None, description="weights of a prior: a run or a file; left out, the pack's prior"
+        default=None,
+        description="weights of a prior or a student: a run, a file or PACK/NAME; left out, the pack's prior",
     )
     network: UNetSettings | None = Field(
         default=None, description="a layout with fewer channels or blocks at some levels; left out, the prior's own"
     )
     t: Annotated[int, Field(ge=0, lt=1000)] = Field(default=300, description="timestep that the network is told")
     degradation: BlindSettings = BlindSettings()
+    chain: list[AnyDegradation] = Field(
+        default=[], description="degradations laid over a share of the images in place of the blind one"
+    )
+    chain_share: Share = Field(default=0.0, description="that share")
     l1: Weight = 1.0
     perceptual: Weight = 0.4
     distance: Distance = Field(default="pack", description="which perceptual distance that weight is for")
     recognition: Weight = Field(
         default=0.0, description="weight of the distance between the embeddings of the pack's recogniser"
     )
+    adversarial: Weight = Field(default=0.0, description="of the pull of L1 and perceptual loss")
+    adversarial_from: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="the first step whose images the discriminator changes"
+    )
+    discriminator: PatchDiscriminatorSettings = PatchDiscriminatorSettings(features=32, layers=2)
+
+    @model_validator(mode="after")
+    def _some_chain(self) -> Self:
+        if self.chain_share and not self.chain:
+            raise ValueError(f"chain_share: is {self.chain_share:g}, and chain has no degradation to lay over them")
+        return self
 
     def identity(self) -> dict[str, Any]:
-        """The settings without the path of weights, for which their content stands."""
-        return self.model_dump(mode="json", exclude={"start"})
+        """The settings without the path of weights, for which their content stands; of a camera's profile likewise."""
+        return {
+            **self.model_dump(mode="json", exclude={"start"}), "chain": [each.identity() for each in self.chain]
+        }
 
 
 class PerceptualSettings(TrainingSettings):
