@@ -7,7 +7,8 @@
 FACES is a folder of clean aligned faces. Each recipe of damage is laid over them; one half is adapted on, its originals
 never read, and the other is scored. For each domain and finetune recipe there is a table of photo, base, adapted and
 exported, one of the targets, and at the end a line: what the verdict took, and by how much that differs from the base,
-each with its 95 % interval. What is finished is not computed again while the photos and recipes are the same.
+each with its 95 % interval. Last comes how right the verdict was; of what it kept back the whole adaptation is judged,
+and not what lies halfway. What is finished is not computed again while the photos and recipes are the same.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from domain import adapt_to, evaluate_adapted, evaluate_targets, make_domain, print_gains, spread, with_overrides
-from verdict import DOMAINS
+from verdict import BETTER, DOMAINS, Truth, called_against_true, standing
 
 from adapt.commands.finetune_setup import set_up_finetune
 from adapt.commands.run import split_overrides
@@ -30,8 +31,8 @@ from adapt.intervals import Interval
 from adapt.packs.pack import load_pack
 from adapt.photos.folder import find_photos
 
-JUDGED: Final = {"psnr": 1, "perceptual": -1, "identity": -1}  # by what a line is better or worse, and its direction
 BASE: Final = "pre-trained"
+ADAPTED: Final = "adapted"
 EXPORTED: Final = "exported"
 
 
@@ -43,6 +44,7 @@ class Line:
         strength: what the verdict took.
         gains: of what is exported over the base; positive is better.
         sharpness: of what is exported over the base's.
+        adapted: what is true of the weights at the full strength.
     """
 
     domain: str
@@ -50,11 +52,17 @@ class Line:
     strength: float
     gains: Mapping[str, Interval]
     sharpness: float
+    adapted: Truth
 
     @property
     def worse(self) -> bool:
         """By any of them beyond chance."""
-        return any(gain.high < 0 for gain in self.gains.values())
+        return standing(self.gains.values()) == "worse"
+
+    @property
+    def call(self) -> tuple[bool, Truth]:
+        """Whether the verdict called it better, and what is true."""
+        return (True, standing(self.gains.values())) if self.strength else (False, self.adapted)
 
     @property
     def better(self) -> bool:
@@ -65,13 +73,19 @@ class Line:
 def line_of(domain: str, recipe: str, strength: float, evaluations: Mapping[str, Evaluation]) -> Line:
     """What came of a domain, in a line."""
     base, exported = evaluations[BASE], evaluations[EXPORTED]
+    sharpness = exported.scores["sharpness"].mean / base.scores["sharpness"].mean
+    adapted = standing(gains_over(base, evaluations[ADAPTED]).values())
+    return Line(domain, recipe, strength, gains_over(base, exported), sharpness, adapted)
+
+
+def gains_over(base: Evaluation, other: Evaluation) -> dict[str, Interval]:
+    """By how much each number is better, with its interval."""
     gains: dict[str, Interval] = {}
-    for key, sign in JUDGED.items():
-        found = difference(base, exported, key)
+    for key, sign in BETTER.items():
+        found = difference(base, other, key)
         low, high = sorted((sign * found.low, sign * found.high))
         gains[key] = Interval(sign * found.mean, low, high, found.n)
-    sharpness = exported.scores["sharpness"].mean / base.scores["sharpness"].mean
-    return Line(domain, recipe, strength, gains, sharpness)
+    return gains
 
 
 def summary(lines: list[Line]) -> str:
@@ -98,6 +112,8 @@ def summary(lines: list[Line]) -> str:
             "",
             f"Of {len(lines)}: worse by any beyond chance {worse}; better by all three {better}; less than 0.9 as sharp"
             f" as the base {soft}. Gains are positive where the exported model is better.",
+            "",
+            called_against_true([line.call for line in lines]),
         ]
     )
 
@@ -125,7 +141,7 @@ def main() -> None:
                 domain, work, pack=arguments.pack, method=arguments.method, recipe=recipe,
                 overrides=arguments.overrides, targets=domain / "targets",
             )
-            evaluations = evaluate_adapted([domain], {"adapted": recipe}, pack)
+            evaluations = evaluate_adapted([domain], {ADAPTED: recipe}, pack)
             print(f"\n{damage}, {recipe}\n\n{markdown_table(evaluations)}")
             print_gains(evaluations, BASE)
             targets = evaluate_targets([domain], {"targets": "."}, pack)

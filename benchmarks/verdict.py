@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -36,7 +36,7 @@ from adapt.commands.run_verdict import first_targets, measure_all
 from adapt.disk import write_json
 from adapt.evaluation.metrics import psnr
 from adapt.faces.measures import identity_distance
-from adapt.intervals import mean_interval
+from adapt.intervals import Interval, mean_interval
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import PhotoFile, find_photos
@@ -54,7 +54,8 @@ DOMAINS: Final = (
 METHOD: Final = "adaptive"
 HALFWAY: Final = 0.5
 BETTER: Final = {"psnr": 1, "perceptual": -1, "identity": -1}  # the direction of each number of the truth
-Truth = Literal["better", "same", "worse"]
+Truth = Literal["worse", "same", "better"]
+RISING: Final[tuple[Truth, ...]] = ("worse", "same", "better")
 
 
 def drawn(faces: Sequence[PhotoFile], seed: int, count: int) -> list[PhotoFile]:
@@ -127,13 +128,18 @@ def last_of(run: Path, start: str) -> Restorer:
 def true_of(run: Mapping[str, Any], strength: float) -> Truth:
     """What is true of a model of a run."""
     before, after = run["truth"]["0"], run["truth"][f"{strength:g}"]
-    gains = {
-        key: mean_interval([sign * (b - a) for a, b in zip(before[key], after[key], strict=True)])
+    return standing(
+        mean_interval([sign * (b - a) for a, b in zip(before[key], after[key], strict=True)])
         for key, sign in BETTER.items()
-    }
-    if any(gain.high < 0 for gain in gains.values()):
+    )
+
+
+def standing(gains: Iterable[Interval]) -> Truth:
+    """What a model is, by its gains over the base in each number of the truth."""
+    known = list(gains)
+    if any(gain.high < 0 for gain in known):
         return "worse"
-    return "better" if any(gain.low > 0 for gain in gains.values()) else "same"
+    return "better" if any(gain.low > 0 for gain in known) else "same"
 
 
 def called(run: Mapping[str, Any], rule: VerdictSettings) -> Verdict:
@@ -144,25 +150,30 @@ def called(run: Mapping[str, Any], rule: VerdictSettings) -> Verdict:
 
 def table_of(runs: Sequence[Mapping[str, Any]], rule: VerdictSettings) -> str:
     """Called against true, in runs, and the two numbers that matter."""
-    counts: Counter[tuple[str, Truth]] = Counter()
-    lines = ["| called | better | same | worse |", "| --- | ---: | ---: | ---: |"]
-    missed = 0
+    calls: list[tuple[bool, Truth]] = []
     for run in runs:
-        verdict = called(run, rule)
-        if verdict.strength:
-            counts["better: exported", true_of(run, verdict.strength)] += 1
-        else:
-            best = max(("worse", "same", "better").index(true_of(run, each)) for each in rule.strengths)
-            counts["base kept", ("worse", "same", "better")[best]] += 1
-            missed += best == 2
-    for call in ("better: exported", "base kept"):
-        lines.append(f"| {call} | {' | '.join(str(counts[call, true]) for true in ('better', 'same', 'worse'))} |")
-    exported = sum(counts["better: exported", true] for true in ("better", "same", "worse"))
-    right = counts["better: exported", "better"]
-    there = right + missed
+        taken = called(run, rule).strength
+        best: Truth = max((true_of(run, each) for each in rule.strengths), key=RISING.index)
+        calls.append((True, true_of(run, taken)) if taken else (False, best))
+    return called_against_true(calls)
+
+
+def called_against_true(calls: Sequence[tuple[bool, Truth]]) -> str:
+    """A table of what was called against what is true, and the numbers that matter.
+
+    Args:
+        calls: of each run, whether it was called better, and what is true of what was exported; where the base was
+            kept, what is true of the best that could have been.
+    """
+    counts = Counter(calls)
+    lines = ["| called | better | same | worse |", "| --- | ---: | ---: | ---: |"]
+    for exported, call in ((True, "better: exported"), (False, "base kept")):
+        lines.append(f"| {call} | {' | '.join(str(counts[exported, true]) for true in reversed(RISING))} |")
+    exported = sum(was for was, _ in calls)
+    right, missed = counts[True, "better"], counts[False, "better"]
     share = f"{100 * right / exported:.0f} %" if exported else "none was called so"
-    lines += ["", f"{len(runs)} runs. Of those called better, right: {share} ({right} of {exported}); worse:"
-              f" {counts['better: exported', 'worse']}. Of {there} gains, missed: {missed}."]  # fmt: skip
+    lines += ["", f"{len(calls)} runs. Of those called better, right: {share} ({right} of {exported}); worse:"
+              f" {counts[True, 'worse']}. Of {right + missed} gains, missed: {missed}."]  # fmt: skip
     return "\n".join(lines)
 
 
