@@ -153,7 +153,7 @@ def table_of(runs: Sequence[Mapping[str, Any]], rule: VerdictSettings) -> str:
     calls: list[tuple[bool, Truth]] = []
     for run in runs:
         taken = called(run, rule).strength
-        best: Truth = max((true_of(run, each) for each in rule.strengths), key=RISING.index)
+        best = RISING[max(RISING.index(true_of(run, each)) for each in rule.strengths)]
         calls.append((True, true_of(run, taken)) if taken else (False, best))
     return called_against_true(calls)
 
