@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from adapt.evaluation.inputs import Networks
     from adapt.exporting.bundle import BundleModel
     from adapt.faces.detector import FaceDetector
+    from adapt.faces.find import FaceFinder
     from adapt.faces.landmarks import Landmarks
     from adapt.faces.recogniser import Recogniser
     from adapt.perceptual.distance import PerceptualDistance
@@ -223,6 +224,33 @@ def load_detector(name: str | Path, *, fast: bool = False) -> FaceDetector:
     from adapt.faces.entries import DETECTOR, FAST_DETECTOR
 
     return build_detector(*_face_weights(name, FAST_DETECTOR if fast else DETECTOR))
+
+
+def load_face_finder(
+    name: str | Path, device: torch.device | str = "cpu", *, fast: bool = False, min_face: float | None = None,
+    min_score: float | None = None,
+) -> FaceFinder:
+    """What finds the faces of photographs, of a pack's networks; errors as above.
+
+    Args:
+        name: the pack.
+        device: where they compute.
+        fast: with the small detector.
+        min_face, min_score: as `adapt.faces.find.FaceFinder`, whose defaults stand where None.
+    """
+    from dataclasses import replace
+
+    from adapt.faces.find import MIN_FACE, MIN_SCORE, FaceFinder
+
+    detector = load_detector(name, fast=fast).to(device)
+    finder = FaceFinder(
+        detector=detector,
+        landmarks=load_landmarks(name).to(device),
+        min_face=MIN_FACE if min_face is None else min_face,
+        min_score=MIN_SCORE if min_score is None else min_score,
+    )
+    return replace(finder, detector=replace(detector, min_score=finder.min_score))
+
 
 
 def _face_weights(name: str | Path, entry: str) -> tuple[str, dict[str, Tensor], dict[str, str]]:
