@@ -68,8 +68,10 @@ def load_unet(name: str | Path | None, pack: str | Path) -> UNet:
     """
     from adapt.diffusion.unet import UNet as Network
 
-    of_student = name is not None and named_restorer(name).read().metadata.get("architecture") == ONESTEP
-    network = load_restorer(name).network.network if of_student else load_prior(name or pack).network
+    if name is not None and named_restorer(name).read().metadata.get("architecture") == ONESTEP:
+        network = load_restorer(name).network.network
+    else:
+        network = load_prior(name or pack).network
     assert isinstance(network, Network)
     return network
 

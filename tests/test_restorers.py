@@ -237,10 +237,10 @@ def test_input_is_checked():
     with pytest.raises(ShapeError, match=r"expected a batch of shape \(B, 3, H, W\), got \(3, 16, 16\)"):
         restorer(torch.zeros(3, 16, 16))
     for shape in ((0, 3, 16, 16), (1, 3, 0, 16)):
-        with pytest.raises(ShapeError, match=r"^tiny/swinir: expected one image or more, got an empty batch of shap"):
+        with pytest.raises(ShapeError, match=r"^tiny/onestep: expected one image or more, got an empty batch of shap"):
             restorer(torch.zeros(shape))
     for other, kind in ((np.zeros((1, 3, 16, 16), np.float32), "numpy.ndarray; torch.from_numpy"), ([0.5], "list")):
-        with pytest.raises(ShapeError, match=f"^tiny/swinir: expected a tensor of shape .*, got a {kind}"):
+        with pytest.raises(ShapeError, match=f"^tiny/onestep: expected a tensor of shape .*, got a {kind}"):
             restorer(other)  # pyright: ignore[reportArgumentType]
 
 

@@ -36,7 +36,7 @@ def run(
     photos: Photos,
     out: Out,
     overrides: Overrides = None,
-    recipe: FinetuneRecipe = "swinir",
+    recipe: FinetuneRecipe = "onestep",
     pack: PackName = "tiny",
     method: Method = "adaptive",
     restorer: RestorerName = None,

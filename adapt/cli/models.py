@@ -11,10 +11,18 @@ import typer
 
 from adapt.cli.options import (
     AsJson,
+    Boxes,
     Device,
+    FaceKind,
+    FacePack,
+    Faces,
     Fidelity,
     HalfRaw,
+    Largest,
     Limit,
+    MaxFaces,
+    MinFace,
+    MinScore,
     Out,
     Overwrite,
     PackName,
@@ -22,7 +30,7 @@ from adapt.cli.options import (
     Threads,
     use_threads,
 )
-from adapt.cli.printing import Lines, end, say_resized
+from adapt.cli.printing import Lines, end, say_faces, say_resized
 from adapt.errors import UsageError
 
 
@@ -40,14 +48,29 @@ def restore(
             show_default="what the model was made for, or 512 where its file does not say",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Photos at a time.")] = 8,
+    faces: Faces = FaceKind.AUTO,
+    min_face: MinFace = None,
+    min_score: MinScore = None,
+    largest: Largest = False,
+    max_faces: MaxFaces = None,
+    boxes: Boxes = None,
+    strength: Annotated[
+        float,
+        typer.Option("--strength", min=0, max=1, help="How much of the change is made: 0 the photo, 1 the restored."),
+    ] = 1.0,
+    pack: FacePack = "tiny",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Faces at a time.")] = 8,
     limit: Limit = None,
     device: Device = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Restore a folder of aligned faces to PNG files of the same names."""
+    """Restore photos to PNG files of the same names: whole photographs, face by face, or aligned faces.
+
+    A whole photograph keeps its size, its bits, its colour profile and EXIF data, and every pixel outside its faces.
+    """
     use_threads(threads)
+    from adapt.commands.photographs import Finding
     from adapt.commands.restore import restore as restore_photos
 
     lines = Lines("restoring")
@@ -57,6 +80,11 @@ def restore(
         out,
         fidelity=fidelity,
         size=size,
+        faces=faces.value,
+        finding=Finding(
+            pack=pack, min_face=min_face, min_score=min_score, largest=largest, most=max_faces, boxes=boxes
+        ),
+        strength=strength,
         batch=batch,
         limit=limit,
         device=device,
@@ -64,7 +92,8 @@ def restore(
         on_photo=lambda id, status, done, total: lines(done, total),
     )
     print(f"{result.done} restored, {result.skipped} already there, {len(result.failed)} failed; in {out}")
-    say_resized(result.resized, enlarged=result.enlarged)
+    say_faces(result.faces)
+    say_resized(result.resized, enlarged=result.enlarged, reduced=result.reduced)
     for failure in result.failed:
         print(f"  failed: {failure}", file=sys.stderr)
     end(len(result.failed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from adapt.errors import UsageError
 
 FROM_RECIPE = "the recipe's"  # shown where a default is not the command's own
 
-Photos = Annotated[Path, typer.Argument(help="Folder of aligned face photos (searched in depth), or one file.")]
+Photos = Annotated[Path, typer.Argument(help="Folder of photos (searched in depth), or one file.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Output folder; the same command again resumes.")]
 PackName = Annotated[str, typer.Option("--pack", help="Pack by name or folder (adapt packs list).")]
 RestorerName = Annotated[
@@ -53,6 +54,44 @@ Fidelity = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", min=0, show_default=FROM_RECIPE)]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many photos.")]
 HalfRaw = Annotated[bool, typer.Option("--half-raw", help="Develop RAW files at half size: four times as fast.")]
+class FaceKind(StrEnum):
+    """What photos are."""
+
+    AUTO = "auto"
+    WHOLE = "whole"
+    ALIGNED = "aligned"
+
+
+Faces = Annotated[
+    FaceKind,
+    typer.Option(
+        "--faces",
+        help="What the photos are: whole photographs, whose faces are found; aligned, square crops of faces; auto tells"
+        " each by its look.",
+    ),
+]
+MinFace = Annotated[
+    float | None,
+    typer.Option("--min-face", min=8, help="Side of the smallest faces to find, in pixels.", show_default="24"),
+]
+MinScore = Annotated[
+    float | None,
+    typer.Option("--min-score", min=0.01, max=0.99, help="How sure the detector must be.", show_default="0.35"),
+]
+Largest = Annotated[bool, typer.Option("--largest", help="Only the largest face of each photo.")]
+MaxFaces = Annotated[
+    int | None, typer.Option("--max-faces", min=1, help="The largest so many of each photo.", show_default="all")
+]
+Boxes = Annotated[
+    Path | None,
+    typer.Option(
+        "--boxes",
+        help='Where faces are, for photos in which you know better: lines of {"photo": "ID", "box": [left, top, right,'
+        " bottom]}, as in faces.jsonl.",
+        show_default="they are looked for",
+    ),
+]
+FacePack = Annotated[str, typer.Option("--pack", help="Pack whose networks find faces.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start anew: remove what an earlier run made there.")]
 Device = Annotated[
     str, typer.Option("--device", help="cpu, cuda, cuda:1, ...; auto is CUDA where there is one, else the CPU.")

@@ -48,22 +48,52 @@ def target_progress(lines: Lines) -> Callable[[Record, int, int], None]:
     return on_photo
 
 
-def say_resized(count: int, what: str = "photo", enlarged: Mapping[str, float] | None = None) -> None:
+def say_faces(faces: Mapping[str, int]) -> None:
+    """Say how many faces were found in whole photographs, and name those without any.
+
+    Args:
+        faces: their number in each, by its id.
+    """
+    if not faces:
+        return
+    photos, found = count(len(faces), "whole photograph"), count(sum(faces.values()), "face")
+    print(f"{found} in {photos}")
+    for id, number in faces.items():
+        if not number:
+            print(f"  no face found: {id}; it was left as it is")
+
+
+def count(number: int, what: str) -> str:
+    """`1 photo`, `2 photos`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def say_resized(
+    count: int,
+    what: str = "photo",
+    enlarged: Mapping[str, float] | None = None,
+    reduced: Mapping[str, float] | None = None,
+) -> None:
     """Name photos, or what else is counted, that were not of the network's size.
 
     Args:
         count: all of them.
         what: one of them.
         enlarged: how many times longer the side of each became that was smaller, by id; told of by itself.
+        reduced: by how much the largest face of each whole photograph was reduced, by id.
     """
     larger = len(enlarged or {})
-    for number, became in ((count - larger, "resized"), (larger, "enlarged")):
+    for number, became in ((max(0, count - larger), "resized"), (larger, "enlarged")):
         if number:
             print(f"{number} {what}{' was' if number == 1 else 's were'} {became} to the model's size")
     if enlarged:
         from adapt.photos.pairs import enlarged_warning
 
         say_warning(enlarged_warning(enlarged))
+    if reduced:
+        from adapt.commands.photographs import reduced_warning
+
+        say_warning(reduced_warning(reduced))
 
 
 def say_warning(warning: str) -> None:

@@ -119,10 +119,12 @@ def set_up_finetune(
         )
     if isinstance(settings, CodeFinetuneSettings) and settings.teacher not in (CODEBOOK, "restorer"):
         load_codebook(settings.teacher)
-    student = _student(settings, pack, networks)
-    own = f"{pack}/{CODEFORMER}" if by_codes else pack
-    base_name = str(base or (restorer if student is None else None) or own)
-    name = str(restorer or student or base_name)
+    entry = _entry(settings, networks)
+    own = pack if entry is None else f"{pack}/{entry}"
+    untrained = f"{pack}/{PRIOR}" if entry is None and _wants(settings, ONESTEP) else None
+    named = None if _wants(settings, ONESTEP) else restorer
+    base_name = str(base or named or own)
+    name = str(restorer or untrained or (own if _wants(settings, ONESTEP) else base_name))
     model = load_restorer(name).at(card.size, f"pack {pack}")
     if by_codes:
         network_with_codes(model)
@@ -134,8 +136,12 @@ def set_up_finetune(
     return FinetuneSetup(settings, name, model, base_name, guide, distance, recogniser)
 
 
-def _student(settings: TuningSettings, pack: str, networks: Collection[str]) -> str | None:
-    """The pack's network that a recipe fine-tunes in place of what the targets come from; None where it is that."""
-    if not isinstance(settings, FinetuneSettings) or settings.student != ONESTEP:
-        return None
-    return f"{pack}/{ONESTEP if ONESTEP in networks else PRIOR}"
+def _entry(settings: FinetuneSettings | CodeFinetuneSettings, networks: Collection[str]) -> str | None:
+    """What a recipe fine-tunes of a pack's networks; None where it is the pack's own restorer, or its prior."""
+    wanted = CODEFORMER if isinstance(settings, CodeFinetuneSettings) else settings.student
+    return wanted if wanted in networks else None
+
+
+def _wants(settings: TuningSettings, student: str) -> bool:
+    """Whether a recipe fine-tunes the pack's network of that name."""
+    return isinstance(settings, FinetuneSettings) and settings.student == student

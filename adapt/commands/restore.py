@@ -1,9 +1,9 @@
-"""`adapt restore`: a folder of aligned faces, every photo restored, skipped as done, or named with its reason."""
+"""`adapt restore`: a folder of photos, every one restored, skipped as done, or named with its reason."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -11,16 +11,14 @@ import torch
 from torch import Tensor
 
 from adapt.build import load_model
+from adapt.commands.photographs import FINDING, FaceMode, Finding, Prepared, Preparer, refuse_failed
 from adapt.devices import pick_device, within_memory
 from adapt.digests import file_digest, is_unchanged
 from adapt.disk import append_json_line, claim_folder, read_json_lines, shown_name
 from adapt.errors import PhotoError, UsageError
-from adapt.images import to_grey
 from adapt.journal import Journal, journal_names
 from adapt.locks import locked
-from adapt.photos.files import encode_png
 from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
-from adapt.photos.pairs import read_fitted
 
 if TYPE_CHECKING:
     from adapt.restorers.base import Restorer
@@ -49,9 +47,11 @@ class Restored:
     done: int
     skipped: int
     resized: int
-    enlarged: dict[str, float]  # how many times longer the side of each became that was smaller than the model's, by id
+    enlarged: dict[str, float]  # how many times longer the smallest face's side became, of those that did, by id
     failed: list[str]
     failed_ids: list[str] = field(default_factory=list)
+    faces: dict[str, int] = field(default_factory=dict)  # how many were found in each whole photograph, by id
+    reduced: dict[str, float] = field(default_factory=dict)  # by how much the largest face of each was, by id
 
 
 def restore(
@@ -61,6 +61,9 @@ def restore(
     *,
     fidelity: float | None = None,
     size: int | None = None,
+    faces: FaceMode = "aligned",
+    finding: Finding | None = None,
+    strength: float = 1.0,
     limit: int | None = None,
     batch: int = 8,
     overwrite: bool = False,
@@ -68,7 +71,7 @@ def restore(
     device: str = "auto",
     on_photo: OnPhoto | None = None,
 ) -> Restored:
-    """Restore a folder of aligned faces; see `restore_folder`.
+    """Restore a folder of photos; see `restore_folder`.
 
     Args:
         model: as `adapt.build.load_model`.
@@ -77,6 +80,9 @@ def restore(
             networks that take one.
         size: side of the faces in pixels, for a network that takes any; where None what it was made for, or 512 where
             its file does not say.
+        faces: whether photos are whole, or aligned faces, or each as it looks.
+        finding: how faces are found in whole ones; its defaults where None.
+        strength: how much of the change is made: 0 leaves the photo, 1 takes what was restored.
         device: auto, cpu, cuda, cuda:1, ...; for a bundle auto is CUDA where onnxruntime has it.
 
     Raises:
@@ -94,12 +100,14 @@ def restore(
             f"--size {size}: {model} is a bundle, which works at the size it was exported for, {loaded.size} px; leave"
             " this out, or name the weights it was exported from"
         )
+    preparer = (finding or Finding()).preparer(loaded.size, faces, chosen, strength=strength)
     return restore_folder(
         loaded,
         Path(photos),
         Path(out),
         digest=loaded.digest,
         fidelity=chosen_fidelity,
+        preparer=preparer,
         limit=limit,
         batch=batch,
         overwrite=overwrite,
@@ -128,6 +136,7 @@ def restore_folder(
     *,
     digest: str,
     fidelity: float | None = None,
+    preparer: Preparer | None = None,
     limit: int | None = None,
     ids: Collection[str] | None = None,
     batch: int = 8,
@@ -136,22 +145,24 @@ def restore_folder(
     device: torch.device | str = "cpu",
     on_photo: OnPhoto | None = None,
 ) -> Restored:
-    """Restore aligned faces to PNG files of the same names.
+    """Restore photos to PNG files of the same names: aligned faces, or whole photographs, face by face.
 
-    Photos of another size than the model's are resized to it, and counted. Grey photos stay grey. What an earlier
-    run of the same model finished is left alone; `log.jsonl` in the folder says what was made of what. An image that
-    was changed since, or that was not made here, stays too, and its photo fails.
+    Aligned faces of another size than the model's are resized to it, and counted. Whole photographs keep their size,
+    bits, profile and EXIF data. Grey photos stay grey. What an earlier run of the same model finished is left alone;
+    `log.jsonl` in the folder says what was made of what. An image that was changed since, or that was not made here,
+    stays too, and its photo fails.
 
     Args:
         model: a restorer or an exported bundle.
-        photos: a folder of aligned faces, or one file.
+        photos: a folder of photos, or one file.
         out: where the images go.
         digest: stands for the model: images of another one are not mixed in.
         fidelity: what the model restores at, as its `chosen_fidelity` tells; images of another are not mixed in, nor
             such of another size than the model's.
+        preparer: what is restored of a photo; where None, photos are aligned faces.
         limit: only the first so many photos.
         ids: only these of them.
-        batch: photos at a time.
+        batch: faces at a time.
         overwrite: remove first what was restored there.
         renew: where it was restored by another model, or at another fidelity or size, remove it first, all but what was
             changed since.
@@ -163,17 +174,21 @@ def restore_folder(
     """
     refuse_overlap(photos, out)
     files = [file for file in find_photos(photos, limit) if ids is None or file.id in ids]
+    preparer = preparer or Preparer(size=model.size)
+    about = {"model": digest, "size": model.size, **({} if fidelity is None else {"fidelity": fidelity})}
     with locked(out):
-        _open(out, digest, model.size, fidelity, overwrite=overwrite, renew=renew)
+        _open(out, about | preparer.settings(), overwrite=overwrite, renew=renew)
         return _restore_all(
-            model, files, out, fidelity=fidelity, at_once=batch, overwrite=overwrite, device=device, on_photo=on_photo
-        )
+            model, files, out, preparer, fidelity=fidelity, at_once=batch, overwrite=overwrite, device=device,
+            on_photo=on_photo,
+        )  # fmt: skip
 
 
 def _restore_all(
     model: Model,
     files: list[PhotoFile],
     out: Path,
+    preparer: Preparer,
     *,
     fidelity: float | None,
     at_once: int,
@@ -184,37 +199,37 @@ def _restore_all(
     """`restore_folder` in a folder that is claimed and held."""
     log, known = out / LOG, {line["id"]: line for line in _lines(out)}
     journal = Journal(out, _told(out), overwrite=overwrite)
+    result = Restored(0, 0, 0, {}, [])
     counts = {"done": 0, "skipped": 0, "resized": 0}
-    failed: list[str] = []
-    enlarged: dict[str, float] = {}
-    failed_ids: list[str] = []
-    waiting: list[tuple[str, dict[str, Any], Tensor, bool]] = []
+    waiting: list[tuple[dict[str, Any], Prepared]] = []
 
     def report(id: str, status: str, reason: str = "") -> None:
         if status == "failed":
-            failed.append(shown_name(reason))
-            failed_ids.append(id)
+            result.failed.append(shown_name(reason))
+            result.failed_ids.append(id)
+        else:
+            counts[status] += 1
         if on_photo is not None:
-            on_photo(id, status, counts["done"] + counts["skipped"] + len(failed), len(files))
+            on_photo(id, status, counts["done"] + counts["skipped"] + len(result.failed), len(files))
 
     def flush() -> None:
-        if not waiting:
-            return
-        batch = torch.stack([image for _, _, image, _ in waiting]).to(device)
-        results = within_memory(lambda part: model(part, fidelity), batch).cpu()
-        for (id, line, _, grey), image in zip(waiting, results, strict=True):
-            if not bool(image.isfinite().all()):
-                report(id, "failed", f"{id}: the restorer gave values that are not finite")
-                continue
-            shown = to_grey(image) if grey else image
+        """Restore the faces that are waiting, of all their photos together, and write the photos."""
+        crops = [crop for _, photo in waiting for crop in photo.crops]
+        restored: list[Tensor] = []
+        for first in range(0, len(crops), at_once):
+            batch = torch.stack(crops[first : first + at_once]).to(device)
+            restored += within_memory(lambda part: model(part, fidelity), batch).cpu()
+        for line, photo in waiting:
+            own, restored = restored[: len(photo.crops)], restored[len(photo.crops) :]
             try:
-                written_sha256 = journal.write(line["file"], encode_png(shown))
-            except PhotoError as error:  # of its name
-                report(id, "failed", str(error))
+                refuse_failed(line["id"], own)
+                sha256 = journal.write(line["file"], photo.finish(own))
+            except PhotoError as error:  # of its name too
+                report(line["id"], "failed", str(error))
                 continue
-            append_json_line(log, {**line, "restored_sha256": written_sha256})
-            counts["done"] += 1
-            report(id, "done")
+            append_json_line(log, {**line, **photo.line, "restored_sha256": sha256})
+            _note(result, line["id"], photo)
+            report(line["id"], "done")
         waiting.clear()
 
     for file in files:
@@ -222,11 +237,10 @@ def _restore_all(
             sha256 = file_digest(file.path)
             name = f"{file.id}.png"
             if _is_done(known.get(file.id), sha256, out / name):
-                counts["skipped"] += 1
                 report(file.id, "skipped")
                 continue
             journal.refuse_others(name)
-            photo = read_fitted(file.path, model.size)
+            photo = preparer(file.id, file.path)
         except PhotoError as error:
             report(file.id, "failed", str(error))
             continue
@@ -234,13 +248,20 @@ def _restore_all(
             report(file.id, "failed", f"{file.path}: cannot be read: {error.strerror or error}")
             continue
         counts["resized"] += photo.resized
-        if photo.enlarged is not None:
-            enlarged[file.id] = photo.enlarged
-        waiting.append((file.id, {"id": file.id, "photo_sha256": sha256, "file": name}, photo.image, photo.grey))
-        if len(waiting) == at_once:
+        waiting.append(({"id": file.id, "photo_sha256": sha256, "file": name}, photo))
+        if sum(len(other.crops) for _, other in waiting) >= at_once or len(waiting) >= at_once:
             flush()
     flush()
-    return Restored(counts["done"], counts["skipped"], counts["resized"], enlarged, failed, failed_ids)
+    return replace(result, **counts)
+
+
+def _note(result: Restored, id: str, photo: Prepared) -> None:
+    if "faces" in photo.line:
+        result.faces[id] = len(photo.crops)
+    if photo.enlarged is not None:
+        result.enlarged[id] = photo.enlarged
+    if photo.reduced is not None:
+        result.reduced[id] = photo.reduced
 
 
 def written(folder: Path) -> list[str]:
@@ -257,30 +278,35 @@ def _told(folder: Path) -> list[tuple[str, str | None]]:
     return [(line["file"], line["restored_sha256"]) for line in _lines(folder)]
 
 
-def _open(
-    out: Path, digest: str, size: int, fidelity: float | None, *, overwrite: bool, renew: bool
-) -> None:
-    """Take the folder; it must be new, or ours and of the same model, size and fidelity, or is renewed."""
-    about = {"model": digest, "size": size, **({} if fidelity is None else {"fidelity": fidelity})}
+WORDS: Final = {  # what `restored.json` says of the images, for messages; a runner's folder may not name all of it
+    "size": "{} px", "fidelity": "fidelity {}", "strength": "strength {}", "faces": "faces {}",
+}  # fmt: skip
+UNSAID: Final[dict[str, Any]] = {"strength": 1.0, "faces": "aligned"}
+
+
+def _open(out: Path, about: dict[str, Any], *, overwrite: bool, renew: bool) -> None:
+    """Take the folder; it must be new, or ours and of the same model and settings, or is renewed."""
     found = claim_folder(
         out, CLAIM, about, kind=KIND, ours="one of ours", writes=lambda: written(out), overwrite=overwrite
     )
-    there = found.get("size", size)  # folders of a bundle's runner may not name it
-    if renew and (found.get("model"), there, found.get("fidelity")) != (digest, size, fidelity):
+    found = {"size": about["size"]} | found  # folders of a bundle's runner may not name it
+    told = {key: value for key, value in found.items() if key in about or key in (*WORDS, *FINDING)}
+    if told == about:
+        return
+    if renew:
         unchanged = Journal(out, _told(out)).unchanged()
         claim_folder(
             out, CLAIM, about, kind=KIND, ours="one of ours", writes=lambda: [*unchanged, LOG], overwrite=True
         )
         return
-    if found.get("model") != digest:
-        raise UsageError(f"{out}: holds images of another model; choose another folder, or --overwrite")
-    if there != size:
-        raise UsageError(f"{out}: holds images of {there} px, not {size}; choose another folder, or --overwrite")
-    if found.get("fidelity") != fidelity:
-        raise UsageError(
-            f"{out}: holds images of fidelity {found.get('fidelity')}, not {fidelity}; choose another folder, or"
-            " --overwrite"
-        )
+    other = "choose another folder, or --overwrite"
+    if told.get("model") != about["model"]:
+        raise UsageError(f"{out}: holds images of another model; {other}")
+    for key, words in WORDS.items():
+        there, asked = (given.get(key, UNSAID.get(key)) for given in (told, about))
+        if there != asked:
+            raise UsageError(f"{out}: holds images of {words.format(there)}, not {asked}; {other}")
+    raise UsageError(f"{out}: holds photos whose faces were found otherwise; {other}")
 
 
 def _is_done(line: dict[str, Any] | None, sha256: str, path: Path) -> bool:

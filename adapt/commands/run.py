@@ -80,7 +80,7 @@ def run(
     photos: str | Path,
     out: str | Path,
     *,
-    recipe: str | Path = "swinir",
+    recipe: str | Path = "onestep",
     pack: str | Path = "tiny",
     method: str | Path = "adaptive",
     restorer: str | Path | None = None,

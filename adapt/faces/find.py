@@ -9,9 +9,9 @@ again in the crop that it cuts out, upright and at the size that the network kno
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,16 @@ CROP: Final = 256  # side of the crops in which landmarks are found again
 ROUNDS: Final = 3  # of finding them
 WORST_MISFIT: Final = 0.25  # in eye distances: five points that lie worse are of no face
 ACROSS: Final = (1.2, 4.0)  # the aligned crop's side over the box's: about 2; others are of no face
+
+
+class Known(Protocol):
+    """A face that is given, in pixels of the photo."""
+
+    @property
+    def box(self) -> tuple[float, float, float, float]: ...
+
+    @property
+    def points(self) -> tuple[tuple[float, float], ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +104,29 @@ class FaceFinder:
         """What its numbers are reported with."""
         return f"{self.detector.name}, {self.landmarks.name}"
 
+    def about(self) -> dict[str, float | str]:
+        """All that its finds depend on beside the photo, as JSON holds it."""
+        return {"networks": self.name, "min_face": self.min_face, "min_score": self.min_score}
+
+    def given(self, photo: Tensor, known: Sequence[Known]) -> list[Face]:
+        """The faces at places that somebody gives, the largest first; points that are given are not looked for again.
+
+        Args:
+            photo: (3, H, W) in [0, 1].
+            known: their boxes, and five points where they are known.
+        """
+        faces: list[Face] = []
+        for each in known:
+            found = FoundFace(Window(*each.box), 1.0)
+            if each.points:
+                placement = placed(torch.tensor(each.points, dtype=torch.float64), CROP, own=False)
+                inner = self.landmarks.of_aligned(cut_out(photo, placement, CROP)[None])[0].double().cpu()
+                fit = misfit(five_points(inner), CROP)
+                faces.append(Face(found.box, 1.0, placement.to_photo(inner), placement, fit))
+            elif (face := self.face_in(photo, found, strict=False)) is not None:
+                faces.append(face)
+        return sorted(faces, key=lambda face: (-face.side, face.box))
+
     def find(self, photo: Tensor) -> list[Face]:
         """The faces of a photo, (3, H, W) in [0, 1], the largest first; none is no error."""
         faces = [face for found in self.boxes(photo) if (face := self.face_in(photo, found)) is not None]
@@ -127,8 +160,8 @@ class FaceFinder:
                 kept.append(face)
         return kept
 
-    def face_in(self, photo: Tensor, found: FoundFace) -> Face | None:
-        """The face in a box; None where its points are not those of a face."""
+    def face_in(self, photo: Tensor, found: FoundFace, *, strict: bool = True) -> Face | None:
+        """The face in a box; None where it has no points, or, strictly, where they are not those of a face."""
         try:
             points = self.landmarks.inside(photo[None], found.box)[0].double().cpu()
             placement = placed(five_points(points), CROP)
@@ -146,7 +179,8 @@ class FaceFinder:
         middle = five_points(points).mean(0).tolist()
         left, top, right, bottom = found.box
         outside = not (left <= middle[0] <= right and top <= middle[1] <= bottom)
-        return None if fit > WORST_MISFIT or outside or not ACROSS[0] < across < ACROSS[1] else face
+        doubtful = fit > WORST_MISFIT or outside or not ACROSS[0] < across < ACROSS[1]
+        return None if strict and doubtful else face
 
 
 def views(photo: Tensor, min_face: float) -> Iterator[tuple[Tensor, Window]]:

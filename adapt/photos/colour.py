@@ -53,6 +53,27 @@ def narrow_to_srgb(image: Image.Image, profile: bytes | None) -> tuple[np.ndarra
     return np.array(image.convert("RGB")), tuple(notes)
 
 
+def narrow_from_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray | None:
+    """sRGB colours, (N, 3) uint8, as an 8-bit RGB file with this profile stores them: what `narrow_to_srgb` undoes.
+
+    None where it cannot be told: a damaged profile, or one of another space or without a way back.
+    """
+    source = _open_profile(profile, [])
+    if source is None or cast(Any, source).profile.xcolor_space.strip() != "RGB":
+        return None
+    image = Image.fromarray(np.ascontiguousarray(pixels[None]))
+    probe = Image.fromarray(np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 256, 3))
+    try:
+        if np.array_equal(_convert(probe, source), np.array(probe)):
+            return pixels
+        back = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), source, "RGB", "RGB")
+        converted = ImageCms.applyTransform(image, back)
+    except ImageCms.PyCMSError:
+        return None
+    assert converted is not None  # None only where it works in place
+    return np.array(converted)[0]
+
+
 def wide_to_srgb(samples: np.ndarray, peak: int, profile: bytes | None) -> tuple[np.ndarray, int, tuple[str, ...]]:
     """(H, W, 1 or 3) uint16 samples as (H, W, 3) float32 sRGB in [0, 1], the bits that are left, and notes.
 

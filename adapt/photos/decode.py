@@ -46,6 +46,8 @@ DECODER_ERRORS: Final = (
 )
 
 _GREY_MODES: Final = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L")
+_ORIENTATION: Final = 0x0112  # EXIF tag
+_MOST_DPI: Final = 100_000
 _HEIF_BRANDS: Final = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
 # Warning filters and Pillow's switch for truncated files are global to the process.
@@ -64,6 +66,8 @@ class Samples:
         format: "PNG", "JPEG", ..., "RAW DNG", ...
         profile: the ICC profile of the file, or None.
         notes: what the reader should know and the samples do not say.
+        exif: the file's EXIF data without prefix and orientation, for it is upright; b"" where there is none.
+        dpi: dots per inch, to the right and down, where the file says.
     """
 
     colour: Image.Image | np.ndarray
@@ -73,6 +77,8 @@ class Samples:
     format: str
     profile: bytes | None
     notes: tuple[str, ...]
+    exif: bytes = b""
+    dpi: tuple[float, float] | None = None
 
 
 def decode(data: bytes, *, at_least: int | None = None) -> Samples:
@@ -131,7 +137,7 @@ def _decode_pillow(data: bytes) -> Samples:
         image = _open(data)
     profile = profile or image.info.get("icc_profile") or None
     notes = (*of_profile, *_notes(image, data, depth, profile))
-    common: dict[str, Any] = {"format": str(image.format), "profile": profile}
+    common: dict[str, Any] = {"format": str(image.format), "profile": profile, **_beside(image)}
     if depth > 8 and image.mode != "CMYK":
         colour, alpha, grey = _wide(image, data)
         return Samples(colour=colour, alpha=alpha, grey=grey, peak=2**depth - 1, notes=notes, **common)
@@ -145,6 +151,26 @@ def _decode_pillow(data: bytes) -> Samples:
 def _open(data: bytes) -> Any:
     """The image, its header read; typed loosely because every format has attributes of its own."""
     return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _beside(image: Any) -> dict[str, Any]:
+    """EXIF data and resolution, as fields of `Samples`; damaged ones are left out."""
+    found: dict[str, Any] = {}
+    try:
+        exif = image.getexif()
+        turned = exif.pop(_ORIENTATION, 1) in (5, 6, 7, 8)
+        found["exif"] = _exif_bytes(exif)
+        across, down = image.info["dpi"]
+        dpi = (float(down), float(across)) if turned else (float(across), float(down))
+        if all(0 < each < _MOST_DPI for each in dpi):
+            found["dpi"] = dpi
+    except DECODER_ERRORS:
+        pass
+    return found
+
+
+def _exif_bytes(exif: Image.Exif) -> bytes:
+    return exif.tobytes().removeprefix(b"Exif\0\0") if len(exif) else b""
 
 
 def _depth(image: Any) -> int:
@@ -315,7 +341,16 @@ def _decode_heif(data: bytes) -> Samples:
         colour = np.minimum(straight, peak).astype(pixels.dtype)
     grey = layout in ("L", "LA", "La", "I")  # I: grey of more than 8 bits
     notes = (f"the primary of its {len(container)} images",) if len(container) > 1 else ()
+    exif = b""
+    try:
+        known = Image.Exif()
+        known.load(image.info.get("exif") or b"")
+        known.pop(_ORIENTATION, None)
+        exif = _exif_bytes(known)
+    except DECODER_ERRORS:
+        pass
     return Samples(
+        exif=exif,
         colour=colour if peak > 255 else Image.fromarray(np.ascontiguousarray(colour[..., 0] if grey else colour)),
         alpha=alpha,
         peak=peak,

@@ -20,7 +20,7 @@ from adapt.disk import write_atomic
 from adapt.errors import PhotoError, ShapeError, UsageError
 from adapt.images import check_image, from_uint8, to_uint8
 from adapt.photos.colour import narrow_to_srgb, wide_to_srgb
-from adapt.photos.decode import decode
+from adapt.photos.decode import Samples, decode
 from adapt.photos.folder import RAW_SUFFIXES
 from adapt.photos.png import encode_16bit
 from adapt.photos.raw import not_raw, raw_kind
@@ -82,7 +82,11 @@ def read_photo(path: str | Path, *, at_least: int | None = None) -> Photo:
             Pillow's `Image.MAX_IMAGE_PIXELS`, about 89 million), samples without a known white (floating point), or
             a file named as camera RAW that holds something else: most often the small preview that is left of one.
     """
-    path = Path(path)
+    return decoded(Path(path), at_least=at_least)[0]
+
+
+def decoded(path: Path, *, at_least: int | None = None) -> tuple[Photo, Samples]:
+    """`read_photo`, and the samples as they are in the file."""
     try:
         if not path.is_file():
             raise PhotoError("no such file" if not path.exists() else "not a regular file")
@@ -102,7 +106,7 @@ def read_photo(path: str | Path, *, at_least: int | None = None) -> Photo:
         reason = getattr(error, "strerror", None) or "not enough memory"
         raise PhotoError(f"{_shown(path)}: cannot be read: {reason}") from error
     alpha = samples.alpha
-    return Photo(
+    photo = Photo(
         image=image,
         bits=16 if bits == 16 else 8,
         grey=samples.grey,
@@ -111,6 +115,7 @@ def read_photo(path: str | Path, *, at_least: int | None = None) -> Photo:
         sha256=hashlib.sha256(data).hexdigest(),
         notes=samples.notes + notes,
     )
+    return photo, samples
 
 
 def read_image(path: Path) -> Tensor:

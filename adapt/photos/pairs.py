@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from adapt.errors import PhotoError
 from adapt.images import to_grey, without_colour
-from adapt.photos.files import read_photo
+from adapt.photos.files import Photo, read_photo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,10 +47,16 @@ def fit(image: Tensor, size: int) -> tuple[Tensor, bool]:
     height, width = image.shape[-2:]
     if (height, width) == (size, size):
         return image, False
-    if abs(height - width) > SQUARE_TOLERANCE * max(height, width):
+    if not is_square(image):
         raise PhotoError(f"not an aligned face: expected a square image, got {width} x {height}; crop the face first")
     resized = F.interpolate(image[None], (size, size), mode="bicubic", antialias=True)[0]
     return resized.clamp(0, 1), True
+
+
+def is_square(image: Tensor) -> bool:
+    """Whether an image (3, H, W) has the shape of an aligned face."""
+    height, width = image.shape[-2:]
+    return abs(height - width) <= SQUARE_TOLERANCE * max(height, width)
 
 
 def read_fitted(path: Path, size: int) -> Fitted:
@@ -59,7 +65,11 @@ def read_fitted(path: Path, size: int) -> Fitted:
     Raises:
         PhotoError: cannot be read, or is not square; names the file.
     """
-    photo = read_photo(path, at_least=size)
+    return fitted(path, read_photo(path, at_least=size), size)
+
+
+def fitted(path: Path, photo: Photo, size: int) -> Fitted:
+    """A photo that was read, at the size of a network. Raises PhotoError: not square; names the file."""
     try:
         image, resized = fit(photo.image, size)
     except PhotoError as error:

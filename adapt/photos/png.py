@@ -1,4 +1,5 @@
-"""PNG where Pillow does not reach: checksums of the pixel data, large profiles and texts, and writing 16-bit colour."""
+"""PNG where Pillow does not reach: checksums of the pixel data, large profiles and texts, writing 16-bit samples, and
+what a file says beside its pixels."""
 
 from __future__ import annotations
 
@@ -14,6 +15,8 @@ from adapt.errors import PhotoError
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt")
 _ORIENTATION_TEXTS: Final = (b"XML:com.adobe.xmp", b"Raw profile type exif", b"exif")  # where Pillow looks for it
+_COLOUR_TYPES: Final = {1: 0, 2: 4, 3: 2, 4: 6}  # by the number of channels
+_METRES_PER_INCH: Final = 0.0254
 _MOST_PROFILE: Final = 64 << 20  # bytes of a colour profile; printers' have a few million
 _MOST_TEXT: Final = 32 << 20  # bytes of all the texts that may tell the orientation
 
@@ -119,7 +122,7 @@ def _unpacked(packed: bytes, most: int) -> bytes | None:
 
 
 def encode_16bit(pixels: np.ndarray) -> bytes:
-    """A PNG file of (H, W, 3) uint16 pixels; the same bytes for the same pixels.
+    """A PNG file of (H, W, C) uint16 pixels, grey, grey and alpha, RGB or RGBA; the same bytes for the same pixels.
 
     Each row gets the filter with the smallest sum of absolute differences.
     Source: PNG specification, third edition, sections 9.2 (filters) and 12.7 (choosing one).
@@ -135,9 +138,25 @@ def encode_16bit(pixels: np.ndarray) -> bytes:
     rows = np.stack([raw - predicted for predicted in predictions])  # wraps modulo 256, as the filters do
     best = np.abs(rows.view(np.int8).astype(np.int16)).sum(axis=2).argmin(axis=0)
     body = np.concatenate([best[:, None].astype(np.uint8), rows[best, np.arange(height)]], axis=1)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, _COLOUR_TYPES[channels], 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(body.tobytes(), 6)), (b"IEND", b""))
     return _SIGNATURE + b"".join(_chunk(kind, content) for kind, content in chunks)
+
+
+def with_metadata(
+    data: bytes, *, profile: bytes | None = None, exif: bytes = b"", dpi: tuple[float, float] | None = None
+) -> bytes:
+    """A PNG file of ours with a colour profile, EXIF data (without its prefix) and dots per inch in their chunks."""
+    chunks: list[bytes] = []
+    if profile:
+        chunks.append(_chunk(b"iCCP", b"profile\0\0" + zlib.compress(profile, 6)))
+    if dpi is not None:
+        metre = (round(each / _METRES_PER_INCH) for each in dpi)
+        chunks.append(_chunk(b"pHYs", struct.pack(">IIB", *metre, 1)))
+    if exif:
+        chunks.append(_chunk(b"eXIf", exif))
+    end_of_header = len(_SIGNATURE) + 25  # 13 bytes of content
+    return data[:end_of_header] + b"".join(chunks) + data[end_of_header:]
 
 
 def _paeth(left: np.ndarray, above: np.ndarray, corner: np.ndarray) -> np.ndarray:

@@ -128,10 +128,11 @@ class FinetuneSettings(TuningSettings):
 
     kind: Literal["finetune"] = "finetune"
     objective: Literal["image"] = "image"
-    student: Literal["restorer", "onestep"] = Field(
+    student: Literal["restorer", "swinir", "onestep"] = Field(
         default="restorer",
-        description="what is fine-tuned: `restorer`, that which the targets come from; `onestep`, the pack's one-step"
-        " student: its entry of that name, else its prior as one",
+        description="what is fine-tuned where no restorer is named: `restorer`, the pack's own; `swinir` or `onestep`,"
+        " its entry of that name, which the targets come from too; where it has no `onestep`, its prior as one, and"
+        " where it has no `swinir`, its own restorer",
     )
 
     def identity(self) -> dict[str, Any]:
