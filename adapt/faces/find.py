@@ -33,7 +33,7 @@ SAME_FACE: Final = 0.6  # of the larger eye distance: two faces whose middles ar
 CROP: Final = 256  # side of the crops in which landmarks are found again
 ROUNDS: Final = 3  # of finding them
 WORST_MISFIT: Final = 0.25  # in eye distances: five points that lie worse are of no face
-ACROSS: Final = (1.2, 4.0)  # the aligned crop's side over the box's: about 2; others are of no face
+ACROSS: Final = (0.8, 4.0)  # the aligned crop's side over the box's: about 2; others are of no face
 
 
 class Known(Protocol):
