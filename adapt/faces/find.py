@@ -33,6 +33,8 @@ SAME_FACE: Final = 0.6  # of the larger eye distance: two faces whose middles ar
 CROP: Final = 256  # side of the crops in which landmarks are found again
 ROUNDS: Final = 3  # of finding them
 WORST_MISFIT: Final = 0.25  # in eye distances: five points that lie worse are of no face
+SURE: Final = 0.85  # a face of a lower score is looked at again, upright and large
+SURE_AGAIN: Final = 0.6  # and must have this one there
 ACROSS: Final = (0.8, 4.0)  # the aligned crop's side over the box's: about 2; others are of no face
 
 
@@ -68,6 +70,12 @@ class Face:
     def side(self) -> float:
         """Of the aligned crop, in pixels of the photo."""
         return self.placement.scale * CROP
+
+    def around(self) -> Placement:
+        """As `placement`, with as much again of what is around it."""
+        place, half = self.placement, CROP / 2
+        corner = place.to_photo(torch.tensor([-half, -half], dtype=torch.float64)).tolist()
+        return Placement(2 * place.a, 2 * place.b, *corner)
 
     def placed_at(self, size: int) -> Placement:
         """Its placement for a crop of another size."""
@@ -180,7 +188,18 @@ class FaceFinder:
         left, top, right, bottom = found.box
         outside = not (left <= middle[0] <= right and top <= middle[1] <= bottom)
         doubtful = fit > WORST_MISFIT or outside or not ACROSS[0] < across < ACROSS[1]
-        return None if strict and doubtful else face
+        return None if strict and (doubtful or not self._confirmed(photo, face)) else face
+
+    def _confirmed(self, photo: Tensor, face: Face) -> bool:
+        """Whether the detector is sure of a face, or sees it again, better, in the upright crop."""
+        if face.score >= SURE:
+            return True
+        again = self.detector.find(cut_out(photo, face.around(), CROP))
+        return any(
+            found.score >= SURE_AGAIN
+            and found.box.left < CROP / 2 < found.box.right and found.box.top < CROP / 2 < found.box.bottom
+            for found in again
+        )  # fmt: skip
 
 
 def views(photo: Tensor, min_face: float) -> Iterator[tuple[Tensor, Window]]:
