@@ -14,6 +14,7 @@ import typer
 
 from adapt.cli import packs, recipes
 from adapt.cli.adapting import demo, run
+from adapt.cli.aligning import align
 from adapt.cli.calibrating import calibrate
 from adapt.cli.cores import let_threads_sleep
 from adapt.cli.degrading import degrade
@@ -32,6 +33,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "generate-targets": generate_targets,
     "finetune": finetune,
     "restore": restore,
+    "align": align,
     "evaluate": evaluate,
     "export": export,
     "pretrain": pretrain,
@@ -45,7 +47,7 @@ app = typer.Typer(
     add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Unsupervised domain adaptation for blind face restoration: a folder of damaged face photographs in, a fast"
-    " restorer for exactly this damage out. It takes aligned crops of faces.",
+    " restorer for exactly this damage out. It takes whole photographs and aligned crops of faces.",
 )
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)

@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adapt.cli.options import (
+    Boxes,
     Device,
+    FaceKind,
+    Faces,
     Fidelity,
     FinetuneRecipe,
+    Largest,
     Limit,
+    MaxFaces,
     Method,
+    MinFace,
+    MinScore,
     Out,
     Overrides,
     Overwrite,
@@ -26,7 +33,7 @@ from adapt.cli.options import (
     VerdictRecipe,
     use_threads,
 )
-from adapt.cli.printing import Lines, end, say_resized, say_warning
+from adapt.cli.printing import Lines, end, say_faces, say_resized, say_warning
 
 if TYPE_CHECKING:
     from adapt.commands.run import Result
@@ -45,6 +52,12 @@ def run(
     replay: Replay = None,
     fidelity: Fidelity = None,
     verdict: VerdictRecipe = "default",
+    faces: Faces = FaceKind.AUTO,
+    min_face: MinFace = None,
+    min_score: MinScore = None,
+    largest: Largest = False,
+    max_faces: MaxFaces = None,
+    boxes: Boxes = None,
     limit: Limit = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -56,8 +69,11 @@ def run(
     Settings are given as targets.KEY=VALUE, finetune.KEY=VALUE and verdict.KEY=VALUE.
     """
     use_threads(threads)
+    from adapt.commands.photographs import Finding
     from adapt.commands.run import run
 
+    asked = any(value is not None for value in (min_face, min_score, max_faces, boxes)) or largest
+    finding = Finding(min_face=min_face, min_score=min_score, largest=largest, most=max_faces, boxes=boxes)
     result = run(
         photos,
         out,
@@ -71,6 +87,8 @@ def run(
         fidelity=fidelity,
         verdict=verdict,
         overrides=overrides or [],
+        faces=faces.value,
+        finding=finding if asked else None,
         limit=limit,
         device=device,
         overwrite=overwrite,
@@ -96,6 +114,7 @@ def _print_result(result: Result) -> None:
     say_warning(result.warning)
     for note in result.notes:
         print(note)
+    say_faces(result.faces)
     say_resized(result.resized, enlarged=result.enlarged)
     print(f"Result page: {result.page}\nModel: {result.model}")
     for problem in result.problems:

@@ -13,6 +13,7 @@ from adapt.build import (
     load_evaluator,
     read_codebook,
 )
+from adapt.commands.align import photos_by_face
 from adapt.commands.finetune_setup import set_up_finetune
 from adapt.devices import pick_device
 from adapt.digests import file_digest, settings_digest
@@ -134,8 +135,9 @@ def finetune(
         notes.append(f"{many} changed after being made, and used as now; first: {shown_name(changed[0])}.")
     blur = _blur_levels(targets, accepted, settings)
     train, validation = split_pairs(
-        photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed, blur=blur
-    )
+        photos, accepted, size=model.size, holdout=settings.holdout, seed=settings.seed, blur=blur,
+        groups=photos_by_face(photos),
+    )  # fmt: skip
     contents = Contents(out)
     sharp = None if real is None else find_photos(real)
     replayed, replay_digest = _replay(settings, replay, model.size, contents)

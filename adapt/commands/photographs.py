@@ -7,7 +7,7 @@ exactly the model's size, and one in which no face is found: damage may hide it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from adapt.build import load_face_finder
+from adapt.digests import settings_digest
 from adapt.errors import PhotoError, UsageError
-from adapt.faces.align import cut_out
-from adapt.faces.find import Face, FaceFinder
+from adapt.faces.align import cut_out, five_points
+from adapt.faces.find import CROP, Face, FaceFinder
 from adapt.faces.paste import face_mask, paste
 from adapt.images import to_grey, without_colour
 from adapt.photos.boxes import KnownFace, read_boxes
@@ -44,6 +45,7 @@ class Prepared:
         enlarged: how many times longer the side of the smallest face became, where that is more than 1.
         reduced: by how much the largest face was reduced, where it was.
         resized: an aligned face of another size.
+        bits: of the photo's samples.
     """
 
     crops: list[Tensor]
@@ -52,6 +54,7 @@ class Prepared:
     enlarged: float | None = None
     reduced: float | None = None
     resized: bool = False
+    bits: Literal[8, 16] = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,13 +146,10 @@ class Preparer:
         about: dict[str, Any] = {} if self.strength == 1 else {"strength": self.strength}
         if self.mode == "aligned" or self.finder is None:
             return about
-        known = {
-            id: [[*face.box, *(value for point in face.points for value in point)] for face in faces]
-            for id, faces in self.choice.known.items()
-        }
+        known = {id: [asdict(face) for face in faces] for id, faces in self.choice.known.items()}
         return about | {
             "faces": self.mode, "finder": self.finder.about(), "largest": self.choice.largest,
-            "max_faces": self.choice.most, **({"boxes": known} if known else {}),
+            "max_faces": self.choice.most, **({"boxes": settings_digest(known)} if known else {}),
         }  # fmt: skip
 
     def __call__(self, id: str, path: Path) -> Prepared:
@@ -209,7 +209,7 @@ class Preparer:
         smallest, largest = min(scales, default=1.0), max(scales, default=1.0)
         return Prepared(
             crops, finish, {"faces": [_told(face) for face in faces]},
-            1 / smallest if smallest < 1 else None, largest if largest > 1 else None,
+            1 / smallest if smallest < 1 else None, largest if largest > 1 else None, bits=photo.bits,
         )  # fmt: skip
 
 
@@ -221,7 +221,16 @@ def _fills(face: Face, side: int) -> bool:
 
 
 def _told(face: Face) -> dict[str, Any]:
-    return {"box": [round(edge, 1) for edge in face.box], "score": round(face.score, 3), "side": round(face.side, 1)}
+    """A face as `adapt.photos.boxes` reads it, with what else is known of it."""
+    place = face.placement
+    return {
+        "box": [round(edge, 1) for edge in face.box],
+        "points": [[round(value, 2) for value in point] for point in five_points(face.points).tolist()],
+        "placement": [place.x, place.y, place.a * CROP, place.b * CROP],
+        "score": round(face.score, 3),
+        "side": round(face.side, 1),
+        "turned": round(place.angle, 1),
+    }
 
 
 def reduced_warning(reduced: Mapping[str, float]) -> str:

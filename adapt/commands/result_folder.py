@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from adapt._version import versions
-from adapt.commands import restore
+from adapt.commands import align, restore
 from adapt.disk import claim_folder, files_of, is_marked
 from adapt.errors import UsageError
 from adapt.exporting import bundle
@@ -18,7 +18,7 @@ from adapt.training import run
 
 CLAIM: Final = "adapted.json"
 KIND: Final = "result of adapt run"
-RESTORED: Final = ("photos", "base", "adapted", "restored", "truth")
+RESTORED: Final = ("photos", "base", "adapted", "restored", "restored-faces", "truth")
 PAGE: Final = ("model.onnx", "exported.safetensors", "sheet.jpg", "report.html", "evaluation.json", "verdict.json")
 
 
@@ -28,6 +28,7 @@ def written(out: Path) -> list[str]:
         **dict.fromkeys(RESTORED, (restore.CLAIM, restore.KIND, restore.written)),
         "targets": (store.CLAIM, store.KIND, store.written),
         "finetune": (run.CLAIM, run.KIND, run.written),
+        "faces": (align.CLAIM, align.KIND, align.written),
         "bundle": (BUNDLE, bundle.KIND, lambda _: bundle.FILES),
     }
     names: list[str] = []

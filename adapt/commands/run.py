@@ -6,21 +6,25 @@
     OUT/bundle/      the exported model            OUT/adapted/   by the adapted one, where that is another
     OUT/model.onnx   the same file, easy to find   OUT/sheet.jpg, OUT/report.html, OUT/evaluation.json
     OUT/truth/       the originals at that size    OUT/adapted.json    by it the folder is known as ours
+    OUT/faces/       the faces of whole photographs, which all of this is about then; OUT/restored/ has the photographs
+                     and OUT/restored-faces/ their faces
     OUT/exported.safetensors    its weights, where no other file holds them as they are
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from adapt.build import load_distance, weights_digest
+from adapt.commands.align import LOG, Aligned, align
 from adapt.commands.export import export
 from adapt.commands.finetune import finetune, sample_writer
 from adapt.commands.finetune_setup import set_up_finetune
 from adapt.commands.generate_targets import generate_targets
+from adapt.commands.photographs import FaceMode, Finding
 from adapt.commands.progress import ProgressLine, Silent, describe
 from adapt.commands.restore import Restored, restore, restore_folder
 from adapt.commands.result_folder import Pages, claim_result, refuse_removal
@@ -33,11 +37,12 @@ from adapt.errors import PhotoError, UsageError, VerificationError
 from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.tables import markdown_table, text_table
 from adapt.exporting.bundle import changed_files
+from adapt.faces.entries import DETECTOR
 from adapt.finetuning.outcome import Outcome
 from adapt.journal import Journal
 from adapt.locks import locked
 from adapt.packs.pack import load_pack
-from adapt.photos.files import read_image
+from adapt.photos.files import read_image, size_of
 from adapt.photos.folder import PhotoFile, find_photos, photos_of, refuse_overlap
 from adapt.settings import TargetSettings, VerdictSettings
 from adapt.settings.paths import BEST, BUNDLE
@@ -62,6 +67,7 @@ class Result:
         notes: what else is to be told, as `adapt.finetuning.outcome.Outcome.notes`.
         problems: what went wrong on the way.
         evaluations: rows of the table.
+        faces: how many were found in each whole photograph, by id.
     """
 
     table: str
@@ -74,6 +80,7 @@ class Result:
     problems: list[str]
     evaluations: dict[str, Evaluation]
     notes: tuple[str, ...] = ()
+    faces: dict[str, int] = field(default_factory=dict[str, int])
 
 
 def run(
@@ -90,6 +97,8 @@ def run(
     fidelity: float | None = None,
     verdict: str | Path = "default",
     overrides: Sequence[str] = (),
+    faces: FaceMode = "auto",
+    finding: Finding | None = None,
     limit: int | None = None,
     device: str = "auto",
     overwrite: bool = False,
@@ -100,7 +109,7 @@ def run(
     """The whole way from photos to a model and a page. Run again, it goes on where it stopped.
 
     Args:
-        photos: folder of aligned faces.
+        photos: folder of photos.
         out: everything ends here.
         recipe, method: finetune and targets recipes, by name or file.
         pack: as `adapt.commands.generate_targets.generate_targets`.
@@ -116,6 +125,9 @@ def run(
         verdict: recipe of the verdict, by name or file: whether the adapted model is better than the one it started
             from. Where it is not, the latter is exported.
         overrides: `targets.KEY=VALUE`, `finetune.KEY=VALUE` and `verdict.KEY=VALUE`.
+        faces: whether photos are whole, or aligned faces, or each as it looks. With originals, for they are aligned,
+            auto takes the photos as aligned too.
+        finding: how faces are found in whole ones; its defaults where None.
         limit: only the first so many photos. Where they are others than an earlier run had, targets that are there
             are kept, and the fine-tuning is made anew.
         device: auto, cpu, cuda, ...; the table is computed on the CPU.
@@ -133,8 +145,16 @@ def run(
         if given is not None:
             refuse_overlap(Path(given), out, what)
     split = split_overrides(overrides)
-    found = find_photos(photos, limit)
-    _refuse_one(photos, found, limit)
+    found, given, asked = find_photos(photos, limit), photos, limit
+    cut: Aligned | None = None
+    if truth is not None:
+        if faces == "whole":
+            raise UsageError(
+                f"--truth {truth}: originals are held against aligned faces; leave it out, or --faces whole"
+            )
+        faces = "aligned"
+    if faces != "whole":
+        _refuse_one(photos, found, limit)
     if truth is not None:
         _refuse_incomplete(truth, found)
     load_distance(load_pack(pack))  # of a pack that lacks it, now and not after the targets
@@ -145,12 +165,29 @@ def run(
     rule = load_recipe(verdict, VerdictSettings, split["verdict"], pack=str(pack))
     chosen_device = pick_device(device)
     base, size = setup.base_name, setup.restorer.size
+    if faces == "auto" and all(size_of(file.path) == (size, size) for file in found):
+        faces = "aligned"
+    finding = finding or Finding(pack=pack if DETECTOR in load_pack(pack).card.networks else "tiny")
     own, of_base = setup.restorer.chosen_fidelity(fidelity), setup.base.chosen_fidelity(fidelity)
     if overwrite:
         refuse_removal(out, {"recipe": recipe, "pack": pack, "method": method, "restorer": restorer})
     with locked(out):
         claim_result(out, overwrite)  # only now: a mistake costs no earlier run
         journal = Journal(out, overwrite=overwrite)
+
+        failed, pages = _Failed(), Pages(journal)
+        whole: dict[str, Path] = {}
+        if faces != "aligned":
+            line0 = progress("0/6 finding faces")
+            cut = faces_of(photos, found, out, size, faces, finding, limit, device, line0)
+            if cut is not None:
+                failed.add_reasons(cut.failed_ids, cut.failed)
+                pages.kept += cut.kept
+                photos, limit = out / "faces", None
+                whole = {file.id: file.path for file in found if file.id in cut.faces}
+                found = find_photos(photos)
+            _refuse_one(photos, found, limit)
+        restored = "restored-faces" if whole else "restored"
 
         line = progress("1/6 targets")
         summary = generate_targets(
@@ -185,20 +222,18 @@ def run(
             on_samples=sample_writer(out / "finetune"),
         )
 
-        failed = _Failed()
         known, same = {file.id for file in found}, f"identity {size}"
         failed.add(restore_folder(Identity(size), photos, out / "photos", digest=same, limit=limit, renew=True))
         ids = [file.id for file in found if file.id not in failed.reasons]
         if not ids:
             raise PhotoError("no photo is left to be judged:\n" + "\n".join(failed.reasons.values()))
-        pages = Pages(journal)
         chosen = choose(
             out, pages, setup, ids=ids, pack=pack, settings=rule, device=chosen_device,
             fidelities=(of_base, own), on_step=progress("3/6 judging"),
         )  # fmt: skip
 
         line4 = progress("4/6 restoring")
-        models = [("base", base, of_base), ("restored", chosen.model, chosen.fidelity)]
+        models = [("base", base, of_base), (restored, chosen.model, chosen.fidelity)]
         if chosen.verdict.strength < 1:
             models.append(("adapted", str(out / "finetune"), own))
         for name, model, taken in models:
@@ -207,6 +242,12 @@ def run(
                 fidelity=taken, on_photo=lambda id, status, done, total: line4(done, total),
             )
             failed.add(result)
+        if whole:
+            failed.add(restore(
+                chosen.model, given, out / "restored", size=size, faces=faces, limit=asked, device=device, renew=True,
+                finding=replace(finding, boxes=out / "faces" / LOG), fidelity=chosen.fidelity,
+                on_photo=lambda id, status, done, total: line4(done, total),
+            ))  # fmt: skip
         if truth is not None:
             originals = restore_folder(
                 Identity(size), truth, out / "truth", digest=same, ids=known - {*failed.reasons}, renew=True
@@ -217,7 +258,9 @@ def run(
         ids = [file.id for file in found if file.id not in failed.reasons]
         if not ids:
             raise PhotoError("no photo is left to be measured:\n" + "\n".join(failed.reasons.values()))
-        evaluations = evaluate_run(out, pack, truth is not None, line5, strength=chosen.verdict.strength, ids=ids)
+        evaluations = evaluate_run(
+            out, pack, truth is not None, line5, strength=chosen.verdict.strength, ids=ids, restored=restored
+        )
         pages.put(
             "evaluation.json",
             lambda path: write_json(path, {name: item.as_json() for name, item in evaluations.items()}),
@@ -240,6 +283,8 @@ def run(
             failed=failed.reasons,
             title=title,
             notes=notes,
+            restored=restored,
+            whole=whole,
         )
 
         line6 = progress("6/6 exporting")
@@ -254,6 +299,7 @@ def run(
             model=model,
             resized=summary.resized,
             enlarged=summary.enlarged,
+            faces={} if cut is None else cut.faces,
             problems=[*failed.reasons.values(), *failed.others(summary), *pages.kept],
             evaluations=evaluations,
             notes=(outcome.verdict, *outcome.notes),
@@ -275,12 +321,43 @@ class _Failed:
             elif reason not in before:
                 self.reasons[id] = f"{before}; {reason}"
 
+    def add_reasons(self, ids: Sequence[str], reasons: Sequence[str]) -> None:
+        """Take in photos that failed, and why."""
+        self.reasons.update(zip(ids, reasons, strict=True))
+
     def others(self, summary: Summary) -> list[str]:
         """What is to be told of photos that are restored, but have no target."""
         return [
             f"{record.id}: {record.reason}" for record in summary.records
             if record.status == "failed" and record.id not in self.reasons
         ]  # fmt: skip
+
+
+def faces_of(
+    photos: Path,
+    files: Sequence[PhotoFile],
+    out: Path,
+    size: int,
+    faces: FaceMode,
+    finding: Finding,
+    limit: int | None,
+    device: str,
+    line: ProgressLine,
+) -> Aligned | None:
+    """The faces of photos, cut out into `out`/faces; None where all are aligned faces, which need no cutting.
+
+    Raises:
+        PhotoError: no photo has a face.
+    """
+    cut = align(
+        photos, out / "faces", size=size, faces=faces, finding=finding, limit=limit, device=device, renew=True,
+        only=True, on_photo=lambda id, status, done, total: line(done, total),
+    )  # fmt: skip
+    if faces == "auto" and not cut.faces:
+        return None
+    if not cut.aligned and not any(cut.faces.values()):
+        raise PhotoError("\n".join([f"{photos}: no face was found in {len(files)} photos", *cut.failed]))
+    return cut
 
 
 def split_overrides(overrides: Sequence[str]) -> dict[str, list[str]]:

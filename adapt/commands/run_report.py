@@ -28,17 +28,18 @@ from adapt.verdict.decision import Verdict
 from adapt.verdict.wording import evidence_table, sentences
 
 EXAMPLES = 12
+PHOTOGRAPHS = 6  # whole ones on the page
 COLUMNS = ("photo", "pre-trained", "target", "adapted", "exported")
 
 
-def folders(strength: float) -> dict[str, str]:
+def folders(strength: float, restored: str = "restored") -> dict[str, str]:
     """The folders of images by the names of their rows; `strength` is the verdict's.
 
     Where the adapted model is exported, its images are those in `restored`; where the base is, `restored` has that
-    one's; else the row of what is exported is one of its own.
+    one's; else the row of what is exported is one of its own. Of whole photographs these are the folders of faces.
     """
-    adapted = {"adapted": "restored" if strength == 1 else "adapted"}
-    between = {"exported": "restored"} if 0 < strength < 1 else {}
+    adapted = {"adapted": restored if strength == 1 else "adapted"}
+    between = {"exported": restored} if 0 < strength < 1 else {}
     return {"photo": "photos", "pre-trained": "base", **adapted, **between}
 
 
@@ -65,6 +66,7 @@ def evaluate_run(
     *,
     strength: float,
     ids: Sequence[str],
+    restored: str = "restored",
 ) -> dict[str, Evaluation]:
     """The table's rows. With the truth: how near; without: how much changed, and how near the targets' features.
 
@@ -77,7 +79,7 @@ def evaluate_run(
     """
     opened = load_pack(pack)
     distance, networks = load_distance(opened), measuring_networks(opened)
-    rows = {name: _images(out / folder, ids) for name, folder in folders(strength).items()}
+    rows = {name: _images(out / folder, ids) for name, folder in folders(strength, restored).items()}
     wanted = {*ids}
     targets = {id: paths[0] for id, paths in accepted_targets(out / "targets").items() if id in wanted}
     against: dict[str, Any] = {"photos": rows["photo"]}
@@ -141,6 +143,8 @@ def show_run(
     failed: Mapping[str, str],
     title: str,
     notes: Sequence[str],
+    restored: str = "restored",
+    whole: Mapping[str, Path] | None = None,
 ) -> None:
     """Write sheet.jpg and report.html of a run whose photos are restored.
 
@@ -158,8 +162,10 @@ def show_run(
         ids: the photos that were restored; folders may hold more, of an earlier run.
         failed: reasons of those that could not be, by id.
         title, notes: for the page.
+        restored: the folder of faces that the exported model restored.
+        whole: whole photographs by id, of which the restored ones are in `out`/restored.
     """
-    examples = _examples(out, with_truth, ids, verdict.strength)
+    examples = _examples(out, with_truth, ids, folders(verdict.strength, restored))
     chosen = {*ids, *failed}
     records = [record for record in read_records(out / "targets") if record.reason and record.id in chosen]
     told = {record.id for record in records}
@@ -181,6 +187,7 @@ def show_run(
         evidence=evidence_table(verdict),
         evaluations=evaluations,
         examples=examples,
+        photographs=_photographs(out, whole or {}, exported_row(verdict.strength)),
         log=read_json_lines(out / "finetune" / "log.jsonl"),
         problems=[
             *(f"{record.status}: {record.id}: {record.reason}" for record in records),
@@ -201,13 +208,22 @@ def show_run(
     put("report.html", lambda path: write_report(path, report))
 
 
-def _examples(out: Path, with_truth: bool, ids: Sequence[str], strength: float) -> list[Example]:
+def _photographs(out: Path, whole: Mapping[str, Path], shown: str) -> list[Example]:
+    """The first whole photographs, as they were and as they are."""
+    found = [(id, path) for id, path in whole.items() if (out / "restored" / f"{id}.png").is_file()]
+    return [
+        Example(id, {"photo": read_image(path), shown: read_image(out / "restored" / f"{id}.png")})
+        for id, path in found[:PHOTOGRAPHS]
+    ]
+
+
+def _examples(out: Path, with_truth: bool, ids: Sequence[str], named: Mapping[str, str]) -> list[Example]:
     """The first accepted photos with all their images."""
     examples: list[Example] = []
     chosen = {*ids}
     accepted = [(id, targets) for id, targets in accepted_targets(out / "targets").items() if id in chosen]
     for id, targets in accepted[:EXAMPLES]:
-        images = {name: read_image(out / folder / f"{id}.png") for name, folder in folders(strength).items()}
+        images = {name: read_image(out / folder / f"{id}.png") for name, folder in named.items()}
         images["target"] = read_image(targets[0])
         ordered = {name: images[name] for name in COLUMNS if name in images}
         if with_truth:

@@ -23,7 +23,7 @@ from adapt.images import to_uint8
 
 TEMPLATE: Final = Path(__file__).with_name("report.html.j2")
 SLIDERS: Final = 6
-SLIDER_SIDE, ROW_SIDE = 512, 256  # larger images are shown scaled down, so that the page stays small
+WHOLE_SIDE, SLIDER_SIDE, ROW_SIDE = 1280, 512, 256  # larger images are shown scaled down, so that the page stays small
 PHOTO: Final = "photo"
 
 
@@ -47,6 +47,7 @@ class Report:
         evaluations: rows of the table; empty where there is none.
         examples: photos to look at, each with at least an image named photo and the one that is `shown`; the first
             six get a slider between the two.
+        photographs: whole ones likewise, each with a slider, above all.
         log: lines of a training log, each with `step` and numbers.
         problems: photos that were skipped, rejected or failed, with their reasons.
         settings: the resolved recipe.
@@ -62,6 +63,7 @@ class Report:
     evidence: Sequence[tuple[str, str, str, str, str]] = ()
     evaluations: Mapping[str, Evaluation]
     examples: Sequence[Example]
+    photographs: Sequence[Example] = ()
     log: Sequence[Mapping[str, Any]]
     problems: Sequence[str]
     settings: str
@@ -86,7 +88,7 @@ def write_report(path: Path, report: Report) -> None:
     """
     from jinja2 import Environment, StrictUndefined
 
-    for example in report.examples:
+    for example in (*report.examples, *report.photographs):
         if missing := [name for name in (PHOTO, report.shown) if name not in example.images]:
             raise UsageError(
                 f"report, {example.id}: expected images named {PHOTO} and {report.shown}, got no {missing[0]}"
@@ -99,10 +101,8 @@ def write_report(path: Path, report: Report) -> None:
         arrows=ARROWS,
         protocols=list(zip(table.headings, map(describe, table.protocols), strict=True)),
         left_out=[f"{name}: {note}" for name, item in report.evaluations.items() for note in item.notes],
-        sliders=[
-            (each.id, *(embedded(each.images[name], SLIDER_SIDE) for name in (PHOTO, report.shown)))
-            for each in report.examples[:SLIDERS]
-        ],
+        sliders=[_slider(each, report.shown, SLIDER_SIDE) for each in report.examples[:SLIDERS]],
+        photographs=[_slider(each, report.shown, WHOLE_SIDE) for each in report.photographs],
         rows=[
             (each.id, {name: embedded(image, ROW_SIDE) for name, image in each.images.items()})
             for each in report.examples
@@ -111,6 +111,10 @@ def write_report(path: Path, report: Report) -> None:
         field=(curves.WIDTH, curves.HEIGHT),
     )
     write_text(path, page.encode("utf-8", "replace").decode())  # file names need not be Unicode, a page must be
+
+
+def _slider(example: Example, shown: str, most: int) -> tuple[str, EmbeddedImage, EmbeddedImage]:
+    return example.id, embedded(example.images[PHOTO], most), embedded(example.images[shown], most)
 
 
 def embedded(image: Tensor, most: int) -> EmbeddedImage:

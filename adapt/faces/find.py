@@ -47,6 +47,9 @@ class Known(Protocol):
     @property
     def points(self) -> tuple[tuple[float, float], ...]: ...
 
+    @property
+    def placement(self) -> tuple[float, ...]: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Face:
@@ -121,13 +124,17 @@ class FaceFinder:
 
         Args:
             photo: (3, H, W) in [0, 1].
-            known: their boxes, and five points where they are known.
+            known: their boxes, with five points or the upper edge of the crop where they are known.
         """
         faces: list[Face] = []
         for each in known:
             found = FoundFace(Window(*each.box), 1.0)
-            if each.points:
-                placement = placed(torch.tensor(each.points, dtype=torch.float64), CROP, own=False)
+            if each.points or each.placement:
+                if each.placement:
+                    x, y, along, down = each.placement
+                    placement = Placement(along / CROP, down / CROP, x, y)
+                else:
+                    placement = placed(torch.tensor(each.points, dtype=torch.float64), CROP, own=False)
                 inner = self.landmarks.of_aligned(cut_out(photo, placement, CROP)[None])[0].double().cpu()
                 fit = misfit(five_points(inner), CROP)
                 faces.append(Face(found.box, 1.0, placement.to_photo(inner), placement, fit))

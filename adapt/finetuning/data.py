@@ -96,12 +96,14 @@ def split_pairs(
     holdout: float,
     seed: int,
     blur: Mapping[str, float] | None = None,
+    groups: Mapping[str, str] | None = None,
 ) -> tuple[Split, Split]:
     """Pairs to train on and pairs held back.
 
     Seed and names decide: a photo more or less moves at most one other across. The photos held back choose the best
     weights and say how much was gained, which so few cannot: whatever the share, there are 4 of them, or a third where
-    that is less. Files of the same content are copies of one photo: they count once, and lie on one side.
+    that is less. Files of the same content are copies of one photo: they count once, and lie on one side. So do all
+    faces of one photograph.
 
     Args:
         photos: the folder of photos.
@@ -110,6 +112,7 @@ def split_pairs(
         holdout: share held back, where that is more.
         seed: the recipe's.
         blur: the std of photos' blur in pixels, by id; those that are known.
+        groups: the photograph that a face was cut out of, by the face's id; those that were.
 
     Raises:
         UsageError: targets without a photo, or fewer than two pairs of different photos.
@@ -122,12 +125,14 @@ def split_pairs(
     ids = sorted(targets)
     if len(ids) < 2:
         raise UsageError(f"{photos}: fine-tuning needs at least 2 accepted targets, there are {len(ids)}")
-    copies: dict[str, list[str]] = {}  # by content, in the order of their draw
+    copies: dict[str, list[str]] = {}  # by photograph or content, in the order of their draw
     for id in sorted(ids, key=lambda id: hashlib.sha256(f"{seed}:{id}".encode()).digest()):
-        copies.setdefault(_content(by_id[id]), []).append(id)
+        copies.setdefault((groups or {}).get(id) or _content(by_id[id]), []).append(id)
     different = len(copies)
     if different < 2:
-        raise UsageError(f"{photos}: fine-tuning needs at least 2 different photos; these {len(ids)} are copies of one")
+        raise UsageError(
+            f"{photos}: fine-tuning needs at least 2 different photos; these {len(ids)} are copies or faces of one"
+        )
     fewest = max(1, min(FEWEST_HELD, different // 3))
     count = min(max(fewest, round(holdout * different)), different - 1)
     validation = {id for same in list(copies.values())[:count] for id in same}

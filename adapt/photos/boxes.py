@@ -19,10 +19,12 @@ class KnownFace:
     Attributes:
         box: left, top, right and bottom, in pixels of the upright photo.
         points: both eyes (the left one in the image first), nose and corners of the mouth, or none.
+        placement: where the aligned crop's upper edge lies: its left end, then the way along it; or none.
     """
 
     box: tuple[float, float, float, float]
     points: tuple[tuple[float, float], ...] = ()
+    placement: tuple[float, ...] = ()
 
 
 def read_boxes(path: Path) -> dict[str, list[KnownFace]]:
@@ -30,7 +32,7 @@ def read_boxes(path: Path) -> dict[str, list[KnownFace]]:
 
     A line is `{"photo": "ID", "box": [left, top, right, bottom]}`, in pixels of the upright photo, with `"points"` of
     five [x, y] where they are known; `{"photo": "ID"}` alone says that there is no face. Lines of `faces.jsonl` are
-    such lines.
+    such lines, and their placement is taken as it is.
 
     Raises:
         UsageError: a file that cannot be read, or a line that is none of these.
@@ -49,7 +51,10 @@ def read_boxes(path: Path) -> dict[str, list[KnownFace]]:
             if line.get("box") is None:
                 continue
             points = tuple((float(x), float(y)) for x, y in line.get("points") or ())
-            own.append(KnownFace(_box(line["box"]), points if len(points) == 5 else ()))
+            placement = tuple(float(value) for value in line.get("placement") or ())
+            if len(points) not in (0, 5) or len(placement) not in (0, 4):
+                raise ValueError("points are five, a placement has four numbers")
+            own.append(KnownFace(_box(line["box"]), points, placement))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UsageError(
                 f'--boxes {path}, line {number}: expected {{"photo": "ID", "box": [left, top, right, bottom]}},'

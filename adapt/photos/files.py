@@ -20,7 +20,7 @@ from adapt.disk import write_atomic
 from adapt.errors import PhotoError, ShapeError, UsageError
 from adapt.images import check_image, from_uint8, to_uint8
 from adapt.photos.colour import narrow_to_srgb, wide_to_srgb
-from adapt.photos.decode import Samples, decode
+from adapt.photos.decode import DECODER_ERRORS, Samples, decode
 from adapt.photos.folder import RAW_SUFFIXES
 from adapt.photos.png import encode_16bit
 from adapt.photos.raw import not_raw, raw_kind
@@ -116,6 +116,15 @@ def decoded(path: Path, *, at_least: int | None = None) -> tuple[Photo, Samples]
         notes=samples.notes + notes,
     )
     return photo, samples
+
+
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Width and height that the head of a file tells, not turned upright; None where that cannot be told cheaply."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except DECODER_ERRORS:
+        return None
 
 
 def read_image(path: Path) -> Tensor:
