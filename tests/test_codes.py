@@ -15,12 +15,13 @@ from reference import Reference
 
 from adapt.errors import UsageError
 from adapt.finetuning.codes import CODE_NEEDS, CodeObjective, code_objective
-from adapt.finetuning.image_losses import AdversarialTerm, Photos, last_layer
+from adapt.finetuning.image_losses import AdversarialTerm, Photos
 from adapt.finetuning.objectives import network_with_codes
 from adapt.restorers.base import Restorer
 from adapt.restorers.codeformer import PARTS, CodeFormer, Reading
 from adapt.restorers.vqgan import Codebook
 from adapt.settings import CodeFinetuneSettings
+from adapt.training.adversary import last_layer
 from adapt.training.code_losses import Attempt, PredictsCodes, Teacher, code_feature, code_token
 from adapt.training.losses import l1
 

@@ -474,7 +474,7 @@ def test_copies_of_a_photo_lie_on_one_side(seed: int, tmp_path: Path):
     assert not train & validation
     assert (len(train), len(validation)) == (6, 2)
     assert sum(len(side.ids) for side in sides) == len(contents)
-    with pytest.raises(UsageError, match="at least 2 different photos; these 2 are copies of one"):
+    with pytest.raises(UsageError, match="at least 2 different photos; these 2 are copies or faces of one"):
         split_pairs(tmp_path, {id: [Path(id)] for id in ("a0", "a1")}, size=16, holdout=0.1, seed=seed)
 
 

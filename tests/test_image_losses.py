@@ -19,7 +19,7 @@ from adapt.commands.finetune import finetune
 from adapt.commands.finetune_setup import set_up_finetune
 from adapt.errors import RecipeError, UsageError
 from adapt.evaluation.inputs import Measuring
-from adapt.faces.measures import identity_distance
+from adapt.faces.measures import identity_distance, identity_loss
 from adapt.faces.recogniser import Recogniser
 from adapt.finetuning import discriminators, loop
 from adapt.finetuning.discriminators import build_discriminator
@@ -29,15 +29,13 @@ from adapt.finetuning.image_losses import (
     Photos,
     Terms,
     consistency,
-    face_identity,
-    last_layer,
 )
 from adapt.finetuning.objectives import ImageObjective
 from adapt.images import fine_detail
 from adapt.photos.files import read_image, write_image
 from adapt.settings import DiscriminatorSettings, FinetuneSettings, PatchAdversarySettings
 from adapt.targets.store import Record, TargetStore, accepted_targets, image_name
-from adapt.training.adversary import PatchDiscriminator, check_layers, hinge, hinge_of_made
+from adapt.training.adversary import PatchDiscriminator, check_layers, hinge, hinge_of_made, last_layer
 from adapt.training.losses import l1
 from degradations.cosines import gaussian_blur
 
@@ -120,7 +118,7 @@ def test_the_identity_is_the_metrics_and_its_gradient_the_outputs(recogniser: Re
     expected = identity_distance(restored, target, recogniser)
     restored.requires_grad_()
     target.requires_grad_()
-    found = face_identity(restored, target, recogniser)
+    found = identity_loss(restored, target, recogniser)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     found.sum().backward()
     assert target.grad is None
@@ -128,7 +126,7 @@ def test_the_identity_is_the_metrics_and_its_gradient_the_outputs(recogniser: Re
     assert bool((restored.grad.abs().amax(dim=(1, 2, 3)) > 0).all())
     assert all(weight.grad is None for weight in recogniser.network.parameters())
     with torch.no_grad():
-        assert bool(face_identity(2 * restored - 0.5, target, recogniser).isfinite().all()), "outputs leave [0, 1]"
+        assert bool(identity_loss(2 * restored - 0.5, target, recogniser).isfinite().all()), "outputs leave [0, 1]"
 
 
 def test_consistency_against_its_definition(gen: torch.Generator):

@@ -4,11 +4,12 @@
     faces.jsonl     a line for each face: photo, file, box, points, placement, score, size in the photo, by how much it
                     was enlarged, sharpness; one with `"box": null` for a photo without a face
     ID-face1.png    the faces, the largest of a photo first; ID.png where the photo is an aligned face already
-    faces.jpg       the photos with what was found drawn into them
+    faces.pdf       the photos with what was found drawn into them
 """
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
 CLAIM: Final = "faces.json"
 KIND: Final = "faces of photographs"
 LOG: Final = "faces.jsonl"
-SHEET: Final = "faces.jpg"
+SHEET: Final = "faces.pdf"  # no image by its suffix: the folder is one of photos
 SHOWN: Final = 24  # photos of the sheet
 CELL: Final = 320  # side of its cells, in pixels
 COLUMNS: Final = 4
@@ -277,7 +278,7 @@ def _write_sheet(path: Path, files: Sequence[PhotoFile], out: Path) -> None:
                 outline = [(x, y), (x + along, y + down), (x + along - down, y + down + along), (x - down, y + along)]
                 draw.line([*outline, outline[0]], fill=(230, 40, 40), width=2)
         sheet.paste(cell, (index % COLUMNS * CELL, index // COLUMNS * CELL))
-    sheet.save(path, "JPEG", quality=90)
+    sheet.save(path, "PDF", quality=90, creationDate=time.gmtime(0), modDate=time.gmtime(0))
 
 
 def _reduced(image: Tensor) -> Tensor:

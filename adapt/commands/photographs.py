@@ -157,7 +157,7 @@ class Preparer:
         if self.mode == "aligned" or self.finder is None:
             return self.of_aligned(read_fitted(path, self.size))
         whole = read_photograph(path)
-        faces = None if id in self.choice.known else self.aligned_in(whole.photo.image)
+        faces = [] if id in self.choice.known else self.aligned_in(whole.photo.image)
         if faces is None:
             return self.of_aligned(fitted(path, whole.photo, self.size))
         return self.of_whole(whole, faces if faces else self.choice.faces(id, whole.photo.image, self.finder))
@@ -198,8 +198,8 @@ class Preparer:
             image, parts = photo.image.clone(), []
             for face, placement, crop, result in zip(faces, placements, crops, restored, strict=True):
                 points = placement.inverse().to_photo(face.points)
-                mask = self.strength * face_mask(points, self.size)
-                part, window = paste(image, crop, to_grey(result) if grey else result, mask, placement)
+                mask, result = face_mask(points, self.size), to_grey(result) if grey else result
+                part, window = paste(image, crop, result, mask, placement, strength=self.strength)
                 left, top, right, bottom = (int(edge) for edge in window)
                 image[:, top:bottom, left:right] = part  # where faces overlap the next begins with what is there
                 parts.append(((left, top), part))

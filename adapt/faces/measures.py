@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adapt.errors import ShapeError
 from adapt.faces.landmarks import Landmarks, eye_distance
-from adapt.faces.recogniser import Recogniser, cosine_similarity, euclidean_distance
+from adapt.faces.recogniser import Recogniser, cosine_similarity, crop, euclidean_distance
 from adapt.images import check_image
 
 
@@ -34,6 +34,17 @@ def identity_distance(a: Tensor, b: Tensor, recogniser: Recogniser) -> Tensor:
     Protocol and errors as for `identity_similarity`; lower is better.
     """
     return euclidean_distance(*_embedded(a, b, recogniser))
+
+
+def identity_loss(restored: Tensor, target: Tensor, recogniser: Recogniser) -> Tensor:
+    """The same distance, for training: (B,).
+
+    Differs: `restored` may leave [0, 1], as the output of a network in training does; and gradients reach it alone.
+    """
+    with torch.autocast(restored.device.type, enabled=False):
+        with torch.no_grad():
+            known = recogniser.network(crop(target.float()))
+        return euclidean_distance(recogniser.network(crop(restored.float())), known)
 
 
 def _embedded(a: Tensor, b: Tensor, recogniser: Recogniser) -> tuple[Tensor, Tensor]:

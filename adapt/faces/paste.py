@@ -44,15 +44,18 @@ def face_mask(points: Tensor, size: int) -> Tensor:
     return ((1 - torch.cos(math.pi * share)) / 2).float()
 
 
-def paste(photo: Tensor, crop: Tensor, restored: Tensor, mask: Tensor, placement: Placement) -> tuple[Tensor, Window]:
+def paste(
+    photo: Tensor, crop: Tensor, restored: Tensor, mask: Tensor, placement: Placement, *, strength: float = 1.0
+) -> tuple[Tensor, Window]:
     """A part of the photo with the change laid over it.
 
     Args:
         photo: (3, H, W) in [0, 1].
         crop: the face as it was cut out, (3, S, S).
         restored: what became of it, (3, S, S) in [0, 1].
-        mask: (S, S) in [0, 1], 0 at the edge; times a strength, where less is wanted.
+        mask: (S, S) in [0, 1], 0 at the edge.
         placement: of the crop.
+        strength: how much of the change is made, in [0, 1].
 
     Returns:
         The part, (3, h, w) in [0, 1], and its window in whole pixels of the photo. Outside of it nothing changes.
@@ -67,7 +70,7 @@ def paste(photo: Tensor, crop: Tensor, restored: Tensor, mask: Tensor, placement
     if part.numel() == 0:
         return part.clone(), window
     # The mask is sampled beside what it weighs: bicubic overshoot must not reach where it is 0.
-    layers = torch.cat([change * mask, mask[None]])
+    layers = torch.cat([strength * change * mask, mask[None]])
     laid = sampled(layers, placement.inverse(), window, outside="zeros")
     moved = torch.where(laid[3:] > 1e-3, laid[:3], 0.0)
     return torch.where(moved != 0, (part + moved).clamp(0, 1), part), window

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from adapt.errors import UsageError
-from adapt.faces.recogniser import Recogniser, crop, euclidean_distance
+from adapt.faces.measures import identity_loss
+from adapt.faces.recogniser import Recogniser
 from adapt.images import block_side
 from adapt.settings import TuningSettings
 from adapt.training.adversary import balance
@@ -119,18 +120,7 @@ class ImageLosses:
     def _identity(self, image: Tensor, target: Tensor) -> Tensor:
         if self.recogniser is None:
             raise UsageError("face_identity: has a weight, and there is no recogniser to tell faces apart")
-        return face_identity(image, target, self.recogniser)
-
-
-def face_identity(restored: Tensor, target: Tensor, recogniser: Recogniser) -> Tensor:
-    """Euclidean distance of the embeddings of two faces, (B,), as `adapt.faces.measures.identity_distance` has it.
-
-    Differs: `restored` may leave [0, 1], as the output of a network in training does; and gradients reach it alone.
-    """
-    with torch.autocast(restored.device.type, enabled=False):
-        with torch.no_grad():
-            known = recogniser.network(crop(target.float()))
-        return euclidean_distance(recogniser.network(crop(restored.float())), known)
+        return identity_loss(image, target, self.recogniser)
 
 
 def consistency(restored: Tensor, photos: Photos) -> Tensor:
@@ -143,15 +133,3 @@ def consistency(restored: Tensor, photos: Photos) -> Tensor:
     change = gaussian_blur(restored - photos.images, torch.where(known, photos.blur, 0.0))
     blocks = F.avg_pool2d(change, block_side(change.shape[2], change.shape[3]), ceil_mode=True, count_include_pad=False)
     return torch.where(known, blocks.abs().mean(dim=(1, 2, 3)), 0.0).to(restored.dtype)
-
-
-def last_layer(network: nn.Module) -> Tensor:
-    """The weights nearest to the output of those that learn: the last that a network names.
-
-    Raises:
-        UsageError: it has none.
-    """
-    learning = [weight for weight in network.parameters() if weight.requires_grad and weight.ndim > 1]
-    if not learning:
-        raise UsageError("discriminator.balance: no layer of the restorer learns; take a fixed weight (balance=false)")
-    return learning[-1]

@@ -14,7 +14,7 @@ from adapt.devices import as_float32, autocast, join_processes
 from adapt.faces.recogniser import Recogniser
 from adapt.finetuning.data import ImageDataset, Split
 from adapt.finetuning.discriminators import AsBytes, DiscriminatorTraining, build_discriminator, first_steps
-from adapt.finetuning.image_losses import AdversarialTerm, Photos, last_layer
+from adapt.finetuning.image_losses import AdversarialTerm, Photos
 from adapt.finetuning.objectives import OBJECTIVES, Objective
 from adapt.finetuning.outcome import CheckpointSelector, Outcome, few_photos
 from adapt.finetuning.replay import Replay
@@ -24,6 +24,7 @@ from adapt.intervals import Interval, mean_interval
 from adapt.restorers.base import Restorer
 from adapt.settings import CodeFinetuneSettings, FinetuneSettings, TuningSettings
 from adapt.settings.paths import BEST
+from adapt.training.adversary import last_layer
 from adapt.training.code_losses import Teacher
 from adapt.training.context import TrainingContext
 from adapt.training.ema import Ema

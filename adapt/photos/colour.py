@@ -61,13 +61,11 @@ def narrow_from_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray | None:
     source = _open_profile(profile, [])
     if source is None or cast(Any, source).profile.xcolor_space.strip() != "RGB":
         return None
-    image = Image.fromarray(np.ascontiguousarray(pixels[None]))
-    probe = Image.fromarray(np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 256, 3))
+    image, srgb = Image.fromarray(np.ascontiguousarray(pixels[None])), ImageCms.createProfile("sRGB")
     try:
-        if np.array_equal(_convert(probe, source), np.array(probe)):
+        if _is_srgb(ImageCms.buildTransform(source, srgb, "RGB", "RGB"), "RGB"):
             return pixels
-        back = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), source, "RGB", "RGB")
-        converted = ImageCms.applyTransform(image, back)
+        converted = ImageCms.applyTransform(image, ImageCms.buildTransform(srgb, source, "RGB", "RGB"))
     except ImageCms.PyCMSError:
         return None
     assert converted is not None  # None only where it works in place
@@ -125,16 +123,20 @@ def _open_profile(profile: bytes | None, notes: list[str]) -> ImageCms.ImageCmsP
 def _convert(image: Image.Image, source: ImageCms.ImageCmsProfile) -> np.ndarray:
     srgb = ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(source, srgb, image.mode, "RGB")
-    if image.mode in ("RGB", "L"):
-        levels = np.arange(0, 256, 15, dtype=np.uint8)
-        cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(len(levels), -1, 3)
-        probe = Image.fromarray(cube if image.mode == "RGB" else np.ascontiguousarray(cube[..., 0]))
-        before = np.array(probe.convert("RGB")).astype(int)
-        if np.abs(np.array(ImageCms.applyTransform(probe, transform)).astype(int) - before).max() <= 1:
-            return np.array(image.convert("RGB"))
+    if image.mode in ("RGB", "L") and _is_srgb(transform, image.mode):
+        return np.array(image.convert("RGB"))
     converted = ImageCms.applyTransform(image, transform)
     assert converted is not None  # None only where it works in place
     return np.array(converted)
+
+
+def _is_srgb(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Whether a transform to sRGB leaves colours as they are, to one step of 255."""
+    levels = np.arange(0, 256, 15, dtype=np.uint8)
+    cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(len(levels), -1, 3)
+    probe = Image.fromarray(cube if mode == "RGB" else np.ascontiguousarray(cube[..., 0]))
+    before = np.array(probe.convert("RGB")).astype(int)
+    return bool(np.abs(np.array(ImageCms.applyTransform(probe, transform)).astype(int) - before).max() <= 1)
 
 
 # ---------------------------------------------------------------- curves and a matrix

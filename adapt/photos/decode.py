@@ -157,7 +157,8 @@ def _beside(image: Any) -> dict[str, Any]:
     """EXIF data and resolution, as fields of `Samples`; damaged ones are left out."""
     found: dict[str, Any] = {}
     try:
-        exif = image.getexif()
+        exif = Image.Exif()  # its own: Pillow turns the image upright by the one that it keeps
+        exif.load(image.getexif().tobytes())
         turned = exif.pop(_ORIENTATION, 1) in (5, 6, 7, 8)
         found["exif"] = _exif_bytes(exif)
         across, down = image.info["dpi"]

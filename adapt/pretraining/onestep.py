@@ -9,13 +9,20 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from adapt.diffusion.unet import UNet
+from adapt.faces.measures import identity_loss
 from adapt.faces.recogniser import Recogniser
-from adapt.finetuning.image_losses import face_identity, last_layer
 from adapt.pretraining.restorer import blind_pairs, blind_ranges, image_losses
 from adapt.pretraining.thinning import thinned
 from adapt.restorers.onestep import OneStep
 from adapt.settings import OneStepSettings, OneStepTrainingSettings
-from adapt.training.adversary import PatchDiscriminator, balance, check_layers, discriminator_loss, generator_loss
+from adapt.training.adversary import (
+    PatchDiscriminator,
+    balance,
+    check_layers,
+    discriminator_loss,
+    generator_loss,
+    last_layer,
+)
 from adapt.training.adversary import Verdict as Judgement
 from adapt.training.context import TrainingContext
 from adapt.training.loop import Network, StepContext, train
@@ -101,7 +108,7 @@ def train_onestep(
         restored = restored.float()
         total, parts = image_losses(restored, clean, settings, distance)
         if settings.recognition and recogniser is not None:
-            parts["recognition"] = face_identity(restored, clean, recogniser).mean()
+            parts["recognition"] = identity_loss(restored, clean, recogniser).mean()
             total = total + settings.recognition * parts["recognition"]
         if judgement is not None:
             adversarial, parts["discriminator"] = generator_loss(judgement), discriminator_loss(judgement)

@@ -139,3 +139,15 @@ def balance(reconstruction: Tensor, adversarial: Tensor, last: Tensor) -> Tensor
             )
         norms.append(pull.norm())
     return (norms[0] / (norms[1] + EPS)).clamp(0, LARGEST_WEIGHT).detach()
+
+
+def last_layer(network: nn.Module) -> Tensor:
+    """The weights nearest to the output of those that learn: the last that a network names.
+
+    Raises:
+        UsageError: it has none.
+    """
+    learning = [weight for weight in network.parameters() if weight.requires_grad and weight.ndim > 1]
+    if not learning:
+        raise UsageError("discriminator.balance: no layer of the restorer learns; take a fixed weight (balance=false)")
+    return learning[-1]
