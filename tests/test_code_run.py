@@ -169,7 +169,7 @@ def test_the_restorer_that_is_named_goes_first(code_pack: Path, small_pack: Path
     named = set_up_finetune("codeformer", pack=str(code_pack), restorer=f"{code_pack}/codeformer")
     own = set_up_finetune("codeformer", pack=str(code_pack))
     assert own.name == named.name == f"{code_pack}/codeformer"
-    assert set_up_finetune("swinir", pack=str(code_pack)).name == str(code_pack)
+    assert set_up_finetune("swinir", pack=str(code_pack)).name == f"{code_pack}/swinir"
     own_teacher = ["teacher=restorer"]
     begun = set_up_finetune(
         "codeformer", pack=str(small_pack), restorer=f"{code_pack}/codeformer", overrides=own_teacher

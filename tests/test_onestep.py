@@ -205,7 +205,7 @@ def test_the_exported_file_does_the_same_at_any_size(tmp_path: Path, gen: torch.
     assert again.settings == restorer.settings
 
 
-def test_the_recipe_fine_tunes_the_packs_student_and_leaves_the_targets_to_its_restorer(
+def test_the_recipe_fine_tunes_the_packs_student_or_its_prior_on_targets_of_its_restorer(
     lively_pack: Path, tmp_path: Path
 ):
     setup = set_up_finetune("onestep", pack=lively_pack)
@@ -216,9 +216,9 @@ def test_the_recipe_fine_tunes_the_packs_student_and_leaves_the_targets_to_its_r
     header = {"architecture": "onestep", "settings": settings.model_dump_json()}
     add_network(pack, "onestep", lively_student(t=200).state_dict(), header=header, entry=entry("onestep"))
     own = set_up_finetune("onestep", pack=pack)
-    assert (own.name, own.restorer.settings) == (f"{pack}/onestep", settings)
+    assert (own.name, own.base_name, own.restorer.settings) == (f"{pack}/onestep", f"{pack}/onestep", settings)
     named = set_up_finetune("onestep", pack=pack, restorer=f"{pack}/prior")
-    assert (named.name, named.base_name) == (f"{pack}/prior", str(pack))
+    assert (named.name, named.base_name) == (f"{pack}/prior", f"{pack}/onestep")
     other = set_up_finetune("onestep", pack=pack, base=f"{pack}/prior")
     assert (other.name, other.base_name) == (f"{pack}/onestep", f"{pack}/prior")
     same = set_up_finetune("swinir", pack=pack, base=f"{pack}/onestep")

@@ -73,7 +73,7 @@ def run_model(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def restore(monkeypatch: pytest.MonkeyPatch, bundle: Path, photos: Path, out: Path) -> int:
-    return adapt(monkeypatch, "restore", bundle, photos, "-o", out, "--device", "cpu")
+    return adapt(monkeypatch, "restore", bundle, photos, "-o", out, "--device", "cpu", "--faces", "aligned")
 
 
 def made(folder: Path) -> set[str]:

@@ -43,7 +43,7 @@ def run(
     photos: Photos,
     out: Out,
     overrides: Overrides = None,
-    recipe: FinetuneRecipe = "onestep",
+    recipe: FinetuneRecipe = None,
     pack: PackName = "tiny",
     method: Method = "adaptive",
     restorer: RestorerName = None,

@@ -21,7 +21,14 @@ RestorerName = Annotated[
     typer.Option("--restorer", help="Checkpoint, run, PACK or PACK/RESTORER.", show_default="the pack's own"),
 ]
 Method = Annotated[str, typer.Option("--method", help="Targets recipe by name (adapt recipes list) or file.")]
-FinetuneRecipe = Annotated[str, typer.Option("--recipe", help="Finetune recipe by name (adapt recipes list) or file.")]
+FinetuneRecipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="Finetune recipe by name (adapt recipes list) or file.",
+        show_default="that of the pack's restorer; of a named one swinir",
+    ),
+]
 VerdictRecipe = Annotated[
     str, typer.Option("--verdict", help="Verdict recipe by name (adapt recipes list) or file: what is exported.")
 ]

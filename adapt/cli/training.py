@@ -31,7 +31,7 @@ def finetune(
     targets: Annotated[Path, typer.Option("--targets", help="Target store, or a folder of images named alike.")],
     out: Out,
     overrides: Overrides = None,
-    recipe: FinetuneRecipe = "swinir",
+    recipe: FinetuneRecipe = None,
     pack: PackName = "tiny",
     restorer: RestorerName = None,
     real: Real = None,

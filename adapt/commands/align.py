@@ -2,7 +2,7 @@
 
     faces.json      what the folder was made with
     faces.jsonl     a line for each face: photo, file, box, points, placement, score, size in the photo, by how much it
-                    was enlarged, sharpness; one with `"box": null` for a photo without a face
+                    was enlarged, how strong its fine detail is; one with `"box": null` for a photo without a face
     ID-face1.png    the faces, the largest of a photo first; ID.png where the photo is an aligned face already
     faces.pdf       the photos with what was found drawn into them
 """
@@ -179,7 +179,7 @@ def _write(photo: Prepared, id: str, sha256: str, journal: Journal) -> list[dict
         enlarged = {"enlarged": round(crop.shape[-1] / face["side"], 2)} if face else {}
         detail = float(fine_detail(crop[None]).std())
         lines.append({
-            **about, **face, **enlarged, "file": name, "sha256": digest, "sharpness": round(detail, 5),
+            **about, **face, **enlarged, "file": name, "sha256": digest, "fine_detail": round(detail, 5),
             "of": len(found),
         })  # fmt: skip
     return lines
@@ -210,7 +210,9 @@ def _remove_others(ids: set[str], out: Path) -> list[str]:
 def photos_by_face(folder: Path) -> dict[str, str]:
     """The photo of each face in a folder of `align`, by the face's id; empty for another folder."""
     return {
-        line["file"].removesuffix(".png"): line["photo"] for line in read_json_lines(folder / LOG, ("photo", "file"))
+        line["file"].removesuffix(".png"): line["photo"]
+        for line in read_json_lines(folder / LOG, ("photo",))
+        if "file" in line
     }
 
 

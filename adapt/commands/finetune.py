@@ -14,7 +14,7 @@ from adapt.build import (
     read_codebook,
 )
 from adapt.commands.align import photos_by_face
-from adapt.commands.finetune_setup import set_up_finetune
+from adapt.commands.finetune_setup import default_recipe, set_up_finetune
 from adapt.devices import pick_device
 from adapt.digests import file_digest, settings_digest
 from adapt.disk import optional_path, shown_name
@@ -44,7 +44,7 @@ def finetune(
     targets: str | Path,
     out: str | Path,
     *,
-    recipe: str | Path = "swinir",
+    recipe: str | Path | None = None,
     pack: str | Path = "tiny",
     restorer: str | Path | None = None,
     real: str | Path | None = None,
@@ -68,7 +68,7 @@ def finetune(
         targets: a target store, or any folder of images with the photos' names. A store's targets whose photo is gone
             are left out, and the outcome's notes tell how many.
         out: the run folder.
-        recipe: name or file of a finetune recipe.
+        recipe: name or file of a finetune recipe; where None, as `adapt.commands.run.run`.
         pack: the pack with the restorer, the perceptual network, and the codebook where the objective is codes.
         restorer: what to start from; where None the pack's own, its CodeFormer where the objective is codes, or the
             student that the recipe names.
@@ -116,6 +116,7 @@ def finetune(
     photos_of("photos", photos, "aligned face photos")
     if not is_store(targets):
         photos_of("targets", targets, "target images, or a target store")
+    recipe = default_recipe(pack, restorer) if recipe is None else recipe
     setup = set_up_finetune(
         recipe, pack=pack, restorer=restorer, real=real, replay=replay, overrides=overrides
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from adapt.build import (
     CODEBOOK,
@@ -28,6 +28,8 @@ from adapt.settings import (
     TuningSettings,
 )
 from adapt.settings.recipe import load_recipe
+
+SWINIR: Final = "swinir"  # the recipe with losses on images, for every restorer
 
 if TYPE_CHECKING:
     from adapt.evaluation.inputs import Measuring
@@ -53,6 +55,19 @@ class FinetuneSetup:
     base: Restorer
     distance: PerceptualDistance
     recogniser: Measuring | None
+
+
+def default_recipe(pack: str | Path, restorer: str | Path | None = None) -> str:
+    """The finetune recipe where none is named: that of the pack's own restorer, or the one that suits any restorer.
+
+    Raises:
+        UsageError: no such pack.
+    """
+    if restorer is not None:
+        return SWINIR
+    card = load_pack(pack).card
+    own = card.networks.get(card.restorer)
+    return own.architecture if own is not None and own.architecture in (SWINIR, CODEFORMER, ONESTEP) else SWINIR
 
 
 def set_up_finetune(

@@ -143,12 +143,12 @@ class Preparer:
 
     def settings(self) -> dict[str, Any]:
         """All that its results depend on beside model and photos, as JSON holds it; the defaults are left out."""
-        about: dict[str, Any] = {} if self.strength == 1 else {"strength": self.strength}
+        about: dict[str, Any] = {"faces": self.mode, **({} if self.strength == 1 else {"strength": self.strength})}
         if self.mode == "aligned" or self.finder is None:
             return about
         known = {id: [asdict(face) for face in faces] for id, faces in self.choice.known.items()}
         return about | {
-            "faces": self.mode, "finder": self.finder.about(), "largest": self.choice.largest,
+            "finder": self.finder.about(), "largest": self.choice.largest,
             "max_faces": self.choice.most, **({"boxes": settings_digest(known)} if known else {}),
         }  # fmt: skip
 

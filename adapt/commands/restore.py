@@ -202,6 +202,8 @@ def _restore_all(
     result = Restored(0, 0, 0, {}, [])
     counts = {"done": 0, "skipped": 0, "resized": 0}
     waiting: list[tuple[dict[str, Any], Prepared]] = []
+    # On a CPU a batch is no faster, and rounds otherwise: which faces wait together would show in the last bit.
+    together = 1 if preparer.mode != "aligned" and torch.device(device).type == "cpu" else at_once
 
     def report(id: str, status: str, reason: str = "") -> None:
         if status == "failed":
@@ -216,8 +218,8 @@ def _restore_all(
         """Restore the faces that are waiting, of all their photos together, and write the photos."""
         crops = [crop for _, photo in waiting for crop in photo.crops]
         restored: list[Tensor] = []
-        for first in range(0, len(crops), at_once):
-            batch = torch.stack(crops[first : first + at_once]).to(device)
+        for first in range(0, len(crops), together):
+            batch = torch.stack(crops[first : first + together]).to(device)
             restored += within_memory(lambda part: model(part, fidelity), batch).cpu()
         for line, photo in waiting:
             own, restored = restored[: len(photo.crops)], restored[len(photo.crops) :]
@@ -278,10 +280,10 @@ def _told(folder: Path) -> list[tuple[str, str | None]]:
     return [(line["file"], line["restored_sha256"]) for line in _lines(folder)]
 
 
-WORDS: Final = {  # what `restored.json` says of the images, for messages; a runner's folder may not name all of it
+WORDS: Final = {  # what `restored.json` says of the images, for messages
     "size": "{} px", "fidelity": "fidelity {}", "strength": "strength {}", "faces": "faces {}",
 }  # fmt: skip
-UNSAID: Final[dict[str, Any]] = {"strength": 1.0, "faces": "aligned"}
+UNSAID: Final = ("size", "faces", *FINDING)  # by folders of a bundle's runner, which knows aligned faces alone
 
 
 def _open(out: Path, about: dict[str, Any], *, overwrite: bool, renew: bool) -> None:
@@ -289,9 +291,9 @@ def _open(out: Path, about: dict[str, Any], *, overwrite: bool, renew: bool) -> 
     found = claim_folder(
         out, CLAIM, about, kind=KIND, ours="one of ours", writes=lambda: written(out), overwrite=overwrite
     )
-    found = {"size": about["size"]} | found  # folders of a bundle's runner may not name it
-    told = {key: value for key, value in found.items() if key in about or key in (*WORDS, *FINDING)}
-    if told == about:
+    keys = ("model", *WORDS, *FINDING)
+    other = [key for key in keys if found.get(key) != about.get(key) and (key in found or key not in UNSAID)]
+    if not other:
         return
     if renew:
         unchanged = Journal(out, _told(out)).unchanged()
@@ -299,14 +301,14 @@ def _open(out: Path, about: dict[str, Any], *, overwrite: bool, renew: bool) -> 
             out, CLAIM, about, kind=KIND, ours="one of ours", writes=lambda: [*unchanged, LOG], overwrite=True
         )
         return
-    other = "choose another folder, or --overwrite"
-    if told.get("model") != about["model"]:
-        raise UsageError(f"{out}: holds images of another model; {other}")
-    for key, words in WORDS.items():
-        there, asked = (given.get(key, UNSAID.get(key)) for given in (told, about))
-        if there != asked:
-            raise UsageError(f"{out}: holds images of {words.format(there)}, not {asked}; {other}")
-    raise UsageError(f"{out}: holds photos whose faces were found otherwise; {other}")
+    mend = "choose another folder, or --overwrite"
+    if other[0] == "model":
+        raise UsageError(f"{out}: holds images of another model; {mend}")
+    if other[0] in WORDS:
+        full = 1.0 if other[0] == "strength" else None  # left out
+        there, asked = found.get(other[0], full), about.get(other[0], full)
+        raise UsageError(f"{out}: holds images of {WORDS[other[0]].format(there)}, not {asked}; {mend}")
+    raise UsageError(f"{out}: holds photos whose faces were found otherwise; {mend}")
 
 
 def _is_done(line: dict[str, Any] | None, sha256: str, path: Path) -> bool:

@@ -22,7 +22,7 @@ from adapt.build import load_distance, weights_digest
 from adapt.commands.align import LOG, Aligned, align
 from adapt.commands.export import export
 from adapt.commands.finetune import finetune, sample_writer
-from adapt.commands.finetune_setup import set_up_finetune
+from adapt.commands.finetune_setup import default_recipe, set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.commands.photographs import FaceMode, Finding
 from adapt.commands.progress import ProgressLine, Silent, describe
@@ -87,7 +87,7 @@ def run(
     photos: str | Path,
     out: str | Path,
     *,
-    recipe: str | Path = "onestep",
+    recipe: str | Path | None = None,
     pack: str | Path = "tiny",
     method: str | Path = "adaptive",
     restorer: str | Path | None = None,
@@ -111,7 +111,8 @@ def run(
     Args:
         photos: folder of photos.
         out: everything ends here.
-        recipe, method: finetune and targets recipes, by name or file.
+        recipe, method: finetune and targets recipes, by name or file. The former where None: that of the pack's own
+            restorer, or swinir where a restorer is named.
         pack: as `adapt.commands.generate_targets.generate_targets`.
         restorer: what everything starts from: it guides the targets, and is fine-tuned unless the finetune recipe
             names a student, at the size of the pack's faces. Where None, the pack's own, or its CodeFormer where the
@@ -141,6 +142,7 @@ def run(
             restorer that takes no faces of the pack's size.
     """
     photos, out, truth = Path(photos), Path(out), optional_path(truth)
+    recipe = default_recipe(pack, restorer) if recipe is None else recipe
     for given, what in ((photos, "the photos"), (truth, "--truth"), (real, "--real"), (replay, "--replay")):
         if given is not None:
             refuse_overlap(Path(given), out, what)

@@ -47,6 +47,7 @@ DECODER_ERRORS: Final = (
 
 _GREY_MODES: Final = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L")
 _ORIENTATION: Final = 0x0112  # EXIF tag
+_TOLD_BY_TIFF: Final = {270, 271, 272, 305, 306, 315, 33432}  # description, camera, software, date, artist, copyright
 _MOST_DPI: Final = 100_000
 _HEIF_BRANDS: Final = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
@@ -158,8 +159,13 @@ def _beside(image: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
         exif = Image.Exif()  # its own: Pillow turns the image upright by the one that it keeps
-        exif.load(image.getexif().tobytes())
-        turned = exif.pop(_ORIENTATION, 1) in (5, 6, 7, 8)
+        if image.format == "TIFF":
+            for tag in _TOLD_BY_TIFF & set(image.tag_v2):
+                exif[tag] = image.tag_v2[tag]
+            turned = _tag(image, _ORIENTATION, 1) in (5, 6, 7, 8)
+        else:
+            exif.load(image.info.get("exif") or b"")  # getexif() would decode a PNG file first
+            turned = exif.pop(_ORIENTATION, 1) in (5, 6, 7, 8)
         found["exif"] = _exif_bytes(exif)
         across, down = image.info["dpi"]
         dpi = (float(down), float(across)) if turned else (float(across), float(down))
