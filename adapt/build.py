@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from adapt.targets.likeness import FaceNetworks
     from adapt.verdict.evidence import Evaluator
 
-KNOWN = Path(__file__).parent / "demo_data" / "clean"  # faces of trials
+KNOWN = Path(__file__).parent / "known_faces"  # of nobody: those of trials
 PRIOR, CODEBOOK, CODEFORMER, ONESTEP = "prior", "codebook", "codeformer", "onestep"  # what a pack calls them
 
 

@@ -1,66 +1,48 @@
-"""Draws the demo's photographs: python benchmarks/make_demo.py FACES [--out FOLDER]
+"""Draws the faces that ship: python benchmarks/make_demo.py KNOWN DEMO [--out FOLDER]
 
-Each face is a blend of four portraits of different people, noised to a timestep of 500 and drawn anew by the tiny
-pack's prior: nobody in particular. The last is the astronaut of scikit-image, cropped as the faces are. A camera's
-noise (camera-noise-starlight) is laid over all of them.
+KNOWN and DEMO are folders of aligned faces of nobody (SFHQ-T2I, drawn by SDXL and FLUX.1-schnell, MIT): of the one some
+become the known faces that the verdict tries models on (`known_faces`), of the other some become the demo's, clean and
+with a phone's noise at night (`demo_data`). They are taken evenly through the folders; the demo's should be of the part
+that no network of the pack was trained on.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Final
 
-import torch
-import torch.nn.functional as F
-from skimage import data
+from domain import spread
 
-from adapt.build import load_prior
+from adapt.build import KNOWN
 from adapt.commands.demo import DATA
-from adapt.commands.pretrain import load_faces
-from adapt.diffusion.sampler import Conditioning, PhotoNoise, guided_sample, start
-from adapt.diffusion.solvers import Ddim
-from adapt.diffusion.steps import plan_from
-from adapt.images import from_uint8, to_signed, to_unit
+from adapt.packs.pack import load_pack
 from adapt.photos.files import write_image
+from adapt.photos.folder import find_photos
+from adapt.photos.pairs import load_fitted
 from adapt.settings import DegradeSettings
 from adapt.settings.recipe import load_recipe
 from degradations.chain import degrade
 
-ASTRONAUT = (18, 136, 180)  # top, left, side: eyes at 46.9 % of the height, as in the aligned faces
+DAMAGE: Final = "camera-noise-severe"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("faces", type=Path)
-    parser.add_argument("--out", type=Path, default=DATA)
-    parser.add_argument("--count", type=int, default=35)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("known", type=Path)
+    parser.add_argument("demo", type=Path)
+    parser.add_argument("--out", type=Path, default=DATA.parent, help="where known_faces and demo_data are")
+    parser.add_argument("--count", type=int, nargs=2, default=(24, 36), help="of known and of demo faces")
     arguments = parser.parse_args()
-
-    prior = load_prior("tiny")
-    faces = load_faces(arguments.faces, prior.size)
-    generator = torch.Generator().manual_seed(2026)
-    chosen = torch.stack([torch.randperm(len(faces), generator=generator)[:4] for _ in range(arguments.count)])
-    blends = faces[chosen.flatten()].float().view(arguments.count, 4, 3, prior.size, prior.size).mean(dim=1) / 255
-    images: list[torch.Tensor] = []
-    for first in range(0, arguments.count, 8):
-        conditioning = Conditioning(to_signed(blends[first : first + 8]))
-        noise = PhotoNoise(range(first, first + len(conditioning.restored)), (3, prior.size, prior.size))
-        plan = plan_from(500, 24)
-        x = start(conditioning, plan, noise)
-        sampled = guided_sample(
-            prior, x, plan.steps, solver=Ddim(0.7), terms=[], conditioning=conditioning, draw=noise
-        )
-        images += list(to_unit(sampled))
-    top, left, side = ASTRONAUT
-    astronaut = from_uint8(data.astronaut())[:, top : top + side, left : left + side]
-    images.append(F.interpolate(astronaut[None], prior.size, mode="bicubic", antialias=True)[0].clamp(0, 1))
-
-    degradations = load_recipe("camera-noise-starlight", DegradeSettings).degradations
-    for index, image in enumerate(images):
-        name = "astronaut.png" if index == arguments.count else f"face-{index + 1:02d}.png"
-        write_image(arguments.out / "clean" / name, image, overwrite=True)
-        damaged, _ = degrade(image, degradations, seed=index)
-        write_image(arguments.out / "photos" / name, damaged, overwrite=True)
+    size = load_pack("tiny").card.size
+    damage = load_recipe(DAMAGE, DegradeSettings).degradations
+    known, demo = arguments.out / KNOWN.name, arguments.out / DATA.name
+    for index, photo in enumerate(spread(find_photos(arguments.known), arguments.count[0]), start=1):
+        write_image(known / f"face-{index:02d}.png", load_fitted(photo.path, size), overwrite=True)
+    for index, photo in enumerate(spread(find_photos(arguments.demo), arguments.count[1]), start=1):
+        image = load_fitted(photo.path, size)
+        write_image(demo / "clean" / f"face-{index:02d}.png", image, overwrite=True)
+        write_image(demo / "photos" / f"face-{index:02d}.png", degrade(image, damage, seed=index)[0], overwrite=True)
 
 
 if __name__ == "__main__":
