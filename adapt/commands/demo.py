@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 DATA: Final = Path(__file__).parents[1] / "demo_data"
 ABOUT: Final = (
     "These are photographs of nobody: faces that SDXL and FLUX.1-schnell drew (SFHQ-T2I, MIT), which no network of the"
-    " pack was trained on. A phone's noise at night was laid over them; the clean originals are read for the table alone."
+    " pack was trained on. A phone's noise at night was laid over them; the clean originals are read for the table"
+    " alone."
 )
 
 OVERRIDES: Final = (
