@@ -214,7 +214,7 @@ def test_adain_is_chosen_on_loading_and_remembered(tmp_path: Path, gen: torch.Ge
         assert torch.equal(load_restorer(path, adain=name == "off")(photo), other)
         assert load_restorer(path, adain=name == "off").settings.model_dump()["adain"] is (name == "off")
     for adain in (True, False):
-        with pytest.raises(UsageError, match="tiny/onestep: adain is a choice .*; this is a onestep"):
+        with pytest.raises(UsageError, match=r"tiny/onestep: adain is a choice .*; this is a onestep"):
             load_restorer("tiny", adain=adain)
 
 

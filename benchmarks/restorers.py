@@ -1,0 +1,71 @@
+"""Restorers as they are, before any adaptation, on faces that nobody trained on: every model, in every domain.
+
+    python benchmarks/restorers.py FACES [--models tiny/swinir,tiny/codeformer,tiny/onestep] [--degradation RECIPE,...]
+                                   [--limit N] [--pack PACK] [--out DIR]
+
+FACES is a folder of clean aligned faces. A cell is PSNR, perceptual distance and identity distance to the original, and
+sharpness as a share of the original's, each the mean over the faces; the first column is the photo itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from domain import degrade_faces, spread
+from torch import Tensor
+from verdict import DOMAINS
+
+from adapt.build import load_distance, load_recogniser, load_restorer
+from adapt.evaluation.metrics import psnr
+from adapt.faces.measures import identity_distance
+from adapt.images import fine_detail
+from adapt.packs.pack import load_pack
+from adapt.photos.files import read_image
+from adapt.photos.folder import find_photos
+
+AT_ONCE = 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("faces", type=Path)
+    parser.add_argument("--models", default="tiny/swinir,tiny/codeformer,tiny/onestep", help="separated by commas")
+    parser.add_argument("--degradation", default=DOMAINS, help="recipes, separated by commas")
+    parser.add_argument("--limit", type=int, help="faces, spread evenly")
+    parser.add_argument("--pack", default="tiny", help="whose networks measure")
+    parser.add_argument("--out", type=Path, default=Path("runs/restorers"))
+    arguments = parser.parse_args()
+    names = arguments.models.split(",")
+    models = [load_restorer(name) for name in names]
+    distance, recogniser = load_distance(load_pack(arguments.pack), "pack"), load_recogniser(arguments.pack)
+    size = load_pack(arguments.pack).card.size
+    chosen = spread(find_photos(arguments.faces), arguments.limit)
+
+    @torch.no_grad()
+    def numbers(images: Tensor, clean: Tensor) -> Tensor:
+        detail = fine_detail(images).std((1, 2, 3)) / fine_detail(clean).std((1, 2, 3))
+        found = (psnr(images, clean), distance(images, clean), identity_distance(images, clean, recogniser), detail)
+        return torch.stack([each.mean() for each in found])
+
+    def cell(means: Tensor) -> str:
+        return " / ".join(f"{value:.{digits}f}" for value, digits in zip(means.tolist(), (2, 3, 3, 2), strict=True))
+
+    print(f"{len(chosen)} faces\n\n| damage | photo | {' | '.join(names)} |\n{'| --- ' * (len(names) + 2)}|")
+    everything: list[list[Tensor]] = []
+    for damage in arguments.degradation.split(","):
+        folder = arguments.out / damage
+        ids = degrade_faces(chosen, folder, damage, size)
+        clean, photos = (
+            torch.stack([read_image(folder / part / f"{id}.png") for id in ids]) for part in ("hq", "lq")
+        )
+        results = [photos, *(torch.cat([model(batch) for batch in photos.split(AT_ONCE)]) for model in models)]
+        everything.append([numbers(images, clean) for images in results])
+        print(f"| {damage} | {' | '.join(cell(means) for means in everything[-1])} |", flush=True)
+    columns = zip(*everything, strict=True)
+    print(f"| mean | {' | '.join(cell(torch.stack(column).mean(0)) for column in columns)} |")
+
+
+if __name__ == "__main__":
+    main()
