@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 KNOWN = Path(__file__).parent / "known_faces"  # of nobody: those of trials
 PRIOR, CODEBOOK, CODEFORMER, ONESTEP = "prior", "codebook", "codeformer", "onestep"  # what a pack calls them
+DISCRIMINATOR = "discriminator"
 
 
 def load_prior(name: str | Path) -> Prior:

@@ -121,13 +121,14 @@ def test_stop_and_resume_is_exact(more: dict[str, object], tmp_path: Path):
     settings = OneStepTrainingSettings(**(SETTINGS.model_dump() | more))
     prior = lively_prior()
     with Run(tmp_path / "whole", recipe="", digest="x") as run:
-        layout, whole = train_onestep(settings, faces(), on_cpu(run), start=prior.network)
+        layout, whole, judge = train_onestep(settings, faces(), on_cpu(run), start=prior.network)
     assert layout.network == prior.settings
     parts: dict[str, torch.Tensor] = {}
     for _ in range(3):
         with Run(tmp_path / "parts", recipe="", digest="x") as run:
             parts = train_onestep(settings, faces(), on_cpu(run, max_steps=1), start=prior.network)[1]
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    assert bool(judge) == bool(more)
     assert whole.keys() == prior.network.state_dict().keys(), "the discriminator stays behind"
     assert any(not torch.equal(whole[key], value) for key, value in prior.network.state_dict().items())
 

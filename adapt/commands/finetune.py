@@ -152,6 +152,7 @@ def finetune(
         "real": None if sharp is None else contents.digest("real", sharp),
         "replay": replay_digest,
         **({} if setup.recogniser is None else {"recogniser": [setup.recogniser.name, setup.recogniser.digest]}),
+        **({} if setup.discriminator is None else {"discriminator": setup.discriminator.digest}),
         **({} if rule is None else {"verdict": rule.what_gains(), "judges": evaluator_digest(pack)}),
     }
     read = [*train.photos.paths, *validation.photos.paths]
@@ -189,6 +190,7 @@ def finetune(
             real=reals,
             replay=replayed,
             selector=None if rule is None else EvidenceSelector(load_evaluator(pack, chosen), rule),
+            discriminator=None if setup.discriminator is None else setup.discriminator.state,
             on_samples=on_samples,
         )
     return replace(outcome, notes=tuple(notes), main=together.is_main_process)

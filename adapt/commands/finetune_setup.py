@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from adapt.build import (
     CODEBOOK,
     CODEFORMER,
+    DISCRIMINATOR,
     ONESTEP,
     PRIOR,
     load_codebook,
@@ -18,6 +19,7 @@ from adapt.build import (
     measuring_networks,
 )
 from adapt.errors import UsageError
+from adapt.packs.named import Read, named_network
 from adapt.packs.pack import load_pack
 from adapt.settings import (
     CodeFinetuneSettings,
@@ -46,6 +48,7 @@ class FinetuneSetup:
         base_name, base: what the targets are made with, and the result is compared with; mostly the same.
         distance: the perceptual distance.
         recogniser: where the recipe asks for one.
+        discriminator: weights that it begins with, where the recipe asks for them.
     """
 
     settings: FinetuneSettings | CodeFinetuneSettings
@@ -55,6 +58,7 @@ class FinetuneSetup:
     base: Restorer
     distance: PerceptualDistance
     recogniser: Measuring | None
+    discriminator: Read | None
 
 
 def default_recipe(pack: str | Path, restorer: str | Path | None = None) -> str:
@@ -148,7 +152,21 @@ def set_up_finetune(
     recogniser = measuring_networks(load_pack(pack))[RECOGNISER] if settings.face_identity else None
     if settings.adversarial and isinstance(settings.discriminator, PatchAdversarySettings):
         check_layers(settings.discriminator, model.size)
-    return FinetuneSetup(settings, name, model, base_name, guide, distance, recogniser)
+    discriminator = _discriminator(settings, pack, networks) if settings.adversarial else None
+    return FinetuneSetup(settings, name, model, base_name, guide, distance, recogniser, discriminator)
+
+
+def _discriminator(settings: TuningSettings, pack: str, networks: Collection[str]) -> Read | None:
+    """The pack's discriminator, where a recipe begins with it."""
+    chosen = settings.discriminator
+    if not isinstance(chosen, PatchAdversarySettings) or not chosen.pretrained:
+        return None
+    if DISCRIMINATOR not in networks:
+        raise UsageError(
+            f"pack {pack}: has no {DISCRIMINATOR}, which the recipe begins with (discriminator.pretrained); take one"
+            " that learns anew (discriminator.pretrained=false)"
+        )
+    return named_network(pack, DISCRIMINATOR).read()
 
 
 def _entry(settings: FinetuneSettings | CodeFinetuneSettings, networks: Collection[str]) -> str | None:

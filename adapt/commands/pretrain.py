@@ -14,6 +14,7 @@ from adapt.blur import adjuster, estimator, start_steps
 from adapt.build import (
     CODEBOOK,
     CODEFORMER,
+    DISCRIMINATOR,
     ONESTEP,
     PRIOR,
     load_blur_estimator,
@@ -65,6 +66,9 @@ if TYPE_CHECKING:
 
 
 
+PATCHES: Final = "patch-discriminator"  # an architecture
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretraining:
     """One training: its faces, the pack whose other networks it needs, and where it runs.
@@ -94,12 +98,14 @@ class Trained:
         header: its settings as JSON, for the weights file.
         state: the averaged weights.
         more: further lines of the file's header.
+        discriminator: the weights that it learned against, where they are for the pack too, and their layout as JSON.
     """
 
     architecture: str
     header: str
     state: dict[str, Tensor]
     more: dict[str, str] = field(default_factory=dict)
+    discriminator: tuple[dict[str, Tensor], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +202,11 @@ def pretrain(
             if home is not None:
                 entry = {"architecture": made.architecture, **about}
                 add_network(home.folder, ENTRIES[type(settings)], made.state, header=metadata, entry=entry)
+                if made.discriminator is not None:
+                    state, layout = made.discriminator
+                    header = {"architecture": PATCHES, "settings": layout}
+                    entry = {"architecture": PATCHES, **about}
+                    add_network(home.folder, DISCRIMINATOR, state, header=header, entry=entry)
         together.wait_for_everyone()
     return Pretrained(weights, f"Weights: {weights}" if main else "")
 
@@ -258,7 +269,7 @@ def _onestep(settings: OneStepTrainingSettings, job: Pretraining) -> Trained:
     from adapt.pretraining.onestep import train_onestep
 
     images = job.images(settings.size)
-    layout, state = train_onestep(
+    layout, state, discriminator = train_onestep(
         settings,
         images,
         job.context,
@@ -266,7 +277,8 @@ def _onestep(settings: OneStepTrainingSettings, job: Pretraining) -> Trained:
         distance=job.distance,
         recogniser=load_recogniser(job.pack) if settings.recognition else None,
     )
-    return Trained(ONESTEP, layout.model_dump_json(), state)
+    judge = (discriminator, settings.discriminator.model_dump_json()) if discriminator else None
+    return Trained(ONESTEP, layout.model_dump_json(), state, discriminator=judge)
 
 
 def _perceptual(settings: PerceptualSettings, job: Pretraining) -> Trained:

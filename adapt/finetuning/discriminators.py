@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,19 +17,24 @@ from adapt.training.discriminator import UNetDiscriminator
 from adapt.training.losses import discriminator_loss, generator_loss
 from adapt.training.sampling import batch_indices, step_generator
 from adapt.training.state import check_finite
+from adapt.weights import load_weights
 
 MOMENTA = (0.5, 0.9)  # of Adam, for patches: VQGAN's
 
 
-def build_discriminator(settings: TuningSettings, size: int) -> tuple[nn.Module, Optimizer] | None:
+def build_discriminator(
+    settings: TuningSettings, size: int, start: Mapping[str, Tensor] | None = None
+) -> tuple[nn.Module, Optimizer] | None:
     """A discriminator before its first step, with its optimizer; None where the adversarial loss has no weight.
 
     Args:
         settings: the recipe.
         size: side of the images, in pixels.
+        start: weights that it begins with; drawn at random where None. Only of patches.
 
     Raises:
         UsageError: more layers than images of this size can be halved.
+        WeightsError: weights of another layout.
     """
     if not settings.adversarial:
         return None
@@ -38,6 +43,8 @@ def build_discriminator(settings: TuningSettings, size: int) -> tuple[nn.Module,
     if isinstance(chosen, PatchAdversarySettings):
         check_layers(chosen, size)
         patches = PatchDiscriminator(chosen, generator, detail=True).train()
+        if start is not None:
+            load_weights(patches, dict(start), source="the pack's discriminator")
         return patches, AdamW(patches.parameters(), lr=chosen.learning_rate, betas=MOMENTA, weight_decay=0.0)
     network = UNetDiscriminator(features=chosen.features, generator=generator).train()
     return network, AdamW(network.parameters(), lr=chosen.learning_rate, weight_decay=0.0)

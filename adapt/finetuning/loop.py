@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -54,6 +54,7 @@ def finetune(
     real: ImageDataset | None = None,
     replay: Replay | None = None,
     selector: CheckpointSelector | None = None,
+    discriminator: Mapping[str, Tensor] | None = None,
     on_samples: OnSamples | None = None,
 ) -> Outcome:
     """Fine-tune a restorer, or go on where the run folder stands.
@@ -70,6 +71,7 @@ def finetune(
             70,000 FFHQ photographs.
         replay: pairs of clean faces to mix in; none where None. They are no photos that could be held back.
         selector: what chooses `best`; their agreement with the targets does where None.
+        discriminator: weights that it begins with; drawn at random where None.
         on_samples: called with step, ids and rows (photo, base, adapted, target) at every evaluation.
 
     Raises:
@@ -85,7 +87,7 @@ def finetune(
         recogniser.to(device)
     objective = OBJECTIVES[settings.objective](settings, restorer, distance, teacher, recogniser)
     module = objective.module()
-    state = _fresh(restorer, settings)
+    state = _fresh(restorer, settings, discriminator)
     splits = (train, validation)
     resized = {split.ids[index]: times for split in splits for index, times in split.photos.resized().items()}
     resized_targets = len(train.targets.resized()) + len(validation.targets.resized())
@@ -117,8 +119,8 @@ def finetune(
     reals = train.targets if real is None else real
     adversary = gan = None
     if state.discriminator is not None and state.discriminator_optimizer is not None:
-        discriminator, its_optimizer = accelerator.prepare(state.discriminator, state.discriminator_optimizer)
-        adversary = DiscriminatorTraining(settings, discriminator, its_optimizer, accelerator, device)
+        judge, its_optimizer = accelerator.prepare(state.discriminator, state.discriminator_optimizer)
+        adversary = DiscriminatorTraining(settings, judge, its_optimizer, accelerator, device)
         gan = AdversarialTerm(adversary.generator_loss, last_layer(state.network) if settings.balanced else None)
         if not begun:
             _first_steps(adversary, module, objective, train.photos, reals)
@@ -193,12 +195,12 @@ def finetune(
     )
 
 
-def _fresh(restorer: Restorer, settings: TuningSettings) -> State:
+def _fresh(restorer: Restorer, settings: TuningSettings, start: Mapping[str, Tensor] | None) -> State:
     """The state before the first step."""
     optimizer = torch.optim.AdamW(
         restorer.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    discriminator = build_discriminator(settings, restorer.size) or (None, None)
+    discriminator = build_discriminator(settings, restorer.size, start) or (None, None)
     return State(restorer.network, Ema(restorer.network, settings.ema), optimizer, *discriminator)
 
 

@@ -68,7 +68,7 @@ def train_onestep(
     start: nn.Module,
     distance: Distance | None = None,
     recogniser: Recogniser | None = None,
-) -> tuple[OneStepSettings, dict[str, Tensor]]:
+) -> tuple[OneStepSettings, dict[str, Tensor], dict[str, Tensor]]:
     """Train the student, or go on where the run folder's `last/state.pt` stands.
 
     Args:
@@ -80,7 +80,7 @@ def train_onestep(
         recogniser: frozen; needed where settings.recognition > 0.
 
     Returns:
-        The student's settings, and its averaged weights.
+        The student's settings, its averaged weights, and those of its discriminator, if it has one.
 
     Raises:
         TrainingError: a loss is not finite.
@@ -119,5 +119,8 @@ def train_onestep(
         return total, parts
 
     state = train(both, losses, settings, context=context, steps=settings.steps)
-    own = {name: value for name, value in state.items() if name.startswith("student.")}
-    return student.settings, {name.removeprefix("student."): value for name, value in own.items()}
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+    return student.settings, part("student."), part("discriminator.")

@@ -29,6 +29,11 @@ class PatchAdversarySettings(PatchDiscriminatorSettings):
     first_steps: Annotated[int, Field(ge=0)] = Field(
         default=60, description="of its own, on targets and what the restorer makes of photos before it learns"
     )
+    pretrained: bool = Field(
+        default=False,
+        description="begin with the pack's discriminator, which learned beside its restorer: without it a sharp restorer"
+        " gets soft before the discriminator has learned",
+    )
     balance: bool = Field(
         default=False,
         description="let `adversarial` be the share, at the restorer's last layer, of the pull of the other losses on"
