@@ -13,15 +13,17 @@ from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt, export_adapted
 from networks import lively_prior
 
 from adapt.build import load_prior, load_restorer
-from adapt.commands.finetune_setup import set_up_finetune
+from adapt.commands.finetune_setup import default_recipe, set_up_finetune
 from adapt.diffusion.unet import UNet
-from adapt.errors import WeightsError
+from adapt.errors import UsageError, WeightsError
 from adapt.exporting.bundle import export_bundle, load_bundle
+from adapt.finetuning.discriminators import build_discriminator
 from adapt.packs.pack import add_network
 from adapt.photos.files import read_image
 from adapt.restorers.base import Restorer, build_restorer
 from adapt.restorers.onestep import OneStep
-from adapt.settings import OneStepSettings, UNetSettings
+from adapt.settings import OneStepSettings, PatchAdversarySettings, UNetSettings
+from adapt.training.adversary import PatchDiscriminator
 from adapt.weights import read_state, write_state
 
 DEEP = UNetSettings(  # three levels: sides are padded to multiples of 4
@@ -224,6 +226,40 @@ def test_the_recipe_fine_tunes_the_packs_student_or_its_prior_on_targets_of_its_
     same = set_up_finetune("swinir", pack=pack, base=f"{pack}/onestep")
     assert same.restorer is same.base
     assert same.name == same.base_name == f"{pack}/onestep"
+
+
+def test_the_recipe_of_a_run_is_that_of_the_packs_restorer(lively_pack: Path, tmp_path: Path):
+    assert default_recipe("tiny") == "onestep"
+    assert default_recipe(lively_pack) == "swinir"
+    assert default_recipe("tiny", restorer="any.pth") == "swinir"
+    pack = Path(shutil.copytree(lively_pack, tmp_path / "pack"))
+    card = (pack / "pack.yaml").read_text()
+    (pack / "pack.yaml").write_text(card.replace("restorer: swinir", "restorer: prior"))
+    assert default_recipe(pack) == "swinir", "no recipe is named like it"
+
+
+def test_the_discriminator_of_the_pack_is_what_fine_tuning_begins_with(lively_pack: Path, tmp_path: Path):
+    patches = ["discriminator={kind: patch, features: 4, layers: 1, pretrained: true}"]
+    with pytest.raises(UsageError, match=r"has no discriminator, which the recipe begins with"):
+        set_up_finetune("swinir", pack=lively_pack, overrides=patches)
+    pack = Path(shutil.copytree(lively_pack, tmp_path / "pack"))
+    layout = PatchAdversarySettings(features=4, layers=1)
+    judge = PatchDiscriminator(layout, torch.Generator().manual_seed(5), detail=True)
+    add_network(
+        pack, "discriminator", judge.state_dict(),
+        header={"architecture": "patch-discriminator", "settings": "{}"}, entry=entry("patch-discriminator"),
+    )  # fmt: skip
+    setup = set_up_finetune("swinir", pack=pack, overrides=patches)
+    assert setup.discriminator is not None
+    built = build_discriminator(setup.settings, 16, setup.discriminator.state)
+    assert built is not None
+    for name, value in built[0].state_dict().items():
+        torch.testing.assert_close(value, judge.state_dict()[name], rtol=0, atol=1e-3)  # half precision in a pack
+    with pytest.raises(WeightsError, match="the pack's discriminator"):
+        build_discriminator(
+            set_up_finetune("swinir", pack=pack, overrides=["discriminator={kind: patch, pretrained: true}"]).settings,
+            16, setup.discriminator.state,
+        )  # fmt: skip
 
 
 def test_run_fine_tunes_the_student_on_targets_of_the_packs_restorer(

@@ -31,8 +31,8 @@ class PatchAdversarySettings(PatchDiscriminatorSettings):
     )
     pretrained: bool = Field(
         default=False,
-        description="begin with the pack's discriminator, which learned beside its restorer: without it a sharp restorer"
-        " gets soft before the discriminator has learned",
+        description="begin with the pack's discriminator, which learned beside its restorer: a sharp restorer gets soft"
+        " before a new one has learned",
     )
     balance: bool = Field(
         default=False,
