@@ -114,7 +114,7 @@ def _print_result(result: Result) -> None:
     say_warning(result.warning)
     for note in result.notes:
         print(note)
-    say_faces(result.faces)
+    say_faces(result.faces, "; it was left as it is")
     say_resized(result.resized, enlarged=result.enlarged)
     print(f"Result page: {result.page}\nModel: {result.model}")
     for problem in result.problems:

@@ -92,7 +92,7 @@ def restore(
         on_photo=lambda id, status, done, total: lines(done, total),
     )
     print(f"{result.done} restored, {result.skipped} already there, {len(result.failed)} failed; in {out}")
-    say_faces(result.faces)
+    say_faces(result.faces, "; it was left as it is")
     say_resized(result.resized, enlarged=result.enlarged, reduced=result.reduced)
     for failure in result.failed:
         print(f"  failed: {failure}", file=sys.stderr)

@@ -48,11 +48,12 @@ def target_progress(lines: Lines) -> Callable[[Record, int, int], None]:
     return on_photo
 
 
-def say_faces(faces: Mapping[str, int]) -> None:
+def say_faces(faces: Mapping[str, int], then: str = "") -> None:
     """Say how many faces were found in whole photographs, and name those without any.
 
     Args:
         faces: their number in each, by its id.
+        then: what became of those without any.
     """
     if not faces:
         return
@@ -60,7 +61,7 @@ def say_faces(faces: Mapping[str, int]) -> None:
     print(f"{found} in {photos}")
     for id, number in faces.items():
         if not number:
-            print(f"  no face found: {id}; it was left as it is")
+            print(f"  no face found: {id}{then}")
 
 
 def count(number: int, what: str) -> str:
