@@ -2,7 +2,7 @@
 
 KNOWN and DEMO are folders of aligned faces of nobody (SFHQ-T2I, drawn by SDXL and FLUX.1-schnell, MIT): of the one some
 become the known faces that the verdict tries models on (`known_faces`), of the other some become the demo's, clean and
-with a phone's noise at night (`demo_data`). They are taken evenly through the folders; the demo's should be of the part
+as a phone's zoom shows them (`demo_data`). They are taken evenly through the folders; the demo's should be of the part
 that no network of the pack was trained on.
 """
 
@@ -24,7 +24,7 @@ from adapt.settings import DegradeSettings
 from adapt.settings.recipe import load_recipe
 from degradations.chain import degrade
 
-DAMAGE: Final = "camera-noise-severe"
+DAMAGE: Final = "phone-zoom-severe"
 
 
 def main() -> None:

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 DATA: Final = Path(__file__).parents[1] / "demo_data"
 ABOUT: Final = (
     "These are photographs of nobody: faces that SDXL and FLUX.1-schnell drew (SFHQ-T2I, MIT), which no network of the"
-    " pack was trained on. A phone's noise at night was laid over them; the clean originals are read for the table"
-    " alone."
+    " pack was trained on. They are shown as a phone's zoom would; the clean originals are read for the table alone."
 )
 
 OVERRIDES: Final = (
@@ -35,6 +34,6 @@ def run_demo(out: Path, *, progress: Callable[[str], ProgressLine], overwrite: b
         overrides=OVERRIDES,
         overwrite=overwrite,
         progress=progress,
-        title="Demo: a phone at night",
+        title="Demo: a phone's zoom",
         notes=[ABOUT],
     )
