@@ -29,7 +29,7 @@ from adapt.commands.generate_targets import generate_targets
 from adapt.commands.progress import describe
 from adapt.commands.restore import restore
 from adapt.commands.run import split_overrides
-from adapt.commands.run_verdict import between, first_targets, measure_all
+from adapt.commands.run_verdict import between, measure_all
 from adapt.digests import file_digest
 from adapt.disk import write_json
 from adapt.evaluation.catalogue import METRICS
@@ -193,9 +193,8 @@ def _export(
     candidates = between(setup.restorer, load_restorer(work / "finetune"), rule.strengths)
     photos = find_photos(domain / "adapt" / "lq")
     evaluator = load_evaluator(pack, torch.device("cpu"))
-    first = first_targets(targets, [photo.id for photo in photos])
     chosen = {photo.id: photo.path for photo in spread(photos, rule.photos)}
-    verdict = decide(measure_all(setup.base, candidates, chosen, first, evaluator=evaluator), rule)
+    verdict = decide(measure_all(setup.base, candidates, chosen, evaluator=evaluator), rule)
     print(f"{_title(domain, work)}: {sentences(verdict)}")
     write_json(work / "verdict.json", verdict.as_json())
     model = candidates[verdict.strength] if verdict.strength else setup.base

@@ -24,7 +24,7 @@ from adapt.settings import DegradeSettings
 from adapt.settings.recipe import load_recipe
 from degradations.chain import degrade
 
-DAMAGE: Final = "phone-zoom-severe"
+DAMAGE: Final = "phone-zoom-moderate"
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from adapt.commands.finetune import finetune
 from adapt.commands.finetune_setup import set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.commands.run import split_overrides
-from adapt.commands.run_verdict import first_targets, measure_all
+from adapt.commands.run_verdict import measure_all
 from adapt.disk import write_json
 from adapt.evaluation.metrics import psnr
 from adapt.faces.measures import identity_distance
@@ -91,8 +91,7 @@ def make_run(folder: Path, faces: Sequence[PhotoFile], domain: str, arguments: a
     candidates = {1.0: adapted, HALFWAY: setup.restorer.towards(adapted, HALFWAY)}
     evaluator = load_evaluator(arguments.pack, torch.device("cpu"))
     shown = {name: photos / f"{name}.png" for name in names}
-    targets = first_targets(folder / "targets", names)
-    measurements = measure_all(setup.base, candidates, shown, targets, evaluator=evaluator)
+    measurements = measure_all(setup.base, candidates, shown, evaluator=evaluator)
     damaged, clean = (
         torch.stack([read_image(folder / "test" / part / f"{name}.png") for name in scored]) for part in ("lq", "hq")
     )

@@ -22,7 +22,6 @@ from adapt.errors import PhotoError
 from adapt.photos.files import read_image
 from adapt.settings import VerdictSettings
 from adapt.settings.recipe import recipe_digest
-from adapt.targets.store import accepted_targets
 from adapt.verdict.decision import Measurements, Verdict, decide, verdict_of_json
 from adapt.verdict.evidence import EVIDENCE, Evaluator, Restoration
 
@@ -78,7 +77,6 @@ def choose(
         PhotoError: as there.
     """
     photos = {id: out / "photos" / f"{id}.png" for id in ids}
-    targets = first_targets(out / "targets", ids)
     base, adapted = setup.base, load_restorer(out / "finetune")
     made_from = settings_digest(
         {
@@ -86,7 +84,6 @@ def choose(
             "start": load_restorer(setup.name).digest,
             "adapted": adapted.digest,
             "photos": [file_digest(path) for path in photos.values()],
-            "targets": {id: file_digest(path) for id, path in targets.items()},
             "recipe": recipe_digest(settings),
             "pack": evaluator_digest(pack),
             "fidelities": fidelities,
@@ -98,7 +95,7 @@ def choose(
     verdict = _known(out / VERDICT, made_from)
     if verdict is None:
         measurements = measure_all(
-            base.to(device), candidates, spread(photos, settings.photos), targets,
+            base.to(device), candidates, spread(photos, settings.photos),
             evaluator=load_evaluator(pack, device), fidelities=fidelities, on_step=on_step,
         )  # fmt: skip
         verdict = decide(measurements, settings)
@@ -124,12 +121,6 @@ def _known(path: Path, made_from: str) -> Verdict | None:
     return verdict_of_json(told) if told.get("made from") == made_from else None
 
 
-def first_targets(store: Path, ids: Sequence[str]) -> dict[str, Path]:
-    """Of each of these photos the first target that was accepted, where there is one."""
-    accepted = accepted_targets(store)
-    return {id: accepted[id][0] for id in ids if id in accepted}
-
-
 def between(start: Restorer, adapted: Restorer, strengths: Sequence[float]) -> dict[float, Restorer]:
     """The restorers on the way from a start to what was adapted from it, by how far they are."""
     return {strength: start.towards(adapted, strength) for strength in strengths}
@@ -139,7 +130,6 @@ def measure_all(
     base: Restorer,
     candidates: Mapping[float, Restorer],
     photos: Mapping[str, Path],
-    targets: Mapping[str, Path],
     *,
     evaluator: Evaluator,
     fidelities: tuple[float | None, float | None] = (None, None),
@@ -153,7 +143,6 @@ def measure_all(
         base: what was there before.
         candidates: restorers by strength.
         photos: aligned faces of the pack's size, by id.
-        targets: those that there are of them; the trials take the photos' damage from both.
         evaluator: of the pack, on the device where the restorers are.
         fidelities: at which the base and the candidates restore; None for one that takes none.
         on_step: told of photos that are done, and of all.
@@ -164,13 +153,12 @@ def measure_all(
     trust: list[float] = []
     of_base, own = fidelities
     measured: list[list[dict[str, float]]] = [[] for _ in (base, *candidates)]
-    for place, (id, path) in enumerate(photos.items()):
+    for place, path in enumerate(photos.values()):
         photo = read_image(path)
         restored = base(photo[None], of_base)[0]
         if bool(restored.isfinite().all()):
-            target = read_image(targets[id]) if id in targets else None
             seed = photo_seed(SEED, file_digest(path))
-            sample = evaluator.sample(photo, restored, target, place=place, seed=seed)
+            sample = evaluator.sample(photo, restored, place=place, seed=seed)
             restorations = [
                 Restoration(restored[None], base(sample.trial, of_base)),
                 *(Restoration(model(sample.photo, own), model(sample.trial, own)) for model in candidates.values()),

@@ -99,7 +99,7 @@ def finetune(
     if selector is not None:
         every = range(len(validation.ids))
         selector.begin(
-            validation.photos.batch(every), validation.first_targets(every), partial(_images, state.network, device)
+            validation.photos.batch(every), partial(_images, state.network, device)
         )
     begun = last.exists()
     if begun:

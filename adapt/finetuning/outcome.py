@@ -18,8 +18,8 @@ FEW: Final = 100  # DT-BFR Table 4: from here on SwinIR gained
 class CheckpointSelector(Protocol):
     """What decides which weights are best, in place of their agreement with the targets."""
 
-    def begin(self, photos: Tensor, targets: Tensor, restore: Callable[[Tensor], Tensor]) -> None:
-        """Take in validation photos and their targets, (N, 3, S, S) in [0, 1], and what restores them at the start."""
+    def begin(self, photos: Tensor, restore: Callable[[Tensor], Tensor]) -> None:
+        """Take in validation photos, (N, 3, S, S) in [0, 1], and what restores them at the start."""
         ...
 
     def gain(self, restore: Callable[[Tensor], Tensor]) -> float:

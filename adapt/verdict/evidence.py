@@ -235,27 +235,26 @@ class Evaluator:
 
     @full_precision()
     @torch.no_grad()
-    def sample(self, photo: Tensor, base: Tensor, target: Tensor | None, *, place: int, seed: int) -> Sample:
+    def sample(self, photo: Tensor, base: Tensor, *, place: int, seed: int) -> Sample:
         """A photo as every model is shown it, with a trial under its damage.
 
-        With y the photo, t its target and B its blur, the damage of the trial is B(z) + y - B(t) for a known face z,
-        held to [0, 1].
+        With y the photo, R(y) what the base makes of it and B its blur, the trial is B(z) + y - B(R(y)) for a known
+        face z, held to [0, 1]. The targets have no part in it: damage that they left in would be in no trial, and who
+        learned to leave it in would pass.
 
         Args:
             photo: (3, S, S) in [0, 1].
             base: what the base makes of it, the same, finite.
-            target: the same; what the base makes stands in where there is none.
             place: of the photo among all; it chooses the known face.
             seed: of the photo's noise.
         """
         own, restored = photo[None].to(self.device), base[None].to(self.device)
-        wanted = restored if target is None else target[None].to(self.device)
         low, high = std_limits(photo.shape[-1])
         std = std_labels(restored, own, xi=AGREES).to(own)
         blur = self.blur(own)
         blur = torch.where(blur.isfinite(), blur, 0.0)
         known = self.known[place % len(self.known)][None]
-        trial = (gaussian_blur(known, blur) + own - gaussian_blur(wanted, blur)).clamp(0, 1)
+        trial = (gaussian_blur(known, blur) + own - gaussian_blur(restored, blur)).clamp(0, 1)
         trust = 1 - (float(std) - low) / (high - low)
         return Sample(photo=own, std=std, trust=trust, seed=seed, known=known, trial=trial)
 

@@ -26,13 +26,13 @@ class EvidenceSelector:
         self._samples: list[Sample] = []
         self._base: dict[str, list[float]] | None = None
 
-    def begin(self, photos: Tensor, targets: Tensor, restore: Callable[[Tensor], Tensor]) -> None:
-        """Take in validation photos and their targets, (N, 3, S, S) in [0, 1], and what restores them at the start."""
+    def begin(self, photos: Tensor, restore: Callable[[Tensor], Tensor]) -> None:
+        """Take in validation photos, (N, 3, S, S) in [0, 1], and what restores them at the start."""
         most = self.settings.photos
         images = restore(photos[:most])
         self._samples = [
-            self.evaluator.sample(photo, base, target, place=place, seed=place)
-            for place, (photo, base, target) in enumerate(zip(photos[:most], images, targets[:most], strict=True))
+            self.evaluator.sample(photo, base, place=place, seed=place)
+            for place, (photo, base) in enumerate(zip(photos[:most], images, strict=True))
         ]
         self._base = self._measured(restore)
 
