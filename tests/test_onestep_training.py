@@ -118,7 +118,7 @@ CHAIN = {
 
 @pytest.mark.parametrize("more", [{}, CHAIN], ids=["blind", "chain and discriminator"])
 def test_stop_and_resume_is_exact(more: dict[str, object], tmp_path: Path):
-    settings = OneStepTrainingSettings(**(SETTINGS.model_dump() | more))
+    settings = OneStepTrainingSettings.model_validate(SETTINGS.model_dump() | more)
     prior = lively_prior()
     with Run(tmp_path / "whole", recipe="", digest="x") as run:
         layout, whole, judge = train_onestep(settings, faces(), on_cpu(run), start=prior.network)
@@ -148,7 +148,7 @@ def test_a_share_of_the_images_gets_the_chain():
 
 def test_a_share_without_a_chain_is_refused():
     with pytest.raises(ValueError, match=r"chain_share: is 0\.5, and chain has no degradation"):
-        OneStepTrainingSettings(**(SETTINGS.model_dump() | {"chain_share": 0.5}))
+        OneStepTrainingSettings.model_validate(SETTINGS.model_dump() | {"chain_share": 0.5})
 
 
 def test_it_begins_as_the_prior_in_one_step_and_the_prior_stays(gen: torch.Generator):
