@@ -31,6 +31,7 @@ from adapt.cli.options import (
     RestorerName,
     Threads,
     VerdictRecipe,
+    finding_of,
     use_threads,
 )
 from adapt.cli.printing import Lines, end, say_faces, say_resized, say_warning
@@ -69,11 +70,8 @@ def run(
     Settings are given as targets.KEY=VALUE, finetune.KEY=VALUE and verdict.KEY=VALUE.
     """
     use_threads(threads)
-    from adapt.commands.photographs import Finding
     from adapt.commands.run import run
 
-    asked = any(value is not None for value in (min_face, min_score, max_faces, boxes)) or largest
-    finding = Finding(min_face=min_face, min_score=min_score, largest=largest, most=max_faces, boxes=boxes)
     result = run(
         photos,
         out,
@@ -88,7 +86,9 @@ def run(
         verdict=verdict,
         overrides=overrides or [],
         faces=faces.value,
-        finding=finding if asked else None,
+        finding=finding_of(
+            None, min_face=min_face, min_score=min_score, largest=largest, max_faces=max_faces, boxes=boxes
+        ),
         limit=limit,
         device=device,
         overwrite=overwrite,

@@ -22,6 +22,7 @@ from adapt.cli.options import (
     PackName,
     Photos,
     Threads,
+    finding_of,
     use_threads,
 )
 from adapt.cli.printing import Lines, count, end, say_faces, say_warning
@@ -48,7 +49,6 @@ def align(
     """Cut every face out of whole photographs, upright and of one size, with its way back in faces.jsonl."""
     use_threads(threads)
     from adapt.commands.align import align as align_photos
-    from adapt.commands.photographs import Finding
     from adapt.photos.pairs import enlarged_warning
 
     lines = Lines("aligning")
@@ -58,8 +58,8 @@ def align(
         pack=pack,
         size=size,
         faces=faces.value,
-        finding=Finding(
-            pack=pack, min_face=min_face, min_score=min_score, largest=largest, most=max_faces, boxes=boxes
+        finding=finding_of(
+            pack, min_face=min_face, min_score=min_score, largest=largest, max_faces=max_faces, boxes=boxes
         ),
         limit=limit,
         device=device,

@@ -28,6 +28,7 @@ from adapt.cli.options import (
     PackName,
     Photos,
     Threads,
+    finding_of,
     use_threads,
 )
 from adapt.cli.printing import Lines, end, say_faces, say_resized
@@ -70,7 +71,6 @@ def restore(
     A whole photograph keeps its size, its bits, its colour profile and EXIF data, and every pixel outside its faces.
     """
     use_threads(threads)
-    from adapt.commands.photographs import Finding
     from adapt.commands.restore import restore as restore_photos
 
     lines = Lines("restoring")
@@ -81,8 +81,8 @@ def restore(
         fidelity=fidelity,
         size=size,
         faces=faces.value,
-        finding=Finding(
-            pack=pack, min_face=min_face, min_score=min_score, largest=largest, most=max_faces, boxes=boxes
+        finding=finding_of(
+            pack, min_face=min_face, min_score=min_score, largest=largest, max_faces=max_faces, boxes=boxes
         ),
         strength=strength,
         batch=batch,

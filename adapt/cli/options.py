@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from adapt.cli.cores import available_cores
 from adapt.errors import UsageError
+
+if TYPE_CHECKING:
+    from adapt.commands.photographs import Finding
 
 FROM_RECIPE = "the recipe's"  # shown where a default is not the command's own
 
@@ -61,6 +64,8 @@ Fidelity = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", min=0, show_default=FROM_RECIPE)]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many photos.")]
 HalfRaw = Annotated[bool, typer.Option("--half-raw", help="Develop RAW files at half size: four times as fast.")]
+
+
 class FaceKind(StrEnum):
     """What photos are."""
 
@@ -113,6 +118,21 @@ Threads = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def finding_of(
+    pack: str | None,
+    *,
+    min_face: float | None,
+    min_score: float | None,
+    largest: bool,
+    max_faces: int | None,
+    boxes: Path | None,
+) -> Finding:
+    """How faces are found, of the options that say it; `pack` None leaves the networks to the command."""
+    from adapt.commands.photographs import Finding
+
+    return Finding(pack=pack, min_face=min_face, min_score=min_score, largest=largest, most=max_faces, boxes=boxes)
 
 
 def use_threads(threads: int | None) -> None:

@@ -117,11 +117,12 @@ def align(
         result = _align_all(files, out, preparer, overwrite=overwrite, on_photo=on_photo)
         if only:
             result.kept += _remove_others({file.id for file in files}, out)
-        try:
-            with Journal(out, _told(out), overwrite=True).replacing(SHEET) as path:
-                _write_sheet(path, files, out)
-        except KeptError as error:
-            result.kept.append(str(error))
+        if result.done or not (out / SHEET).exists():
+            try:
+                with Journal(out, _told(out), overwrite=overwrite).replacing(SHEET) as path:
+                    _write_sheet(path, files, out)
+            except KeptError as error:
+                result.kept.append(str(error))
         return result
 
 

@@ -87,13 +87,13 @@ class Finding:
     """How faces are found, as a user says it.
 
     Attributes:
-        pack: whose networks find them.
+        pack: whose networks find them; those of the embedded pack where None.
         min_face, min_score: as `adapt.faces.find.FaceFinder`; its own where None.
         largest, most: as `Choice`.
         boxes: a file of places that are known (`adapt.photos.boxes`).
     """
 
-    pack: str | Path = "tiny"
+    pack: str | Path | None = None
     min_face: float | None = None
     min_score: float | None = None
     largest: bool = False
@@ -115,7 +115,7 @@ class Finding:
             if named := [option for option, value in given.items() if value is not None]:
                 raise UsageError(f"{named[0]}: is for whole photographs, and --faces aligned finds none; leave it out")
             return Preparer(size=size, strength=strength)
-        finder = load_face_finder(self.pack, device, min_face=self.min_face, min_score=self.min_score)
+        finder = load_face_finder(self.pack or "tiny", device, min_face=self.min_face, min_score=self.min_score)
         return Preparer(size=size, mode=mode, finder=finder, choice=choice, strength=strength)
 
 

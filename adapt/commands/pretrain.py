@@ -65,7 +65,6 @@ if TYPE_CHECKING:
     from adapt.pretraining.adjuster import FrozenModels
 
 
-
 PATCHES: Final = "patch-discriminator"  # an architecture
 
 

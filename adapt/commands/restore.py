@@ -202,8 +202,6 @@ def _restore_all(
     result = Restored(0, 0, 0, {}, [])
     counts = {"done": 0, "skipped": 0, "resized": 0}
     waiting: list[tuple[dict[str, Any], Prepared]] = []
-    # On a CPU a batch is no faster, and rounds otherwise: which faces wait together would show in the last bit.
-    together = 1 if preparer.mode != "aligned" and torch.device(device).type == "cpu" else at_once
 
     def report(id: str, status: str, reason: str = "") -> None:
         if status == "failed":
@@ -218,8 +216,8 @@ def _restore_all(
         """Restore the faces that are waiting, of all their photos together, and write the photos."""
         crops = [crop for _, photo in waiting for crop in photo.crops]
         restored: list[Tensor] = []
-        for first in range(0, len(crops), together):
-            batch = torch.stack(crops[first : first + together]).to(device)
+        for first in range(0, len(crops), at_once):
+            batch = torch.stack(crops[first : first + at_once]).to(device)
             restored += within_memory(lambda part: model(part, fidelity), batch).cpu()
         for line, photo in waiting:
             own, restored = restored[: len(photo.crops)], restored[len(photo.crops) :]
@@ -250,8 +248,11 @@ def _restore_all(
             report(file.id, "failed", f"{file.path}: cannot be read: {error.strerror or error}")
             continue
         counts["resized"] += photo.resized
+        alone = "faces" in photo.line  # a whole one is large, and its faces are a batch of their own
+        if alone:
+            flush()
         waiting.append(({"id": file.id, "photo_sha256": sha256, "file": name}, photo))
-        if sum(len(other.crops) for _, other in waiting) >= at_once or len(waiting) >= at_once:
+        if alone or len(waiting) == at_once:
             flush()
     flush()
     return replace(result, **counts)

@@ -169,7 +169,9 @@ def run(
     base, size = setup.base_name, setup.restorer.size
     if faces == "auto" and all(size_of(file.path) == (size, size) for file in found):
         faces = "aligned"
-    finding = finding or Finding(pack=pack if DETECTOR in load_pack(pack).card.networks else "tiny")
+    finding = finding or Finding()
+    if finding.pack is None and DETECTOR in load_pack(pack).card.networks:
+        finding = replace(finding, pack=pack)
     own, of_base = setup.restorer.chosen_fidelity(fidelity), setup.base.chosen_fidelity(fidelity)
     if overwrite:
         refuse_removal(out, {"recipe": recipe, "pack": pack, "method": method, "restorer": restorer})
