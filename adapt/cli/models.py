@@ -127,6 +127,9 @@ def export(
     out: Out,
     format: Annotated[str, typer.Option("--format", help="onnx (safetensors lies beside it).")] = "onnx",
     fidelity: Fidelity = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="For whole photographs too: with detector and landmarks.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Export a restorer as a bundle: ONNX and safetensors, checked against PyTorch, with card and runner.
@@ -137,4 +140,5 @@ def export(
         raise UsageError(f"--format {format}: expected onnx")
     from adapt.commands.export import export as export_model
 
-    print(f"Bundle: {export_model(model, out, fidelity=fidelity, overwrite=overwrite)}")
+    pack = "tiny" if whole else None
+    print(f"Bundle: {export_model(model, out, fidelity=fidelity, whole=pack, overwrite=overwrite)}")

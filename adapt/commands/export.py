@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from adapt.build import load_restorer
+from adapt.build import load_detector, load_landmarks, load_restorer
 from adapt.training.run import distance_of
 
 
@@ -20,10 +20,15 @@ def export(
     source: dict[str, Any] | None = None,
     evaluation: Any = None,
     photos: Sequence[torch.Tensor] = (),
+    whole: str | Path | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Export a restorer as a checked bundle; see `adapt.exporting.bundle.export_bundle`."""
+    """Export a restorer as a checked bundle; see `adapt.exporting.bundle.export_bundle`.
+
+    `whole`: the pack whose detector and landmarks go with it, for whole photographs; none where None.
+    """
     from adapt.exporting.bundle import export_bundle
+    from adapt.exporting.finding import FindingNetworks
 
     restorer = load_restorer(model)
     trained_with = distance_of(Path(model))
@@ -39,5 +44,6 @@ def export(
         source=about,
         evaluation=evaluation,
         photos=photos,
+        finding=None if whole is None else FindingNetworks(load_detector(whole), load_landmarks(whole)),
         overwrite=overwrite,
     )

@@ -16,11 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from adapt.build import load_distance, weights_digest
+from adapt.build import load_distance
 from adapt.commands.align import LOG, Aligned, align
-from adapt.commands.export import export
 from adapt.commands.finetune import finetune, sample_writer
 from adapt.commands.finetune_setup import default_recipe, set_up_finetune
 from adapt.commands.generate_targets import generate_targets
@@ -28,30 +26,24 @@ from adapt.commands.photographs import FaceMode, Finding
 from adapt.commands.progress import ProgressLine, Silent, describe
 from adapt.commands.restore import Restored, restore, restore_folder
 from adapt.commands.result_folder import Pages, claim_result, refuse_removal
+from adapt.commands.run_bundle import export_choice
 from adapt.commands.run_report import Identity, evaluate_run, show_run, verdict_of
-from adapt.commands.run_verdict import ExportChoice, choose
+from adapt.commands.run_verdict import choose
 from adapt.devices import pick_device
 from adapt.digests import file_digest
-from adapt.disk import link_or_copy, optional_path, read_json, shown_name, write_json
-from adapt.errors import PhotoError, UsageError, VerificationError
+from adapt.disk import optional_path, write_json
+from adapt.errors import PhotoError, UsageError
 from adapt.evaluation.scores import Evaluation
-from adapt.evaluation.tables import markdown_table, text_table
-from adapt.exporting.bundle import changed_files
+from adapt.evaluation.tables import text_table
 from adapt.faces.entries import DETECTOR
-from adapt.finetuning.outcome import Outcome
 from adapt.journal import Journal
 from adapt.locks import locked
 from adapt.packs.pack import load_pack
-from adapt.photos.files import read_image, size_of
+from adapt.photos.files import size_of
 from adapt.photos.folder import PhotoFile, find_photos, photos_of, refuse_overlap
 from adapt.settings import TargetSettings, VerdictSettings
-from adapt.settings.paths import BEST, BUNDLE
 from adapt.settings.recipe import load_recipe
 from adapt.targets.generate import Summary
-from adapt.training.run import distance_of
-from adapt.verdict.wording import sentences
-
-CHECKED_PHOTOS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +285,8 @@ def run(
 
         line6 = progress("6/6 exporting")
         begun = setup.name if chosen.verdict.strength else base
-        model = _export(out, pages, begun, chosen, outcome, evaluations, ids=ids)
+        finder = (finding.pack or "tiny") if whole else None
+        model = export_choice(out, pages, begun, chosen, outcome, evaluations, ids=ids, whole=finder)
         line6(1, 1)
         return Result(
             table=text_table(evaluations),
@@ -400,77 +393,3 @@ def _refuse_incomplete(truth: Path, photos: Sequence[PhotoFile]) -> None:
             f"--truth {truth}: has no image named like {len(lost)} of {len(photos)} photos, first: {lost[0]}; name a"
             " folder with an original for each, or leave this out"
         )
-
-
-def _export(
-    out: Path,
-    pages: Pages,
-    base: str,
-    chosen: ExportChoice,
-    outcome: Outcome,
-    evaluations: dict[str, Evaluation],
-    *,
-    ids: Sequence[str],
-) -> Path:
-    """The bundle of the chosen weights, and its model.onnx beside it; one that is there, of these weights and of this
-    fidelity, is kept, and so is one with a file that somebody changed.
-
-    Raises:
-        VerificationError: the file does not compute what the network does. An earlier bundle stays as it was.
-    """
-    best, fidelity = weights_digest(chosen.model), chosen.fidelity
-    bundle, model = out / "bundle", out / "model.onnx"
-    about = bundle / BUNDLE
-    there = read_json(about, "move the folder elsewhere, and it is made anew") if about.exists() else None
-    if there is not None and _exported(there) != (best, fidelity) and (changed := changed_files(bundle, there)):
-        pages.kept.append(
-            f"{shown_name(bundle / changed[0])}: was changed after it was made; the bundle is kept, and is still that"
-            " of earlier weights; move it elsewhere to have it made, or start anew with --overwrite"
-        )
-    elif there is None or _exported(there) != (best, fidelity):
-        try:
-            _export_bundle(out, bundle, base, chosen, outcome, evaluations, ids=ids, best=best)
-        except VerificationError as error:
-            kept = f"; {model} is still that of earlier weights" if model.exists() else ""
-            raise VerificationError(
-                f"{error}{kept}; the adapted weights are in {out / 'finetune' / BEST}"
-            ) from error
-    pages.put(model.name, lambda path: link_or_copy(bundle / "model.onnx", path))
-    return model
-
-
-def _exported(about: dict[str, Any]) -> tuple[str | None, float | None]:
-    """Weights and fidelity of a bundle, as its bundle.json tells them."""
-    source, fidelity = about.get("source"), about.get("fidelity")
-    weights = source.get("weights sha256") if isinstance(source, dict) else None
-    return weights, fidelity.get("default") if isinstance(fidelity, dict) else None
-
-
-def _export_bundle(
-    out: Path,
-    bundle: Path,
-    base: str,
-    chosen: ExportChoice,
-    outcome: Outcome,
-    evaluations: dict[str, Evaluation],
-    *,
-    ids: Sequence[str],
-    best: str,
-) -> None:
-    """Export the chosen weights, checked on some of the photos as the networks saw them."""
-    source = {
-        "started from": base,
-        "weights sha256": best,
-        "perceptual distance of the training": distance_of(out / "finetune"),
-        "photos": outcome.trained + outcome.validation,
-        "outcome": " ".join(filter(None, (sentences(chosen.verdict), outcome.warning))),
-    }
-    export(
-        chosen.model,
-        bundle,
-        fidelity=chosen.fidelity,
-        source=source,
-        evaluation=markdown_table(evaluations),
-        photos=[read_image(out / "photos" / f"{id}.png") for id in ids[:CHECKED_PHOTOS]],
-        overwrite=True,
-    )

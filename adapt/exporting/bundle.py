@@ -19,7 +19,9 @@ from adapt.disk import is_marked, marked, read_json, short_sibling, shown_files,
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting import runner
 from adapt.exporting.card import model_card
+from adapt.exporting.finding import LICENCE, FindingNetworks, write_finding
 from adapt.exporting.onnx import FIDELITY, INPUT, OPSET, OUTPUT, export_onnx, open_session, providers_for
+from adapt.exporting.runner import WHOLE
 from adapt.exporting.verify import check_inputs, verify
 from adapt.images import check_image, clamped
 from adapt.locks import locked_beside
@@ -28,7 +30,7 @@ from adapt.restorers.vqgan import refuse_other_sizes
 from adapt.settings.paths import BUNDLE, MODEL, ONNX
 
 KIND: Final = "bundle"
-FILES: Final = (ONNX, MODEL, "run_model.py", "README.md", BUNDLE)
+FILES: Final = (ONNX, MODEL, "run_model.py", "README.md", BUNDLE, *WHOLE)
 LICENCES = (
     "code: Apache-2.0",
     "weights of the embedded pack: CC BY 4.0; portraits of the US Government Printing Office (public domain),"
@@ -46,6 +48,7 @@ def export_bundle(
     evaluation: str | dict[str, Any] | None = None,
     photos: Sequence[Tensor] = (),
     tolerance: float | None = None,
+    finding: FindingNetworks | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Export a restorer, run the file, and put the bundle in place only if it computes the same.
@@ -59,6 +62,7 @@ def export_bundle(
         photos: photos of the user's, (3, H, W) in [0, 1], on which it is checked too.
         tolerance: largest absolute difference that is let through, on the scale of [0, 1]; the restorer's `parity`
             where None.
+        finding: what finds faces, for a bundle that takes whole photographs too.
         overwrite: replace a bundle that is there; it stays until the new one has been checked. Files beside the
             bundle's own are kept.
 
@@ -83,7 +87,8 @@ def export_bundle(
         try:
             allowed = restorer.parity if tolerance is None else tolerance
             _write_bundle(
-                restorer, part, source=source, own=own, evaluation=evaluation, photos=photos, tolerance=allowed
+                restorer, part, source=source, own=own, evaluation=evaluation, photos=photos, tolerance=allowed,
+                finding=finding,
             )
             _keep_others(old, home)
             if home.exists():
@@ -137,6 +142,7 @@ def _write_bundle(
     evaluation: str | dict[str, Any] | None,
     photos: Sequence[Tensor],
     tolerance: float,
+    finding: FindingNetworks | None,
 ) -> None:
     """Fill a folder with the files of a bundle, the checked model first; `own` is the fidelity it has by itself."""
     network = copy.deepcopy(restorer.network).cpu().float().eval()
@@ -148,6 +154,7 @@ def _write_bundle(
     parity = verify(folder / ONNX, network, inputs, tolerance=tolerance, fidelities=fidelities)
     restorer.save(folder / MODEL)
     shutil.copyfile(runner.__file__, folder / "run_model.py")
+    whole = write_finding(finding, folder) if finding is not None else None
     shape = f"(B, 3, {side}, {side})" if side else "(B, 3, H, W)"
     about: dict[str, Any] = {
         "architecture": restorer.architecture,
@@ -159,12 +166,13 @@ def _write_bundle(
         "fidelity": own if own is None else {**FIDELITY_INPUT, "default": own},
         "output": {"name": OUTPUT, "shape": shape, "dtype": "float32", "clamp": [0, 1], "colour": "RGB"},
         "opset": OPSET,
-        "sha256": {name: file_digest(folder / name) for name in (ONNX, MODEL, "run_model.py")},
+        "sha256": {name: file_digest(folder / name) for name in FILES if (folder / name).exists()},
         "parity": [item.as_json() for item in parity],
         "tolerance": tolerance,
+        "whole": whole,
         "source": source,
         "evaluation": evaluation,
-        "licences": list(LICENCES),
+        "licences": [*LICENCES, *([] if finding is None else [LICENCE])],
         "versions": versions(),
     }
     card = model_card(about)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+_ON_WHOLE = (
+    "\nWhole photographs too: `run_model.py` finds each face, restores it and puts it back; all else stays. `--faces`"
+    " says which photos are whole where their look does not."
+)
+
 
 def model_card(about: dict[str, Any]) -> str:
     """README.md of a bundle, from the contents of its bundle.json."""
@@ -12,6 +17,7 @@ def model_card(about: dict[str, Any]) -> str:
     worst = max(item["largest"] for item in parity)
     tried = "batches" if about["one_size"] else "sizes and batches"
     undecided = sum(item["undecided"] for item in parity)
+    whole = about.get("whole")
     left_out = f"Left out: {undecided} photos where two codes are so near that rounding chooses between them."
     lines = [
         "# A face restorer adapted to one kind of damage",
@@ -19,6 +25,7 @@ def model_card(about: dict[str, Any]) -> str:
         f"Architecture: {about['architecture']}, for aligned face photographs of {size} px"
         f" with the damage it was adapted to; `run_model.py` resizes to {size} x {size}, other programs must. On other"
         " damage it may do worse than a general restorer.",
+        *([_ON_WHOLE] if whole else []),
         "",
         "## Use",
         "",
@@ -40,6 +47,7 @@ def model_card(about: dict[str, Any]) -> str:
         f"onnxruntime against PyTorch on {len(parity)} inputs of other {tried} than the traced one"
         f"{', at fidelities from 0 to 1' if fidelity else ''}: largest difference {worst:.1g}.",
         *([left_out] if undecided else []),
+        *([f"- {name}: {worst:.1g}" for name, worst in whole.items()] if whole else []),
         "",
     ]
     measured = about["evaluation"]

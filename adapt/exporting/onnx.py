@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adapt.errors import UsageError, VerificationError
 
@@ -39,23 +39,46 @@ def export_onnx(
     Raises:
         VerificationError: the exporter cannot follow the network at free sizes.
     """
-    import onnx
-    from torch.onnx.errors import OnnxExporterError
-
     # DYNAMIC and not AUTO: where the network fixes a side, AUTO would quietly write a file for that side alone.
     dynamic = torch.export.Dim.DYNAMIC
     free = SIDES if side is None else {0: SIDES[0]}
     height, width = (2 * multiple + 8, 3 * multiple - 8) if side is None else (side, side)
     examples = (torch.zeros(2, 3, height, width), *([torch.full((1,), 0.5)] if fidelity else []))
+    _write(
+        network, path, examples, free, dynamic_shapes=(dict.fromkeys(free, dynamic), *([{}] if fidelity else [])),
+        inputs=[INPUT, *([FIDELITY] if fidelity else [])], outputs=[OUTPUT],
+    )
+
+
+def export_for_side(network: nn.Module, path: Path, side: int, outputs: Sequence[str]) -> None:
+    """Write a network of (B, 3, side, side), such as a detector's, as ONNX; the batch alone is free.
+
+    Raises:
+        VerificationError: the exporter cannot follow the network.
+    """
+    free, dynamic = {0: SIDES[0]}, torch.export.Dim.DYNAMIC
+    _write(
+        network, path, (torch.zeros(2, 3, side, side),), free, dynamic_shapes=(dict.fromkeys(free, dynamic),),
+        inputs=[INPUT], outputs=outputs,
+    )
+
+
+def _write(
+    network: nn.Module, path: Path, examples: tuple[Tensor, ...], free: dict[int, str], *,
+    dynamic_shapes: tuple[Any, ...], inputs: Sequence[str], outputs: Sequence[str],
+) -> None:
+    import onnx
+    from torch.onnx.errors import OnnxExporterError
+
     with _quiet():
         try:
             program = torch.onnx.export(
                 network.eval().requires_grad_(False),
                 examples,
                 dynamo=True,
-                dynamic_shapes=(dict.fromkeys(free, dynamic), *([{}] if fidelity else [])),
-                input_names=[INPUT, *([FIDELITY] if fidelity else [])],
-                output_names=[OUTPUT],
+                dynamic_shapes=dynamic_shapes,
+                input_names=[*inputs],
+                output_names=[*outputs],
                 opset_version=OPSET,
                 verbose=False,
             )

@@ -1,12 +1,14 @@
-"""Restores aligned face photos with model.onnx: python run_model.py PHOTOS OUT [--fidelity W]
+"""Restores face photos with model.onnx: python run_model.py PHOTOS OUT [--fidelity W] [--faces auto|whole|aligned]
 
-PHOTOS is a folder, with the folders in it, or one file; OUT a folder for PNG files of the same names.
-Needs numpy, Pillow and onnxruntime. Lies beside model.onnx and bundle.json. Photos of another size than the model was
-made for are resized to it, and named. Colour profiles are converted to sRGB; 16-bit colour is read with 8 bits. Grey
-photos stay grey. Images that are there are left alone; those of another model or another W are not mixed in:
-OUT/restored.json tells which they are of, OUT/log.jsonl what was written. What is not restored is named with the
-reason: camera RAW and HEIC, which Pillow does not read, photos that are damaged, files of other kinds, and where OUT
-holds something else in an image's place, which stays. Nothing is sent anywhere.
+PHOTOS is a folder, with the folders in it, or one file; OUT a folder for PNG files of the same names. Needs numpy,
+Pillow and onnxruntime. Lies beside model.onnx and bundle.json. Aligned faces of another size than the model was made
+for are resized to it, and named. A bundle that was exported with --whole takes whole photographs too: each face is
+found, restored and put back, and all else stays; what is an aligned face, each photo's look says, or --faces. Colour
+profiles are converted to sRGB; 16-bit colour is read with 8 bits. Grey photos stay grey. Images that are there are left
+alone; those of another model or another W are not mixed in: OUT/restored.json tells which they are of, OUT/log.jsonl
+what was written. What is not restored is named with the reason: camera RAW and HEIC, which Pillow does not read, photos
+that are damaged, files of other kinds, and where OUT holds something else in an image's place, which stays. Nothing is
+sent anywhere.
 W is in [0, 1], for models that take it: 0 quality, 1 fidelity.
 Exit code 2: wrong use; 3: some photos could not be read or restored.
 """
@@ -17,13 +19,16 @@ import hashlib
 import io
 import json
 import os
+import runpy
 import struct
 import sys
 import unicodedata
 import warnings
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -46,6 +51,7 @@ DAMAGED = (
     RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 NAME_FAULTS = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+WHOLE = ("detector.onnx", "landmarks.onnx", "whole_photographs.py")  # of a bundle that takes whole photographs
 MARK = {"made by": "adapt", "kind": "restored photos"}  # a folder without it is somebody else's
 
 
@@ -112,8 +118,13 @@ def name_apart(files: dict[Path, str]) -> dict[Path, str]:
             level[path] += 1
 
 
-def read(path: Path) -> tuple[list[Image.Image], bool]:
-    """The three bands of an image, sRGB from 0 to 255, the way up it was taken, and whether the file is grey."""
+class NoImage(Exception):
+    """The model gave values that are not finite."""
+
+
+def read(path: Path) -> tuple[list[Image.Image], bool, Image.Image]:
+    """The three bands of an image, sRGB from 0 to 255, the way up it was taken; whether the file is grey; and the image
+    as the file has it, upright."""
     if path.suffix.lower() in UNREAD:
         raise ValueError(f"{path.suffix} is camera RAW or HEIC, which Pillow does not read; convert it to PNG first")
     if not path.is_file():
@@ -124,7 +135,7 @@ def read(path: Path) -> tuple[list[Image.Image], bool]:
         pale = "LA;16" in str(checked.tile)  # grey with alpha, which Pillow calls RGBA where it has 16 bits
         checked.verify()  # the checksums of PNG, which are not looked at below
     with Image.open(path, formats=formats) as opened:
-        image = ImageOps.exif_transpose(opened)
+        image = own = ImageOps.exif_transpose(opened)
     mode, profile, tags = opened.mode, opened.info.get("icc_profile"), getattr(opened, "tag_v2", {})
     if mode.startswith("I;16") or (mode == "I" and opened.format == "PNG"):  # convert() would clip it to white
         peak = 2 ** max(np.atleast_1d(tags.get(258, 16))) - 1
@@ -133,15 +144,15 @@ def read(path: Path) -> tuple[list[Image.Image], bool]:
             values = 255 - values
         levels = np.arange(256)  # what the profile makes of each
         ramp = np.asarray(to_srgb(Image.fromarray(levels.astype(np.uint8)[None]), profile))[0]
-        return [Image.fromarray(np.interp(values, levels, ramp[:, i]).astype(np.float32)) for i in range(3)], True
+        return [Image.fromarray(np.interp(values, levels, ramp[:, i]).astype(np.float32)) for i in range(3)], True, own
     if mode.startswith(("I", "F")):
         raise ValueError("samples of 32 bits or floating-point, which have no known white; save it with 8 or 16 bits")
     if tags.get(284) == 2 and max(np.atleast_1d(tags.get(258, 1))) > 8:
         raise ValueError("16-bit colours in separate planes, which Pillow does not read; convert it to PNG first")
     grey = mode in GREY or pale
-    if mode not in ("CMYK", "LAB"):
-        image = image.convert("L" if grey else "RGB")
-    return list(to_srgb(image, profile).split()), grey
+    if mode not in ("CMYK", "LAB") and image.mode != (wanted := "L" if grey else "RGB"):  # convert() always copies
+        image = image.convert(wanted)
+    return list(to_srgb(image, profile).split()), grey, own
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -179,7 +190,19 @@ def fit(bands: list[Image.Image], side: int) -> np.ndarray:
     return (np.stack([np.asarray(plane) for plane in planes])[None] / 255).clip(0, 1)
 
 
-def claim(out: Path, bundle: dict[str, Any], fidelity: float | None) -> dict[str, np.ndarray]:
+def without_colour(pixels: np.ndarray) -> bool:
+    """Whether (3, H, W) in [0, 1] has none, whatever its file says."""
+    return bool((np.ptp(pixels, axis=0) > 4 / 255).mean() <= 1e-3)
+
+
+def encoded(pixels: np.ndarray) -> bytes:
+    """A PNG file of (3, H, W) in [0, 1]."""
+    stream = io.BytesIO()
+    Image.fromarray((pixels * 255).round().astype(np.uint8).transpose(1, 2, 0)).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def claim(out: Path, bundle: dict[str, Any], fidelity: float | None, faces: str) -> dict[str, np.ndarray]:
     """Take a folder that is new, or of an earlier run that made the same; what the model takes beside the photo."""
     about = bundle["fidelity"]
     if fidelity is not None and not (about and 0 <= fidelity <= 1):
@@ -187,6 +210,7 @@ def claim(out: Path, bundle: dict[str, Any], fidelity: float | None) -> dict[str
     wanted = about and (about["default"] if fidelity is None else fidelity)
     digest, size = bundle["sha256"]["model.onnx"], bundle["size"]
     made = {"model": digest, "size": size, **({"fidelity": wanted} if about else {})}
+    made |= {} if faces == "aligned" else {"faces": faces}
     path = out / "restored.json"
     if out.exists() and not out.is_dir():
         refuse(f"{out}: is a file; choose a folder")
@@ -205,6 +229,8 @@ def claim(out: Path, bundle: dict[str, Any], fidelity: float | None) -> dict[str
         refuse(f"{out}: holds images of {known} px, not {size}; choose another folder")
     if (known := found.get("fidelity")) != wanted:
         refuse(f"{out}: holds images of fidelity {known}, not {wanted}; choose another folder")
+    if (known := found.get("faces", "aligned")) != faces:
+        refuse(f"{out}: holds images of --faces {known}, not {faces}; choose another folder")
     return {about["name"]: np.array([wanted], np.float32)} if about else {}
 
 
@@ -248,18 +274,89 @@ def add_line(log: Path, line: dict[str, str]) -> None:
         stream.write(json.dumps(line, sort_keys=True).encode() + b"\n")
 
 
-def open_model(sha256: str) -> onnxruntime.InferenceSession:
-    """The model, on CUDA where onnxruntime has it; no other file than the one that bundle.json names."""
+def open_model(bundle: dict[str, Any], name: str) -> onnxruntime.InferenceSession:
+    """A network, on CUDA where onnxruntime has it; no other file than the one that bundle.json names."""
     cuda = [("CUDAExecutionProvider", {"use_tf32": "0"})]
     available = cuda if cuda[0][0] in onnxruntime.get_available_providers() else []
-    model = Path(__file__).with_name("model.onnx")
-    content = model.read_bytes() if model.is_file() else b""
-    if hashlib.sha256(content).hexdigest() != sha256:
-        refuse(f"{model}: is not the file that bundle.json names; export it again")
-    return onnxruntime.InferenceSession(content, providers=[*available, "CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(named(bundle, name), providers=[*available, "CPUExecutionProvider"])
 
 
-def main(photos: Path, out: Path, fidelity: float | None) -> int:
+def named(bundle: dict[str, Any], name: str) -> bytes:
+    """The content of a file of the bundle, if it is the one that bundle.json names."""
+    path = Path(__file__).with_name(name)
+    content = path.read_bytes() if path.is_file() else b""
+    if sha256(content) != bundle["sha256"].get(name):
+        refuse(f"{path}: is not the file that bundle.json names; export it again")
+    return content
+
+
+class Maker:
+    """Makes a restored PNG file of a photo.
+
+    Attributes:
+        model: (3, side, side) in [0, 1] to the same.
+        side: of the model's faces.
+        whole: the module for whole photographs with what finds faces, where photos may be whole.
+        always: no photo is an aligned face.
+    """
+
+    def __init__(self, bundle: dict[str, Any], chosen: dict[str, np.ndarray], faces: str) -> None:
+        session = open_model(bundle, "model.onnx")
+        photo = session.get_inputs()[0].name
+        self.side = bundle["size"]
+        self.always = faces == "whole"
+        self.whole: tuple[Any, Any] | None = None
+
+        def model(pixels: np.ndarray) -> np.ndarray:
+            restored = np.asarray(session.run(None, {photo: pixels[None], **chosen})[0])[0]
+            if not np.isfinite(restored).all():
+                raise NoImage
+            return restored.clip(0, 1)
+
+        self.model = model
+        if faces != "aligned":
+            for name in WHOLE:
+                named(bundle, name)
+            tools = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name(WHOLE[2]))))
+
+            def network(name: str) -> Callable[[np.ndarray], Any]:
+                opened = open_model(bundle, name)
+                return lambda pixels: opened.run(None, {opened.get_inputs()[0].name: pixels})
+
+            self.whole = tools, tools.Finder(*(network(name) for name in WHOLE[:2]))
+
+    def __call__(self, path: Path) -> tuple[bytes, str]:
+        """A PNG file of a photo, and what is to be said of it.
+
+        Raises one of DAMAGED: cannot be read, or not an aligned face, where it must be one. NoImage: as it says."""
+        bands, grey, own = read(path)
+        width, height = bands[0].size
+        if self.whole is not None and (self.always or (width, height) != (self.side, self.side)):
+            pixels = np.stack([np.asarray(band, dtype=np.float32) for band in bands]) / 255
+            faces = self.whole[1].find(pixels)
+            square = abs(height - width) <= 0.01 * max(height, width)
+            if self.always or not square or not self.whole[0].is_aligned(faces, width):
+                png = self.whole[0].restored(
+                    pixels, faces, self.side, self.model, own, grey=grey, colourless=grey or without_colour(pixels)
+                )
+                return png, f"{len(faces) or 'no'} face{'' if len(faces) == 1 else 's'} found"
+        del own  # memory
+        return self.aligned(bands, grey)
+
+    def aligned(self, bands: list[Image.Image], grey: bool) -> tuple[bytes, str]:
+        """An aligned face, restored."""
+        pixels = fit(bands, self.side)[0]
+        if not grey and without_colour(pixels):
+            grey, pixels = True, np.repeat(pixels.mean(axis=0, keepdims=True), 3, axis=0)
+        restored = self.model(pixels)
+        if grey:  # the network may tint: the mean of its channels, in all three
+            restored = np.repeat(restored.mean(axis=0, keepdims=True), 3, axis=0)
+        width, height = bands[0].size
+        same = (width, height) == (self.side, self.side)
+        return encoded(restored), "" if same else f"resized from {width} x {height} to {self.side} x {self.side}"
+
+
+def main(photos: Path, out: Path, fidelity: float | None, faces: str | None) -> int:
     """Restore every photo; the number of photos that could not be read."""
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 1 << 28  # bytes of texts and profiles, not pixels
@@ -269,8 +366,11 @@ def main(photos: Path, out: Path, fidelity: float | None) -> int:
     files = find(photos)
     about = Path(__file__).with_name("bundle.json")
     bundle = parsed(about.read_bytes(), f"{about}", "export the bundle again")
-    chosen, side = claim(out, bundle, fidelity), bundle["size"]
-    session = open_model(bundle["sha256"]["model.onnx"])
+    able = WHOLE[0] in bundle["sha256"]
+    if faces not in (None, "aligned") and not able:
+        refuse(f"--faces {faces}: this bundle takes aligned faces alone; export it with --whole")
+    mode = faces or ("auto" if able else "aligned")
+    maker = Maker(bundle, claim(out, bundle, fidelity, mode), mode)
     known, count = written(out), Counter[str]()
     for path, name in files.items():
         target = out / f"{name}.png"
@@ -281,32 +381,22 @@ def main(photos: Path, out: Path, fidelity: float | None) -> int:
             count["skipped" if ours else "failed"] += 1
             continue
         try:
-            bands, grey = read(path)
-            pixels = fit(bands, side)
-            if not grey and (np.ptp(pixels[0], axis=0) > 4 / 255).mean() <= 1e-3:  # no colour, whatever the file says
-                grey, pixels = True, np.repeat(pixels.mean(axis=1, keepdims=True), 3, axis=1)
+            png, said = maker(path)
+        except NoImage:
+            sys.stderr.write(f"{path}: the model gave values that are not finite\n")
+            count["failed"] += 1
+            continue
         except DAMAGED as error:
             sys.stderr.write(f"{path}: cannot be read ({error})\n")
             count["failed"] += 1
             continue
-        if bands[0].size != (side, side):
-            sys.stderr.write(f"{path}: resized from {bands[0].width} x {bands[0].height} to {side} x {side}\n")
-            count["resized"] += 1
-        restored = np.asarray(session.run(None, {session.get_inputs()[0].name: pixels, **chosen})[0])[0]
-        if not np.isfinite(restored).all():
-            sys.stderr.write(f"{path}: the model gave values that are not finite\n")
-            count["failed"] += 1
-            continue
-        restored = restored.clip(0, 1)
-        if grey:  # the network may tint: the mean of its channels, in all three
-            restored = np.repeat(restored.mean(axis=0, keepdims=True), 3, axis=0)
-        rounded = (restored * 255).round().astype(np.uint8).transpose(1, 2, 0)
-        png = io.BytesIO()
-        Image.fromarray(rounded).save(png, format="PNG")
+        if said:
+            sys.stderr.write(f"{path}: {said}\n")
+            count["resized"] += said.startswith("resized")
         line = {"id": name, "file": f"{name}.png", "photo_sha256": sha256(path.read_bytes())}
         try:
-            add_line(out / "log.jsonl", {**line, "restored_sha256": sha256(png.getvalue())})
-            put(target, png.getvalue())
+            add_line(out / "log.jsonl", {**line, "restored_sha256": sha256(png)})
+            put(target, png)
         except OSError as error:
             if error.errno not in NAME_FAULTS:
                 raise
@@ -318,7 +408,7 @@ def main(photos: Path, out: Path, fidelity: float | None) -> int:
     counted = f"{count['done']} restored, {count['skipped']} already there, {count['failed']} failed"
     sys.stderr.write(f"{counted}; in {out}\n")
     if count["resized"]:
-        sys.stderr.write(f"{count['resized']} of them resized to the model's {side} x {side}\n")
+        sys.stderr.write(f"{count['resized']} of them resized to the model's {maker.side} x {maker.side}\n")
     return count["failed"]
 
 
@@ -326,5 +416,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for argument, kind in (("photos", Path), ("out", Path), ("--fidelity", float)):
         parser.add_argument(argument, type=kind)
+    parser.add_argument("--faces", choices=("auto", "whole", "aligned"))
     given = parser.parse_args()
-    sys.exit(3 if main(given.photos, given.out, given.fidelity) else 0)
+    sys.exit(3 if main(given.photos, given.out, given.fidelity, given.faces) else 0)
