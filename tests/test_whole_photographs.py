@@ -246,6 +246,7 @@ def test_a_run_gives_whole_photographs_back(
     page = (out / "report.html").read_text()
     assert "group-face1" in page
     assert 'class="whole"' in page
+    assert (out / "bundle" / "whole_photographs.py").exists(), "the bundle takes what the run took"
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in (".png", ".onnx")}
     assert adapt(monkeypatch, *command) == 3
     assert before == {path: path.stat().st_mtime_ns for path in before}, "nothing is made twice"

@@ -12,6 +12,7 @@ from adapt.cli.options import (
     Device,
     FaceKind,
     Faces,
+    Frames,
     Largest,
     Limit,
     MaxFaces,
@@ -41,6 +42,7 @@ def align(
     largest: Largest = False,
     max_faces: MaxFaces = None,
     boxes: Boxes = None,
+    frames: Frames = False,
     limit: Limit = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -59,12 +61,14 @@ def align(
         size=size,
         faces=faces.value,
         finding=finding_of(
-            pack, min_face=min_face, min_score=min_score, largest=largest, max_faces=max_faces, boxes=boxes
+            pack, min_face=min_face, min_score=min_score, largest=largest, max_faces=max_faces, boxes=boxes,
+            frames=frames,
         ),
         limit=limit,
         device=device,
         overwrite=overwrite,
         on_photo=lambda id, status, done, total: lines(done, total),
+        on_frame=Lines("finding faces"),
     )
     print(f"{result.done} photos aligned, {result.skipped} already there, {len(result.failed)} failed; in {out}")
     say_faces(result.faces)

@@ -17,6 +17,7 @@ from adapt.cli.options import (
     FacePack,
     Faces,
     Fidelity,
+    Frames,
     HalfRaw,
     Largest,
     Limit,
@@ -55,6 +56,7 @@ def restore(
     largest: Largest = False,
     max_faces: MaxFaces = None,
     boxes: Boxes = None,
+    frames: Frames = False,
     strength: Annotated[
         float,
         typer.Option("--strength", min=0, max=1, help="How much of the change is made: 0 the photo, 1 the restored."),
@@ -82,7 +84,8 @@ def restore(
         size=size,
         faces=faces.value,
         finding=finding_of(
-            pack, min_face=min_face, min_score=min_score, largest=largest, max_faces=max_faces, boxes=boxes
+            pack, min_face=min_face, min_score=min_score, largest=largest, max_faces=max_faces, boxes=boxes,
+            frames=frames,
         ),
         strength=strength,
         batch=batch,
@@ -90,6 +93,7 @@ def restore(
         device=device,
         overwrite=overwrite,
         on_photo=lambda id, status, done, total: lines(done, total),
+        on_frame=Lines("finding faces"),
     )
     print(f"{result.done} restored, {result.skipped} already there, {len(result.failed)} failed; in {out}")
     say_faces(result.faces, "; it was left as it is")

@@ -94,6 +94,9 @@ Largest = Annotated[bool, typer.Option("--largest", help="Only the largest face 
 MaxFaces = Annotated[
     int | None, typer.Option("--max-faces", min=1, help="The largest so many of each photo.", show_default="all")
 ]
+Frames = Annotated[
+    bool, typer.Option("--frames", help="PHOTOS are numbered frames of a film, whose faces are followed.")
+]
 Boxes = Annotated[
     Path | None,
     typer.Option(
@@ -128,11 +131,14 @@ def finding_of(
     largest: bool,
     max_faces: int | None,
     boxes: Path | None,
+    frames: bool = False,
 ) -> Finding:
     """How faces are found, of the options that say it; `pack` None leaves the networks to the command."""
     from adapt.commands.photographs import Finding
 
-    return Finding(pack=pack, min_face=min_face, min_score=min_score, largest=largest, most=max_faces, boxes=boxes)
+    return Finding(
+        pack=pack, min_face=min_face, min_score=min_score, largest=largest, most=max_faces, boxes=boxes, frames=frames
+    )
 
 
 def use_threads(threads: int | None) -> None:

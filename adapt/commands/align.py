@@ -3,7 +3,8 @@
     faces.json      what the folder was made with
     faces.jsonl     a line for each face: photo, file, box, points, placement, score, size in the photo, by how much it
                     was enlarged, how strong its fine detail is; one with `"box": null` for a photo without a face
-    ID-face1.png    the faces, the largest of a photo first; ID.png where the photo is an aligned face already
+    ID-face1.png    the faces, the largest of a photo first, those of frames by their numbers through the film; ID.png
+                    where the photo is an aligned face already
     faces.pdf       the photos with what was found drawn into them
 """
 
@@ -20,7 +21,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from adapt.commands.photographs import FaceMode, Finding, Prepared, Preparer
+from adapt.commands.frames import FOUND, follow_faces, in_order
+from adapt.commands.photographs import FINDING, FaceMode, Finding, Prepared, Preparer
 from adapt.devices import pick_device
 from adapt.digests import file_digest, is_unchanged
 from adapt.disk import append_json_line, claim_folder, read_json_lines, shown_name
@@ -79,6 +81,7 @@ def align(
     only: bool = False,
     device: str = "auto",
     on_photo: OnPhoto | None = None,
+    on_frame: Callable[[int, int], object] | None = None,
 ) -> Aligned:
     """Cut the faces out of a folder of photographs, upright, on the template of FFHQ.
 
@@ -98,6 +101,7 @@ def align(
         only: remove the faces of other photos, which an earlier run found, but for those that somebody changed.
         device: auto, cpu, cuda, ...
         on_photo: called with id, status, photos finished, photos in all.
+        on_frame: told, where photos are frames, of those whose faces have been looked for, and of all.
 
     Raises:
         UsageError: no photos, photos that are said to be aligned, or an output folder with other files, or made with
@@ -114,6 +118,9 @@ def align(
     preparer = (finding or Finding(pack=pack)).preparer(side, faces, pick_device(device))
     with locked(out):
         _claim(out, {"size": side, **preparer.settings()}, overwrite=overwrite, renew=renew)
+        if preparer.frames:
+            files = in_order(files)
+            preparer = follow_faces(preparer, files, out, on_frame)
         result = _align_all(files, out, preparer, overwrite=overwrite, on_photo=on_photo)
         if only:
             result.kept += _remove_others({file.id for file in files}, out)
@@ -174,7 +181,7 @@ def _write(photo: Prepared, id: str, sha256: str, journal: Journal) -> list[dict
     found: list[dict[str, Any]] = [{}] if whole is None else whole
     lines: list[dict[str, Any]] = []
     for number, (crop, face) in enumerate(zip(photo.crops, found, strict=True), start=1):
-        name = f"{id}.png" if whole is None else f"{id}-face{number}.png"
+        name = f"{id}.png" if whole is None else f"{id}-face{face.get('track', number)}.png"
         journal.refuse_others(name)
         digest = journal.write(name, encode_png(crop, bits=photo.bits))
         enlarged = {"enlarged": round(crop.shape[-1] / face["side"], 2)} if face else {}
@@ -219,23 +226,25 @@ def photos_by_face(folder: Path) -> dict[str, str]:
 
 def written(folder: Path) -> list[str]:
     """What `align` has put into a folder beside faces.json, for `adapt.disk.remove_written`."""
-    return [*(name for name, _ in _told(folder)), LOG, SHEET, *journal_names(folder)]
+    return [*(name for name, _ in _told(folder)), LOG, FOUND, SHEET, *journal_names(folder)]
 
 
 def _claim(out: Path, about: dict[str, Any], *, overwrite: bool, renew: bool) -> None:
     found = claim_folder(
         out, CLAIM, about, kind=KIND, ours="one of ours", writes=lambda: written(out), overwrite=overwrite
     )
-    if {key: found.get(key) for key in about} == about:
+    keys = dict.fromkeys([*about, *FINDING])  # one that is left out now may have been given then
+    other = [key for key in keys if found.get(key) != about.get(key)]
+    if not other:
         return
     if not renew:
-        there = ", ".join(f"{key} {found.get(key)}" for key in about if found.get(key) != about[key])
+        there = ", ".join(f"{key} {found.get(key)}" for key in other)
         raise UsageError(
             f"{out}: holds faces that were found otherwise ({there}); choose another folder, or --overwrite"
         )
     unchanged = Journal(out, _told(out)).unchanged()
     claim_folder(
-        out, CLAIM, about, kind=KIND, ours="one of ours", writes=lambda: [*unchanged, LOG], overwrite=True
+        out, CLAIM, about, kind=KIND, ours="one of ours", writes=lambda: [*unchanged, LOG, FOUND], overwrite=True
     )
 
 

@@ -30,7 +30,7 @@ FaceMode = Literal["whole", "aligned", "auto"]
 SIDE: Final = (0.8, 1.25)  # of a face's crop over an aligned picture's side
 ASIDE: Final = 0.1  # of its side: how far an aligned face's middle may lie from its place
 TURNED: Final = 15.0  # degrees
-FINDING: Final = ("finder", "largest", "max_faces", "boxes")  # keys of `Preparer.settings` beside the mode
+FINDING: Final = ("finder", "largest", "max_faces", "boxes", "frames")  # keys of `Preparer.settings` beside the mode
 LARGER: Final = 2.0  # times the model's size: from there on detail is lost that the photo has
 
 
@@ -91,6 +91,7 @@ class Finding:
         min_face, min_score: as `adapt.faces.find.FaceFinder`; its own where None.
         largest, most: as `Choice`.
         boxes: a file of places that are known (`adapt.photos.boxes`).
+        frames: photos are numbered frames of a film, whose faces are followed.
     """
 
     pack: str | Path | None = None
@@ -99,6 +100,7 @@ class Finding:
     largest: bool = False
     most: int | None = None
     boxes: Path | None = None
+    frames: bool = False
 
     def preparer(self, size: int, mode: FaceMode, device: torch.device | str, *, strength: float = 1.0) -> Preparer:
         """What makes photos ready for a model of that size; the networks are loaded where photos may be whole.
@@ -111,12 +113,13 @@ class Finding:
         choice = Choice(largest=self.largest, most=self.most, known=known)
         if mode == "aligned":
             given = {"--min-face": self.min_face, "--min-score": self.min_score, "--largest": self.largest or None,
-                     "--max-faces": self.most, "--boxes": self.boxes}  # fmt: skip
+                     "--max-faces": self.most, "--boxes": self.boxes, "--frames": self.frames or None}  # fmt: skip
             if named := [option for option, value in given.items() if value is not None]:
                 raise UsageError(f"{named[0]}: is for whole photographs, and --faces aligned finds none; leave it out")
             return Preparer(size=size, strength=strength)
         finder = load_face_finder(self.pack or "tiny", device, min_face=self.min_face, min_score=self.min_score)
-        return Preparer(size=size, mode=mode, finder=finder, choice=choice, strength=strength)
+        mode = "whole" if self.frames else mode  # a frame is none of its faces
+        return Preparer(size=size, mode=mode, finder=finder, choice=choice, strength=strength, frames=self.frames)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +132,7 @@ class Preparer:
         finder: finds faces; needed where photos may be whole.
         choice: which of them are taken.
         strength: how much of the change is made, in [0, 1].
+        frames: photos are frames of a film (`adapt.commands.frames` follows their faces first).
     """
 
     size: int
@@ -136,6 +140,7 @@ class Preparer:
     finder: FaceFinder | None = None
     choice: Choice = field(default_factory=Choice)
     strength: float = 1.0
+    frames: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:
@@ -150,6 +155,7 @@ class Preparer:
         return about | {
             "finder": self.finder.about(), "largest": self.choice.largest,
             "max_faces": self.choice.most, **({"boxes": settings_digest(known)} if known else {}),
+            **({"frames": True} if self.frames else {}),
         }  # fmt: skip
 
     def __call__(self, id: str, path: Path) -> Prepared:
@@ -230,6 +236,7 @@ def _told(face: Face) -> dict[str, Any]:
         "score": round(face.score, 3),
         "side": round(face.side, 1),
         "turned": round(place.angle, 1),
+        **({"track": face.track} if face.track else {}),
     }
 
 

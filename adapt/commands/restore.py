@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adapt.build import load_model
+from adapt.commands.frames import FOUND, follow_faces, in_order
 from adapt.commands.photographs import FINDING, FaceMode, Finding, Prepared, Preparer, refuse_failed
 from adapt.devices import pick_device, within_memory
 from adapt.digests import file_digest, is_unchanged
@@ -70,12 +71,13 @@ def restore(
     renew: bool = False,
     device: str = "auto",
     on_photo: OnPhoto | None = None,
+    on_frame: Callable[[int, int], object] | None = None,
 ) -> Restored:
     """Restore a folder of photos; see `restore_folder`.
 
     Args:
         model: as `adapt.build.load_model`.
-        photos, out, limit, batch, overwrite, renew, on_photo: as there.
+        photos, out, limit, batch, overwrite, renew, on_photo, on_frame: as there.
         fidelity: from 0, what faces look like, to 1, what the photo shows; the network's own where None. Only for
             networks that take one.
         size: side of the faces in pixels, for a network that takes any; where None what it was made for, or 512 where
@@ -114,6 +116,7 @@ def restore(
         renew=renew,
         device=chosen,
         on_photo=on_photo,
+        on_frame=on_frame,
     )
 
 
@@ -144,6 +147,7 @@ def restore_folder(
     renew: bool = False,
     device: torch.device | str = "cpu",
     on_photo: OnPhoto | None = None,
+    on_frame: Callable[[int, int], object] | None = None,
 ) -> Restored:
     """Restore photos to PNG files of the same names: aligned faces, or whole photographs, face by face.
 
@@ -168,6 +172,7 @@ def restore_folder(
             changed since.
         device: where the model is.
         on_photo: called with id, status, photos finished, photos in all.
+        on_frame: told, where photos are frames, of those whose faces have been looked for, and of all.
 
     Raises:
         UsageError: no photos, or an output folder with other files, of another model, size or fidelity.
@@ -178,6 +183,9 @@ def restore_folder(
     about = {"model": digest, "size": model.size, **({} if fidelity is None else {"fidelity": fidelity})}
     with locked(out):
         _open(out, about | preparer.settings(), overwrite=overwrite, renew=renew)
+        if preparer.frames:
+            files = in_order(files)
+            preparer = follow_faces(preparer, files, out, on_frame)
         return _restore_all(
             model, files, out, preparer, fidelity=fidelity, at_once=batch, overwrite=overwrite, device=device,
             on_photo=on_photo,
@@ -269,7 +277,7 @@ def _note(result: Restored, id: str, photo: Prepared) -> None:
 
 def written(folder: Path) -> list[str]:
     """What `restore_folder` has put into a folder beside restored.json, for `adapt.disk.remove_written`."""
-    return [*(name for name, _ in _told(folder)), LOG, *journal_names(folder)]
+    return [*(name for name, _ in _told(folder)), LOG, FOUND, *journal_names(folder)]
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
@@ -299,7 +307,7 @@ def _open(out: Path, about: dict[str, Any], *, overwrite: bool, renew: bool) -> 
     if renew:
         unchanged = Journal(out, _told(out)).unchanged()
         claim_folder(
-            out, CLAIM, about, kind=KIND, ours="one of ours", writes=lambda: [*unchanged, LOG], overwrite=True
+            out, CLAIM, about, kind=KIND, ours="one of ours", writes=lambda: [*unchanged, LOG, FOUND], overwrite=True
         )
         return
     mend = "choose another folder, or --overwrite"

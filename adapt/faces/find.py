@@ -50,6 +50,9 @@ class Known(Protocol):
     @property
     def placement(self) -> tuple[float, ...]: ...
 
+    @property
+    def track(self) -> int: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Face:
@@ -61,6 +64,7 @@ class Face:
         points: the 68 landmarks, (68, 2) float64, in pixels of the photo.
         placement: from an aligned crop of `CROP` pixels to the photo.
         misfit: how badly the points fit the template (`adapt.faces.align.misfit`).
+        track: its number through a film; 0 where it is of none.
     """
 
     box: Window
@@ -68,6 +72,7 @@ class Face:
     points: Tensor
     placement: Placement
     misfit: float
+    track: int = 0
 
     @property
     def side(self) -> float:
@@ -137,7 +142,7 @@ class FaceFinder:
                     placement = placed(torch.tensor(each.points, dtype=torch.float64), CROP, own=False)
                 inner = self.landmarks.of_aligned(cut_out(photo, placement, CROP)[None])[0].double().cpu()
                 fit = misfit(five_points(inner), CROP)
-                faces.append(Face(found.box, 1.0, placement.to_photo(inner), placement, fit))
+                faces.append(Face(found.box, 1.0, placement.to_photo(inner), placement, fit, each.track))
             elif (face := self.face_in(photo, found, strict=False)) is not None:
                 faces.append(face)
         return sorted(faces, key=lambda face: (-face.side, face.box))

@@ -20,11 +20,13 @@ class KnownFace:
         box: left, top, right and bottom, in pixels of the upright photo.
         points: both eyes (the left one in the image first), nose and corners of the mouth, or none.
         placement: where the aligned crop's upper edge lies: its left end, then the way along it; or none.
+        track: its number through a film; 0 where it is of none.
     """
 
     box: tuple[float, float, float, float]
     points: tuple[tuple[float, float], ...] = ()
     placement: tuple[float, ...] = ()
+    track: int = 0
 
 
 def read_boxes(path: Path) -> dict[str, list[KnownFace]]:
@@ -54,7 +56,7 @@ def read_boxes(path: Path) -> dict[str, list[KnownFace]]:
             placement = tuple(float(value) for value in line.get("placement") or ())
             if len(points) not in (0, 5) or len(placement) not in (0, 4):
                 raise ValueError("points are five, a placement has four numbers")
-            own.append(KnownFace(_box(line["box"]), points, placement))
+            own.append(KnownFace(_box(line["box"]), points, placement, int(line.get("track") or 0)))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UsageError(
                 f'--boxes {path}, line {number}: expected {{"photo": "ID", "box": [left, top, right, bottom]}},'
