@@ -14,7 +14,7 @@ from photographs import SIDE, at, photograph, some_faces, write
 from PIL import Image
 from torch import Tensor
 
-from adapt.build import load_face_finder
+from adapt.build import load_face_finder, load_restorer
 from adapt.commands.align import align, photos_by_face
 from adapt.commands.photographs import Finding, Preparer
 from adapt.commands.restore import restore_folder
@@ -24,6 +24,7 @@ from adapt.faces.find import SEEN_AT, FaceFinder, views
 from adapt.images import to_uint8
 from adapt.photos.boxes import read_boxes
 from adapt.photos.files import read_image, read_photo, write_image
+from adapt.targets.store import accepted_targets
 
 PLACES = {"group": [at(150, 140, 170), at(420, 200, 110, turn=20)], "one": [at(200, 210, 240, turn=-12)], "none": []}
 
@@ -250,6 +251,44 @@ def test_a_run_gives_whole_photographs_back(
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in (".png", ".onnx")}
     assert adapt(monkeypatch, *command) == 3
     assert before == {path: path.stat().st_mtime_ns for path in before}, "nothing is made twice"
+
+
+def test_targets_and_fine_tuning_take_whole_photographs(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    store, tuned = tmp_path / "store", tmp_path / "tuned"
+    make = [
+        "generate-targets", folder, "-o", store, "--device", "cpu", "--method", "low-frequency", "steps=2",
+        "gate.min_contrast=0", "gate.max_low_frequency_change=1",
+    ]  # fmt: skip
+    assert adapt(monkeypatch, *make) == 0
+    assert "3 faces in 3 whole photographs" in capsys.readouterr().out
+    names = {"group-face1", "group-face2", "one-face1"}
+    assert {path.stem for path in (store / "faces").glob("*.png")} == names
+    targets = accepted_targets(store)
+    assert {*targets} == names
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*.png")}
+    assert adapt(monkeypatch, *make) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in before}, "nothing is made twice"
+
+    tune = ["finetune", "--targets", store, "-o", tuned, "--device", "cpu", "steps=1", "batch=2",
+            "evaluate_every=1", "discriminator.first_steps=0", "--recipe", "swinir"]  # fmt: skip
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copyfile(folder / "one.png", other / "somebody.png")
+    assert adapt(monkeypatch, *tune, "--photos", other) == 2
+    assert "are of faces in other photographs" in capsys.readouterr().err
+    assert adapt(monkeypatch, *tune, "--photos", folder) == 0
+    again = load_restorer(tuned).digest
+    assert adapt(monkeypatch, *tune, "--photos", store / "faces") == 0, "the same photos"
+    assert load_restorer(tuned).digest == again
+
+
+def test_whole_photographs_are_cut_once_and_not_by_every_shard(folder: Path, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch):  # fmt: skip
+    command = ["generate-targets", folder, "-o", tmp_path / "store", "--shard", "1/2", "--faces", "whole"]
+    assert adapt(monkeypatch, *command) == 2
+    assert not (tmp_path / "store").exists()
 
 
 def test_faces_of_one_photograph_lie_on_one_side(tmp_path: Path):

@@ -11,9 +11,16 @@ import typer
 from adapt.cli.options import (
     FROM_RECIPE,
     AsJson,
+    Boxes,
     Device,
+    FaceKind,
+    Faces,
+    Largest,
     Limit,
+    MaxFaces,
     Method,
+    MinFace,
+    MinScore,
     Out,
     Overrides,
     Overwrite,
@@ -23,10 +30,11 @@ from adapt.cli.options import (
     Seed,
     Threads,
     as_overrides,
+    finding_of,
     parse_shard,
     use_threads,
 )
-from adapt.cli.printing import Lines, end, say_resized, target_progress
+from adapt.cli.printing import Lines, end, say_faces, say_resized, target_progress
 
 
 def generate_targets(
@@ -51,6 +59,12 @@ def generate_targets(
     ] = None,
     limit: Limit = None,
     shard: Annotated[str, typer.Option("--shard", help="I/N: this process makes the I-th of N parts.")] = "1/1",
+    faces: Faces = FaceKind.AUTO,
+    min_face: MinFace = None,
+    min_score: MinScore = None,
+    largest: Largest = False,
+    max_faces: MaxFaces = None,
+    boxes: Boxes = None,
     maps: Annotated[
         bool, typer.Option("--maps", help="Draw each new target's guidance maps into OUT/maps (dynamic, guided).")
     ] = False,
@@ -59,11 +73,15 @@ def generate_targets(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make pseudo-targets: restored by the restorer, cleaned by the diffusion prior."""
+    """Make pseudo-targets: restored by the restorer, cleaned by the diffusion prior.
+
+    The faces of whole photographs are cut out into OUT/faces first.
+    """
     use_threads(threads)
     from adapt.commands.generate_targets import generate_targets as generate
 
     flags = {"steps": steps, "solver": solver, "seed": seed, "batch": batch, "compat": compat}
+    finding = Lines("finding faces")
     summary = generate(
         photos,
         out,
@@ -76,6 +94,11 @@ def generate_targets(
         overwrite=overwrite,
         device=device,
         maps=maps,
+        faces=faces.value,
+        finding=finding_of(
+            None, min_face=min_face, min_score=min_score, largest=largest, max_faces=max_faces, boxes=boxes
+        ),
+        on_face=lambda id, status, done, total: finding(done, total),
         on_photo=target_progress(Lines("targets")),
     )
     for line in summary.kept:
@@ -85,10 +108,15 @@ def generate_targets(
     kept = {"kept": len(summary.kept)} if summary.kept else {}
     if as_json:
         drawn = {"without_maps": summary.without_maps} if maps else {}
-        print(json.dumps({**counts, **kept, "resized": summary.resized, "enlarged": len(summary.enlarged), **drawn}))
+        found = {"faces": sum(summary.faces.values())} if summary.faces else {}
+        sizes = {"resized": summary.resized, "enlarged": len(summary.enlarged)}
+        print(json.dumps({**counts, **kept, **found, **sizes, **drawn}))
     else:
+        say_faces(summary.faces)
         print(text)
         say_resized(summary.resized, enlarged=summary.enlarged)
         if maps and summary.without_maps:
             print(f"{summary.without_maps} were made earlier without maps; to draw theirs, start anew with --overwrite")
-    end(counts["failed"] + len(summary.kept))
+    for line in summary.unread:
+        print(f"  failed: {line}", file=sys.stderr)
+    end(counts["failed"] + len(summary.kept) + len(summary.unread))

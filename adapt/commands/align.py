@@ -33,6 +33,7 @@ from adapt.locks import locked
 from adapt.packs.pack import load_pack
 from adapt.photos.files import encode_png, read_image
 from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
+from adapt.settings.paths import FACES
 
 CLAIM: Final = "faces.json"
 KIND: Final = "faces of photographs"
@@ -131,6 +132,34 @@ def align(
             except KeptError as error:
                 result.kept.append(str(error))
         return result
+
+
+def faces_of(photos: Path, out: Path, *, faces: FaceMode, **how: Any) -> Aligned | None:
+    """The faces of photos, cut out into a folder; None where all are aligned faces, which need no cutting.
+
+    Args:
+        photos, out: as `align`.
+        faces: whether photos are whole, or each as it looks.
+        how: whatever else `align` takes.
+
+    Raises:
+        PhotoError: no photo has a face.
+        UsageError: as `align`.
+    """
+    cut = align(photos, out, faces=faces, **how)
+    if faces == "auto" and not cut.faces:
+        return None
+    if not cut.aligned and not any(cut.faces.values()):
+        photos_there = cut.done + cut.skipped + len(cut.failed)
+        raise PhotoError("\n".join([f"{photos}: no face was found in {photos_there} photos", *cut.failed]))
+    return cut
+
+
+def faces_in(store: Path) -> Path | None:
+    """The faces of whole photographs that a target store was made of; None where it was made of aligned ones."""
+    folder = store / FACES
+    whole = (folder / CLAIM).is_file() and any("box" in line for line in _lines(folder))
+    return folder if whole else None
 
 
 def _align_all(

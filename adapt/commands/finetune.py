@@ -13,7 +13,7 @@ from adapt.build import (
     load_evaluator,
     read_codebook,
 )
-from adapt.commands.align import photos_by_face
+from adapt.commands.align import faces_in, photos_by_face
 from adapt.commands.finetune_setup import default_recipe, set_up_finetune
 from adapt.devices import pick_device
 from adapt.digests import file_digest, settings_digest
@@ -64,7 +64,7 @@ def finetune(
     """Fine-tune a restorer on photos and targets; see `adapt.finetuning.loop.finetune`.
 
     Args:
-        photos: folder of aligned faces.
+        photos: folder of aligned faces; or the whole photographs that a target store was made of: it has their faces.
         targets: a target store, or any folder of images with the photos' names. A store's targets whose photo is gone
             are left out, and the outcome's notes tell how many.
         out: the run folder.
@@ -113,7 +113,12 @@ def finetune(
             f"--device {device}: {together.num_processes} processes train together, each on its own device; leave this"
             " out"
         )
-    photos_of("photos", photos, "aligned face photos")
+    photos_of("photos", photos, "face photos")
+    cut = faces_in(targets)
+    if cut is not None and photos.resolve() != cut.resolve():
+        refuse_overlap(photos, out)
+        _refuse_others(photos, cut)
+        photos = cut
     if not is_store(targets):
         photos_of("targets", targets, "target images, or a target store")
     recipe = default_recipe(pack, restorer) if recipe is None else recipe
@@ -216,6 +221,16 @@ def _of_photos(
     left = "1 photo that has a target is" if len(gone) == 1 else f"{len(gone)} photos that have targets are"
     notes = [f"{left} not there any more, and left out; first: {gone[0]}."] if gone else []
     return {id: paths for id, paths in accepted.items() if id in chosen}, notes
+
+
+def _refuse_others(photos: Path, faces: Path) -> None:
+    """Raise UsageError where faces were cut out of none of the photos."""
+    from adapt.photos.folder import find_photos
+
+    if not {*photos_by_face(faces).values()} & {photo.id for photo in find_photos(photos)}:
+        raise UsageError(
+            f"{photos}: the targets are of faces in other photographs; name those that they were made of, or {faces}"
+        )
 
 
 def _blur_levels(targets: Path, accepted: Mapping[str, Sequence[Path]], settings: TuningSettings) -> dict[str, float]:

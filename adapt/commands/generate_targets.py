@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapt.build import load_blur_parts, load_face_networks, load_prior, load_restorer
+from adapt.commands.photographs import FaceMode, Finding
 from adapt.devices import pick_device
 from adapt.errors import UsageError
+from adapt.locks import locked
 from adapt.settings import TargetSettings
+from adapt.settings.paths import FACES
 from adapt.settings.recipe import load_recipe
 
 if TYPE_CHECKING:
+    from adapt.commands.align import OnPhoto as OnFace
     from adapt.targets.generate import OnPhoto, Summary
 
 
@@ -29,9 +34,12 @@ def generate_targets(
     overwrite: bool = False,
     device: str = "auto",
     maps: bool = False,
+    faces: FaceMode = "aligned",
+    finding: Finding | None = None,
     on_photo: OnPhoto | None = None,
+    on_face: OnFace | None = None,
 ) -> Summary:
-    """Make pseudo-targets of a folder of aligned faces; see `adapt.targets.generate.generate_targets`.
+    """Make pseudo-targets of a folder of faces; see `adapt.targets.generate.generate_targets`.
 
     Args:
         photos, out, limit, shard, overwrite, on_photo: as there.
@@ -41,15 +49,23 @@ def generate_targets(
         overrides: `key=value` for the recipe.
         device: auto, cpu, cuda, cuda:1, ...
         maps: draw the guidance maps of each target that is made now; only for methods with a guidance adjuster.
+        faces: whether photos are whole, or aligned faces, or each as it looks. Those of whole ones are cut out into
+            `out`/faces first, and the targets are theirs. With shards, auto takes them as aligned.
+        finding: how faces are found in whole ones; the pack's networks where None.
+        on_face: told of photos whose faces are cut out: id, status, done, in all.
 
     Raises:
         UsageError: what cannot be used, a restorer that takes no faces of the prior's size, or `overwrite` of a store
-            that others make their parts of.
+            that others make their parts of; whole photographs in shards.
+        PhotoError: whole photographs without a face.
     """
+    from adapt.commands.align import faces_of
     from adapt.commands.map_sheet import write_maps
-    from adapt.photos.folder import find_photos
+    from adapt.photos.files import size_of
+    from adapt.photos.folder import find_photos, refuse_overlap
     from adapt.targets.generate import generate_targets as generate
     from adapt.targets.methods import target_maker
+    from adapt.targets.store import TargetStore
 
     photos, out, pack = Path(photos), Path(out), str(pack)
     if overwrite and shard[1] > 1:
@@ -57,7 +73,9 @@ def generate_targets(
             f"{out}: --overwrite would empty the store of all shards, not of this one alone; remove the folder, then"
             " start the shards without it"
         )
-    find_photos(photos, limit)  # before anything heavy is loaded: no photos is the commonest mistake
+    if faces == "whole" and shard[1] > 1:
+        raise UsageError("--faces whole: faces are cut out once, not by every shard; do that with adapt align first")
+    found = find_photos(photos, limit)  # before anything heavy is loaded: no photos is the commonest mistake
     settings = load_recipe(method, TargetSettings, overrides, pack=pack)
     if maps and not settings.needs_adjuster:
         raise UsageError(
@@ -75,10 +93,24 @@ def generate_targets(
         "blur": blur,
         "restorer": model.digest,
     }
-    faces = None
+    judges = None
     if settings.gate.likeness is not None:
-        faces, identity["faces"] = load_face_networks(pack, chosen)
-    return generate(
+        judges, identity["faces"] = load_face_networks(pack, chosen)
+    if faces == "auto" and (shard[1] > 1 or all(size_of(each.path) == (prior.size, prior.size) for each in found)):
+        faces = "aligned"
+    cut = None
+    if faces != "aligned":
+        refuse_overlap(photos, out)
+        with locked(out):
+            TargetStore(out, identity, overwrite=overwrite)  # takes the folder, before another's is there
+        cut = faces_of(
+            photos, out / FACES, faces=faces, finding=finding or Finding(pack=pack), size=prior.size, limit=limit,
+            device=device, overwrite=overwrite, only=True, on_photo=on_face,
+        )  # fmt: skip
+        overwrite = False
+        if cut is not None:
+            photos, limit = out / FACES, None
+    summary = generate(
         photos,
         out,
         settings=settings,
@@ -91,5 +123,6 @@ def generate_targets(
         device=chosen,
         on_photo=on_photo,
         draw_maps=write_maps if maps else None,
-        faces=faces,
+        faces=judges,
     )
+    return summary if cut is None else replace(summary, faces=cut.faces, unread=tuple(cut.failed))

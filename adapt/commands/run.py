@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from adapt.build import load_distance
-from adapt.commands.align import LOG, Aligned, align
+from adapt.commands.align import LOG, Aligned, faces_of
 from adapt.commands.finetune import finetune, sample_writer
 from adapt.commands.finetune_setup import default_recipe, set_up_finetune
 from adapt.commands.generate_targets import generate_targets
@@ -42,6 +42,7 @@ from adapt.packs.pack import load_pack
 from adapt.photos.files import size_of
 from adapt.photos.folder import PhotoFile, find_photos, photos_of, refuse_overlap
 from adapt.settings import TargetSettings, VerdictSettings
+from adapt.settings.paths import FACES
 from adapt.settings.recipe import load_recipe
 from adapt.targets.generate import Summary
 
@@ -175,11 +176,14 @@ def run(
         whole: dict[str, Path] = {}
         if faces != "aligned":
             line0 = progress("0/6 finding faces")
-            cut = faces_of(photos, found, out, size, faces, finding, limit, device, line0)
+            cut = faces_of(
+                photos, out / FACES, size=size, faces=faces, finding=finding, limit=limit, device=device, renew=True,
+                only=True, on_photo=lambda id, status, done, total: line0(done, total),
+            )  # fmt: skip
             if cut is not None:
                 failed.add_reasons(cut.failed_ids, cut.failed)
                 pages.kept += cut.kept
-                photos, limit = out / "faces", None
+                photos, limit = out / FACES, None
                 whole = {file.id: file.path for file in found if file.id in cut.faces}
                 found = find_photos(photos)
             _refuse_one(photos, found, limit)
@@ -241,7 +245,7 @@ def run(
         if whole:
             failed.add(restore(
                 chosen.model, given, out / "restored", size=size, faces=faces, limit=asked, device=device, renew=True,
-                finding=replace(finding, boxes=out / "faces" / LOG), fidelity=chosen.fidelity,
+                finding=replace(finding, boxes=out / FACES / LOG), fidelity=chosen.fidelity,
                 on_photo=lambda id, status, done, total: line4(done, total),
             ))  # fmt: skip
         if truth is not None:
@@ -328,33 +332,6 @@ class _Failed:
             f"{record.id}: {record.reason}" for record in summary.records
             if record.status == "failed" and record.id not in self.reasons
         ]  # fmt: skip
-
-
-def faces_of(
-    photos: Path,
-    files: Sequence[PhotoFile],
-    out: Path,
-    size: int,
-    faces: FaceMode,
-    finding: Finding,
-    limit: int | None,
-    device: str,
-    line: ProgressLine,
-) -> Aligned | None:
-    """The faces of photos, cut out into `out`/faces; None where all are aligned faces, which need no cutting.
-
-    Raises:
-        PhotoError: no photo has a face.
-    """
-    cut = align(
-        photos, out / "faces", size=size, faces=faces, finding=finding, limit=limit, device=device, renew=True,
-        only=True, on_photo=lambda id, status, done, total: line(done, total),
-    )  # fmt: skip
-    if faces == "auto" and not cut.faces:
-        return None
-    if not cut.aligned and not any(cut.faces.values()):
-        raise PhotoError("\n".join([f"{photos}: no face was found in {len(files)} photos", *cut.failed]))
-    return cut
 
 
 def split_overrides(overrides: Sequence[str]) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ from degradations.places import places, told, whole_path
 WEIGHT_SUFFIXES: Final = (".pth", ".pt", ".ckpt", ".safetensors")
 BEST, MODEL, WEIGHTS = "best.safetensors", "model.safetensors", "weights.safetensors"
 WEIGHT_FILES: Final = (BEST, MODEL, WEIGHTS)  # of a fine-tuning, a bundle, a pre-training: the first that is there
+FACES: Final = "faces"  # of a target store or a run on whole photographs: their faces, cut out
 ONNX, BUNDLE = "model.onnx", "bundle.json"  # what a bundle runs as, and what makes a folder one
 
 

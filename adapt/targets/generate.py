@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
 from adapt.photos.pairs import Fitted, read_fitted
 from adapt.restorers.base import Restorer
 from adapt.settings import TargetSettings
+from adapt.settings.paths import FACES
 from adapt.targets.exposure import restored_for
 from adapt.targets.gate import Candidate, judge
 from adapt.targets.likeness import FaceNetworks, likeness
@@ -42,11 +43,15 @@ class Summary:
         records: in the order of photos and draws.
         without_maps: how many of them have no image of their guidance maps; 0 where none were asked for.
         kept: a line for each target that was changed since it was made, and for each image of maps that stays so.
+        faces: how many faces each whole photograph has, by id; the records are of those.
+        unread: a line for each whole photograph that could not be read.
     """
 
     records: list[Record]
     without_maps: int = 0
     kept: tuple[str, ...] = ()
+    faces: Mapping[str, int] = field(default_factory=dict[str, int])
+    unread: tuple[str, ...] = ()
 
     def count(self, status: str) -> int:
         """How many targets ended in a status; a photo that cannot be read is one failed target."""
@@ -112,7 +117,7 @@ def generate_targets(
     uninterrupted one would have.
 
     Args:
-        photos: folder of aligned faces (or one file).
+        photos: folder of aligned faces (or one file); it may be `out`/faces.
         out: the store.
         settings: the recipe; batch, seed, draws, match_mean_luminance, compat and gate are read here.
         maker: the method with its prior.
@@ -130,7 +135,8 @@ def generate_targets(
     Raises:
         UsageError: no photos, an output folder inside the photos or with other files, or a store made otherwise.
     """
-    refuse_overlap(photos, out)
+    if photos != out / FACES:  # what was cut out for this store, which knows its own images
+        refuse_overlap(photos, out)
     chosen = find_photos(photos, limit)[shard[0] :: shard[1]]
     with locked(out, shard):
         store = TargetStore(out, identity, shard=shard, overwrite=overwrite)
