@@ -286,12 +286,10 @@ def measuring_networks(pack: Pack) -> Networks:
 def load_evaluator(pack: str | Path, device: torch.device) -> Evaluator:
     """The networks that a verdict asks, on a device, and the known faces of its trials, at the pack's size.
 
-    The faces are the demo's originals, which are nobody's but one. Where the pack has no blur estimator, its trials
-    have the photos' noise, light and colours, and none of their blur.
+    The faces are of nobody.
     """
     import torch
 
-    from adapt.blur.estimator import ARCHITECTURE as ESTIMATOR
     from adapt.photos.folder import find_photos
     from adapt.photos.pairs import load_fitted
     from adapt.verdict.evidence import Evaluator, EvidenceNetworks
@@ -305,14 +303,7 @@ def load_evaluator(pack: str | Path, device: torch.device) -> Evaluator:
         distance=load_distance(opened, _own_distance(opened)).to(device),
     )
     known = torch.stack([load_fitted(photo.path, opened.card.size) for photo in find_photos(KNOWN)]).to(device)
-    if ESTIMATOR not in opened.card.networks:
-        return Evaluator(networks, known, lambda photos: torch.zeros(len(photos), device=photos.device), device)
-    estimator = load_blur_estimator(pack).to(device)
-
-    def blur(photos: Tensor) -> Tensor:
-        return torch.cat([estimator(photo).std for photo in photos.split(1)])
-
-    return Evaluator(networks, known, blur, device)
+    return Evaluator(networks, known, device)
 
 
 def _own_distance(pack: Pack) -> Literal["pack", "auto"]:
@@ -322,13 +313,12 @@ def _own_distance(pack: Pack) -> Literal["pack", "auto"]:
 
 def evaluator_digest(pack: str | Path) -> str:
     """Stands for all that `load_evaluator` gives."""
-    from adapt.blur.estimator import ARCHITECTURE as ESTIMATOR
     from adapt.digests import settings_digest
     from adapt.faces.entries import LANDMARKS, RECOGNISER
 
     opened = load_pack(pack)
     networks = opened.card.networks
-    own = {entry: opened.network_digest(entry) for entry in (PRIOR, ESTIMATOR) if entry in networks}
+    own = {entry: opened.network_digest(entry) for entry in (PRIOR,) if entry in networks}
     homes = {entry: opened if entry in networks else load_pack("tiny") for entry in (RECOGNISER, LANDMARKS)}
     distance = load_distance(opened, _own_distance(opened)).digest
     faces = {entry: home.network_digest(entry) for entry, home in homes.items()}

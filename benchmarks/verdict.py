@@ -6,7 +6,7 @@
 
 FACES is a folder of clean aligned faces. `runs` draws, for every seed and domain, some of them to be damaged and
 adapted on and others to be scored, makes targets, fine-tunes shortly, and keeps of the last weights and of those
-halfway back to the start the evidence on the photos that were adapted on, and how near the originals the others come.
+on the way back to the start the evidence on the photos that were adapted on, and how near the originals others come.
 `table` asks the rule of each run, and prints what was called against what is true. Runs that are there are not made
 again.
 
@@ -32,7 +32,7 @@ from adapt.commands.finetune import finetune
 from adapt.commands.finetune_setup import set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.commands.run import split_overrides
-from adapt.commands.run_verdict import measure_all
+from adapt.commands.run_verdict import between, measure_all
 from adapt.disk import write_json
 from adapt.evaluation.metrics import psnr
 from adapt.faces.measures import identity_distance
@@ -52,7 +52,7 @@ DOMAINS: Final = (
     "dtbfr-8x-moderate,dtbfr-8x-severe"
 )
 METHOD: Final = "adaptive"
-HALFWAY: Final = 0.5
+STRENGTHS: Final = (1.0, 0.5, 0.25)  # of what is fine-tuned, on the way from the start
 BETTER: Final = {"psnr": 1, "perceptual": -1, "identity": -1}  # the direction of each number of the truth
 Truth = Literal["worse", "same", "better"]
 RISING: Final[tuple[Truth, ...]] = ("worse", "same", "better")
@@ -88,7 +88,7 @@ def make_run(folder: Path, faces: Sequence[PhotoFile], domain: str, arguments: a
         restorer=setup.name, overrides=split["finetune"],
     )  # fmt: skip
     adapted = last_of(folder / "finetune", setup.name)
-    candidates = {1.0: adapted, HALFWAY: setup.restorer.towards(adapted, HALFWAY)}
+    candidates = between(setup.restorer, adapted, STRENGTHS)
     evaluator = load_evaluator(arguments.pack, torch.device("cpu"))
     shown = {name: photos / f"{name}.png" for name in names}
     measurements = measure_all(setup.base, candidates, shown, evaluator=evaluator)

@@ -39,9 +39,10 @@ from adapt.settings import (
     TargetSettings,
 )
 from adapt.settings.recipe import load_recipe
+from adapt.targets.exposure import restored_for
 from adapt.targets.fallback import needs_fallback
 from adapt.targets.methods import TargetBatch, target_maker
-from adapt.targets.photo_share import keep_photo, photo_share
+from adapt.targets.photo_share import Shown, keep_photo, photo_share, shown
 from adapt.targets.prior_score import PriorScore, score_by_prior
 from adapt.targets.reliability import LEAST, unreliable_std
 from adapt.targets.terms import TERMS
@@ -130,6 +131,8 @@ def test_the_low_pass_of_that_factor_hides_the_blur(gen: torch.Generator):
     assert float(low_pass(lost, factor).std()) < 0.35 * float(low_pass(lost, 2).std())
 
 
+ALWAYS = PhotoShareSettings(most=0.5, lightness=(98, 99), colour=(98, 99))
+
 KNOBS = [
     changed(steps=9), changed(solver="dpm++2m", eta=0.0), changed(eta=0.3), changed(start_t=500, steps=3),
     changed(solver="ddpm", eta=0.0),
@@ -142,7 +145,7 @@ KNOBS = [
     blurred_by(weights=[1.0]), blurred_by(scale=0.05), blurred_by(std_rate=0.0), blurred_by(gradient="x0"),
     blurred_by(limit=False), blurred_by(adjuster=True), blurred_by(regions=2),
     changed(reliability=ReliabilitySettings(floor=0.0, slope=100.0)),
-    changed(photo_share=PhotoShareSettings(most=0.5, all_below=98, none_above=99)),
+    changed(photo_share=ALWAYS),
     changed(restraint=RestraintSettings(ratio=[99], latest_t=[200])), changed(mean_of=2),
 ]
 
@@ -150,7 +153,8 @@ KNOBS = [
 def test_every_setting_is_turned_below():
     """But for what lies around the drawing: seeds, light, batches, repetitions, gate; test_targets.py has those. The
     method is what the reader calls it."""
-    others = {"kind", "method", "seed", "batch", "draws", "gate", "compat", "match_mean_luminance"}
+    others = {"kind", "method", "seed", "batch", "draws", "gate", "compat", "match_mean_luminance", "mirrored",
+              "light_by_noise"}
     assert differing(ADAPTIVE, KNOBS) == set(TargetSettings.model_fields) - others
     blurs, lows = ([term for each in KNOBS for term in each.guidance[place : place + 1]] for place in (0, 1))
     assert differing(ADAPTIVE.guidance[0], blurs) == settings_of(GaussianBlurSettings, "name")
@@ -385,24 +389,41 @@ def test_the_latest_start_of_a_recipe_with_one_start(prior: Prior, photos: Tenso
 # ---------------------------------------------------------------- as little as the damage asks
 
 
-def test_the_share_of_a_photo_falls_along_a_line():
-    line = PhotoShareSettings(most=0.6, all_below=1.1, none_above=1.5)
-    assert [photo_share(ratio, line) for ratio in (0.2, 1.1, 1.3, 1.5, 9.0)] == pytest.approx([0.6, 0.6, 0.3, 0, 0])
+def test_the_share_of_a_photo_falls_along_two_lines():
+    lines = PhotoShareSettings(most=0.6, lightness=(0.5, 1.5), colour=(1.0, 3.0))
+
+    def share(lightness: float, colour: float) -> float:
+        return photo_share(Shown(lightness, colour, torch.zeros(3, 1)), lines)
+
+    found = [share(*pair) for pair in ((0.1, 0.2), (0.5, 1.0), (1.0, 0.0), (0.0, 2.0), (1.0, 2.0), (1.5, 0), (0, 9))]
+    assert found == pytest.approx([0.6, 0.6, 0.3, 0.3, 0.15, 0, 0])
 
 
-def test_what_the_photo_shows_stays_and_noise_does_not(gen: torch.Generator):
-    """Two waves: where the photo has the power of the restored one its share stays, where it has far more it does not,
-    and where it has less, being blurred, so much less."""
+def test_what_the_photo_shows_is_known_from_noise_and_blur(gen: torch.Generator):
+    """A photo that a filter explains is shown whole, where it is blurred less, where it is noise not at all."""
+    restored = gaussian_blur(torch.rand(1, 3, 128, 128, generator=gen), torch.tensor([0.7]))
+    clear = shown(restored, 0.2 + 0.7 * restored)
+    assert max(clear.lightness, clear.colour) < 1e-4
+    assert float(clear.weights[:, 0].max()) == 0, "light and tint are the restored one's"
+    assert float(clear.weights[:, 1:].median()) == pytest.approx(0.7**4, abs=0.02), "by what is left of power, squared"
+    blurred = shown(restored, gaussian_blur(restored, torch.tensor([2.0])))
+    assert float(blurred.weights[:, 1].mean()) > 0.7
+    assert float(blurred.weights[:, 12:].max()) < 0.05
+    noise = 0.1 * torch.randn(1, 3, 128, 128, generator=gen)
+    grainy = shown(restored, restored + noise.mean(1, keepdim=True))
+    coloured = shown(restored, restored + noise - noise.mean(1, keepdim=True))
+    assert grainy.lightness > 100 * max(coloured.lightness, clear.lightness)
+    assert coloured.colour > 100 * max(grainy.colour, clear.colour)
+    assert float(coloured.weights[1:, 16:].max()) < 0.4 < float(grainy.weights[1:, 16:].min())
+
+
+def test_what_is_kept_of_a_photo_is_its_share(gen: torch.Generator):
     base = waves(8)[:1]
-    noise = waves(28)[:1] - 0.5
-    assert torch.equal(keep_photo(base, base + noise / 3, 0.0, excess=4.0), base)
-    moved = keep_photo(base, 0.5 + 0.8 * (base - 0.5), 0.5, excess=4.0)
-    kept = 0.5 * 0.8**2  # the share times what is left of its power
-    torch.testing.assert_close(moved, 0.5 + (1 - 0.2 * kept) * (base - 0.5), rtol=0, atol=5e-3)
-    noisy = keep_photo(base, (base + noise / 3).clamp(0, 1), 0.5, excess=4.0)
-    assert float((noisy - base).abs().max()) < 0.02, "power that the restored one has nothing of is noise"
-    louder = 0.5 + 1.3 * (base - 0.5)
-    torch.testing.assert_close(keep_photo(base, louder, 0.5, excess=4.0), 0.5 * (base + louder), rtol=0, atol=5e-3)
+    photo = 0.5 + 0.8 * (base - 0.5)
+    ones = torch.ones(3, 64, dtype=torch.float64)
+    assert torch.equal(keep_photo(base, photo, 0.0, ones), base)
+    torch.testing.assert_close(keep_photo(base, photo, 0.5, ones), (base + photo) / 2, rtol=0, atol=1e-5)
+    torch.testing.assert_close(keep_photo(base, photo, 0.5, 0 * ones), base, rtol=0, atol=1e-5)
 
 
 def test_little_damage_is_kept_from_the_sampler(prior: Prior, photos: Tensor):
@@ -413,8 +434,7 @@ def test_little_damage_is_kept_from_the_sampler(prior: Prior, photos: Tensor):
     assert all(ratio is not None for ratio in ratios)
     low, middle, high = sorted(ratio or 0 for ratio in ratios)
     limit = (low + middle) / 2
-    share = PhotoShareSettings(most=0.5, all_below=high, none_above=2 * high)
-    settings = changed(restraint={"ratio": [limit, (middle + high) / 2], "latest_t": [0, 350]}, photo_share=share)
+    settings = changed(restraint={"ratio": [limit, (middle + high) / 2], "latest_t": [0, 350]}, photo_share=ALWAYS)
     maker = target_maker(settings, prior, PARTS)
     made = maker.make(photos, restored, [1, 2, 3])
     for row, ratio in enumerate(ratios):
@@ -423,10 +443,8 @@ def test_little_damage_is_kept_from_the_sampler(prior: Prior, photos: Tensor):
         assert info.change_ratio == ratio
         assert info.photo_share == pytest.approx(0.5)
         assert torch.equal(alone.towards[0], made.towards[row])
-        torch.testing.assert_close(
-            made.towards[row : row + 1],
-            keep_photo(restored[row : row + 1], photos[row : row + 1], 0.5, excess=share.excess),
-        )
+        pair = restored[row : row + 1], photos[row : row + 1]
+        torch.testing.assert_close(made.towards[row : row + 1], keep_photo(*pair, 0.5, shown(*pair).weights))
         if ratio == low:
             assert (info.start_t, info.evaluations) == (0, 0)
             assert torch.equal(made.images[row], made.towards[row])
@@ -441,12 +459,35 @@ def test_a_photo_fed_directly_is_drawn_all_the_same(prior: Prior, photos: Tensor
     darker = photos * torch.tensor([1.0, 0.5, 1.0]).view(3, 1, 1, 1)
     settings = changed(
         fallback=FallbackSettings(max_low_frequency_change=0.08, change_ratio=1e-6),
-        restraint={"ratio": [99], "latest_t": [0]}, photo_share={"most": 0.5, "all_below": 98, "none_above": 99},
+        restraint={"ratio": [99], "latest_t": [0]}, photo_share=ALWAYS,
     )
     infos = target_maker(settings, prior, PARTS).make(photos, darker, [1, 2, 3]).infos
     assert [(info.fallback, info.photo_share, info.start_t > 0) for info in infos] == [
         (False, 0.5, False), (True, 0.0, True), (False, 0.5, False),
     ]
+
+
+def test_a_photo_and_its_mirror_image_are_restored_alike():
+    """By a restorer that shifts to the right the mean of both has no side."""
+    photos = waves(8)
+    settings = changed(mirrored=True, match_mean_luminance=False)
+    restored = restored_for(photos, lambda batch: batch.roll(2, -1), settings)
+    torch.testing.assert_close(restored, (photos.roll(2, -1) + photos.roll(-2, -1)) / 2)
+    mirrored = restored_for(photos.flip(-1), lambda batch: batch.roll(2, -1), settings)
+    torch.testing.assert_close(mirrored, restored.flip(-1))
+
+
+def test_light_is_matched_where_there_is_noise(gen: torch.Generator):
+    photos = gaussian_blur(torch.rand(2, 3, 64, 64, generator=gen), torch.tensor([1.0, 1.0])) * 0.5 + 0.2
+    photos[1] += 0.2 * torch.randn(3, 64, 64, generator=gen)
+    photos = photos.clamp(0, 1)
+    brighter = gaussian_blur(photos, torch.tensor([1.0, 1.0])) * 1.1
+    settings = changed(match_mean_luminance=True, light_by_noise=0.01)
+    noisy_alone = restored_for(photos, lambda batch: brighter, settings)
+    all_of_them = restored_for(photos, lambda batch: brighter, changed(match_mean_luminance=True))
+    assert torch.equal(noisy_alone[0], brighter[0])
+    assert torch.equal(noisy_alone[1], all_of_them[1])
+    assert not torch.equal(all_of_them[0], brighter[0])
 
 
 def test_a_mean_of_draws_is_their_mean(prior: Prior, photos: Tensor):
@@ -470,7 +511,8 @@ def test_a_mean_of_draws_is_their_mean(prior: Prior, photos: Tensor):
 @pytest.mark.parametrize(("setting", "message"), [
     ({"restraint": {"ratio": [2.0, 1.0], "latest_t": [0, 100]}}, "as many of both, rising"),
     ({"restraint": {"ratio": [1.0], "latest_t": [0, 100]}}, "as many of both, rising"),
-    ({"photo_share": {"most": 0.5, "all_below": 2.0, "none_above": 1.0}}, "all_below: expected less than none_above"),
+    ({"photo_share": {"most": 0.5, "lightness": [2.0, 1.0], "colour": [1, 2]}}, "lightness: expected two rising"),
+    ({"photo_share": {"most": 0.5, "lightness": [1, 2], "colour": [2.0, 2.0]}}, "colour: expected two rising"),
 ])
 def test_lines_that_are_none_are_refused(setting: dict[str, object], message: str):
     with pytest.raises(ValueError, match=message):

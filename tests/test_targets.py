@@ -60,7 +60,8 @@ KNOBS = [
     ["seed=1"], ["steps=4"], ["start_t=500"], ["guidance.0.factor=8"], ["guidance.0.last_t=100"], ["solver=dpm++2m"],
     ["solver=ddim"], ["solver=ddim", "eta=0.5"], ["compat=dt-bfr", "steps=6"], ["match_mean_luminance=false"],
     ["guidance.0.acts_on=x0"], ["end_t=200"], ["mean_of=2"], ["restraint={ratio: [99], latest_t: [0]}"],
-    ["photo_share={most: 0.5, all_below: 98, none_above: 99}"],
+    ["photo_share={most: 0.5, lightness: [1e8, 1e9], colour: [1e8, 1e9]}"], ["mirrored=true"],
+    ["light_by_noise=1e9"],
 ]
 
 

@@ -132,7 +132,7 @@ def test_the_shipped_rule_keeps_what_does_not_change():
 
 def test_evidence_tells_a_kept_face_from_a_lost_one(evaluator: Evaluator, gen: torch.Generator):
     photo = torch.rand(3, 16, 16, generator=gen)
-    sample = evaluator.sample(photo, photo, place=3, seed=1)
+    sample = evaluator.sample(photo, photo, soft=evaluator.known, place=3, seed=1)
     assert sample.trust == pytest.approx(1), "photo and base agree as they are"
     kept, lost = (
         evaluator.measure(sample, Restoration(image, face))
@@ -151,20 +151,32 @@ def test_evidence_tells_a_kept_face_from_a_lost_one(evaluator: Evaluator, gen: t
 
 
 def test_a_trial_is_a_known_face_under_the_photos_damage(evaluator: Evaluator, gen: torch.Generator):
-    """B(z) + y - B(R(y)): with a restoration that is right, and no blur, the damage itself."""
-    truth = 0.5 + 0.1 * torch.rand(3, 16, 16, generator=gen)
-    noise = 0.05 * torch.randn(3, 16, 16, generator=gen)
-    sharp = replace(evaluator, blur=lambda photos: torch.zeros(len(photos)), known=evaluator.known * 0.5 + 0.25)
-    sample = sharp.sample(truth + noise, truth, place=1, seed=0)
-    torch.testing.assert_close(sample.trial, sharp.known[1:2] + noise, atol=1e-6, rtol=0)
-    assert torch.equal(sample.known, sharp.known[1:2])
-    far = sharp.sample(truth + noise, truth * 0, place=1, seed=0)
+    """L(z') + y - L(R(y)): with a restoration that is right, the damage itself, filter and noise."""
+    calm = replace(evaluator, known=evaluator.known * 0.5 + 0.25)
+    truth = torch.rand(3, 64, 64, generator=gen) * 0.2 + 0.4
+    noise = 0.02 * torch.randn(3, 64, 64, generator=gen)
+    known = torch.rand(2, 3, 64, 64, generator=gen) * 0.2 + 0.4
+    calm = replace(calm, known=known)
+    sample = calm.sample(truth + noise, truth, soft=known, place=1, seed=0)
+    torch.testing.assert_close(sample.trial, known[1:2] + noise, atol=0.02, rtol=0)
+    assert torch.equal(sample.known, known[1:2])
+    far = calm.sample(truth + noise, truth * 0, soft=known, place=1, seed=0)
     assert far.trust == pytest.approx(0), "photo and base agree at no blur"
-    blurred = replace(sharp, blur=lambda photos: torch.full((len(photos),), 1.5))
-    std = torch.full((1,), 1.5)
-    expected = gaussian_blur(sharp.known[1:2], std) + (truth + noise)[None] - gaussian_blur(truth[None], std)
-    sample = blurred.sample(truth + noise, truth, place=1, seed=0)
-    torch.testing.assert_close(sample.trial, expected, atol=1e-6, rtol=0)
+    std = torch.full((1,), 1.0)
+    photo = 0.1 + 0.7 * gaussian_blur(truth[None], std)[0]
+    sample = calm.sample(photo, truth, soft=known, place=0, seed=0)
+    expected = 0.1 + 0.7 * gaussian_blur(known[:1], std)
+    torch.testing.assert_close(sample.trial, expected, atol=6e-3, rtol=0)
+
+
+def test_known_faces_get_as_soft_as_what_is_restored(evaluator: Evaluator, gen: torch.Generator):
+    known = torch.rand(3, 3, 64, 64, generator=gen)
+    own = replace(evaluator, known=known)
+    torch.testing.assert_close(own.as_soft_as([*known]), known, atol=1e-4, rtol=0)
+    torch.testing.assert_close(own.as_soft_as([*(3 * known - 1)]), known, atol=1e-4, rtol=0)  # sharper: as they are
+    soft = own.as_soft_as([*gaussian_blur(known, torch.full((3,), 1.0))])
+    torch.testing.assert_close(soft.mean((2, 3)), known.mean((2, 3)), atol=2e-3, rtol=0)
+    assert float(soft.std()) == pytest.approx(float(gaussian_blur(known, torch.full((3,), 1.0)).std()), rel=0.1)
 
 
 def test_models_between_two(small_pack: Path):

@@ -153,12 +153,13 @@ def measure_all(
     trust: list[float] = []
     of_base, own = fidelities
     measured: list[list[dict[str, float]]] = [[] for _ in (base, *candidates)]
-    for place, path in enumerate(photos.values()):
-        photo = read_image(path)
-        restored = base(photo[None], of_base)[0]
+    by_base = {path: base(read_image(path)[None], of_base)[0] for path in photos.values()}
+    sound_ones = [image for image in by_base.values() if bool(image.isfinite().all())]
+    soft = evaluator.as_soft_as(sound_ones) if sound_ones else evaluator.known
+    for place, (path, restored) in enumerate(by_base.items()):
         if bool(restored.isfinite().all()):
-            seed = photo_seed(SEED, file_digest(path))
-            sample = evaluator.sample(photo, restored, place=place, seed=seed)
+            photo, seed = read_image(path), photo_seed(SEED, file_digest(path))
+            sample = evaluator.sample(photo, restored, soft=soft, place=place, seed=seed)
             restorations = [
                 Restoration(restored[None], base(sample.trial, of_base)),
                 *(Restoration(model(sample.photo, own), model(sample.trial, own)) for model in candidates.values()),

@@ -102,22 +102,21 @@ class ReliabilitySettings(Settings):
 
 
 class PhotoShareSettings(Settings):
-    """How much of the photo stays in what its target is drawn towards: `adapt.targets.photo_share`. What the prior
-    would change of photo and restored photo decides; the ratios are one prior's."""
+    """How much of the photo stays in what its target is drawn towards: `adapt.targets.photo_share`. What no filter of
+    the restored photo explains of the photo decides; the limits are one restorer's."""
 
     most: Annotated[float, Field(gt=0, le=1)] = Field(description="share of a photo that is damaged least")
-    all_below: PositiveFloat = Field(
-        description="how much more of the photo than of the restored one the prior may change, for that share"
+    lightness: tuple[PositiveFloat, PositiveFloat] = Field(
+        description="fine detail of lightness that stays unexplained, over the restored photo's coarse structure: all"
+        " of the share below the first, nothing above the second"
     )
-    none_above: PositiveFloat = Field(description="... and from where on nothing of the photo stays; a line between")
-    excess: PositiveFloat = Field(
-        default=4.0, description="power over the restored photo's, at any frequency, from which it is taken for noise"
-    )
+    colour: tuple[PositiveFloat, PositiveFloat] = Field(description="the same of colours in coarse structure")
 
     @model_validator(mode="after")
-    def _line_falls(self) -> PhotoShareSettings:
-        if self.all_below >= self.none_above:
-            raise ValueError(f"all_below: expected less than none_above, got {self.all_below} and {self.none_above}")
+    def _lines_fall(self) -> PhotoShareSettings:
+        for key, (all_below, none_above) in (("lightness", self.lightness), ("colour", self.colour)):
+            if all_below >= none_above:
+                raise ValueError(f"{key}: expected two rising limits, got {all_below} and {none_above}")
         return self
 
 
@@ -230,8 +229,14 @@ class TargetSettings(Settings):
     mean_of: Annotated[int, Field(ge=1, le=16)] = Field(
         default=1, description="a target is the mean of so many draws: what they agree on stays, what one invents fades"
     )
+    mirrored: bool = Field(
+        default=False, description="restore each photo and its mirror image, and take the mean of both; twice the work"
+    )
     match_mean_luminance: bool = Field(
         default=False, description="give each restored image its photo's mean light first; not with compat"
+    )
+    light_by_noise: PositiveFloat | None = Field(
+        default=None, description="... only of photos with so much noise in colours (photo_share has it); left out, all"
     )
     draws: PositiveInt = Field(
         default=1, description="targets of each photo, of different noise; fine-tuning sees another one at each step"
@@ -250,7 +255,7 @@ class TargetSettings(Settings):
     @property
     def needs_ratio(self) -> bool:
         """Whether anything depends on how much more of a photo than of its restoration the prior would change."""
-        return self.restraint is not None or self.photo_share is not None
+        return self.restraint is not None
 
     @property
     def needs_score(self) -> bool:

@@ -1,4 +1,4 @@
-"""The light of a photo, given back to its restored version before anything is drawn towards it."""
+"""R(y) as targets are drawn towards it: of the photo and its mirror image, with the photo's light."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adapt.settings import TargetSettings
+from adapt.targets.photo_share import shown
 from degradations.camera.steps import to_linear, to_tone
 
 GAINS: Final = (0.5, 2.0)  # a restored image that needs more is not the photo's
@@ -18,9 +19,19 @@ DARK: Final = 1e-4  # of full light: below it there is nothing to compare
 def restored_for(photos: Tensor, restorer: Callable[[Tensor], Tensor], settings: TargetSettings) -> Tensor:
     """R(y) as the recipe draws targets towards it: (B, 3, H, W) in [0, 1] -> the same."""
     restored = restorer(photos)
+    if settings.mirrored:  # what a restorer invents differs between both, and fades
+        restored = (restored + restorer(photos.flip(-1)).flip(-1)) / 2
     if settings.match_mean_luminance and settings.compat == "none":
-        return match_mean_luminance(restored, photos)
+        pairs = zip(restored.split(1), photos.split(1), strict=True)
+        return torch.cat([_matched(*pair) if _asked(*pair, settings) else pair[0] for pair in pairs])
     return restored
+
+
+def _asked(restored: Tensor, photo: Tensor, settings: TargetSettings) -> bool:
+    """Whether a photo is one whose light is right on average where its tones are not: a noisy one."""
+    if settings.light_by_noise is None:
+        return True
+    return bool(restored.isfinite().all()) and shown(restored, photo).colour >= settings.light_by_noise
 
 
 def match_mean_luminance(restored: Tensor, photos: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from adapt.guidance.regions import region_stds
 from adapt.images import to_signed, to_unit
 from adapt.settings import TargetSettings
 from adapt.targets.fallback import needs_fallback
-from adapt.targets.photo_share import keep_photo, photo_share
+from adapt.targets.photo_share import keep_photo, photo_share, shown
 from adapt.targets.prior_score import LITTLE, score_by_prior
 from adapt.targets.reliability import LEAST, unreliable_std
 from adapt.targets.terms import TERMS, TermInputs
@@ -160,7 +160,7 @@ class TargetMaker:
         fed = fallback.tolist()
         latest = self._restrained([None] * len(seeds) if latest is None else latest, ratios, fed)
         stds = self._narrowed(stds, latest)
-        restored, kept = self._with_photo(restored, photos, ratios, fed)
+        restored, kept = self._with_photo(restored, photos, fed)
         towards = torch.where(fallback[:, None, None, None], photos, restored)
         # Where nothing is a photo's own, all take the same steps and are one trajectory.
         own_way = stds is not None or any(each is not None for each in latest)
@@ -222,16 +222,23 @@ class TargetMaker:
         return torch.where(fallback[:, None], least, torch.maximum(stds, asked))
 
     def _with_photo(
-        self, restored: Tensor, photos: Tensor, ratios: Sequence[float] | None, fed: Sequence[bool]
+        self, restored: Tensor, photos: Tensor, fed: Sequence[bool]
     ) -> tuple[Tensor, list[float | None]]:
         """Restored photos with what their photos still show in them, and the share of each; one fed directly has none.
         Each by itself."""
         settings = self.settings.photo_share
-        if settings is None or ratios is None:
+        if settings is None:
             return restored, [None] * len(fed)
-        kept = [0.0 if direct else photo_share(ratio, settings) for ratio, direct in zip(ratios, fed, strict=True)]
-        pairs = zip(restored.split(1), photos.split(1), kept, strict=True)
-        return torch.cat([keep_photo(*pair, excess=settings.excess) for pair in pairs]), list(kept)
+        images, kept = list[Tensor](), list[float | None]()
+        for image, photo, direct in zip(restored.split(1), photos.split(1), fed, strict=True):
+            share = 0.0
+            if not direct and bool(image.isfinite().all()):
+                found = shown(image, photo)
+                share = photo_share(found, settings)
+                image = keep_photo(image, photo, share, found.weights)
+            images.append(image)
+            kept.append(share)
+        return torch.cat(images), kept
 
     def _restrained(
         self, latest: Sequence[int | None], ratios: Sequence[float] | None, fed: Sequence[bool]

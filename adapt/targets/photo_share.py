@@ -2,74 +2,86 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from adapt.blur.linear import linear_damage
 from adapt.settings import PhotoShareSettings
-from degradations.cosines import from_cosines, line_frequencies, to_cosines
+from adapt.targets.rings import RING, image_of, power_in, rings_of, spectrum_of
 
-RING: Final = 3.0  # cycles per image that share a weight
-_OPPONENTS: Final = (  # lightness and two colours, orthonormal: a camera's noise is in colour where faces are smooth
-    (3**-0.5, 3**-0.5, 3**-0.5), (2**-0.5, 0.0, -(2**-0.5)), (6**-0.5, -2 * 6**-0.5, 6**-0.5),
-)  # fmt: skip
+FINE: Final = (0.28, 0.47)  # cycles per pixel: where grain, screens and scan lines show in lightness
+COARSE: Final = (0.06, 0.18)  # where a camera's noise shows in colours, which faces hardly have there
 
 
-def photo_share(ratio: float, settings: PhotoShareSettings) -> float:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A photo beside its restoration, in rings of frequencies.
+
+    Attributes:
+        lightness: mean power of the fine detail that no filter of the restoration explains, over that of the
+            restoration's coarse structure; sharp faces have 0.016 of it in all. Grain, screens and scan lines raise it.
+        colour: of colours in coarse structure what is not explained, over the restoration's. Noise raises it.
+        weights: of the photo in each ring, (3, rings) in [0, 1]: its explained power over all of it, and the square of
+            its explained power over the restoration's, for what is blurred. Of the overall light and colour 0.
+    """
+
+    lightness: float
+    colour: float
+    weights: Tensor
+
+
+def shown(restored: Tensor, photo: Tensor) -> Shown:
+    """What a photo, (1, 3, H, W) in [0, 1], shows beside its restoration, the same.
+
+    Source: none of the papers; the weights are Wiener's. The overall light and colour, slower than half a ring, stay
+    the restored one's: tint and fading are damage too.
+    """
+    rings = rings_of(photo)
+    explained = linear_damage(restored, photo)(restored)
+    ours, filtered, rest = (power_in(spectrum_of(each), rings) for each in (restored, explained, photo - explained))
+    tiny = torch.finfo(torch.float32).tiny
+
+    def mean(power: Tensor, part: slice, band: tuple[float, float]) -> Tensor:
+        low, high = (round(edge * min(photo.shape[2:]) / RING) for edge in band)
+        return power[part, low : max(high, low + 1)].mean()
+
+    kept = (filtered / ours.clamp(min=tiny)).clamp(max=1)
+    weights = kept.square() * filtered / (filtered + rest).clamp(min=tiny)
+    weights[:, 0] = 0
+    light, colours = slice(0, 1), slice(1, 3)
+    lightness, colour = (
+        float(mean(rest, part, band) / mean(ours, part, COARSE).clamp(min=tiny))
+        for part, band in ((light, FINE), (colours, COARSE))
+    )
+    return Shown(lightness, colour, weights)
+
+
+def photo_share(found: Shown, settings: PhotoShareSettings) -> float:
     """The share of a photo in what its target is drawn towards, in [0, 1], where nothing speaks against it.
 
-    Args:
-        ratio: how much more of the photo's coarse structure the prior would change than of the restored one's. A
-            restorer that brought a face much nearer to what the prior knows had strong damage before it; where it did
-            not, the photo is nearer to the truth than its restoration more often than not.
-        settings: `most` up to the ratio `all_below`, from there in a line to nothing at `none_above`.
+    `most` of it where little is unexplained, nothing from the upper limits on, in lines between.
     """
-    left = (settings.none_above - ratio) / (settings.none_above - settings.all_below)
-    return settings.most * min(1.0, max(0.0, left))
+    share = settings.most
+    for value, (all_below, none_above) in ((found.lightness, settings.lightness), (found.colour, settings.colour)):
+        share *= min(1.0, max(0.0, (none_above - value) / (none_above - all_below)))
+    return share
 
 
-def keep_photo(restored: Tensor, photo: Tensor, share: float, *, excess: float) -> Tensor:
-    """A restored photo with a share of the photo in it, less at frequencies of which the photo shows something else.
-
-    Of lightness and of colours, in each ring of frequencies, power that the photo has beyond `excess` times the
-    restored one's is taken for noise, grain or screen. Of the power of their difference it is the photo's part, and
-    the share is as much smaller. Where the photo has less power than the restored one, it is blurred, and its share is
-    smaller by that: no detail is lost. The overall light and colour, slower than half a ring, stay the restored one's:
-    tint and fading are damage too.
+def keep_photo(restored: Tensor, photo: Tensor, share: float, weights: Tensor) -> Tensor:
+    """A restored photo with a share of the photo in it, by frequency.
 
     Args:
         restored, photo: (1, 3, H, W) in [0, 1].
         share: in [0, 1].
-        excess: restorers smooth; a sharp clean photo has a few times the power of its restoration.
+        weights: of `Shown`.
 
     Returns:
-        (1, 3, H, W) in [0, 1]. Source: none of the papers; the weights are Wiener's.
+        (1, 3, H, W) in [0, 1].
     """
     if share <= 0:
         return restored
-    turn = torch.tensor(_OPPONENTS, dtype=torch.float64).to(restored)
-    ours, theirs = (to_cosines(torch.einsum("oc,bchw->bohw", turn, image)) for image in (restored, photo))
-    rings = _rings((photo.shape[2], photo.shape[3]), photo.device)
-    before, after, between = (_power(each, rings) for each in (theirs, ours, theirs - ours))
-    tiny = torch.finfo(torch.float32).tiny
-    noise = (before - excess * after).clamp(min=0)
-    weights = (1 - noise / between.clamp(min=tiny)).clamp(0, 1) * (before / after.clamp(min=tiny)).clamp(max=1)
-    weights[:, 0] = 0
-    blended = from_cosines(ours + share * weights[:, rings].to(ours) * (theirs - ours))
-    return torch.einsum("oc,bohw->bchw", turn, blended).clamp(0, 1)
-
-
-def _rings(size: tuple[int, int], device: torch.device) -> Tensor:
-    """Which ring each cosine belongs to, (H, W); the last one has all beyond the Nyquist frequency of a line."""
-    rows, columns = (line_frequencies(length, device) for length in size)
-    radius = torch.hypot(rows[:, None], columns[None, :]) * min(size)
-    return (radius / RING).round().long().clamp(max=max(1, round(0.5 * min(size) / RING)))
-
-
-def _power(spectrum: Tensor, rings: Tensor) -> Tensor:
-    """Mean power of each component of a spectrum (1, 3, H, W) in each ring, (3, rings) float64."""
-    count = int(rings.max()) + 1
-    sizes = torch.bincount(rings.flatten(), minlength=count).clamp(min=1)
-    power = spectrum[0].double().square()
-    return torch.stack([torch.bincount(rings.flatten(), part.flatten(), count) for part in power]) / sizes
+    ours, theirs = spectrum_of(restored), spectrum_of(photo)
+    return image_of(ours + share * weights[:, rings_of(photo)].to(ours) * (theirs - ours)).to(restored).clamp(0, 1)

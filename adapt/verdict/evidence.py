@@ -12,7 +12,7 @@ Source: none of the papers. Which kinds there are, `EVIDENCE` tells; what they w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from adapt.blur.labels import std_labels, std_limits
+from adapt.blur.linear import linear_damage
 from adapt.devices import full_precision
 from adapt.diffusion.prior import Predictor
 from adapt.evaluation.metrics import sharpness
@@ -29,6 +30,7 @@ from adapt.faces.recogniser import Recogniser
 from adapt.images import clamped
 from adapt.targets.likeness import AGREES
 from adapt.targets.prior_score import score_by_prior
+from adapt.targets.rings import image_of, power_in, rings_of, spectrum_of
 from degradations.cosines import gaussian_blur
 
 
@@ -224,37 +226,60 @@ class Evaluator:
     Attributes:
         networks: the networks.
         known: clean faces for trials, (N, 3, S, S) in [0, 1].
-        blur: the blur of photos (B, 3, S, S) in pixels, (B,), as far as something estimates it.
         device: where all of it is.
     """
 
     networks: EvidenceNetworks
     known: Tensor
-    blur: Callable[[Tensor], Tensor]
     device: torch.device
 
     @full_precision()
     @torch.no_grad()
-    def sample(self, photo: Tensor, base: Tensor, *, place: int, seed: int) -> Sample:
+    def as_soft_as(self, restored: Sequence[Tensor]) -> Tensor:
+        """The known faces, as soft as what the base makes of the photos, (N, 3, S, S).
+
+        What damage took away for good is not in a restored photo either, so that a filter between both does not tell
+        of it. In each ring of frequencies the known faces get the mean power of the restored ones, where that is less.
+
+        Args:
+            restored: what the base makes of the photos, (3, S, S) each.
+
+        Returns:
+            In their order, in no held range: a filter overshoots.
+        """
+        rings = rings_of(self.known)
+        ours, theirs = (
+            torch.stack([power_in(spectrum_of(each[None].to(self.device)), rings) for each in images]).mean(0)
+            for images in (self.known, restored)
+        )
+        share = (theirs / ours.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1).sqrt()
+        share[:, 0] = 1  # light and colour
+        return image_of(spectrum_of(self.known) * share[:, rings].to(self.known)).to(self.known)
+
+    @full_precision()
+    @torch.no_grad()
+    def sample(self, photo: Tensor, base: Tensor, *, soft: Tensor, place: int, seed: int) -> Sample:
         """A photo as every model is shown it, with a trial under its damage.
 
-        With y the photo, R(y) what the base makes of it and B its blur, the trial is B(z) + y - B(R(y)) for a known
-        face z, held to [0, 1]. The targets have no part in it: damage that they left in would be in no trial, and who
-        learned to leave it in would pass.
+        With y the photo, R(y) what the base makes of it, L the filter that brings R(y) nearest to y
+        (`adapt.blur.linear`) and z' a known face z made as soft as R(y) is, the trial is L(z') + y - L(R(y)), held to
+        [0, 1]. The targets have no part in it: damage that they left in would be in no trial, and who learned to leave
+        it in would pass.
 
         Args:
             photo: (3, S, S) in [0, 1].
             base: what the base makes of it, the same, finite.
+            soft: the known faces as soft, of `as_soft_as`.
             place: of the photo among all; it chooses the known face.
             seed: of the photo's noise.
         """
         own, restored = photo[None].to(self.device), base[None].to(self.device)
         low, high = std_limits(photo.shape[-1])
         std = std_labels(restored, own, xi=AGREES).to(own)
-        blur = self.blur(own)
-        blur = torch.where(blur.isfinite(), blur, 0.0)
-        known = self.known[place % len(self.known)][None]
-        trial = (gaussian_blur(known, blur) + own - gaussian_blur(restored, blur)).clamp(0, 1)
+        damage = linear_damage(restored, own)
+        chosen = place % len(self.known)
+        known = self.known[chosen][None]
+        trial = (damage(soft[chosen][None]) + own - damage(restored)).clamp(0, 1)
         trust = 1 - (float(std) - low) / (high - low)
         return Sample(photo=own, std=std, trust=trust, seed=seed, known=known, trial=trial)
 

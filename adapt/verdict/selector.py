@@ -30,8 +30,9 @@ class EvidenceSelector:
         """Take in validation photos, (N, 3, S, S) in [0, 1], and what restores them at the start."""
         most = self.settings.photos
         images = restore(photos[:most])
+        soft = self.evaluator.as_soft_as([*images])
         self._samples = [
-            self.evaluator.sample(photo, base, place=place, seed=place)
+            self.evaluator.sample(photo, base, soft=soft, place=place, seed=place)
             for place, (photo, base) in enumerate(zip(photos[:most], images, strict=True))
         ]
         self._base = self._measured(restore)
