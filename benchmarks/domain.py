@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,17 +21,17 @@ from pathlib import Path
 
 import torch
 
-from adapt.build import load_distance, load_evaluator, load_restorer, measuring_networks
+from adapt.build import evaluator_digest, load_distance, load_evaluator, load_restorer, measuring_networks
 from adapt.cli.printing import Lines, say_warning
 from adapt.commands.degrade import degrade
 from adapt.commands.finetune import finetune, sample_writer
 from adapt.commands.finetune_setup import FinetuneSetup, set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.commands.progress import describe
-from adapt.commands.restore import restore
+from adapt.commands.restore import restore, restore_folder
 from adapt.commands.run import split_overrides
 from adapt.commands.run_verdict import between, measure_all
-from adapt.digests import file_digest
+from adapt.digests import file_digest, settings_digest
 from adapt.disk import write_json
 from adapt.evaluation.catalogue import METRICS
 from adapt.evaluation.compare import evaluate_folder
@@ -42,10 +43,11 @@ from adapt.packs.pack import Pack
 from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import PhotoFile, find_photos
 from adapt.photos.pairs import load_fitted
+from adapt.restorers.base import Restorer
 from adapt.settings import VerdictSettings
 from adapt.settings.recipe import load_recipe
 from adapt.targets.store import TargetStore, accepted_targets, read_records
-from adapt.verdict.decision import decide
+from adapt.verdict.decision import Measurements, decide
 from adapt.verdict.wording import sentences
 
 SHOWN = 8  # rows of a contact sheet
@@ -180,8 +182,8 @@ def _tune_and_restore(
         pack=pack, restorer=setup.name, recipe=recipe, overrides=split["finetune"], verdict=VERDICT,
         rule=split["verdict"],
     )
-    restore(str(work / "finetune"), domain / "test" / "lq", work / "adapted", overwrite=True)
-    restore(setup.base_name, domain / "test" / "lq", domain / "base", overwrite=True)
+    restore(str(work / "finetune"), domain / "test" / "lq", work / "adapted", renew=True)
+    restore(setup.base_name, domain / "test" / "lq", domain / "base", renew=True)
     rule = load_recipe(VERDICT, VerdictSettings, split["verdict"], pack=pack)
     _export(domain, work, targets, pack=pack, setup=setup, rule=rule)
 
@@ -190,17 +192,35 @@ def _export(
     domain: Path, work: Path, targets: Path, *, pack: str, setup: FinetuneSetup, rule: VerdictSettings
 ) -> None:
     """The verdict on the photos that were adapted on, and the others restored by what it takes."""
-    candidates = between(setup.restorer, load_restorer(work / "finetune"), rule.strengths)
+    adapted = load_restorer(work / "finetune")
+    candidates = between(setup.restorer, adapted, rule.strengths)
     photos = find_photos(domain / "adapt" / "lq")
-    evaluator = load_evaluator(pack, torch.device("cpu"))
     chosen = {photo.id: photo.path for photo in spread(photos, rule.photos)}
-    verdict = decide(measure_all(setup.base, candidates, chosen, evaluator=evaluator), rule)
+    made_from = settings_digest(
+        [setup.base.digest, adapted.digest, [file_digest(path) for path in chosen.values()], evaluator_digest(pack),
+         list(rule.strengths)]
+    )
+    verdict = decide(_measured(work / "evidence.json", made_from, setup.base, candidates, chosen, pack), rule)
     print(f"{_title(domain, work)}: {sentences(verdict)}")
     write_json(work / "verdict.json", verdict.as_json())
     model = candidates[verdict.strength] if verdict.strength else setup.base
-    for photo in find_photos(domain / "test" / "lq"):
-        image = model(read_image(photo.path)[None])[0]
-        write_image(work / "exported" / f"{photo.id}.png", image, overwrite=True)
+    restore_folder(
+        model, domain / "test" / "lq", work / "exported", digest=f"{verdict.strength:g} of {made_from}", renew=True
+    )
+
+
+def _measured(
+    path: Path, made_from: str, base: Restorer, candidates: Mapping[float, Restorer], photos: Mapping[str, Path],
+    pack: str,
+) -> Measurements:
+    """The evidence, measured or as it was kept: a rule can be asked again."""
+    if path.is_file() and (told := json.loads(path.read_text(encoding="utf-8")))["made from"] == made_from:
+        own = {float(strength): numbers for strength, numbers in told["candidates"].items()}
+        return Measurements(told["trust"], told["base"], own)
+    found = measure_all(base, candidates, photos, evaluator=load_evaluator(pack, torch.device("cpu")))
+    own = {f"{strength:g}": numbers for strength, numbers in found.candidates.items()}
+    write_json(path, {"made from": made_from, "trust": found.trust, "base": found.base, "candidates": own})
+    return found
 
 
 def evaluate_targets(domains: Sequence[Path], works: Mapping[str, str], pack: Pack) -> dict[str, Evaluation]:

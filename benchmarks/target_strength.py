@@ -43,7 +43,6 @@ from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import PhotoFile, find_photos
 from adapt.settings import TargetSettings
 from adapt.settings.recipe import load_recipe
-from adapt.targets.exposure import restored_for
 from adapt.targets.prior_score import score_by_prior
 from adapt.targets.store import read_records
 
@@ -116,13 +115,13 @@ def prior_changes(folder: Path, pack: str) -> list[float]:
 
 
 def restored_row(domain: Path, names: Sequence[str], pack: str) -> Row:
-    """R(y) of every photo, as targets are drawn towards it."""
-    settings, restorer = load_recipe("adaptive", TargetSettings, pack=pack), load_restorer(pack)
+    """R(y) of every photo."""
+    restorer = load_restorer(pack)
     folder = domain / "restored"
     for name in names:
         if not (folder / f"{name}.png").exists():
             photo = read_image(domain / "lq" / f"{name}.png")[None]
-            write_image(folder / f"{name}.png", restored_for(photo, restorer, settings)[0])
+            write_image(folder / f"{name}.png", restorer(photo)[0])
     return scored(domain, folder, None, pack)
 
 
