@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from adapt.faces.detector import FaceDetector
     from adapt.faces.find import FaceFinder
     from adapt.faces.landmarks import Landmarks
-    from adapt.faces.recogniser import Recogniser
+    from adapt.faces.recogniser import FaceIdentifier, Recogniser
     from adapt.perceptual.distance import PerceptualDistance
     from adapt.restorers.base import Restorer
     from adapt.restorers.vqgan import VQGAN
@@ -195,17 +195,19 @@ def read_codebook(name: str | Path) -> tuple[VQGAN, str]:
     return build_vqgan(named.label, read.state, read.metadata), read.digest
 
 
-def load_recogniser(name: str | Path) -> Recogniser:
-    """A face recogniser by pack name, pack folder, or a file of such weights.
+def load_recogniser(name: str | Path) -> FaceIdentifier:
+    """A face recogniser by pack name, pack folder, a file of such weights, or an ArcFace file in the public layout.
 
     Raises:
         UsageError: no such pack or file.
         WeightsError: a pack without one, or weights that cannot be read or do not fit.
     """
+    from adapt.faces.arcface import build_arcface, is_arcface
     from adapt.faces.entries import RECOGNISER
     from adapt.faces.recogniser import build_recogniser
 
-    return build_recogniser(*_face_weights(name, RECOGNISER))
+    label, state, header = _face_weights(name, RECOGNISER)
+    return build_arcface(label, state) if is_arcface(state) else build_recogniser(label, state, header)
 
 
 def load_landmarks(name: str | Path) -> Landmarks:
@@ -263,19 +265,23 @@ def _face_weights(name: str | Path, entry: str) -> tuple[str, dict[str, Tensor],
     return named.label, read.state, read.metadata
 
 
-def measuring_networks(pack: Pack) -> Networks:
-    """The face networks by which `adapt.evaluation` measures: a pack's own, or the embedded one's where it has none.
+def measuring_networks(pack: Pack, recogniser: str | Path | None = None) -> Networks:
+    """The face networks by which `adapt.evaluation` measures: a pack's own, or the embedded one's where it has none; or
+    a recogniser that is named, as `load_recogniser`.
 
     They take faces of any size, and load when the first metric asks for them.
     """
     from adapt.evaluation.inputs import Measuring, Networks
     from adapt.faces.entries import LANDMARKS, RECOGNISER
 
-    loads: dict[str, Callable[[Path], Recogniser | Landmarks]] = {
+    loads: dict[str, Callable[[Path], FaceIdentifier | Landmarks]] = {
         RECOGNISER: load_recogniser, LANDMARKS: load_landmarks
     }
 
     def measuring(entry: str) -> Measuring:
+        if entry == RECOGNISER and recogniser is not None:
+            named = named_network(recogniser, RECOGNISER)
+            return Measuring(named.label, named.digest(), load_recogniser(recogniser))
         home = pack if entry in pack.card.networks else load_pack("tiny")
         architecture = home.network(entry).architecture
         return Measuring(f"{home.card.name} {architecture}", home.network_digest(entry), loads[entry](home.folder))

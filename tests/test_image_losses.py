@@ -20,7 +20,7 @@ from adapt.commands.finetune_setup import set_up_finetune
 from adapt.errors import RecipeError, UsageError
 from adapt.evaluation.inputs import Measuring
 from adapt.faces.measures import identity_distance, identity_loss
-from adapt.faces.recogniser import Recogniser
+from adapt.faces.recogniser import FaceIdentifier, Recogniser
 from adapt.finetuning import discriminators, loop
 from adapt.finetuning.discriminators import build_discriminator
 from adapt.finetuning.image_losses import (
@@ -43,7 +43,7 @@ FEW = PatchAdversarySettings(features=8)
 
 
 @pytest.fixture(scope="module")
-def recogniser() -> Recogniser:
+def recogniser() -> FaceIdentifier:
     return load_recogniser("tiny")
 
 
@@ -113,7 +113,7 @@ def test_as_many_layers_as_leave_something(size: int, most: int, gen: torch.Gene
 # ---------------------------------------------------------------- identity and consistency
 
 
-def test_the_identity_is_the_metrics_and_its_gradient_the_outputs(recogniser: Recogniser, gen: torch.Generator):
+def test_the_identity_is_the_metrics_and_its_gradient_the_outputs(recogniser: FaceIdentifier, gen: torch.Generator):
     restored, target = torch.rand(2, 2, 3, 64, 64, generator=gen)
     expected = identity_distance(restored, target, recogniser)
     restored.requires_grad_()
@@ -124,6 +124,7 @@ def test_the_identity_is_the_metrics_and_its_gradient_the_outputs(recogniser: Re
     assert target.grad is None
     assert restored.grad is not None
     assert bool((restored.grad.abs().amax(dim=(1, 2, 3)) > 0).all())
+    assert isinstance(recogniser, Recogniser)
     assert all(weight.grad is None for weight in recogniser.network.parameters())
     with torch.no_grad():
         assert bool(identity_loss(2 * restored - 0.5, target, recogniser).isfinite().all()), "outputs leave [0, 1]"
@@ -178,7 +179,7 @@ def settings_with(**values: Any) -> FinetuneSettings:
     return FinetuneSettings.model_validate({"steps": 1, "adversarial": 0.0, **values})
 
 
-def test_the_total_weighs_every_part(recogniser: Recogniser, gen: torch.Generator):
+def test_the_total_weighs_every_part(recogniser: FaceIdentifier, gen: torch.Generator):
     settings = settings_with(l1=0.5, perceptual=0.25, face_identity=0.3, consistency=0.7, adversarial=0.02)
     network = OneLayer(gen)
     objective = ImageObjective(settings, network, l1, recogniser)

@@ -109,6 +109,14 @@ def evaluate(
     photos: Annotated[Path | None, typer.Option("--photos", help="The photos they were restored from.")] = None,
     reference: Annotated[Path | None, typer.Option("--reference", help="Clean faces of other people.")] = None,
     pack: PackName = "tiny",
+    recogniser: Annotated[
+        str | None,
+        typer.Option(
+            "--recogniser",
+            help="Tells people apart: an ArcFace file (arcface_resnet18.pth).",
+            show_default="the pack's",
+        ),
+    ] = None,
     half_raw: HalfRaw = False,
     as_json: AsJson = False,
     threads: Threads = None,
@@ -121,7 +129,8 @@ def evaluate(
     from adapt.commands.evaluate import evaluate as evaluate_two_images
 
     evaluation, table = evaluate_two_images(
-        restored, truth=truth, photos=photos, reference=reference, pack=pack, half_raw=half_raw
+        restored, truth=truth, photos=photos, reference=reference, pack=pack, half_raw=half_raw,
+        recogniser=recogniser,
     )
     print(json.dumps(evaluation.as_json(), indent=2) if as_json else table)
 

@@ -21,10 +21,12 @@ def evaluate(
     reference: str | Path | None = None,
     pack: str | Path = "tiny",
     half_raw: bool = False,
+    recogniser: str | Path | None = None,
 ) -> tuple[Evaluation, str]:
     """Metrics of a folder of restored photos, and a table of them with what was left out.
 
-    Arguments as for `adapt.evaluation.compare.evaluate_folder`.
+    Arguments as for `adapt.evaluation.compare.evaluate_folder`; `recogniser` as `adapt.build.load_recogniser`, that of
+    the pack where None.
     """
     from adapt.evaluation.compare import evaluate_folder
     from adapt.evaluation.tables import text_table
@@ -47,7 +49,7 @@ def evaluate(
         photos=optional_path(photos),
         reference=optional_path(reference),
         distance=distance,
-        networks=measuring_networks(opened),
+        networks=measuring_networks(opened, recogniser),
         half_raw=half_raw,
     )
     lines = [text_table({restored.name: evaluation}), f"perceptual network: {distance.name}", *evaluation.notes]

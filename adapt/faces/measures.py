@@ -11,11 +11,11 @@ from torch import Tensor
 
 from adapt.errors import ShapeError
 from adapt.faces.landmarks import Landmarks, eye_distance
-from adapt.faces.recogniser import Recogniser, cosine_similarity, crop, euclidean_distance
+from adapt.faces.recogniser import FaceIdentifier, cosine_similarity
 from adapt.images import check_image
 
 
-def identity_similarity(a: Tensor, b: Tensor, recogniser: Recogniser) -> Tensor:
+def identity_similarity(a: Tensor, b: Tensor, recogniser: FaceIdentifier) -> Tensor:
     """Cosine of the embeddings of two faces, (B,) in [-1, 1]; higher is better.
 
     Protocol: the middle of each face, from 10 % to 90 % of both sides, at 150 px. With dlib's network strangers
@@ -27,27 +27,28 @@ def identity_similarity(a: Tensor, b: Tensor, recogniser: Recogniser) -> Tensor:
     return cosine_similarity(*_embedded(a, b, recogniser))
 
 
-def identity_distance(a: Tensor, b: Tensor, recogniser: Recogniser) -> Tensor:
-    """Euclidean distance of the embeddings of two faces, (B,); 0 for equal ones; 0.19 for two photos of
-    one person and 0.55 for strangers, on average over 60 people of the London set at 128 or 256 px.
+def identity_distance(a: Tensor, b: Tensor, recogniser: FaceIdentifier) -> Tensor:
+    """The recogniser's distance of the embeddings of two faces, (B,); 0 for equal ones. The pack's is Euclidean: 0.19
+    for two photos of one person and 0.55 for strangers, on average over 60 people of the London set at 128 or 256 px.
+    ArcFace's is one less the cosine.
 
     Protocol and errors as for `identity_similarity`; lower is better.
     """
-    return euclidean_distance(*_embedded(a, b, recogniser))
+    return recogniser.distance(*_embedded(a, b, recogniser))
 
 
-def identity_loss(restored: Tensor, target: Tensor, recogniser: Recogniser) -> Tensor:
+def identity_loss(restored: Tensor, target: Tensor, recogniser: FaceIdentifier) -> Tensor:
     """The same distance, for training: (B,).
 
     Differs: `restored` may leave [0, 1], as the output of a network in training does; and gradients reach it alone.
     """
     with torch.autocast(restored.device.type, enabled=False):
         with torch.no_grad():
-            known = recogniser.network(crop(target.float()))
-        return euclidean_distance(recogniser.network(crop(restored.float())), known)
+            known = recogniser.unchecked(target.float())
+        return recogniser.distance(recogniser.unchecked(restored.float()), known)
 
 
-def _embedded(a: Tensor, b: Tensor, recogniser: Recogniser) -> tuple[Tensor, Tensor]:
+def _embedded(a: Tensor, b: Tensor, recogniser: FaceIdentifier) -> tuple[Tensor, Tensor]:
     _check_as_many(a, b, "identity")
     return recogniser.of_aligned(a), recogniser.of_aligned(b)
 

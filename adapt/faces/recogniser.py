@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +81,31 @@ class RecogniserNetwork(nn.Module):
         return self.fc(x.mean(dim=(2, 3)))
 
 
+class FaceIdentifier(Protocol):
+    """What tells people apart: the pack's recogniser, or one of a user's (`adapt.faces.arcface`)."""
+
+    @property
+    def name(self) -> str:
+        """What its numbers must be reported with."""
+        ...
+
+    def of_aligned(self, faces: Tensor) -> Tensor:
+        """Embeddings (B, D) of faces aligned as those of FFHQ are, (B, 3, S, S) in [0, 1]; none depends on others."""
+        ...
+
+    def unchecked(self, faces: Tensor) -> Tensor:
+        """The same of faces that may leave [0, 1]. Gradients flow to the faces, never to the weights."""
+        ...
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """Of embeddings from their counterparts, (B,): 0 for one face, larger for strangers."""
+        ...
+
+    def to(self, device: torch.device | str) -> FaceIdentifier:
+        """Move its network; returns itself."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Recogniser:
     """A recogniser that is ready to use. Gradients flow to the faces, never to the weights.
@@ -112,7 +137,15 @@ class Recogniser:
     def of_aligned(self, faces: Tensor) -> Tensor:
         """Embeddings of faces aligned as those of FFHQ are; arguments, result and errors as above."""
         check_image(faces, self.name)
+        return self.unchecked(faces)
+
+    def unchecked(self, faces: Tensor) -> Tensor:
+        """The same of faces that may leave [0, 1], as a network's in training do."""
         return self.network(crop(faces))
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """`euclidean_distance`."""
+        return euclidean_distance(a, b)
 
     def to(self, device: torch.device | str) -> Recogniser:
         """Move the network; returns itself."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adapt.errors import UsageError
-from adapt.faces.recogniser import Recogniser
+from adapt.faces.recogniser import FaceIdentifier
 from adapt.finetuning.image_losses import AdversarialTerm, ImageLosses, Photos, Terms
 from adapt.restorers.codeformer import Reading
 from adapt.settings import CodeFinetuneSettings
@@ -42,7 +42,7 @@ class CodeObjective:
     network: PredictsCodes
     teacher: Teacher
     distance: Distance
-    recogniser: Recogniser | None = None
+    recogniser: FaceIdentifier | None = None
 
     def module(self) -> nn.Module:
         """What training runs."""
@@ -98,7 +98,7 @@ def code_objective(
     *,
     teacher: Teacher,
     distance: Distance,
-    recogniser: Recogniser | None = None,
+    recogniser: FaceIdentifier | None = None,
 ) -> CodeObjective:
     """Freeze all that `settings.trains` does not name, and see that teacher and network mean the same by a code.
 

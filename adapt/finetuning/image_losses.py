@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adapt.errors import UsageError
 from adapt.faces.measures import identity_loss
-from adapt.faces.recogniser import Recogniser
+from adapt.faces.recogniser import FaceIdentifier
 from adapt.images import block_side
 from adapt.settings import TuningSettings
 from adapt.training.adversary import balance
@@ -77,7 +77,7 @@ class ImageLosses:
 
     settings: TuningSettings
     distance: Distance
-    recogniser: Recogniser | None = None
+    recogniser: FaceIdentifier | None = None
 
     def terms(self, image: Tensor, target: Tensor, gan: AdversarialTerm | None, photos: Photos | None) -> Terms:
         """Every loss that has a weight.

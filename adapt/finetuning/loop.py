@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adapt.devices import as_float32, autocast, join_processes
-from adapt.faces.recogniser import Recogniser
+from adapt.faces.recogniser import FaceIdentifier
 from adapt.finetuning.data import ImageDataset, Split
 from adapt.finetuning.discriminators import AsBytes, DiscriminatorTraining, build_discriminator, first_steps
 from adapt.finetuning.image_losses import AdversarialTerm, Photos
@@ -50,7 +50,7 @@ def finetune(
     distance: Distance,
     context: TrainingContext,
     teacher: Teacher | None = None,
-    recogniser: Recogniser | None = None,
+    recogniser: FaceIdentifier | None = None,
     real: ImageDataset | None = None,
     replay: Replay | None = None,
     selector: CheckpointSelector | None = None,

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, cast
 from torch import Tensor, nn
 
 from adapt.errors import UsageError
-from adapt.faces.recogniser import Recogniser
+from adapt.faces.recogniser import FaceIdentifier
 from adapt.finetuning.codes import CODE_NEEDS, CodeObjective, code_objective
 from adapt.finetuning.image_losses import AdversarialTerm, ImageLosses, Photos, Terms
 from adapt.restorers.base import Restorer
@@ -56,7 +56,7 @@ class ImageObjective:
     settings: FinetuneSettings
     network: nn.Module
     distance: Distance
-    recogniser: Recogniser | None = None
+    recogniser: FaceIdentifier | None = None
 
     def module(self) -> nn.Module:
         """The network itself."""
@@ -102,7 +102,8 @@ def network_with_codes(restorer: Restorer) -> PredictsCodes:
 
 
 def _image(
-    settings: FinetuneSettings, restorer: Restorer, distance: Distance, _: Teacher | None, recogniser: Recogniser | None
+    settings: FinetuneSettings, restorer: Restorer, distance: Distance, _: Teacher | None,
+    recogniser: FaceIdentifier | None,
 ) -> ImageObjective:
     return ImageObjective(settings, restorer.network, distance, recogniser)
 
@@ -112,7 +113,7 @@ def _codes(
     restorer: Restorer,
     distance: Distance,
     teacher: Teacher | None,
-    recogniser: Recogniser | None,
+    recogniser: FaceIdentifier | None,
 ) -> CodeObjective:
     network = network_with_codes(restorer)
     if teacher is None:
@@ -122,7 +123,7 @@ def _codes(
 
 # Each of: its settings, the restorer, the perceptual distance, and where there is one a teacher and a recogniser.
 OBJECTIVES: Final[
-    dict[str, Callable[[Any, Restorer, Distance, Teacher | None, Recogniser | None], Objective]]
+    dict[str, Callable[[Any, Restorer, Distance, Teacher | None, FaceIdentifier | None], Objective]]
 ] = {
     "image": _image,
     "codes": _codes,

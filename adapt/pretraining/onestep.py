@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from adapt.diffusion.unet import UNet
 from adapt.faces.measures import identity_loss
-from adapt.faces.recogniser import Recogniser
+from adapt.faces.recogniser import FaceIdentifier
 from adapt.pretraining.restorer import blind_pairs, blind_ranges, image_losses
 from adapt.pretraining.thinning import thinned
 from adapt.restorers.onestep import OneStep
@@ -67,7 +67,7 @@ def train_onestep(
     *,
     start: nn.Module,
     distance: Distance | None = None,
-    recogniser: Recogniser | None = None,
+    recogniser: FaceIdentifier | None = None,
 ) -> tuple[OneStepSettings, dict[str, Tensor], dict[str, Tensor]]:
     """Train the student, or go on where the run folder's `last/state.pt` stands.
 

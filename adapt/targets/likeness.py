@@ -16,7 +16,7 @@ from torch import Tensor
 from adapt.blur.labels import std_labels
 from adapt.faces.landmarks import Landmarks
 from adapt.faces.measures import identity_distance, landmark_distance
-from adapt.faces.recogniser import Recogniser
+from adapt.faces.recogniser import FaceIdentifier
 from adapt.targets.prior_score import fine_detail
 from degradations.cosines import gaussian_blur
 
@@ -34,7 +34,7 @@ class FaceNetworks:
         landmarks: where its eyes, nose and mouth are.
     """
 
-    recogniser: Recogniser
+    recogniser: FaceIdentifier
     landmarks: Landmarks
 
 

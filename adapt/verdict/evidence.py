@@ -26,7 +26,7 @@ from adapt.diffusion.prior import Predictor
 from adapt.evaluation.metrics import sharpness
 from adapt.faces.landmarks import Landmarks
 from adapt.faces.measures import identity_distance, landmark_distance
-from adapt.faces.recogniser import Recogniser
+from adapt.faces.recogniser import FaceIdentifier
 from adapt.images import clamped
 from adapt.targets.likeness import AGREES
 from adapt.targets.prior_score import score_by_prior
@@ -51,7 +51,7 @@ class EvidenceNetworks:
     """
 
     prior: Predictor
-    recogniser: Recogniser
+    recogniser: FaceIdentifier
     landmarks: Landmarks
     distance: Distance
 
