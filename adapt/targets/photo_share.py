@@ -13,6 +13,7 @@ from adapt.settings import PhotoShareSettings
 from adapt.targets.rings import RING, image_of, power_in, rings_of, spectrum_of
 
 FINE: Final = (0.28, 0.47)  # cycles per pixel: where grain, screens and scan lines show in lightness
+GREYEST: Final = 2.0  # power of noise in lightness over that in colours
 COARSE: Final = (0.06, 0.18)  # where a camera's noise shows in colours, which faces hardly have there
 
 
@@ -24,8 +25,10 @@ class Shown:
         lightness: mean power of the fine detail that no filter of the restoration explains, over that of the
             restoration's coarse structure; sharp faces have 0.016 of it in all. Grain, screens and scan lines raise it.
         colour: of colours in coarse structure what is not explained, over the restoration's. Noise raises it.
-        weights: of the photo in each ring, (3, rings) in [0, 1]: its explained power over all of it, and the square of
-            its explained power over the restoration's, for what is blurred. Of the overall light and colour 0.
+        weights: of the photo in each ring, (3, rings) in [0, 1]: its explained power over that and the noise, and the
+            square of its explained power over the restoration's, for what is blurred. Of the overall light and colour
+            0. Noise is what is not explained; of lightness no more than `GREYEST` times as much as of colours, for
+            detail that a soft restorer missed is not explained either, and that of faces is in lightness.
     """
 
     lightness: float
@@ -49,7 +52,9 @@ def shown(restored: Tensor, photo: Tensor) -> Shown:
         return power[part, low : max(high, low + 1)].mean()
 
     kept = (filtered / ours.clamp(min=tiny)).clamp(max=1)
-    weights = kept.square() * filtered / (filtered + rest).clamp(min=tiny)
+    noise = rest.clone()
+    noise[0] = torch.minimum(rest[0], GREYEST * rest[1:].mean(0))
+    weights = kept.square() * filtered / (filtered + noise).clamp(min=tiny)
     weights[:, 0] = 0
     light, colours = slice(0, 1), slice(1, 3)
     lightness, colour = (
