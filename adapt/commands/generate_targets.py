@@ -84,7 +84,10 @@ def generate_targets(
     chosen = pick_device(device)
     prior = load_prior(pack).to(chosen)
     parts, blur = load_blur_parts(pack, settings, chosen)
-    maker = target_maker(settings, prior, parts)
+    judges, told = None, None
+    if settings.gate.likeness is not None or settings.needs_recogniser:
+        judges, told = load_face_networks(pack, chosen)
+    maker = target_maker(settings, prior, parts, None if judges is None else judges.recogniser)
     name = restorer or pack
     model = load_restorer(name).at(prior.size, f"pack {pack}").to(chosen)
     identity = {
@@ -93,9 +96,8 @@ def generate_targets(
         "blur": blur,
         "restorer": model.digest,
     }
-    judges = None
-    if settings.gate.likeness is not None:
-        judges, identity["faces"] = load_face_networks(pack, chosen)
+    if told is not None:
+        identity["faces"] = told
     if faces == "auto" and (shard[1] > 1 or all(size_of(each.path) == (prior.size, prior.size) for each in found)):
         faces = "aligned"
     cut = None

@@ -24,6 +24,11 @@ class TermSettings(Settings):
         return False
 
     @property
+    def needs_recogniser(self) -> bool:
+        """Whether it needs what tells people apart."""
+        return False
+
+    @property
     def blur_regions(self) -> int:
         """Windows along a side with a blur level of their own."""
         return 1
@@ -79,6 +84,32 @@ class GaussianBlurSettings(TermSettings):
     def blur_regions(self) -> int:
         """As set."""
         return self.regions
+
+
+class IdentitySettings(TermSettings):
+    """Identity guidance: Diffuse and Restore, Sec. 3.2."""
+
+    name: Literal["identity"] = "identity"
+    scale: PositiveFloat = Field(
+        default=0.25, description="how strongly, in proportion up to 0.25 where limit is on; the same at every timestep"
+    )
+    first_t: Timestep = Field(default=999, description="it acts from this timestep ...")
+    last_t: Timestep = Field(default=0, description="... down to above this one")
+    mask: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="delta of Eq. 8: it moves pixels that the restorer changed by more; left out, all"
+    )
+    gradient: Literal["network", "x0"] = Field(
+        default="network", description="network: with respect to x_t, a backward pass; x0: cheaper, at the prediction"
+    )
+    limit: bool = Field(default=True, description="no step goes further than where a linear guidance_loss would vanish")
+    most: PositiveFloat = Field(
+        default=0.05, description="root mean square of what a step may move the clean image by, in [-1, 1]"
+    )
+
+    @property
+    def needs_recogniser(self) -> bool:
+        """Always."""
+        return True
 
 
 class FallbackSettings(Settings):
@@ -200,7 +231,9 @@ class TargetSettings(Settings):
         default=None,
         description="K: the photo is noised to this timestep; left out, each photo to its own of the start-step table",
     )
-    guidance: list[Annotated[LowFrequencySettings | GaussianBlurSettings, Field(discriminator="name")]] = Field(
+    guidance: list[
+        Annotated[LowFrequencySettings | GaussianBlurSettings | IdentitySettings, Field(discriminator="name")]
+    ] = Field(
         description="terms, applied in this order"
     )
     end_t: Annotated[int, Field(ge=0, le=998)] = Field(
@@ -261,6 +294,11 @@ class TargetSettings(Settings):
     def needs_score(self) -> bool:
         """Whether anything depends on what the prior would change."""
         return self.needs_ratio or self.fallback is not None or self.reliability is not None
+
+    @property
+    def needs_recogniser(self) -> bool:
+        """Whether a term asks for what tells people apart."""
+        return any(term.needs_recogniser for term in self.guidance)
 
     @property
     def needs_adjuster(self) -> bool:

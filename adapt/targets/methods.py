@@ -27,6 +27,7 @@ from adapt.diffusion.solvers import Ancestral, Ddim, DpmSolver2M, Solver
 from adapt.diffusion.steps import Plan, plan_dt_bfr, plan_from
 from adapt.digests import seed_again
 from adapt.errors import UsageError, WeightsError
+from adapt.faces.recogniser import FaceIdentifier
 from adapt.guidance.regions import region_stds
 from adapt.images import to_signed, to_unit
 from adapt.settings import TargetSettings
@@ -95,11 +96,13 @@ class TargetMaker:
         prior: the diffusion prior.
         settings: the recipe.
         parts: what its pack knows of blur.
+        recogniser: tells people apart, where a term asks.
     """
 
     prior: Prior
     settings: TargetSettings
     parts: BlurParts
+    recogniser: FaceIdentifier | None = None
 
     def make(
         self,
@@ -303,7 +306,9 @@ class TargetMaker:
 
     def _terms(self, std: float | None, size: tuple[int, int]) -> tuple[AnyTerm, ...]:
         """The guidance of a photo whose blur level is `std` pixels, in the recipe's order."""
-        inputs = TermInputs(std=std, size=size, parts=self.parts, own_start=self.settings.start_t is None)
+        inputs = TermInputs(
+            std=std, size=size, parts=self.parts, own_start=self.settings.start_t is None, recogniser=self.recogniser
+        )
         return tuple(TERMS[term.name](term, inputs) for term in self.settings.guidance)
 
 
@@ -348,17 +353,20 @@ def _begun(conditioning: Conditioning, terms: Sequence[AnyTerm]) -> Conditioning
     return conditioning
 
 
-def target_maker(settings: TargetSettings, prior: Prior, parts: BlurParts | None = None) -> TargetMaker:
+def target_maker(
+    settings: TargetSettings, prior: Prior, parts: BlurParts | None = None, recogniser: FaceIdentifier | None = None
+) -> TargetMaker:
     """The maker that a recipe describes.
 
     Args:
         settings: the recipe.
         prior: the diffusion prior.
         parts: what its pack knows of blur; only what the recipe asks for is used.
+        recogniser: tells people apart; the same.
 
     Raises:
-        UsageError: settings that contradict each other, steps that cannot be walked, or a blur estimator or table of
-            another size than the prior.
+        UsageError: settings that contradict each other, a term without its recogniser, steps that cannot be walked, or
+            a blur estimator or table of another size than the prior.
         WeightsError: the recipe asks for a part that is not there; the message says which recipe makes it.
     """
     parts = parts or BlurParts()
@@ -385,6 +393,8 @@ def target_maker(settings: TargetSettings, prior: Prior, parts: BlurParts | None
         if part is not None and settings.needs_blur and part.size != prior.size:
             what = "blur estimator" if part is parts.estimator else "start-step table"
             raise UsageError(f"{what}: made for images of {part.size} pixels, the prior is for {prior.size}")
-    maker = TargetMaker(prior, settings, parts)
+    if settings.needs_recogniser and recogniser is None:
+        raise UsageError("identity: needs a recogniser, and none was given")
+    maker = TargetMaker(prior, settings, parts, recogniser if settings.needs_recogniser else None)
     maker.plan_for(None if settings.start_t is not None else 0.0)  # a plan that cannot be walked is refused here
     return maker

@@ -8,9 +8,11 @@ from typing import Any, Final
 
 from adapt.blur.parts import BlurParts
 from adapt.diffusion.sampler import AnyTerm
+from adapt.faces.recogniser import FaceIdentifier
 from adapt.guidance.gaussian_blur import GaussianBlur
+from adapt.guidance.identity import Identity
 from adapt.guidance.low_frequency import LowFrequency, factor_for
-from adapt.settings import GaussianBlurSettings, LowFrequencySettings
+from adapt.settings import GaussianBlurSettings, IdentitySettings, LowFrequencySettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +24,14 @@ class TermInputs:
         size: height and width of the images.
         parts: what the pack knows of blur.
         own_start: whether each photo has a start step of its own.
+        recogniser: tells people apart; None where the recipe asks for none.
     """
 
     std: float | None
     size: tuple[int, int]
     parts: BlurParts
     own_start: bool
+    recogniser: FaceIdentifier | None = None
 
     @property
     def known_std(self) -> float:
@@ -57,7 +61,23 @@ def gaussian_blur(settings: GaussianBlurSettings, inputs: TermInputs) -> Gaussia
     )
 
 
+def identity(settings: IdentitySettings, inputs: TermInputs) -> Identity:
+    """Guidance towards the person whom the restored photo shows."""
+    assert inputs.recogniser is not None  # `target_maker` made sure of it
+    return Identity(
+        recogniser=inputs.recogniser,
+        scale=settings.scale,
+        first_t=settings.first_t,
+        last_t=settings.last_t,
+        mask=settings.mask,
+        through_network=settings.gradient == "network",
+        limit=settings.limit,
+        most=settings.most,
+    )
+
+
 TERMS: Final[dict[str, Callable[[Any, TermInputs], AnyTerm]]] = {
     "low_frequency": low_frequency,
     "gaussian_blur": gaussian_blur,
+    "identity": identity,
 }
