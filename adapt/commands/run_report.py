@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adapt._version import versions
 from adapt.build import load_distance, measuring_networks
+from adapt.commands.changed_most import changed_most
 from adapt.disk import read_json_lines
 from adapt.evaluation.catalogue import METRICS, Metric, fewest
 from adapt.evaluation.compare import evaluate_folder
@@ -165,7 +166,9 @@ def show_run(
         restored: the folder of faces that the exported model restored.
         whole: whole photographs by id, of which the restored ones are in `out`/restored.
     """
-    examples = _examples(out, with_truth, ids, folders(verdict.strength, restored))
+    named, shown = folders(verdict.strength, restored), exported_row(verdict.strength)
+    examples = _examples(out, with_truth, ids, named)
+    changed, changed_text = changed_most(out, evaluations, named, shown)
     chosen = {*ids, *failed}
     records = [record for record in read_records(out / "targets") if record.reason and record.id in chosen]
     told = {record.id for record in records}
@@ -183,11 +186,13 @@ def show_run(
         ),
         verdict=verdict_of(verdict, evaluations),
         improved=verdict.strength > 0,
-        shown=exported_row(verdict.strength),
+        shown=shown,
         evidence=evidence_table(verdict),
         evaluations=evaluations,
         examples=examples,
-        photographs=_photographs(out, whole or {}, exported_row(verdict.strength)),
+        photographs=_photographs(out, whole or {}, shown),
+        changed=changed,
+        changed_text=changed_text,
         log=read_json_lines(out / "finetune" / "log.jsonl"),
         problems=[
             *(f"{record.status}: {record.id}: {record.reason}" for record in records),

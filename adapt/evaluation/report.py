@@ -48,6 +48,7 @@ class Report:
         examples: photos to look at, each with at least an image named photo and the one that is `shown`; the first
             six get a slider between the two.
         photographs: whole ones likewise, each with a slider, above all.
+        changed: faces whose person is farthest from the photo's, likewise; `changed_text` says by how much.
         log: lines of a training log, each with `step` and numbers.
         problems: photos that were skipped, rejected or failed, with their reasons.
         settings: the resolved recipe.
@@ -64,6 +65,8 @@ class Report:
     evaluations: Mapping[str, Evaluation]
     examples: Sequence[Example]
     photographs: Sequence[Example] = ()
+    changed: Sequence[Example] = ()
+    changed_text: str = ""
     log: Sequence[Mapping[str, Any]]
     problems: Sequence[str]
     settings: str
@@ -88,7 +91,7 @@ def write_report(path: Path, report: Report) -> None:
     """
     from jinja2 import Environment, StrictUndefined
 
-    for example in (*report.examples, *report.photographs):
+    for example in (*report.examples, *report.photographs, *report.changed):
         if missing := [name for name in (PHOTO, report.shown) if name not in example.images]:
             raise UsageError(
                 f"report, {example.id}: expected images named {PHOTO} and {report.shown}, got no {missing[0]}"
@@ -103,14 +106,16 @@ def write_report(path: Path, report: Report) -> None:
         left_out=[f"{name}: {note}" for name, item in report.evaluations.items() for note in item.notes],
         sliders=[_slider(each, report.shown, SLIDER_SIDE) for each in report.examples[:SLIDERS]],
         photographs=[_slider(each, report.shown, WHOLE_SIDE) for each in report.photographs],
-        rows=[
-            (each.id, {name: embedded(image, ROW_SIDE) for name, image in each.images.items()})
-            for each in report.examples
-        ],
+        rows=[_row(each) for each in report.examples],
+        changed=[_row(each) for each in report.changed],
         curves=curves.loss_curves(report.log),
         field=(curves.WIDTH, curves.HEIGHT),
     )
     write_text(path, page.encode("utf-8", "replace").decode())  # file names need not be Unicode, a page must be
+
+
+def _row(example: Example) -> tuple[str, dict[str, EmbeddedImage]]:
+    return example.id, {name: embedded(image, ROW_SIDE) for name, image in example.images.items()}
 
 
 def _slider(example: Example, shown: str, most: int) -> tuple[str, EmbeddedImage, EmbeddedImage]:
