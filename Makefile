@@ -1,6 +1,7 @@
 # make demo   the main job on the embedded pack, from nothing to a result page
 # make test   all tests
 # make check  lint, types, tests
+# make tables TEST=FOLDER TRAIN=FOLDER   all tables of the docs, from clean aligned faces; hours
 #
 # Each creates .venv and installs the locked versions if that has not been done. PYTHON=... picks the interpreter.
 
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check lock clean
+.PHONY: help demo test lint types check tables lock clean
 
 help:
 	@sed -n 's/^# make /make /p' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +53,9 @@ types: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python$(EXE)
 
 check: lint types test
+
+tables: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/tables.py $(TEST) $(TRAIN)
 
 # For whoever changes the dependencies; needs uv.
 EXPORT := uv export --quiet --frozen --no-emit-project --no-hashes --no-annotate --no-header
