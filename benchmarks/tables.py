@@ -90,7 +90,9 @@ def machine() -> str:
 
 
 def tables_in(text: str) -> str:
-    """What a benchmark printed, without its progress: headings, sentences and the lines of tables."""
+    """What a benchmark printed, without its progress: headings, sentences and the lines of tables; all where it printed none."""
+    if "\n|" not in text:
+        return "\n".join(["```", *text.strip().splitlines(), "```"])
     begin = ("|", "- ", "Of ", "Less ", "Targets")
     end = ("onestep", "swinir", "codeformer")
     kept = [
