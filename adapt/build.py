@@ -309,7 +309,16 @@ def load_evaluator(pack: str | Path, device: torch.device) -> Evaluator:
         distance=load_distance(opened, _own_distance(opened)).to(device),
     )
     known = torch.stack([load_fitted(photo.path, opened.card.size) for photo in find_photos(KNOWN)]).to(device)
-    return Evaluator(networks, known, device)
+    reference = _reference(opened)
+    return Evaluator(networks, known, device, None if reference is None else reference.to(device))
+
+
+def _reference(pack: Pack) -> Restorer | None:
+    """The restorer by which a verdict knows photos' damage: a pack's own, where it has one of its faces' size."""
+    if pack.card.restorer not in pack.card.networks:
+        return None
+    own = load_restorer(str(pack.folder))
+    return own if own.size == pack.card.size else None
 
 
 def _own_distance(pack: Pack) -> Literal["pack", "auto"]:
@@ -328,7 +337,9 @@ def evaluator_digest(pack: str | Path) -> str:
     homes = {entry: opened if entry in networks else load_pack("tiny") for entry in (RECOGNISER, LANDMARKS)}
     distance = load_distance(opened, _own_distance(opened)).digest
     faces = {entry: home.network_digest(entry) for entry, home in homes.items()}
-    return settings_digest({**own, **faces, "distance": distance})
+    reference = _reference(opened)
+    known = {} if reference is None else {"reference": reference.digest}
+    return settings_digest({**own, **faces, **known, "distance": distance})
 
 
 def load_face_networks(pack: str | Path, device: torch.device) -> tuple[FaceNetworks, str]:

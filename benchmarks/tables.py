@@ -90,7 +90,7 @@ def machine() -> str:
 
 
 def tables_in(text: str) -> str:
-    """What a benchmark printed, without its progress: headings, sentences and the lines of tables; all where it printed none."""
+    """What a benchmark printed, without its progress: headings, sentences, tables; all where there are none."""
     if "\n|" not in text:
         return "\n".join(["```", *text.strip().splitlines(), "```"])
     begin = ("|", "- ", "Of ", "Less ", "Targets")

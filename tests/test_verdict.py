@@ -132,7 +132,7 @@ def test_the_shipped_rule_keeps_what_does_not_change():
 
 def test_evidence_tells_a_kept_face_from_a_lost_one(evaluator: Evaluator, gen: torch.Generator):
     photo = torch.rand(3, 16, 16, generator=gen)
-    sample = evaluator.sample(photo, photo, soft=evaluator.known, place=3, seed=1)
+    sample = evaluator.sample(photo, photo, clean=photo, soft=evaluator.known, place=3, seed=1)
     assert sample.trust == pytest.approx(1), "photo and base agree as they are"
     kept, lost = (
         evaluator.measure(sample, Restoration(image, face))
@@ -157,16 +157,25 @@ def test_a_trial_is_a_known_face_under_the_photos_damage(evaluator: Evaluator, g
     noise = 0.02 * torch.randn(3, 64, 64, generator=gen)
     known = torch.rand(2, 3, 64, 64, generator=gen) * 0.2 + 0.4
     calm = replace(calm, known=known)
-    sample = calm.sample(truth + noise, truth, soft=known, place=1, seed=0)
+    sample = calm.sample(truth + noise, truth, clean=truth, soft=known, place=1, seed=0)
     torch.testing.assert_close(sample.trial, known[1:2] + noise, atol=0.02, rtol=0)
     assert torch.equal(sample.known, known[1:2])
-    far = calm.sample(truth + noise, truth * 0, soft=known, place=1, seed=0)
+    far = calm.sample(truth + noise, truth * 0, clean=truth, soft=known, place=1, seed=0)
     assert far.trust == pytest.approx(0), "photo and base agree at no blur"
     std = torch.full((1,), 1.0)
     photo = 0.1 + 0.7 * gaussian_blur(truth[None], std)[0]
-    sample = calm.sample(photo, truth, soft=known, place=0, seed=0)
+    sample = calm.sample(photo, truth, clean=truth, soft=known, place=0, seed=0)
     expected = 0.1 + 0.7 * gaussian_blur(known[:1], std)
     torch.testing.assert_close(sample.trial, expected, atol=6e-3, rtol=0)
+
+
+def test_damage_is_known_by_the_packs_own_restorer(evaluator: Evaluator, gen: torch.Generator):
+    """And by the base where there is none, or where it gives no image."""
+    photo, base = torch.rand(2, 3, 16, 16, generator=gen)
+    own = replace(evaluator, reference=lambda photos: photos / 2)
+    assert torch.equal(own.clean(photo, base), photo / 2)
+    assert torch.equal(replace(evaluator, reference=None).clean(photo, base), base)
+    assert torch.equal(replace(evaluator, reference=lambda photos: photos / 0).clean(photo, base), base)
 
 
 def test_known_faces_get_as_soft_as_what_is_restored(evaluator: Evaluator, gen: torch.Generator):

@@ -154,12 +154,15 @@ def measure_all(
     of_base, own = fidelities
     measured: list[list[dict[str, float]]] = [[] for _ in (base, *candidates)]
     by_base = {path: base(read_image(path)[None], of_base)[0] for path in photos.values()}
-    sound_ones = [image for image in by_base.values() if bool(image.isfinite().all())]
-    soft = evaluator.as_soft_as(sound_ones) if sound_ones else evaluator.known
+    clean = {
+        path: evaluator.clean(read_image(path), image)
+        for path, image in by_base.items() if bool(image.isfinite().all())
+    }  # fmt: skip
+    soft = evaluator.as_soft_as([*clean.values()]) if clean else evaluator.known
     for place, (path, restored) in enumerate(by_base.items()):
-        if bool(restored.isfinite().all()):
+        if path in clean:
             photo, seed = read_image(path), photo_seed(SEED, file_digest(path))
-            sample = evaluator.sample(photo, restored, soft=soft, place=place, seed=seed)
+            sample = evaluator.sample(photo, restored, clean=clean[path], soft=soft, place=place, seed=seed)
             restorations = [
                 Restoration(restored[None], base(sample.trial, of_base)),
                 *(Restoration(model(sample.photo, own), model(sample.trial, own)) for model in candidates.values()),

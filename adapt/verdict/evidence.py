@@ -227,22 +227,38 @@ class Evaluator:
         networks: the networks.
         known: clean faces for trials, (N, 3, S, S) in [0, 1].
         device: where all of it is.
+        reference: the pack's own restorer, by which the damage is known: (B, 3, S, S) in [0, 1] to the same; None
+            where it has none, and the base stands in.
     """
 
     networks: EvidenceNetworks
     known: Tensor
     device: torch.device
+    reference: Callable[[Tensor], Tensor] | None = None
+
+    @torch.no_grad()
+    def clean(self, photo: Tensor, base: Tensor) -> Tensor:
+        """What a photo was before its damage, as nearly as the reference knows it.
+
+        Args:
+            photo: (3, S, S) in [0, 1].
+            base: what the base makes of it, the same; taken where there is no reference, or it gives no image.
+        """
+        if self.reference is None:
+            return base.to(self.device)
+        found = self.reference(photo[None].to(self.device))[0]
+        return found if bool(found.isfinite().all()) else base.to(self.device)
 
     @full_precision()
     @torch.no_grad()
     def as_soft_as(self, restored: Sequence[Tensor]) -> Tensor:
-        """The known faces, as soft as what the base makes of the photos, (N, 3, S, S).
+        """The known faces, as soft as restored photos, (N, 3, S, S).
 
         What damage took away for good is not in a restored photo either, so that a filter between both does not tell
         of it. In each ring of frequencies the known faces get the mean power of the restored ones, where that is less.
 
         Args:
-            restored: what the base makes of the photos, (3, S, S) each.
+            restored: of the photos what `clean` gives, (3, S, S) each.
 
         Returns:
             In their order, in no held range: a filter overshoots.
@@ -258,10 +274,12 @@ class Evaluator:
 
     @full_precision()
     @torch.no_grad()
-    def sample(self, photo: Tensor, base: Tensor, *, soft: Tensor, place: int, seed: int) -> Sample:
+    def sample(
+        self, photo: Tensor, base: Tensor, *, clean: Tensor, soft: Tensor, place: int, seed: int
+    ) -> Sample:
         """A photo as every model is shown it, with a trial under its damage.
 
-        With y the photo, R(y) what the base makes of it, L the filter that brings R(y) nearest to y
+        With y the photo, R(y) what the reference makes of it, L the filter that brings R(y) nearest to y
         (`adapt.blur.linear`) and z' a known face z made as soft as R(y) is, the trial is L(z') + y - L(R(y)), held to
         [0, 1]. The targets have no part in it: damage that they left in would be in no trial, and who learned to leave
         it in would pass.
@@ -269,6 +287,7 @@ class Evaluator:
         Args:
             photo: (3, S, S) in [0, 1].
             base: what the base makes of it, the same, finite.
+            clean: R(y), of `clean`.
             soft: the known faces as soft, of `as_soft_as`.
             place: of the photo among all; it chooses the known face.
             seed: of the photo's noise.
@@ -276,10 +295,11 @@ class Evaluator:
         own, restored = photo[None].to(self.device), base[None].to(self.device)
         low, high = std_limits(photo.shape[-1])
         std = std_labels(restored, own, xi=AGREES).to(own)
-        damage = linear_damage(restored, own)
+        nearest = clean[None].to(own)
+        damage = linear_damage(nearest, own)
         chosen = place % len(self.known)
         known = self.known[chosen][None]
-        trial = (damage(soft[chosen][None]) + own - damage(restored)).clamp(0, 1)
+        trial = (damage(soft[chosen][None]) + own - damage(nearest)).clamp(0, 1)
         trust = 1 - (float(std) - low) / (high - low)
         return Sample(photo=own, std=std, trust=trust, seed=seed, known=known, trial=trial)
 

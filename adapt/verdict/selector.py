@@ -30,10 +30,11 @@ class EvidenceSelector:
         """Take in validation photos, (N, 3, S, S) in [0, 1], and what restores them at the start."""
         most = self.settings.photos
         images = restore(photos[:most])
-        soft = self.evaluator.as_soft_as([*images])
+        clean = [self.evaluator.clean(photo, base) for photo, base in zip(photos[:most], images, strict=True)]
+        soft = self.evaluator.as_soft_as(clean)
         self._samples = [
-            self.evaluator.sample(photo, base, soft=soft, place=place, seed=place)
-            for place, (photo, base) in enumerate(zip(photos[:most], images, strict=True))
+            self.evaluator.sample(photo, base, clean=own, soft=soft, place=place, seed=place)
+            for place, (photo, base, own) in enumerate(zip(photos[:most], images, clean, strict=True))
         ]
         self._base = self._measured(restore)
 
