@@ -152,7 +152,7 @@ def test_enlarged_photos_are_counted_by_themselves_and_warned_of(
     assert json.loads(capsys.readouterr().out) == {"done": 7, "rejected": 0, "failed": 0, "resized": 6, "enlarged": 5}
     run = ["run", photos, "-o", tmp_path / "run", "--pack", small_pack, "--method", "low-frequency", "--device", "cpu",
            *[f"targets.{each}" for each in QUICK_TARGETS], *[f"finetune.{each}" for each in QUICK_FINETUNE]]
-    monkeypatch.setattr("adapt.commands.run._export", lambda *_, **__: tmp_path / "run" / "model.onnx")
+    monkeypatch.setattr("adapt.commands.run.export_choice", lambda *_, **__: tmp_path / "run" / "model.onnx")
     assert adapt(monkeypatch, *run) == 0
     assert said in capsys.readouterr().out
     page = html.unescape((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))

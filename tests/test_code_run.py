@@ -118,7 +118,7 @@ def test_run_with_few_photos_warns_on_screen_and_on_the_page(
     """The recipe of images begins with the pack's own restorer, whatever else the pack has."""
     from adapt.commands import run
 
-    monkeypatch.setattr(run, "_export", lambda out, *_, **__: out / "model.onnx")
+    monkeypatch.setattr(run, "export_choice", lambda out, *_, **__: out / "model.onnx")
     arguments = [
         "run", small_photos, "-o", tmp_path / "out", "--method", "low-frequency", "--pack", code_pack,
         "--device", "cpu", *[f"targets.{each}" for each in QUICK_TARGETS],

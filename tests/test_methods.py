@@ -32,6 +32,7 @@ from adapt.images import to_uint8, to_unit
 from adapt.settings import (
     FallbackSettings,
     GaussianBlurSettings,
+    IdentitySettings,
     LowFrequencySettings,
     PhotoShareSettings,
     ReliabilitySettings,
@@ -606,5 +607,5 @@ def test_a_way_may_end_before_the_clean_image(prior: Prior, photos: Tensor):
 
 def test_a_term_is_a_line_in_a_table():
     """Every term that a recipe can name is built by the table, and no other name is there."""
-    fields = [each.model_fields["name"] for each in (GaussianBlurSettings, LowFrequencySettings)]
+    fields = [each.model_fields["name"] for each in (GaussianBlurSettings, IdentitySettings, LowFrequencySettings)]
     assert set(TERMS) == {str(get_args(field.annotation)[0]) for field in fields}

@@ -123,7 +123,7 @@ def test_run_is_of_the_photos_that_are_there_now(
     """One removed, then fewer by --limit, then more, one of them no image: targets stay, the rest is made anew."""
     photos, out = tmp_path / "photos", tmp_path / "out"
     shutil.copytree(small_photos, photos)
-    monkeypatch.setattr("adapt.commands.run._export", lambda out, *_, **__: out / "model.onnx")
+    monkeypatch.setattr("adapt.commands.run.export_choice", lambda out, *_, **__: out / "model.onnx")
     arguments = [
         "run", photos, "-o", out, "--pack", small_pack, "--method", "low-frequency", "--device", "cpu",
         *[f"targets.{each}" for each in QUICK_TARGETS], *[f"finetune.{each}" for each in QUICK_FINETUNE],
@@ -251,7 +251,7 @@ def test_run_keeps_what_somebody_changed(
         digests = {"README.md": file_digest(out / "README.md")}
         write_json(out / "bundle.json", {"source": {"weights sha256": weights_digest(model)}, "sha256": digests})
 
-    monkeypatch.setattr("adapt.commands.run.export", export)
+    monkeypatch.setattr("adapt.commands.run_bundle.export", export)
     export_adapted(monkeypatch)
     assert adapt(monkeypatch, *arguments) == 0
     assert sorted(path.name for path in (out / "truth").rglob("*.png")) == ["a.png", "b.png", "c.png", "c\ufffd.png"]

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from adapt.evaluation.catalogue import PERSON
 from adapt.evaluation.report import Example
 from adapt.evaluation.scores import Evaluation
 from adapt.faces.recogniser import SAME_PERSON
 from adapt.photos.files import read_image
 
 SHOWN: Final = 10
-KEYS: Final = ("identity_photo", "identity")  # to the photo; where originals are known, to those
 
 
 def changed_most(
@@ -29,7 +29,7 @@ def changed_most(
     Returns:
         At most ten, the farthest first, each called by its photo and its distance; nothing where none was measured.
     """
-    key = next((key for key in KEYS if key in evaluations[shown].scores), None)
+    key = next((key for key in PERSON if key in evaluations[shown].scores), None)
     if key is None:
         return [], ""
     distances = {str(row["id"]): float(row[key]) for row in evaluations[shown].rows if key in row}
@@ -42,7 +42,7 @@ def changed_most(
         )
         for id in farthest
     ]
-    whom = "the photo" if key == KEYS[0] else "the original"
+    whom = "the photo" if key == PERSON[0] else "the original"
     strangers = sum(distance > SAME_PERSON for distance in distances.values())
     told = ", ".join(
         f"{name} {_spread([float(row[key]) for row in evaluations[name].rows if key in row])}"

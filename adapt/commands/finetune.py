@@ -113,7 +113,7 @@ def finetune(
             f"--device {device}: {together.num_processes} processes train together, each on its own device; leave this"
             " out"
         )
-    photos_of("photos", photos, "face photos")
+    photos_of("photos", photos, "aligned face photos")
     cut = faces_in(targets)
     if cut is not None and photos.resolve() != cut.resolve():
         refuse_overlap(photos, out)

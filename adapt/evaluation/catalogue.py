@@ -198,6 +198,7 @@ def _kept(side: Side) -> tuple[Metric, Metric]:
     return identity, landmarks
 
 
+PERSON: Final = ("identity_photo", "identity")  # is it the same one: by the photo, or by the original where it is known
 METRICS: Final[dict[str, Metric]] = {
     metric.key: metric
     for metric in (
