@@ -310,7 +310,9 @@ def load_evaluator(pack: str | Path, device: torch.device) -> Evaluator:
     )
     known = torch.stack([load_fitted(photo.path, opened.card.size) for photo in find_photos(KNOWN)]).to(device)
     reference = _reference(opened)
-    return Evaluator(networks, known, device, None if reference is None else reference.to(device))
+    if reference is None:
+        return Evaluator(networks, known, device)
+    return Evaluator(networks, known, device, reference.to(device), reference.digest)
 
 
 def _reference(pack: Pack) -> Restorer | None:

@@ -61,9 +61,9 @@ from adapt.photos.folder import find_photos
 from adapt.photos.pairs import load_fitted
 from adapt.settings import TargetSettings
 from adapt.settings.recipe import load_recipe
-from adapt.targets.exposure import restored_for
 from adapt.targets.generate import at_a_time
 from adapt.targets.methods import SamplingInfo, target_maker
+from adapt.targets.restored import restored_for
 
 CAMERA_DOMAINS: Final = "dtbfr-4x-moderate,dtbfr-4x-severe,dtbfr-8x-moderate,dtbfr-8x-severe"
 METHODS: Final = ("low-frequency", "dynamic", "adaptive")

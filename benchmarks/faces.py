@@ -1,7 +1,7 @@
 """How well faces are found in photographs, and how nearly they are placed: by size, by turn, and by detector.
 
     python benchmarks/faces.py FACES BACKGROUNDS [--photos N] [--detectors ssd,tiny,mtcnn]
-                               [--min-score S] [--pack PACK]
+                               [--min-score S] [--restored] [--pack PACK]
 
 FACES is a folder of aligned faces, BACKGROUNDS one of pictures without any. Photographs are made: crops of backgrounds
 with one to three faces laid in, scaled, turned and with soft edges, at places that are known. A face counts as found
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import tempfile
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -27,13 +28,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapt.build import load_face_finder, load_landmarks
+from adapt.commands.photographs import Preparer
 from adapt.faces.align import Placement, five_points, sampled
 from adapt.faces.crops import Window
 from adapt.faces.detector import Detector, FoundFace
 from adapt.faces.find import MIN_SCORE, FaceFinder
 from adapt.faces.landmarks import Landmarks
-from adapt.photos.files import read_image
+from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import find_photos
+from adapt.photos.photograph import read_photograph
 
 SIZES: Final = ((48, 64), (64, 96), (96, 128), (128, 256), (256, 512), (512, 800))
 TURNS: Final = ((0, 15), (15, 30), (30, 45))
@@ -153,6 +156,22 @@ def measured(finder: FaceFinder, landmarks: Landmarks, made: Made) -> tuple[list
     return errors, len(found) - len(used), seconds
 
 
+def unchanged(finder: FaceFinder, photo: Tensor) -> float:
+    """The largest difference, of 255, between a photo and what comes back of it where its faces are left as they are,
+    at their own scale: found, cut out, put back, written and read again."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, back = Path(folder) / "photo.png", Path(folder) / "back.png"
+        write_image(path, photo)
+        whole = read_photograph(path)
+        before, worst = whole.photo.image, 0.0
+        for face in finder.find(before):
+            preparer = Preparer(size=max(16, round(face.side)), mode="whole", finder=finder)
+            prepared = preparer.of_whole(whole, [face])
+            back.write_bytes(prepared.finish(prepared.crops))
+            worst = max(worst, 255 * float((read_image(back) - before).abs().max()))
+    return worst
+
+
 def row(
     label: str, errors: list[float | None], false: int | None = None, photos: int = 0, seconds: float = 0.0
 ) -> str:
@@ -171,6 +190,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=8, help="made of each size and turn")
     parser.add_argument("--detectors", default="ssd,tiny")
     parser.add_argument("--min-score", type=float, default=MIN_SCORE)
+    parser.add_argument("--restored", action="store_true", help="put the faces back as they are, too")
     parser.add_argument("--pack", default="tiny")
     arguments = parser.parse_args()
     faces = [read_image(photo.path) for photo in find_photos(arguments.faces)]
@@ -182,15 +202,17 @@ def main() -> None:
         print("| --- | ---: | ---: | ---: | ---: | ---: |")
         everything: list[float | None] = []
         by_turn: dict[tuple[int, int], list[float | None]] = defaultdict(list)
+        changed = 0.0
         for size in SIZES:
             generator = torch.Generator().manual_seed(size[0])
             errors: list[float | None] = []
             false, seconds, photos = 0, 0.0, 0
             for turn in TURNS:
                 for _ in range(arguments.photos):
-                    of_photo, wrong, took = measured(
-                        finder, landmarks, photograph(faces, backgrounds, size, turn, generator)
-                    )
+                    made = photograph(faces, backgrounds, size, turn, generator)
+                    of_photo, wrong, took = measured(finder, landmarks, made)
+                    if arguments.restored:
+                        changed = max(changed, unchanged(finder, made[0]))
                     errors += of_photo
                     by_turn[turn] += of_photo
                     false, seconds, photos = false + wrong, seconds + took, photos + 1
@@ -199,6 +221,8 @@ def main() -> None:
         for turn, errors in by_turn.items():
             print(row(f"turned {turn[0]} to {turn[1]}°", errors))
         print(row("all", everything))
+        if arguments.restored:
+            print(f"\nRestored by a model that leaves faces as they are: at most {changed:g} of 255 from the photo\n")
         generator = torch.Generator().manual_seed(0)
         begun = time.perf_counter()
         false = sum(len(finder.find(crop_of(backgrounds, 512, generator))) for _ in range(EMPTY))

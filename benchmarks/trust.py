@@ -27,9 +27,9 @@ from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos
 from adapt.settings import ReliabilitySettings, TargetSettings
 from adapt.settings.recipe import load_recipe
-from adapt.targets.exposure import restored_for
 from adapt.targets.prior_score import score_by_prior
 from adapt.targets.reliability import unreliable_std
+from adapt.targets.restored import restored_for
 
 DOMAINS = (
     "camera-noise-starlight,dtbfr-4x-moderate,dtbfr-4x-severe,dtbfr-8x-moderate,dtbfr-8x-severe,dynface"

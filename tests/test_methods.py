@@ -40,12 +40,12 @@ from adapt.settings import (
     TargetSettings,
 )
 from adapt.settings.recipe import load_recipe
-from adapt.targets.exposure import restored_for
 from adapt.targets.fallback import needs_fallback
 from adapt.targets.methods import TargetBatch, target_maker
 from adapt.targets.photo_share import Shown, keep_photo, photo_share, shown
 from adapt.targets.prior_score import PriorScore, score_by_prior
 from adapt.targets.reliability import LEAST, unreliable_std
+from adapt.targets.restored import restored_for
 from adapt.targets.terms import TERMS
 from degradations.cosines import gaussian_blur
 

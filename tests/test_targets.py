@@ -23,9 +23,9 @@ from adapt.evaluation.sheets import GAP
 from adapt.guidance.maps import SHOWN_STEPS
 from adapt.photos.files import read_image
 from adapt.settings import GateSettings, LowFrequencySettings, TargetSettings
-from adapt.targets.exposure import match_mean_luminance
 from adapt.targets.gate import CHECKS, Candidate, Finding, judge
 from adapt.targets.methods import TargetMaker
+from adapt.targets.restored import match_mean_luminance
 from adapt.targets.store import Record, TargetStore, accepted_targets, maps_name, read_records
 
 QUICK = ["guidance.0.factor=4", "steps=3", "batch=2", "gate.max_low_frequency_change=1", "gate.min_contrast=0"]

@@ -55,8 +55,8 @@ def generate_targets(
         on_face: told of photos whose faces are cut out: id, status, done, in all.
 
     Raises:
-        UsageError: what cannot be used, a restorer that takes no faces of the prior's size, or `overwrite` of a store
-            that others make their parts of; whole photographs in shards.
+        UsageError: an output folder inside the photos, what cannot be used, a restorer that takes no faces of the
+            prior's size, or `overwrite` of a store that others make their parts of; whole photographs in shards.
         PhotoError: whole photographs without a face.
     """
     from adapt.commands.align import faces_of
@@ -75,6 +75,7 @@ def generate_targets(
         )
     if faces == "whole" and shard[1] > 1:
         raise UsageError("--faces whole: faces are cut out once, not by every shard; do that with adapt align first")
+    refuse_overlap(photos, out)
     found = find_photos(photos, limit)  # before anything heavy is loaded: no photos is the commonest mistake
     settings = load_recipe(method, TargetSettings, overrides, pack=pack)
     if maps and not settings.needs_adjuster:
@@ -102,7 +103,6 @@ def generate_targets(
         faces = "aligned"
     cut = None
     if faces != "aligned":
-        refuse_overlap(photos, out)
         with locked(out):
             TargetStore(out, identity, overwrite=overwrite)  # takes the folder, before another's is there
         cut = faces_of(

@@ -26,6 +26,8 @@ from adapt.verdict.decision import Measurements, Verdict, decide, verdict_of_jso
 from adapt.verdict.evidence import EVIDENCE, Evaluator, Restoration
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from adapt.restorers.base import Restorer
 
 VERDICT: Final = "verdict.json"
@@ -145,7 +147,7 @@ def measure_all(
         photos: aligned faces of the pack's size, by id.
         evaluator: of the pack, on the device where the restorers are.
         fidelities: at which the base and the candidates restore; None for one that takes none.
-        on_step: told of photos that are done, and of all.
+        on_step: told of what is done, and of all: of each photo its restoration, and all that follows.
 
     Raises:
         PhotoError: no photo is left.
@@ -153,27 +155,30 @@ def measure_all(
     trust: list[float] = []
     of_base, own = fidelities
     measured: list[list[dict[str, float]]] = [[] for _ in (base, *candidates)]
-    by_base = {path: base(read_image(path)[None], of_base)[0] for path in photos.values()}
-    clean = {
-        path: evaluator.clean(read_image(path), image)
-        for path, image in by_base.items() if bool(image.isfinite().all())
-    }  # fmt: skip
+    images = {path: read_image(path) for path in photos.values()}
+    by_base: dict[Path, Tensor] = {}
+    for place, (path, image) in enumerate(images.items(), start=1):
+        by_base[path] = base(image[None], of_base)[0]
+        on_step(place, 2 * len(images))
+    sound = {path: restored for path, restored in by_base.items() if bool(restored.isfinite().all())}
+    asked = evaluator.reference_digest != base.digest
+    clean = {path: evaluator.clean(images[path], each) if asked else each for path, each in sound.items()}
     soft = evaluator.as_soft_as([*clean.values()]) if clean else evaluator.known
-    for place, (path, restored) in enumerate(by_base.items()):
-        if path in clean:
-            photo, seed = read_image(path), photo_seed(SEED, file_digest(path))
+    for place, (path, photo) in enumerate(images.items()):
+        if path in sound:
+            restored, seed = sound[path], photo_seed(SEED, file_digest(path))
             sample = evaluator.sample(photo, restored, clean=clean[path], soft=soft, place=place, seed=seed)
             restorations = [
                 Restoration(restored[None], base(sample.trial, of_base)),
                 *(Restoration(model(sample.photo, own), model(sample.trial, own)) for model in candidates.values()),
             ]
             found = [evaluator.measure(sample, restoration) for restoration in restorations]
-            sound = [each for each in found if each is not None]
-            if len(sound) == len(found):
+            whole = [each for each in found if each is not None]
+            if len(whole) == len(found):
                 trust.append(sample.trust)
-                for numbers, each in zip(measured, sound, strict=True):
+                for numbers, each in zip(measured, whole, strict=True):
                     numbers.append(each)
-        on_step(place + 1, len(photos))
+        on_step(len(images) + place + 1, 2 * len(images))
     if not trust:
         raise PhotoError(f"none of {len(photos)} photos can be judged: the models give values that are not finite")
     first, *others = ({key: [each[key] for each in numbers] for key in EVIDENCE} for numbers in measured)

@@ -30,10 +30,13 @@ class FoundFace:
     Attributes:
         box: in pixels of the photo, within it.
         score: how sure the detector is, in [0, 1].
+        points: both eyes (the left one in the image first), nose and corners of the mouth, where the detector gives
+            them, as RetinaFace and YuNet do.
     """
 
     box: Window
     score: float
+    points: tuple[tuple[float, float], ...] = ()
 
 
 class Detector(Protocol):

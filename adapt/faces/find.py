@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adapt.errors import UsageError
-from adapt.faces.align import Placement, cut_out, five_points, misfit, placed
+from adapt.faces.align import Placement, cut_out, five_points, misfit, placed, template
 from adapt.faces.crops import Window
 from adapt.faces.detector import Detector, FoundFace
 from adapt.faces.landmarks import Landmarks, eye_distance
@@ -173,7 +173,8 @@ class FaceFinder:
                     right * scale + window.left, bottom * scale + window.top,
                 )  # fmt: skip
                 if max(box.right - box.left, box.bottom - box.top) >= self.min_face:
-                    found.append(FoundFace(box, face.score))
+                    points = tuple((x * scale + window.left, y * scale + window.top) for x, y in face.points)
+                    found.append(FoundFace(box, face.score, points))
         kept: list[FoundFace] = []
         for face in sorted(found, key=lambda face: -face.score):
             if all(_shared(face.box, other.box) < SAME_BOX for other in kept):
@@ -183,8 +184,11 @@ class FaceFinder:
     def face_in(self, photo: Tensor, found: FoundFace, *, strict: bool = True) -> Face | None:
         """The face in a box; None where it has no points, or, strictly, where they are not those of a face."""
         try:
-            points = self.landmarks.inside(photo[None], found.box)[0].double().cpu()
-            placement = placed(five_points(points), CROP)
+            if found.points:
+                placement = placed(torch.tensor(found.points, dtype=torch.float64), CROP, own=False)
+            else:
+                placement = placed(five_points(self.landmarks.inside(photo[None], found.box)[0].double().cpu()), CROP)
+            points = placement.to_photo(template(CROP, own=True))
             fit = math.inf
             for _ in range(ROUNDS):
                 crop = cut_out(photo, placement, CROP)

@@ -20,15 +20,14 @@ from adapt.images import to_grey
 from adapt.journal import KeptError
 from adapt.locks import locked
 from adapt.photos.files import encode_png
-from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
+from adapt.photos.folder import PhotoFile, find_photos
 from adapt.photos.pairs import Fitted, read_fitted
 from adapt.restorers.base import Restorer
 from adapt.settings import TargetSettings
-from adapt.settings.paths import FACES
-from adapt.targets.exposure import restored_for
 from adapt.targets.gate import Candidate, judge
 from adapt.targets.likeness import FaceNetworks, likeness
 from adapt.targets.methods import SamplingInfo, TargetBatch, TargetMaker
+from adapt.targets.restored import restored_for
 from adapt.targets.store import Key, Record, TargetStore, image_name, maps_name, read_records
 
 OnPhoto = Callable[[Record, int, int], None]
@@ -117,7 +116,7 @@ def generate_targets(
     uninterrupted one would have.
 
     Args:
-        photos: folder of aligned faces (or one file); it may be `out`/faces.
+        photos: folder of aligned faces (or one file), not where the store writes.
         out: the store.
         settings: the recipe; batch, seed, draws, match_mean_luminance, compat and gate are read here.
         maker: the method with its prior.
@@ -133,10 +132,8 @@ def generate_targets(
         faces: what the gate tells people apart by, on the device; needed where the recipe has `gate.likeness`.
 
     Raises:
-        UsageError: no photos, an output folder inside the photos or with other files, or a store made otherwise.
+        UsageError: no photos, an output folder with other files, or a store made otherwise.
     """
-    if photos != out / FACES:  # what was cut out for this store, which knows its own images
-        refuse_overlap(photos, out)
     chosen = find_photos(photos, limit)[shard[0] :: shard[1]]
     with locked(out, shard):
         store = TargetStore(out, identity, shard=shard, overwrite=overwrite)

@@ -229,12 +229,14 @@ class Evaluator:
         device: where all of it is.
         reference: the pack's own restorer, by which the damage is known: (B, 3, S, S) in [0, 1] to the same; None
             where it has none, and the base stands in.
+        reference_digest: stands for it: of a base with the same digest it need not be asked.
     """
 
     networks: EvidenceNetworks
     known: Tensor
     device: torch.device
     reference: Callable[[Tensor], Tensor] | None = None
+    reference_digest: str = ""
 
     @torch.no_grad()
     def clean(self, photo: Tensor, base: Tensor) -> Tensor:
