@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import adapt
+from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt
 from photographs import SIDE, at, photograph, some_faces, write
 from PIL import Image
 from torch import Tensor
@@ -225,17 +225,24 @@ def test_the_command_restores_whole_photographs(
 
 
 def test_a_run_gives_whole_photographs_back(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     photos = Path(shutil.copytree(folder, tmp_path / "photos"))
     write(photos / "two.png", photograph(300, 420, [(some_faces(8)[7], at(200, 150, 180))]))
     (photos / "broken.jpg").write_bytes(b"nothing")
     out = tmp_path / "out"
     command = [
-        "run", photos, "-o", out, "--device", "cpu", "--method", "low-frequency", "targets.steps=2",
-        "targets.gate.min_contrast=0", "targets.gate.max_low_frequency_change=1", "finetune.steps=2",
-        "finetune.batch=2", "finetune.evaluate_every=1", "finetune.discriminator.first_steps=0", "verdict.photos=2",
+        "run", photos, "-o", out, "--pack", small_pack, "--device", "cpu", "--method", "low-frequency",
+        *(f"targets.{each}" for each in QUICK_TARGETS), *(f"finetune.{each}" for each in QUICK_FINETUNE),
+        "verdict.photos=2",
     ]  # fmt: skip
+    bundled: list[object] = []
+
+    def export_choice(out: Path, *_: object, whole: object, **__: object) -> Path:
+        bundled.append(whole)
+        return out / "model.onnx"
+
+    monkeypatch.setattr("adapt.commands.run.export_choice", export_choice)
     assert adapt(monkeypatch, *command) == 3
     printed = capsys.readouterr()
     assert "4 faces in 4 whole photographs" in printed.out
@@ -247,7 +254,7 @@ def test_a_run_gives_whole_photographs_back(
     page = (out / "report.html").read_text()
     assert "group-face1" in page
     assert 'class="whole"' in page
-    assert (out / "bundle" / "whole_photographs.py").exists(), "the bundle takes what the run took"
+    assert bundled == ["tiny"], "the bundle takes what the run took, by the networks that found it"
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in (".png", ".onnx")}
     assert adapt(monkeypatch, *command) == 3
     assert before == {path: path.stat().st_mtime_ns for path in before}, "nothing is made twice"
