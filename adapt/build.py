@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from adapt.faces.detector import FaceDetector
     from adapt.faces.find import FaceFinder
     from adapt.faces.landmarks import Landmarks
+    from adapt.faces.mtcnn import CascadeDetector
     from adapt.faces.recogniser import FaceIdentifier, Recogniser
     from adapt.perceptual.distance import PerceptualDistance
     from adapt.restorers.base import Restorer
@@ -218,41 +219,45 @@ def load_landmarks(name: str | Path) -> Landmarks:
     return build_landmarks(*_face_weights(name, LANDMARKS))
 
 
-def load_detector(name: str | Path, *, fast: bool = False) -> FaceDetector:
+def load_detector(
+    name: str | Path, kind: Literal["mtcnn", "ssd", "tiny"] = "mtcnn"
+) -> FaceDetector | CascadeDetector:
     """A face detector by pack name, pack folder, or a file of such weights; errors as above.
 
     Args:
         name: what to load.
-        fast: of a pack the small one, for faces that look at the camera; a file's header says which it is.
+        kind: which of a pack's; a file's header says which it is.
     """
     from adapt.faces.detector import build_detector
-    from adapt.faces.entries import DETECTOR, FAST_DETECTOR
+    from adapt.faces.entries import DETECTORS
 
-    return build_detector(*_face_weights(name, FAST_DETECTOR if fast else DETECTOR))
+    return build_detector(*_face_weights(name, DETECTORS[kind]))
 
 
 def load_face_finder(
-    name: str | Path, device: torch.device | str = "cpu", *, fast: bool = False, min_face: float | None = None,
-    min_score: float | None = None,
+    name: str | Path, device: torch.device | str = "cpu", *, kind: Literal["mtcnn", "ssd", "tiny"] = "mtcnn",
+    min_face: float | None = None, min_score: float | None = None,
 ) -> FaceFinder:
     """What finds the faces of photographs, of a pack's networks; errors as above.
 
     Args:
         name: the pack.
         device: where they compute.
-        fast: with the small detector.
-        min_face, min_score: as `adapt.faces.find.FaceFinder`, whose defaults stand where None.
+        kind: as `load_detector`.
+        min_face, min_score: as `adapt.faces.find.FaceFinder`; where None its default, and the detector's.
     """
     from dataclasses import replace
 
-    from adapt.faces.find import MIN_FACE, MIN_SCORE, FaceFinder
+    from adapt.faces.detector import SEEN_AGAIN_FROM
+    from adapt.faces.find import MIN_FACE, FaceFinder
+    from adapt.faces.mtcnn import FOUND
 
-    detector = load_detector(name, fast=fast).to(device)
+    detector = load_detector(name, kind).to(device)
     finder = FaceFinder(
         detector=detector,
         landmarks=load_landmarks(name).to(device),
         min_face=MIN_FACE if min_face is None else min_face,
-        min_score=MIN_SCORE if min_score is None else min_score,
+        min_score=(FOUND if kind == "mtcnn" else SEEN_AGAIN_FROM) if min_score is None else min_score,
     )
     return replace(finder, detector=replace(detector, min_score=finder.min_score))
 
@@ -364,7 +369,7 @@ def load_face_networks(pack: str | Path, device: torch.device) -> tuple[FaceNetw
 
 def build_face_network(
     entry: str, name: str, state: dict[str, Tensor], header: dict[str, str]
-) -> Recogniser | Landmarks | FaceDetector:
+) -> Recogniser | Landmarks | FaceDetector | CascadeDetector:
     """What an entry of a pack must be, by the entry's name; raises WeightsError as the networks' own builders do."""
     from adapt.faces.detector import build_detector
     from adapt.faces.entries import LANDMARKS, RECOGNISER

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from adapt.errors import WeightsError
-from adapt.faces.entries import ARCHITECTURES, DETECTOR, FAST_DETECTOR, LANDMARKS, RECOGNISER
+from adapt.faces.entries import ARCHITECTURES, LANDMARKS, RECOGNISER, SSD_DETECTOR, TINY_DETECTOR
 from adapt.faces.stored import describe
 from adapt.packs.pack import EMBEDDED, add_network
 
@@ -167,14 +167,14 @@ SOURCES = {
         "not by this project: by Vincent Mühler for face-api.js, on about 35,000 photographs with 68 points each",
         rename_separable,
     ),
-    DETECTOR: Source(
+    SSD_DETECTOR: Source(
         "ssd_mobilenetv1",
         "MIT AND Apache-2.0",
         ", which is the tensorflow-face-detection model of yeephycho",
         "not by this project: by yeephycho, on the WIDER FACE data set",
         rename_detector,
     ),
-    FAST_DETECTOR: Source(
+    TINY_DETECTOR: Source(
         "tiny_face_detector",
         "MIT",
         "",

@@ -1,6 +1,6 @@
 """How well faces are found in photographs, and how nearly they are placed: by size, by turn, and by detector.
 
-    python benchmarks/faces.py FACES BACKGROUNDS [--photos N] [--detectors ssd,tiny,mtcnn]
+    python benchmarks/faces.py FACES BACKGROUNDS [--photos N] [--detectors mtcnn,ssd,tiny]
                                [--min-score S] [--restored] [--pack PACK]
 
 FACES is a folder of aligned faces, BACKGROUNDS one of pictures without any. Photographs are made: crops of backgrounds
@@ -8,8 +8,6 @@ with one to three faces laid in, scaled, turned and with soft edges, at places t
 where the middle of a found one's five points is nearer than half the eye distance to its own; every other find is a
 false alarm. Eyes are held against those that the landmark network sees in the aligned face itself. The last rows are of
 200 crops of the backgrounds alone. Size is the side of the aligned crop in the photograph; the face in it is half.
-mtcnn is that of Zhang et al. 2016 (arXiv:1604.02878) by facenet-pytorch (MIT), which `pip install --no-deps
-facenet-pytorch requests tqdm` brings.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ import math
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,8 +28,7 @@ from adapt.build import load_face_finder, load_landmarks
 from adapt.commands.photographs import Preparer
 from adapt.faces.align import Placement, five_points, sampled
 from adapt.faces.crops import Window
-from adapt.faces.detector import Detector, FoundFace
-from adapt.faces.find import MIN_SCORE, FaceFinder
+from adapt.faces.find import FaceFinder
 from adapt.faces.landmarks import Landmarks
 from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import find_photos
@@ -45,36 +41,6 @@ EMPTY: Final = 200
 FADED: Final = 0.06  # share of a face's side over which it fades into the background
 
 Made = tuple[Tensor, list[tuple[Placement, Tensor]]]
-
-
-class Mtcnn:
-    """Three small networks in a cascade over a pyramid, with their authors' thresholds."""
-
-    name = "mtcnn"
-
-    def __init__(self) -> None:
-        from facenet_pytorch import MTCNN  # pyright: ignore[reportMissingImports]
-
-        self._network: Any = MTCNN(keep_all=True, device="cpu")
-
-    def find(self, photo: Tensor) -> list[FoundFace]:
-        boxes, scores = self._network.detect((photo.permute(1, 2, 0) * 255).round())
-        height, width = photo.shape[1:]
-        found: list[FoundFace] = []
-        for (left, top, right, bottom), score in [] if boxes is None else zip(boxes, scores, strict=True):
-            box = Window(max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom))
-            if box.left < box.right and box.top < box.bottom:
-                found.append(FoundFace(Window(*(float(edge) for edge in box)), float(score)))
-        return found
-
-
-def finder_of(name: str, pack: str, min_score: float) -> FaceFinder:
-    """What finds faces by the detector of a name."""
-    finder = load_face_finder(pack, fast=name == "tiny", min_score=min_score, min_face=SIZES[0][0] / 3)
-    if name != "mtcnn":
-        return finder
-    detector: Detector = Mtcnn()
-    return replace(finder, detector=detector)
 
 
 def crop_of(backgrounds: list[Tensor], side: int, generator: torch.Generator) -> Tensor:
@@ -188,8 +154,8 @@ def main() -> None:
     parser.add_argument("faces", type=Path)
     parser.add_argument("backgrounds", type=Path)
     parser.add_argument("--photos", type=int, default=8, help="made of each size and turn")
-    parser.add_argument("--detectors", default="ssd,tiny")
-    parser.add_argument("--min-score", type=float, default=MIN_SCORE)
+    parser.add_argument("--detectors", default="mtcnn,ssd,tiny")
+    parser.add_argument("--min-score", type=float, help="the detector's own where it is left out")
     parser.add_argument("--restored", action="store_true", help="put the faces back as they are, too")
     parser.add_argument("--pack", default="tiny")
     arguments = parser.parse_args()
@@ -197,7 +163,10 @@ def main() -> None:
     backgrounds = [read_image(photo.path) for photo in find_photos(arguments.backgrounds)]
     landmarks = load_landmarks(arguments.pack)
     for name in arguments.detectors.split(","):
-        finder = finder_of(name, arguments.pack, arguments.min_score)
+        kind: Any = name
+        finder = load_face_finder(
+            arguments.pack, kind=kind, min_score=arguments.min_score, min_face=SIZES[0][0] / 3
+        )
         print(f"\n{finder.name}\n\n| size, turn | found | false alarms | eyes, median | 95th | ms a photo |")
         print("| --- | ---: | ---: | ---: | ---: | ---: |")
         everything: list[float | None] = []

@@ -47,7 +47,8 @@ def packs_add(
         str,
         typer.Argument(
             help="What the file is: prior, codebook, perceptual, blur-estimator, guidance-adjuster, start-steps,"
-            " recogniser, landmarks, detector, detector-tiny; any other name is a restorer (swinir, codeformer)."
+            " recogniser, landmarks, detector, detector-ssd, detector-tiny; any other name is a restorer (swinir,"
+            " codeformer)."
         ),
     ],
     file: Annotated[Path, typer.Argument(help="Checkpoint or table; it stays where it lies.")],

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from adapt.build import load_detector, load_landmarks, load_restorer
+from adapt.errors import UsageError
 from adapt.training.run import distance_of
+
+if TYPE_CHECKING:
+    from adapt.exporting.finding import FindingNetworks
 
 
 def export(
@@ -28,7 +32,6 @@ def export(
     `whole`: the pack whose detector and landmarks go with it, for whole photographs; none where None.
     """
     from adapt.exporting.bundle import export_bundle
-    from adapt.exporting.finding import FindingNetworks
 
     restorer = load_restorer(model)
     trained_with = distance_of(Path(model))
@@ -44,6 +47,16 @@ def export(
         source=about,
         evaluation=evaluation,
         photos=photos,
-        finding=None if whole is None else FindingNetworks(load_detector(whole), load_landmarks(whole)),
+        finding=None if whole is None else _finding(whole),
         overwrite=overwrite,
     )
+
+
+def _finding(pack: str | Path) -> FindingNetworks:
+    from adapt.exporting.finding import FindingNetworks
+    from adapt.faces.mtcnn import CascadeDetector
+
+    detector = load_detector(pack)
+    if not isinstance(detector, CascadeDetector):
+        raise UsageError(f"{pack}: bundles find faces by MTCNN, its detector is another; name a pack")
+    return FindingNetworks(detector, load_landmarks(pack))

@@ -19,7 +19,8 @@ from adapt.disk import is_marked, marked, read_json, short_sibling, shown_files,
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting import runner
 from adapt.exporting.card import model_card
-from adapt.exporting.finding import LICENCE, FindingNetworks, write_finding
+from adapt.exporting.finding import LICENCES as OF_FINDING
+from adapt.exporting.finding import FindingNetworks, write_finding
 from adapt.exporting.onnx import FIDELITY, INPUT, OPSET, OUTPUT, export_onnx, open_session, providers_for
 from adapt.exporting.runner import WHOLE
 from adapt.exporting.verify import check_inputs, verify
@@ -172,7 +173,7 @@ def _write_bundle(
         "whole": whole,
         "source": source,
         "evaluation": evaluation,
-        "licences": [*LICENCES, *([] if finding is None else [LICENCE])],
+        "licences": [*LICENCES, *(() if finding is None else OF_FINDING)],
         "versions": versions(),
     }
     card = model_card(about)

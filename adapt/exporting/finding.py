@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -14,29 +14,33 @@ from torch import nn
 from adapt.devices import full_precision
 from adapt.errors import VerificationError
 from adapt.exporting import whole_photographs
-from adapt.exporting.onnx import INPUT, export_for_side, open_session
+from adapt.exporting.onnx import INPUT, export_finding, open_session
 from adapt.exporting.runner import WHOLE
 from adapt.exporting.verify import smooth_images
 from adapt.faces.landmarks import SIDE as LANDMARKS_SIDE
+from adapt.faces.mtcnn import SIDES
 
 if TYPE_CHECKING:
-    from adapt.faces.detector import FaceDetector
     from adapt.faces.landmarks import Landmarks
+    from adapt.faces.mtcnn import CascadeDetector
 
-DETECTOR_ONNX, LANDMARKS_ONNX, CODE = WHOLE
+*DETECTOR_ONNX, LANDMARKS_ONNX, CODE = WHOLE
 AGREES: Final = 1e-4  # of scores in [0, 1], and of places in shares of the side
-LICENCE: Final = "detector and landmarks: face-api.js, MIT, Copyright (c) 2018 Vincent Mühler"
+LICENCES: Final = (
+    "detector: MTCNN by Kaipeng Zhang and others, as facenet-pytorch has it, MIT, Copyright (c) 2019 Timothy Esler",
+    "landmarks: face-api.js, MIT, Copyright (c) 2018 Vincent Mühler",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class FindingNetworks:
-    """What finds faces: the detector, whose boxes and scores are of a square image, and the landmarks."""
+    """What finds faces: the detector's cascade and the landmarks."""
 
-    detector: FaceDetector
+    detector: CascadeDetector
     landmarks: Landmarks
 
 
-def write_finding(networks: FindingNetworks, folder: Path) -> dict[str, Any]:
+def write_finding(networks: FindingNetworks, folder: Path) -> dict[str, float]:
     """Write all that whole photographs need into a bundle's folder.
 
     Returns:
@@ -46,18 +50,21 @@ def write_finding(networks: FindingNetworks, folder: Path) -> dict[str, Any]:
         VerificationError: a network cannot be exported, or its file computes something else.
     """
     shutil.copyfile(whole_photographs.__file__, folder / CODE)
-    return {
-        DETECTOR_ONNX: _written(
-            networks.detector.network, folder / DETECTOR_ONNX, networks.detector.network.side, ("boxes", "scores")
-        ),
-        LANDMARKS_ONNX: _written(networks.landmarks.network, folder / LANDMARKS_ONNX, LANDMARKS_SIDE, ("points",)),
-    }
+    cascade = networks.detector.network
+    first, second, third = DETECTOR_ONNX
+    parts: tuple[tuple[str, nn.Module, int | None, tuple[str, ...]], ...] = (
+        (first, cascade.proposal, None, ("offsets", "scores")),
+        (second, cascade.refine, SIDES[0], ("offsets", "scores")),
+        (third, cascade.output, SIDES[1], ("offsets", "scores", "points")),
+        (LANDMARKS_ONNX, networks.landmarks.network, LANDMARKS_SIDE, ("points",)),
+    )
+    return {name: _written(network, folder / name, side, outputs) for name, network, side, outputs in parts}
 
 
-def _written(network: nn.Module, path: Path, side: int, outputs: tuple[str, ...]) -> float:
+def _written(network: nn.Module, path: Path, side: int | None, outputs: tuple[str, ...]) -> float:
     own = network.cpu().float().eval()
-    export_for_side(own, path, side, outputs)
-    images = smooth_images((1, side, side))
+    export_finding(own, path, side, outputs)
+    images = smooth_images((3, side or 61, side or 47))
     with torch.inference_mode(), full_precision():
         expected = own(images)
     found = open_session(path).run(None, {INPUT: images.numpy()})

@@ -19,6 +19,7 @@ INPUT: Final = "photo"
 OUTPUT: Final = "restored"
 FIDELITY: Final = "fidelity"
 SIDES: Final = {0: "batch", 2: "height", 3: "width"}
+OF_MAPS: Final = {0: SIDES[0], **{index: f"side {index}" for index in (1, 2, 3)}}  # of outputs of other sizes
 OPSET: Final = 20
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
@@ -45,26 +46,27 @@ def export_onnx(
     height, width = (2 * multiple + 8, 3 * multiple - 8) if side is None else (side, side)
     examples = (torch.zeros(2, 3, height, width), *([torch.full((1,), 0.5)] if fidelity else []))
     _write(
-        network, path, examples, free, dynamic_shapes=(dict.fromkeys(free, dynamic), *([{}] if fidelity else [])),
+        network, path, examples, free, free, dynamic_shapes=(dict.fromkeys(free, dynamic), *([{}] if fidelity else [])),
         inputs=[INPUT, *([FIDELITY] if fidelity else [])], outputs=[OUTPUT],
     )
 
 
-def export_for_side(network: nn.Module, path: Path, side: int, outputs: Sequence[str]) -> None:
-    """Write a network of (B, 3, side, side), such as a detector's, as ONNX; the batch alone is free.
+def export_finding(network: nn.Module, path: Path, side: int | None, outputs: Sequence[str]) -> None:
+    """Write a network that finds faces as ONNX: (B, 3, side, side), of which the batch is free, or any size.
 
     Raises:
         VerificationError: the exporter cannot follow the network.
     """
-    free, dynamic = {0: SIDES[0]}, torch.export.Dim.DYNAMIC
+    free, dynamic = SIDES if side is None else {0: SIDES[0]}, torch.export.Dim.DYNAMIC
+    height, width = (37, 53) if side is None else (side, side)
     _write(
-        network, path, (torch.zeros(2, 3, side, side),), free, dynamic_shapes=(dict.fromkeys(free, dynamic),),
-        inputs=[INPUT], outputs=outputs,
+        network, path, (torch.zeros(2, 3, height, width),), free, OF_MAPS,
+        dynamic_shapes=(dict.fromkeys(free, dynamic),), inputs=[INPUT], outputs=outputs,
     )
 
 
 def _write(
-    network: nn.Module, path: Path, examples: tuple[Tensor, ...], free: dict[int, str], *,
+    network: nn.Module, path: Path, examples: tuple[Tensor, ...], free: dict[int, str], given: dict[int, str], *,
     dynamic_shapes: tuple[Any, ...], inputs: Sequence[str], outputs: Sequence[str],
 ) -> None:
     import onnx
@@ -87,14 +89,14 @@ def _write(
             raise VerificationError(f"{path.name}: the network cannot be exported at any size ({reason})") from error
         assert program is not None
         model = program.model_proto
-    _anonymise(model, free)
+    _anonymise(model, free, given)
     onnx.save(model, str(path))
 
 
-def _anonymise(model: Any, free: dict[int, str]) -> None:
+def _anonymise(model: Any, free: dict[int, str], given: dict[int, str]) -> None:
     """Drop what the exporter notes of the source: it holds the paths of this machine, and weighs as much as the graph.
 
-    The traced sizes have names by chance (`s15`); those of input and output become what they are.
+    The traced sizes have names by chance (`s15`); those of the input and of what is given become what they are.
     """
     graphs = [model.graph]
     del model.metadata_props[:]
@@ -106,9 +108,10 @@ def _anonymise(model: Any, free: dict[int, str]) -> None:
             item.ClearField("doc_string")
         for attribute in (attribute for node in graph.node for attribute in node.attribute):
             graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-    for value in (model.graph.input[0], *model.graph.output):
-        for index, name in free.items():
-            value.type.tensor_type.shape.dim[index].dim_param = name
+    for value, names in ((model.graph.input[0], free), *((output, given) for output in model.graph.output)):
+        for index, side in enumerate(value.type.tensor_type.shape.dim):
+            if side.dim_param:
+                side.dim_param = names[index]
 
 
 def open_session(path: Path, providers: Sequence[Any] = (CPU,), data: bytes | None = None) -> Any:

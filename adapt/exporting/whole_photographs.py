@@ -1,7 +1,8 @@
 """Whole photographs for run_model.py: faces found, cut out upright, and put back. numpy, Pillow and onnxruntime alone.
 
-Lies beside detector.onnx and landmarks.onnx. It does what `adapt restore` does (docs/photographs.md of adapt), in the
-same order and with the same numbers. Coordinates are in pixels, x before y; 0 is the outer edge of the first pixel.
+Lies beside detector-1.onnx to detector-3.onnx and landmarks.onnx. It does what `adapt restore` does
+(docs/photographs.md of adapt), in the same order and with the same numbers. Coordinates are in pixels, x before y; 0 is
+the outer edge of the first pixel.
 """
 
 import io
@@ -15,17 +16,24 @@ from PIL import Image
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Pixels = tuple[int, int, int, int]  # the same, in whole ones
+Found = tuple[Box, float, np.ndarray]  # a face's box, score and five points
 Session = Callable[[np.ndarray], list[np.ndarray]]
 
-MIN_FACE, MIN_SCORE = 24.0, 0.35
+MIN_FACE, MIN_SCORE = 24.0, 0.85
+CELL, STRIDE, SMALLEST, FACTOR = 12, 2, 20.0, 0.709  # of the detector's first network, and its pyramid
+SIDES, PROPOSED, REFINED = (24, 48), 0.6, 0.7  # of the second and third network; scores from which a window goes on
+SCORE_STEPS = 1_000  # between which scores are equal
+ROUNDED = 0.01  # pixels by which an edge may reach into the next one
+SAME_AT_ONE_SIZE, SAME, INSIDE = 0.5, 0.7, 0.7  # shares of the union, and of the smaller face: from there on one
 SEEN_AT, SMALLEST_SEEN, OVERLAP = 512, 24, 0.3  # a detector's view, the least face in it, and what views share
-SAME_IN_VIEW, SAME_BOX, SAME_FACE = 0.5, 0.4, 0.6  # shares of the union, and of the eye distance: from there on one
+SAME_BOX, SAME_FACE = 0.4, 0.6  # shares of the union, and of the eye distance: from there on one
 CROP, ROUNDS = 256, 3
 WORST_MISFIT, ACROSS = 0.25, (0.8, 4.0)
 SURE, SURE_AGAIN = 0.85, 0.6
 LANDMARKS_AT = 112
+DETECTOR_TEMPLATE = np.array([(192.98, 239.95), (318.90, 240.19), (256.63, 314.02), (201.26, 371.41), (313.09, 371.15)])
 AROUND = (0.15, 0.29, 0.85, 0.99)  # of an aligned face: what the landmark network sees
-TEMPLATE = np.array([(190.6, 242.5), (315.4, 242.6), (251.7, 317.2), (199.7, 375.2), (308.9, 375.6)]) / 512
+TEMPLATE = np.array([(190.6, 242.5), (315.4, 242.6), (251.7, 317.2), (199.7, 375.2), (308.9, 375.6)])  # of landmarks
 FOREHEAD, FEATHER = 0.45, 0.09
 MOST_SAMPLES = 32
 BAND = 64  # lines that are sampled at once: memory
@@ -74,9 +82,11 @@ class Face:
 
 @dataclass(frozen=True)
 class Finder:
-    """Finds faces with two networks, as bundle.json names them."""
+    """Finds faces with the detector's three networks and the landmarks."""
 
-    detector: Session
+    proposal: Session
+    refine: Session
+    output: Session
     landmarks: Session
     min_face: float = MIN_FACE
     min_score: float = MIN_SCORE
@@ -84,7 +94,7 @@ class Finder:
     def find(self, photo: np.ndarray) -> list[Face]:
         """The faces of a photo, (3, H, W) float32 in [0, 1], the largest first."""
         kept: list[Face] = []
-        faces = [face for box, score in self._boxes(photo) if (face := self._face_in(photo, box, score)) is not None]
+        faces = [face for found in self._boxes(photo) if (face := self._face_in(photo, *found)) is not None]
         for face in sorted(faces, key=lambda face: -face.score):
             middle = five_points(face.points).mean(0)
             for other in kept:
@@ -95,67 +105,90 @@ class Finder:
                 kept.append(face)
         return sorted(kept, key=lambda face: (-face.side, face.box))
 
-    def _boxes(self, photo: np.ndarray) -> list[tuple[Box, float]]:
+    def _boxes(self, photo: np.ndarray) -> list[Found]:
         height, width = photo.shape[1:]
-        found: list[tuple[Box, float]] = []
+        found: list[Found] = []
         for view, (left, top, right, bottom) in views(photo, self.min_face):
             rows, columns = view.shape[1:]
             scale = (right - left) / columns
-            for (x0, y0, x1, y1), score in self._detected(view):
+            for (x0, y0, x1, y1), score, points in self.detected(view):
                 cut = (
                     (x0 <= 1 and left > 0) or (y0 <= 1 and top > 0)
                     or (x1 >= columns - 1 and right < width) or (y1 >= rows - 1 and bottom < height)
                 )  # fmt: skip
                 box = (x0 * scale + left, y0 * scale + top, x1 * scale + left, y1 * scale + top)
                 if score >= self.min_score and not cut and max(box[2] - box[0], box[3] - box[1]) >= self.min_face:
-                    found.append((box, score))
-        kept: list[tuple[Box, float]] = []
-        for box, score in sorted(found, key=lambda each: -each[1]):
-            if all(shared(box, other) < SAME_BOX for other, _ in kept):
-                kept.append((box, score))
+                    found.append((box, score, points * scale + np.array([left, top])))
+        kept: list[Found] = []
+        for each in sorted(found, key=lambda each: -each[1]):
+            if all(shared(each[0], other[0]) < SAME_BOX for other in kept):
+                kept.append(each)
         return kept
 
-    def _detected(self, view: np.ndarray) -> list[tuple[Box, float]]:
-        """Boxes and scores of one view, the surest first."""
+    def detected(self, view: np.ndarray) -> list[Found]:
+        """The faces of one view, the surest first, each with its five points."""
+        windows = self._proposed(view)
+        if len(windows):
+            offsets, scores = self.refine(looked_at(view, windows, SIDES[0]))
+            sure = scores > REFINED
+            windows, offsets, scores = windows[sure], offsets[sure], scores[sure]
+            kept = each_once(windows, scores, SAME)
+            windows = squared(moved(windows[kept], offsets[kept]))
+        if not len(windows):
+            return []
+        offsets, scores, points = self.output(looked_at(view, windows, SIDES[1]))
+        sure = scores > self.min_score
+        windows, offsets, scores, points = windows[sure], offsets[sure], scores[sure], points[sure]
+        points = windows[:, None, :2] + points * (windows[:, None, 2:] - windows[:, None, :2])
+        windows = moved(windows, offsets)
+        limits = np.array([view.shape[2], view.shape[1]] * 2)
+        found: list[Found] = []
+        for index in each_once(windows, scores, INSIDE, of_smaller=True):
+            x0, y0, x1, y1 = (float(edge) for edge in np.minimum(np.maximum(windows[index], 0), limits))
+            if x0 < x1 and y0 < y1:
+                found.append(((x0, y0, x1, y1), float(scores[index]), points[index].astype(np.float64)))
+        return found
+
+    def _proposed(self, view: np.ndarray) -> np.ndarray:
         height, width = view.shape[1:]
-        side = max(height, width)
-        boxes, scores = self.detector(resized(view, (0, 0, side, side), SEEN_AT)[None])
-        boxes, scores = boxes[0] * side, scores[0]
-        kept: list[tuple[Box, float]] = []
-        for index in np.argsort(-scores, kind="stable"):
-            if scores[index] <= self.min_score:
-                break
-            x0, y0, x1, y1 = (float(value) for value in boxes[index])
-            box = (x0, y0, x1, y1)
-            if all(shared(box, other) <= SAME_IN_VIEW for other, _ in kept):
-                kept.append((box, float(scores[index])))
-        inside = [((max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)), s) for (x0, y0, x1, y1), s in kept]
-        return [(box, score) for box, score in inside if box[0] < box[2] and box[1] < box[3]]
+        windows: list[np.ndarray] = [np.zeros((0, 8))]
+        scores: list[np.ndarray] = [np.zeros(0)]
+        scale = CELL / SMALLEST
+        while min(height, width) * scale >= CELL:
+            rows, columns = math.ceil(height * scale), math.ceil(width * scale)
+            offsets, sure = (each[0] for each in self.proposal(averaged(view, rows, columns)[None]))
+            at = np.stack(np.nonzero(sure >= PROPOSED)[::-1], axis=1)
+            corner, step = (STRIDE * at).astype(np.float64), np.array([width / columns, height / rows])
+            own = np.concatenate([corner * step, (corner + CELL) * step, offsets[:, at[:, 1], at[:, 0]].T], axis=1)
+            kept = each_once(own[:, :4], sure[at[:, 1], at[:, 0]], SAME_AT_ONE_SIZE)
+            windows.append(own[kept])
+            scores.append(sure[at[:, 1], at[:, 0]][kept])
+            scale *= FACTOR
+        every = np.concatenate(windows)
+        every = every[each_once(every[:, :4], np.concatenate(scores), SAME)]
+        return squared(moved(every[:, :4], every[:, 4:]))
 
     def _points(self, photo: np.ndarray, window: Box) -> np.ndarray:
         points = self.landmarks(resized(photo, window, LANDMARKS_AT)[None])[0][0].astype(np.float64)
         return points * (window[2] - window[0]) + np.array(window[:2])
 
-    def _face_in(self, photo: np.ndarray, box: Box, score: float) -> Face | None:
-        half = max(box[2] - box[0], box[3] - box[1]) / 2
-        x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-        points = self._points(photo, (x - half, y - half, x + half, y + half))
-        placement, fit = placed(five_points(points)), math.inf
+    def _face_in(self, photo: np.ndarray, box: Box, score: float, found: np.ndarray) -> Face | None:
+        placement, fit, points = placed(found, DETECTOR_TEMPLATE), math.inf, found
         window: Any = tuple(share * CROP for share in AROUND)
         for _ in range(ROUNDS):
             if placement is None:
                 return None
             inner = self._points(cut_out(photo, placement, CROP), window)
-            known = TEMPLATE * CROP
+            known = TEMPLATE * (CROP / 512)
             fit = np.linalg.norm(five_points(inner) - known, axis=1).mean() / math.dist(known[0], known[1])
             points = placement.to_photo(inner)
-            placement = placed(five_points(points))
+            placement = placed(five_points(points), TEMPLATE)
         if placement is None:
             return None
-        face = Face(box, score, points, placement)
+        face, longest = Face(box, score, points, placement), max(box[2] - box[0], box[3] - box[1])
         middle = five_points(points).mean(0)
         outside = not (box[0] <= middle[0] <= box[2] and box[1] <= middle[1] <= box[3])
-        if fit > WORST_MISFIT or outside or not ACROSS[0] < face.side / (2 * half) < ACROSS[1]:
+        if fit > WORST_MISFIT or outside or not ACROSS[0] < face.side / longest < ACROSS[1]:
             return None
         return face if score >= SURE or self._confirmed(photo, placement) else None
 
@@ -165,7 +198,7 @@ class Finder:
         half = CROP / 2
         return any(
             score >= SURE_AGAIN and box[0] < half < box[2] and box[1] < half < box[3]
-            for box, score in self._detected(cut_out(photo, around, CROP))
+            for box, score, _ in self.detected(cut_out(photo, around, CROP))
         )
 
 
@@ -187,9 +220,9 @@ def shared(a: Box, b: Box) -> float:
     return both / (sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - both)
 
 
-def placed(points: np.ndarray) -> Placement | None:
-    """The similarity that brings the template nearest to five points; None where they lie in one place."""
-    known = TEMPLATE * CROP
+def placed(points: np.ndarray, template: np.ndarray) -> Placement | None:
+    """The similarity that brings a template of 512 px nearest to five points; None where they lie in one place."""
+    known = template * (CROP / 512)
     middle, known_middle = points.mean(0), known.mean(0)
     u, v = known - known_middle, points - middle
     square = (u**2).sum()
@@ -222,19 +255,62 @@ def _places(length: int, side: int) -> list[int]:
 
 
 def _reduced(view: np.ndarray) -> np.ndarray:
-    """Every new pixel the mean over those that it touches."""
-    scale = SEEN_AT / max(view.shape[1:])
-    if scale >= 1:
-        return view
-    for axis in (1, 2):
-        length = view.shape[axis]
-        size = max(1, round(length * scale))
+    height, width = view.shape[1:]
+    scale = SEEN_AT / max(height, width)
+    return view if scale >= 1 else averaged(view, max(1, round(height * scale)), max(1, round(width * scale)))
+
+
+def averaged(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(C, H, W) at another size, every new pixel the mean over those that it touches."""
+    for axis, size in ((1, height), (2, width)):
+        length = image.shape[axis]
         begin = np.arange(size) * length // size
         end = -(-(np.arange(size) + 1) * length // size)
-        sums = np.concatenate([np.zeros_like(view.take([0], axis), np.float64), view.cumsum(axis, np.float64)], axis)
+        sums = np.concatenate([np.zeros_like(image.take([0], axis), np.float64), image.cumsum(axis, np.float64)], axis)
         counts = (end - begin).reshape([-1 if each == axis else 1 for each in range(3)])
-        view = ((sums.take(end, axis) - sums.take(begin, axis)) / counts).astype(np.float32)
-    return view
+        image = ((sums.take(end, axis) - sums.take(begin, axis)) / counts).astype(np.float32)
+    return image
+
+
+def looked_at(view: np.ndarray, windows: np.ndarray, side: int) -> np.ndarray:
+    """Windows of a view at a side, (N, 3, side, side), black outside."""
+    height, width = view.shape[1:]
+    seen = np.zeros((len(windows), 3, side, side), np.float32)
+    for own, (left, top, right, bottom) in zip(seen, windows, strict=True):
+        x0, y0 = math.floor(left + ROUNDED), math.floor(top + ROUNDED)
+        x1, y1 = math.ceil(right - ROUNDED), math.ceil(bottom - ROUNDED)
+        part = view[:, max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
+        if part.size:
+            missing = ((0, 0), (max(-y0, 0), max(y1 - height, 0)), (max(-x0, 0), max(x1 - width, 0)))
+            own[:] = averaged(np.pad(part, missing), side, side)
+    return seen
+
+
+def moved(windows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Windows (N, 4) whose edges move by shares of their sides."""
+    return windows + offsets * np.tile(windows[:, 2:] - windows[:, :2], 2)
+
+
+def squared(windows: np.ndarray) -> np.ndarray:
+    """The squares around the same middles, of the longer sides."""
+    middle = (windows[:, :2] + windows[:, 2:]) / 2
+    half = (windows[:, 2:] - windows[:, :2]).max(1, initial=0, keepdims=True) / 2
+    return np.concatenate([middle - half, middle + half], axis=1)
+
+
+def each_once(windows: np.ndarray, scores: np.ndarray, most: float, *, of_smaller: bool = False) -> list[int]:
+    """Which windows stay, the surest first: none that shares more with a surer one, of the union or of the smaller."""
+    kept: list[int] = []
+    left = np.argsort(-np.rint(scores * SCORE_STEPS), kind="stable")  # last bits must not decide
+    areas = np.maximum(windows[:, 2:] - windows[:, :2], 0).prod(1)
+    while len(left):
+        first, left = int(left[0]), left[1:]
+        kept.append(first)
+        sides = np.minimum(windows[left, 2:], windows[first, 2:]) - np.maximum(windows[left, :2], windows[first, :2])
+        both = np.maximum(sides, 0).prod(1)
+        whole = np.minimum(areas[left], areas[first]) if of_smaller else areas[left] + areas[first] - both
+        left = left[both <= most * np.maximum(whole, 1e-9)]
+    return kept
 
 
 def resized(image: np.ndarray, window: Box, size: int) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""Where faces are in a photo: what a detector must do, and the two that ship."""
+"""Where faces are in a photo: what a detector must do, and the two that see a photo at one size."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +12,18 @@ from torch import Tensor
 
 from adapt.errors import ShapeError, UsageError, WeightsError
 from adapt.faces.crops import Window, letterbox, resized_from_corner
-from adapt.faces.entries import ARCHITECTURES, DETECTOR, FAST_DETECTOR
+from adapt.faces.entries import ARCHITECTURES, DETECTOR, SSD_DETECTOR, TINY_DETECTOR
 from adapt.faces.ssd import SsdNetwork, folded
 from adapt.faces.stored import restored
 from adapt.faces.tiny_yolo import TinyYoloNetwork
 from adapt.images import check_image
 from adapt.weights import load_weights
 
+if TYPE_CHECKING:
+    from adapt.faces.mtcnn import CascadeDetector
+
 Network = SsdNetwork | TinyYoloNetwork
+SEEN_AGAIN_FROM: Final = 0.35  # scores from which `adapt.faces.find` looks at a find again
 _REDUCED_ABOVE = 4  # times the network's side: from here on pixels are averaged first
 
 
@@ -40,7 +44,7 @@ class FoundFace:
 
 
 class Detector(Protocol):
-    """What can stand in for the detectors that ship."""
+    """What can stand in for the detectors that ship, such as one around a YuNet or RetinaFace file."""
 
     @property
     def name(self) -> str:
@@ -138,20 +142,27 @@ def _as_it_is(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 # By architecture: the network, how its tensors are made ready, and the overlap its authors allow.
 NETWORKS: Final[dict[str, tuple[type[Network], Callable[[Mapping[str, Tensor]], dict[str, Tensor]], float]]] = {
-    ARCHITECTURES[DETECTOR]: (SsdNetwork, folded, 0.5),
-    ARCHITECTURES[FAST_DETECTOR]: (TinyYoloNetwork, _as_it_is, 0.4),
+    ARCHITECTURES[SSD_DETECTOR]: (SsdNetwork, folded, 0.5),
+    ARCHITECTURES[TINY_DETECTOR]: (TinyYoloNetwork, _as_it_is, 0.4),
 }
 
 
-def build_detector(name: str, state: Mapping[str, Tensor], header: Mapping[str, str]) -> FaceDetector:
+def build_detector(
+    name: str, state: Mapping[str, Tensor], header: Mapping[str, str]
+) -> FaceDetector | CascadeDetector:
     """Rebuild a detector from the tensors and the header of its file.
 
     Raises:
         WeightsError: of another architecture, or weights that do not fit.
     """
+    from adapt.faces.mtcnn import build_cascade  # which finds faces as they are told of here
+
     architecture = header.get("architecture", "nothing")
+    if architecture == ARCHITECTURES[DETECTOR]:
+        return build_cascade(name, state)
     if architecture not in NETWORKS:
-        raise WeightsError(f"{name}: expected one of {', '.join(NETWORKS)}, its header names {architecture}")
+        known = ", ".join((ARCHITECTURES[DETECTOR], *NETWORKS))
+        raise WeightsError(f"{name}: expected one of {known}, its header names {architecture}")
     kind, ready, max_overlap = NETWORKS[architecture]
     network = kind()
     load_weights(network, ready(restored(name, state, header, architecture)), source=name)

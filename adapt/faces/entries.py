@@ -7,11 +7,15 @@ from typing import Final
 RECOGNISER: Final = "recogniser"
 LANDMARKS: Final = "landmarks"
 DETECTOR: Final = "detector"
-FAST_DETECTOR: Final = "detector-tiny"
+SSD_DETECTOR: Final = "detector-ssd"
+TINY_DETECTOR: Final = "detector-tiny"
+
+DETECTORS: Final = {"mtcnn": DETECTOR, "ssd": SSD_DETECTOR, "tiny": TINY_DETECTOR}  # by what commands call them
 
 ARCHITECTURES: Final[dict[str, str]] = {
     RECOGNISER: "dlib-resnet",
     LANDMARKS: "dense-landmarks",
-    DETECTOR: "ssd-mobilenet",
-    FAST_DETECTOR: "tiny-yolo",
+    DETECTOR: "mtcnn",
+    SSD_DETECTOR: "ssd-mobilenet",
+    TINY_DETECTOR: "tiny-yolo",
 }

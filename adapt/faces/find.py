@@ -20,11 +20,10 @@ from torch import Tensor
 from adapt.errors import UsageError
 from adapt.faces.align import Placement, cut_out, five_points, misfit, placed, template
 from adapt.faces.crops import Window
-from adapt.faces.detector import Detector, FoundFace
+from adapt.faces.detector import SEEN_AGAIN_FROM, Detector, FoundFace
 from adapt.faces.landmarks import Landmarks, eye_distance
 
 MIN_FACE: Final = 24.0  # pixels of the photo
-MIN_SCORE: Final = 0.35
 SEEN_AT: Final = 512  # side at which the detector sees a view
 SMALLEST_SEEN: Final = 24  # pixels of a view: what a face must fill to be found there
 OVERLAP: Final = 0.3  # of neighbouring tiles
@@ -107,7 +106,7 @@ class FaceFinder:
     detector: Detector
     landmarks: Landmarks
     min_face: float = MIN_FACE
-    min_score: float = MIN_SCORE
+    min_score: float = SEEN_AGAIN_FROM
 
     def __post_init__(self) -> None:
         if self.min_face < 8:
