@@ -227,6 +227,8 @@ def _identity(settings: Settings, faces: str, pack: str, distance: PerceptualDis
     identity = {"recipe": recipe_digest(settings), "faces": faces}
     if distance is not None:
         identity["distance"] = distance.digest
+    if isinstance(settings, PriorSettings) and settings.start is not None:
+        identity["start"] = named_network(settings.start, PRIOR).digest()
     if isinstance(settings, BlurEstimatorSettings):
         identity["restorer"] = named_restorer(pack).digest()
     if isinstance(settings, AdjusterSettings):
@@ -250,7 +252,8 @@ def _prior(settings: PriorSettings, job: Pretraining) -> Trained:
     from adapt.pretraining.prior import train_prior
 
     images = job.images(max(phase.size for phase in settings.phases))
-    state = train_prior(settings, images, job.context)
+    start = None if settings.start is None else load_prior(settings.start).network
+    state = train_prior(settings, images, job.context, start=start)
     return Trained("unet", settings.network.model_dump_json(), state)
 
 

@@ -1,12 +1,15 @@
 """Pre-training of the diffusion prior: denoising faces at every noise level, and learning the variance.
 
 Loss: noise prediction weighted by min-SNR-gamma (Hang et al. 2023, arXiv:2303.09556, Eq. 5), plus the variational
-bound for the variance channels alone (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 14-16).
+bound for the variance channels alone (Nichol & Dhariwal 2021, arXiv:2102.09672, Eq. 14-16). A share may ask for the
+noise's means over blocks as well, as the loss at several scales of Hoogeboom et al. 2023 (arXiv:2301.11093, Sec. 2.3)
+does: an image's colour is three values among 49,152, and a loss over all of them hardly sees it.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +17,15 @@ from torch import Tensor
 
 from adapt.diffusion.schedule import TIMESTEPS, linear_schedule
 from adapt.diffusion.unet import UNet
+from adapt.errors import UsageError
 from adapt.images import to_signed
 from adapt.settings import PriorSettings
 from adapt.training.context import TrainingContext
 from adapt.training.loop import Network, StepContext, train
 from adapt.training.sampling import batch_indices, step_generator
+
+
+BLOCKS: Final = (8, 32, 128)  # sides in pixels of the blocks whose means `coarse_loss` compares
 
 
 def min_snr_weight(abar: Tensor, cap: float) -> Tensor:
@@ -34,10 +41,25 @@ def normal_kl(mean_p: Tensor, log_var_p: Tensor, mean_q: Tensor, log_var_q: Tens
     )
 
 
+def coarse_loss(error: Tensor, weights: Tensor) -> Tensor:
+    """The error of the noise in means over blocks, mean over `BLOCKS`.
+
+    The mean of n x n independent values has an n-th of their deviation; each block's error is multiplied by n, so that
+    a network that knows nothing has the loss 1 at every scale. (Hoogeboom et al. leave the means as they are.)
+
+    Args:
+        error: predicted less true noise, (B, 3, H, W).
+        weights: of each image, (B,).
+    """
+    scales = [block for block in BLOCKS if block <= min(error.shape[-2:])]
+    means = [(F.avg_pool2d(error, block) * block).square().mean(dim=(1, 2, 3)) for block in scales]
+    return (torch.stack(means).mean(dim=0) * weights).mean()
+
+
 def prior_losses(
     output: Tensor, x0: Tensor, noise: Tensor, *, timesteps: Tensor, snr_cap: float
-) -> tuple[Tensor, Tensor]:
-    """Noise loss and variance loss of one batch.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise loss, coarse noise loss and variance loss of one batch.
 
     Args:
         output: the network's (B, 6, H, W).
@@ -47,7 +69,7 @@ def prior_losses(
         snr_cap: gamma of the min-SNR weights.
 
     Returns:
-        The weighted squared error of the noise, and the variational bound in bits per value with the mean held
+        The weighted squared error of the noise, the same in means over blocks, and the variational bound in bits per value with the mean held
         fixed (it trains the variance channels only). At t = 0 the bound is left out: its decoder term needs
         8-bit data, and the sampler adds no noise there.
     """
@@ -55,7 +77,9 @@ def prior_losses(
     abar = abar_all[timesteps].float().view(-1, 1, 1, 1)
     predicted, variance = output.float().chunk(2, dim=1)
     squared = (predicted - noise).square().mean(dim=(1, 2, 3))
-    noise_loss = (squared * min_snr_weight(abar.flatten(), snr_cap)).mean()
+    weights = min_snr_weight(abar.flatten(), snr_cap)
+    noise_loss = (squared * weights).mean()
+    in_blocks = coarse_loss(predicted - noise, weights)
 
     abar_prev = torch.cat([abar_all.new_ones(1), abar_all[:-1]])
     beta = 1 - abar_all / abar_prev
@@ -71,13 +95,15 @@ def prior_losses(
     difference = scale * (predicted.detach() - noise)
     bound = normal_kl(difference, log_low.expand_as(log_var), torch.zeros_like(difference), log_var) / math.log(2)
     variance_loss = (bound.mean(dim=(1, 2, 3)) * (timesteps > 0)).mean()
-    return noise_loss, variance_loss
+    return noise_loss, in_blocks, variance_loss
 
 
 def train_prior(
     settings: PriorSettings,
     faces: Tensor,
     context: TrainingContext,
+    *,
+    start: UNet | None = None,
 ) -> dict[str, Tensor]:
     """Train the prior, or go on where the run folder's `last/state.pt` stands.
 
@@ -85,15 +111,22 @@ def train_prior(
         settings: the recipe.
         faces: clean aligned faces, (N, 3, S, S) uint8, S a multiple of every phase's size.
         context: its run, device and progress.
+        start: a prior to go on from; it stays as it is. Left out, the weights are drawn anew.
 
     Returns:
         The averaged weights, in the public layout.
 
     Raises:
         TrainingError: a loss is not finite.
+        UsageError: `start` has another layout than the recipe.
     """
     network = UNet(settings.network)
-    initialise(network, settings.seed)
+    if start is None:
+        initialise(network, settings.seed)
+    elif start.settings != settings.network:
+        raise UsageError(f"start: has another layout than the recipe's network: {start.settings.model_dump_json()}")
+    else:
+        network.load_state_dict(start.state_dict())
     schedule = linear_schedule()
 
     def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
@@ -103,9 +136,11 @@ def train_prior(
         abar = schedule.abar.to(images.device)[timesteps].float().view(-1, 1, 1, 1)
         x_t = abar.sqrt() * images + (1 - abar).sqrt() * noise
         output = forward(x_t, timesteps)
-        noise_loss, variance_loss = prior_losses(output, images, noise, timesteps=timesteps, snr_cap=settings.snr_cap)
-        total = noise_loss + settings.variance_weight * variance_loss
-        return total, {"noise": noise_loss, "variance": variance_loss}
+        noise_loss, in_blocks, variance_loss = prior_losses(
+            output, images, noise, timesteps=timesteps, snr_cap=settings.snr_cap
+        )
+        total = noise_loss + settings.coarse * in_blocks + settings.variance_weight * variance_loss
+        return total, {"noise": noise_loss, "coarse": in_blocks, "variance": variance_loss}
 
     steps = sum(phase.steps for phase in settings.phases)
     return train(network, losses, settings, context=context, steps=steps)

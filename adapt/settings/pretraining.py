@@ -40,11 +40,17 @@ class PriorSettings(Settings):
 
     kind: Literal["pretrain-prior"] = "pretrain-prior"
     network: UNetSettings
+    start: WeightsName | None = Field(
+        default=None, description="weights of a prior of that layout: a run, a file or a pack; left out, new ones"
+    )
     phases: list[PriorPhase] = Field(min_length=1, description="from small and cheap to full resolution")
     learning_rate: PositiveFloat = 3e-4
     warmup: Annotated[int, Field(ge=0)] = 200
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     snr_cap: PositiveFloat = Field(default=5.0, description="gamma of min-SNR loss weights")
+    coarse: Weight = Field(
+        default=0.0, description="weight of the noise's error in means over 8, 32 and 128 px; keeps colour casts away"
+    )
     variance_weight: Weight = Field(
         default=0.001, description="weight of the variational bound that trains the variance"
     )
