@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from adapt.faces.landmarks import Landmarks
     from adapt.faces.mtcnn import CascadeDetector
     from adapt.faces.recogniser import FaceIdentifier, Recogniser
+    from adapt.guidance.mask import IdentityMask
     from adapt.perceptual.distance import PerceptualDistance
     from adapt.restorers.base import Restorer
     from adapt.restorers.vqgan import VQGAN
@@ -42,10 +43,15 @@ if TYPE_CHECKING:
 KNOWN = Path(__file__).parent / "known_faces"  # of nobody: those of trials
 PRIOR, CODEBOOK, CODEFORMER, ONESTEP = "prior", "codebook", "codeformer", "onestep"  # what a pack calls them
 DISCRIMINATOR = "discriminator"
+CONDITIONER, CONDITIONAL_PRIOR, SWINIR = "identity-conditioner", "conditional-prior", "swinir"
 
 
-def load_prior(name: str | Path) -> Prior:
+def load_prior(name: str | Path, entry: str = PRIOR) -> Prior:
     """A diffusion prior by pack name, pack folder, or checkpoint file or run in the public layout.
+
+    Args:
+        name: what to load.
+        entry: which of a pack's: `PRIOR`, or `CONDITIONAL_PRIOR`, which sees the photo.
 
     Raises:
         UsageError: no such pack or file.
@@ -55,7 +61,7 @@ def load_prior(name: str | Path) -> Prior:
 
     from adapt.diffusion.prior import build_prior
 
-    named = named_network(name, PRIOR)
+    named = named_network(name, entry)
     read = named.read()
     size = None if named.pack is None else named.pack.card.size
     return replace(build_prior(named.label, read.state, read.metadata, size=size), digest=read.digest)
@@ -76,6 +82,25 @@ def load_unet(name: str | Path | None, pack: str | Path) -> UNet:
         network = load_prior(name or pack).network
     assert isinstance(network, Network)
     return network
+
+
+def load_conditioner(name: str | Path | None, pack: str | Path) -> Restorer:
+    """An identity-preserving conditioner by name, as `load_restorer`; the pack's where None."""
+    return load_restorer(name or f"{pack}/{CONDITIONER}")
+
+
+def load_identity_mask(name: str | Path) -> IdentityMask:
+    """What has learned where the person is, by pack name, pack folder, or a file that `adapt pretrain` wrote.
+
+    Raises:
+        UsageError: no such pack or file.
+        WeightsError: a pack without one, or weights that cannot be read or do not fit.
+    """
+    from adapt.guidance.mask import ENTRY, build_mask
+
+    named = named_network(name, ENTRY)
+    read = named.read()
+    return build_mask(named.label, read.state, read.metadata, read.digest)
 
 
 def load_blur_estimator(name: str | Path) -> BlurEstimator:

@@ -18,7 +18,8 @@ from torch import Tensor
 from adapt.blur.adjuster import GuidanceAdjuster, build_adjuster
 from adapt.blur.estimator import BlurNetwork
 from adapt.build import load_adjuster, load_blur_estimator, load_restorer
-from adapt.commands.pretrain import load_frozen_models, pretrain
+from adapt.commands.pretrain import pretrain
+from adapt.commands.trainings import load_frozen_models
 from adapt.diffusion.prior import Prior
 from adapt.diffusion.schedule import linear_schedule
 from adapt.diffusion.solvers import Ancestral

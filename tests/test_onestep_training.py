@@ -18,8 +18,8 @@ from adapt.errors import UsageError
 from adapt.exporting.verify import smooth_images
 from adapt.faces.recogniser import Recogniser, RecogniserNetwork
 from adapt.packs.pack import add_network, load_pack
-from adapt.pretraining.onestep import student_of, train_onestep
-from adapt.pretraining.restorer import blind_pairs
+from adapt.pretraining.onestep import student_of
+from adapt.pretraining.restorer import blind_pairs, train_restorer
 from adapt.pretraining.thinning import thinned
 from adapt.restorers.onestep import OneStep
 from adapt.settings import OneStepTrainingSettings, PatchDiscriminatorSettings, UNetSettings
@@ -121,12 +121,14 @@ def test_stop_and_resume_is_exact(more: dict[str, object], tmp_path: Path):
     settings = OneStepTrainingSettings.model_validate(SETTINGS.model_dump() | more)
     prior = lively_prior()
     with Run(tmp_path / "whole", recipe="", digest="x") as run:
-        layout, whole, judge = train_onestep(settings, faces(), on_cpu(run), start=prior.network)
-    assert layout.network == prior.settings
+        student = student_of(prior.network, settings)
+        whole, judge = train_restorer(student, settings, faces(), on_cpu(run))
+    assert student.settings.network == prior.settings
     parts: dict[str, torch.Tensor] = {}
     for _ in range(3):
         with Run(tmp_path / "parts", recipe="", digest="x") as run:
-            parts = train_onestep(settings, faces(), on_cpu(run, max_steps=1), start=prior.network)[1]
+            again = student_of(prior.network, settings)
+            parts = train_restorer(again, settings, faces(), on_cpu(run, max_steps=1))[0]
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     assert bool(judge) == bool(more)
     assert whole.keys() == prior.network.state_dict().keys(), "the discriminator stays behind"
@@ -179,10 +181,11 @@ def test_every_loss_has_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         if name == "adversarial":  # a share of the others' pull
             weights = {**weights, "l1": 1.0, "discriminator": PatchDiscriminatorSettings(features=4, layers=1)}
         with Run(tmp_path / name, recipe="", digest="x") as run:
-            ends[name] = train_onestep(
+            ends[name] = train_restorer(
+                student_of(lively_prior().network, SETTINGS),
                 SETTINGS.model_copy(update={**weights, "steps": 3, "ema": 0.0}), faces(), on_cpu(run),
-                start=lively_prior().network, distance=apart, recogniser=recogniser,
-            )[1]  # fmt: skip
+                distance=apart, recogniser=recogniser,
+            )[0]  # fmt: skip
     for one, other in (("l1", "perceptual"), ("perceptual", "recognition"), ("l1", "adversarial")):
         assert any(not torch.equal(ends[one][key], ends[other][key]) for key in ends[one])
 

@@ -17,16 +17,18 @@ import yaml
 from command_line import adapt
 from networks import gradient_norms, on_cpu
 
-from adapt.commands.pretrain import TRAININGS, pretrain
+from adapt.commands.pretrain import pretrain
+from adapt.commands.trainings import TRAININGS
 from adapt.diffusion.schedule import linear_schedule
 from adapt.disk import read_json_lines
 from adapt.errors import UsageError
 from adapt.packs.pack import SHARD_BYTES, add_network, load_pack
 from adapt.pretraining.faces import load_faces
 from adapt.pretraining.prior import min_snr_weight, normal_kl, prior_losses, train_prior
-from adapt.pretraining.restorer import train_restorer
+from adapt.pretraining.restorer import new_swinir, train_restorer
 from adapt.settings import PriorPhase, PriorSettings, RestorerSettings, StartStepsSettings, SwinIRSettings, UNetSettings
 from adapt.settings.recipe import KINDS
+from adapt.training.context import TrainingContext
 from adapt.training.loop import StepContext
 from adapt.training.rates import cosine, trapezoid
 from adapt.training.run import Run
@@ -53,7 +55,11 @@ def faces(count: int = 5) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize(("train", "settings"), [(train_prior, PRIOR), (train_restorer, RESTORER)])
+def train_swinir(settings: RestorerSettings, images: torch.Tensor, context: TrainingContext) -> dict[str, torch.Tensor]:
+    return train_restorer(new_swinir(settings), settings, images, context)[0]
+
+
+@pytest.mark.parametrize(("train", "settings"), [(train_prior, PRIOR), (train_swinir, RESTORER)])
 def test_stop_and_resume_is_exact(train, settings, tmp_path: Path):
     with Run(tmp_path / "whole", recipe="", digest="x") as run:
         whole = train(settings, faces(), on_cpu(run))
@@ -68,7 +74,7 @@ def test_stop_and_resume_is_exact(train, settings, tmp_path: Path):
 def test_gradients_are_clipped(tmp_path: Path):
     """To a norm of 1, however large the loss."""
     with Run(tmp_path, recipe="", digest="x") as run, gradient_norms() as norms:
-        train_restorer(RESTORER.model_copy(update={"l1": 1000.0}), faces(), on_cpu(run))
+        train_swinir(RESTORER.model_copy(update={"l1": 1000.0}), faces(), on_cpu(run))
     assert norms == pytest.approx([1.0] * RESTORER.steps, abs=1e-4)
 
 
@@ -167,7 +173,10 @@ def test_a_network_has_the_licence_that_the_packs_other_entries_share(
         return load_pack(pack).card.networks["start-steps"].licence
 
     # Face networks do not count, whatever their terms: nothing that is trained begins from one.
-    of_others = {"recogniser": "CC0-1.0", "landmarks": "MIT", "detector": "MIT", "detector-tiny": "MIT"}
+    of_others = {
+        "recogniser": "CC0-1.0", "landmarks": "MIT", "detector": "MIT", "detector-ssd": "MIT AND Apache-2.0",
+        "detector-tiny": "MIT",
+    }  # fmt: skip
     entries = {"prior": "L", "swinir": "L", "start-steps": "of the one before", **of_others}
     agreed = write_pack(tmp_path / "agreed", 16, entries)
     assert entered(agreed) == "L"
@@ -307,14 +316,16 @@ def test_prior_losses_against_their_definitions(gen: torch.Generator):
     timesteps = torch.tensor([40, 700])
     variance = torch.zeros_like(x0)
     output = torch.cat([noise + error, variance], dim=1)
-    noise_loss, variance_loss = prior_losses(output, x0, noise, timesteps=timesteps, snr_cap=5.0)
+    noise_loss, in_blocks, variance_loss = prior_losses(output, x0, noise, timesteps=timesteps, snr_cap=5.0)
     abar = linear_schedule().abar
-    expected_noise, expected_bound = 0.0, 0.0
+    expected_noise, expected_blocks, expected_bound = 0.0, 0.0, 0.0
     for i, t in enumerate(timesteps.tolist()):
         a, b = float(abar[t]), float(abar[t - 1])
         beta = 1 - a / b
         snr = a / (1 - a)
         expected_noise += float((error[i] ** 2).mean()) * min(snr, 5) / snr / 2
+        mean = error[i].mean(dim=(1, 2)) * 4  # of 4 x 4 values, so that its deviation is that of one
+        expected_blocks += float((mean**2).mean()) * min(snr, 5) / snr / 2
         posterior = beta * (1 - b) / (1 - a)
         predicted = math.sqrt(posterior * beta)
         x_t = math.sqrt(a) * x0[i] + math.sqrt(1 - a) * noise[i]
@@ -327,6 +338,7 @@ def test_prior_losses_against_their_definitions(gen: torch.Generator):
         )
         expected_bound += float(kl.mean()) / math.log(2) / 2
     assert float(noise_loss) == pytest.approx(expected_noise, rel=1e-5)
+    assert float(in_blocks) == pytest.approx(expected_blocks, rel=1e-5)
     assert float(variance_loss) == pytest.approx(expected_bound, rel=1e-3)
 
 

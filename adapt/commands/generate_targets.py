@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.build import load_blur_parts, load_face_networks, load_prior, load_restorer
+from adapt.build import load_blur_parts, load_face_networks, load_identity_mask, load_prior, load_restorer
 from adapt.commands.photographs import FaceMode, Finding
 from adapt.devices import pick_device
 from adapt.errors import UsageError
@@ -45,7 +45,8 @@ def generate_targets(
         photos, out, limit, shard, overwrite, on_photo: as there.
         method: name or file of a targets recipe.
         pack: name or folder of the pack with the prior, or a prior's checkpoint file.
-        restorer: R of the papers: a checkpoint, a run, PACK or PACK/RESTORER; the pack's own where None.
+        restorer: R of the papers: a checkpoint, a run, PACK or PACK/RESTORER; where None the recipe's, else the pack's
+            own.
         overrides: `key=value` for the recipe.
         device: auto, cpu, cuda, cuda:1, ...
         maps: draw the guidance maps of each target that is made now; only for methods with a guidance adjuster.
@@ -83,13 +84,14 @@ def generate_targets(
             f"--maps: {method} as it is set guides without an adjuster, and has no maps; leave it out, or take dynamic"
         )
     chosen = pick_device(device)
-    prior = load_prior(pack).to(chosen)
+    prior = load_prior(pack, settings.prior).to(chosen)
     parts, blur = load_blur_parts(pack, settings, chosen)
     judges, told = None, None
     if settings.gate.likeness is not None or settings.needs_recogniser:
         judges, told = load_face_networks(pack, chosen)
-    maker = target_maker(settings, prior, parts, None if judges is None else judges.recogniser)
-    name = restorer or pack
+    mask = load_identity_mask(pack).to(chosen) if settings.needs_mask else None
+    maker = target_maker(settings, prior, parts, None if judges is None else judges.recogniser, mask)
+    name = restorer or (pack if settings.restorer is None else f"{pack}/{settings.restorer}")
     model = load_restorer(name).at(prior.size, f"pack {pack}").to(chosen)
     identity = {
         "recipe": settings.model_dump(mode="json", exclude={"batch"}),
@@ -99,6 +101,8 @@ def generate_targets(
     }
     if told is not None:
         identity["faces"] = told
+    if mask is not None:
+        identity["mask"] = mask.digest
     if faces == "auto" and (shard[1] > 1 or all(size_of(each.path) == (prior.size, prior.size) for each in found)):
         faces = "aligned"
     cut = None

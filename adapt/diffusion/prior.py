@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from adapt.diffusion.steps import Step
 from adapt.diffusion.unet import UNet, unet_settings
-from adapt.errors import ShapeError
+from adapt.errors import ShapeError, UsageError
 from adapt.settings import UNetSettings
 from adapt.weights import load_weights, settings_of
+
+SEEING: Final = 6  # channels that a network takes which sees the photo beside the noisy image
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,15 @@ class Predictor(Protocol):
         """The prediction at x_t = x, (B, 3, H, W)."""
         ...
 
-    def predict_each(self, xs: Sequence[Tensor], steps: Sequence[Step]) -> list[Prediction]:
-        """The predictions of batches that stand at steps of their own; in one go where the prior knows how."""
+    def predict_each(
+        self, xs: Sequence[Tensor], steps: Sequence[Step], photos: Sequence[Tensor | None] = ()
+    ) -> list[Prediction]:
+        """The predictions of batches that stand at steps of their own; in one go where the prior knows how.
+
+        Args:
+            xs, steps: of each batch.
+            photos: the damaged photos of each, in [-1, 1]; asked for by a prior that sees them, and by no other.
+        """
         return [self.predict(x, step) for x, step in zip(xs, steps, strict=True)]
 
 
@@ -49,12 +58,13 @@ def predicted_x0(x: Tensor, noise: Tensor, abar: float) -> Tensor:
 
 @dataclass(slots=True)
 class Prior:
-    """An unconditional diffusion model of faces.
+    """A diffusion model of faces, which may see the photo beside the noisy image (Diffuse and Restore, Eq. 5).
 
     Attributes:
         name: what the user calls it.
         settings: the network's layout; settings.image_size is the side it was trained at, in pixels.
-        network: (B, 3, H, W), (B,) -> (B, 6, H, W): noise, and variance channels.
+        network: (B, 3, H, W), (B,) -> (B, 6, H, W): noise, and variance channels. One that sees the photo takes it as
+            channels 3 to 5, in [-1, 1].
         digest: stands for the weights that it was loaded with; empty where it was not loaded by a name.
     """
 
@@ -73,19 +83,28 @@ class Prior:
         self.network.to(device)
         return self
 
-    def predict(self, x: Tensor, step: Step) -> Prediction:
+    @property
+    def sees_photo(self) -> bool:
+        """Whether it is told what the photo shows."""
+        return self.settings.in_channels == SEEING
+
+    def predict(self, x: Tensor, step: Step, photo: Tensor | None = None) -> Prediction:
         """Clean image and step variance at x_t = x, (B, 3, H, W), not bounded.
 
         Raises:
             ShapeError: a side that the network cannot halve often enough.
+            UsageError: it sees the photo, and there is none.
         """
-        return self.predict_each([x], [step])[0]
+        return self.predict_each([x], [step], [photo])[0]
 
-    def predict_each(self, xs: Sequence[Tensor], steps: Sequence[Step]) -> list[Prediction]:
+    def predict_each(
+        self, xs: Sequence[Tensor], steps: Sequence[Step], photos: Sequence[Tensor | None] = ()
+    ) -> list[Prediction]:
         """The predictions of batches (B_i, 3, H, W) that stand at steps of their own: one evaluation of the network.
 
         Raises:
             ShapeError: a side that the network cannot halve often enough.
+            UsageError: it sees the photos, and there is one missing.
         """
         multiple = 2 ** (len(self.settings.channel_mult) - 1)
         sides = xs[0].shape[-2:]
@@ -93,7 +112,13 @@ class Prior:
             raise ShapeError(f"{self.name}: expected sides that are multiples of {multiple}, got {tuple(sides)}")
         counts = [len(x) for x in xs]
         times = [step.t for step, count in zip(steps, counts, strict=True) for _ in range(count)]
-        output = self.network(torch.cat(list(xs)), torch.tensor(times, device=xs[0].device)).float()
+        seen = torch.cat(list(xs))
+        if self.sees_photo:
+            known = [photo for photo in photos if photo is not None]
+            if len(known) != len(xs):
+                raise UsageError(f"{self.name}: sees the photos beside the noisy images, and was given none")
+            seen = torch.cat([seen, torch.cat(known)], dim=1)
+        output = self.network(seen, torch.tensor(times, device=xs[0].device)).float()
         return [_read(part, x, step) for part, x, step in zip(output.split(counts), xs, steps, strict=True)]
 
 

@@ -324,7 +324,7 @@ def _predictions(prior: Predictor, moving: Sequence[_State], steps: Sequence[Ste
     asking = [any(_through_network(term) for term in state.trajectory.terms) for state in moving]
     with torch.set_grad_enabled(any(asking)):
         noisy = [state.x.detach().requires_grad_(asks) for state, asks in zip(moving, asking, strict=True)]
-        raw = prior.predict_each(noisy, steps)
+        raw = prior.predict_each(noisy, steps, [state.trajectory.conditioning.photo for state in moving])
     plain = [Prediction(each.x0.detach(), each.log_variance.detach()) for each in raw]
     asked: list[tuple[int, dict[int, GuidanceLoss], Tensor]] = []
     for position, (state, step, seen) in enumerate(zip(moving, steps, plain, strict=True)):

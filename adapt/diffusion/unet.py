@@ -158,8 +158,9 @@ class Stage(nn.ModuleList):
 class UNet(nn.Module):
     """Predicts the noise in x_t, and the variance of the step back: (B, 3, H, W), (B,) -> (B, 6, H, W).
 
-    H and W must be multiples of 2 ** (levels - 1). Clean images lie in [-1, 1]; timesteps count on the 1000-step
-    scale; channels 3-5 interpolate the log-variance (nominally in [-1, 1], not bounded).
+    A network that sees the photo takes it as three more channels. H and W must be multiples of 2 ** (levels - 1). Clean
+    images lie in [-1, 1]; timesteps count on the 1000-step scale; channels 3-5 of what comes out interpolate the
+    log-variance (nominally in [-1, 1], not bounded).
 
     Differs from guided-diffusion: ``attention_resolutions`` are sides of feature maps (at ``image_size``), and
     ``num_res_blocks`` is given per level, as in the public face prior (DifFace, iddpm_ffhq512).

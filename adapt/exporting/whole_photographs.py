@@ -22,7 +22,7 @@ Session = Callable[[np.ndarray], list[np.ndarray]]
 MIN_FACE, MIN_SCORE = 24.0, 0.85
 CELL, STRIDE, SMALLEST, FACTOR = 12, 2, 20.0, 0.709  # of the detector's first network, and its pyramid
 SIDES, PROPOSED, REFINED = (24, 48), 0.6, 0.7  # of the second and third network; scores from which a window goes on
-SCORE_STEPS = 1_000  # between which scores are equal
+SCORE_STEPS = 1_000  # that scores are rounded to: last bits must not decide
 ROUNDED = 0.01  # pixels by which an edge may reach into the next one
 SAME_AT_ONE_SIZE, SAME, INSIDE = 0.5, 0.7, 0.7  # shares of the union, and of the smaller face: from there on one
 SEEN_AT, SMALLEST_SEEN, OVERLAP = 512, 24, 0.3  # a detector's view, the least face in it, and what views share
@@ -146,7 +146,8 @@ class Finder:
         for index in each_once(windows, scores, INSIDE, of_smaller=True):
             x0, y0, x1, y1 = (float(edge) for edge in np.minimum(np.maximum(windows[index], 0), limits))
             if x0 < x1 and y0 < y1:
-                found.append(((x0, y0, x1, y1), float(scores[index]), points[index].astype(np.float64)))
+                score = float(np.rint(scores[index] * SCORE_STEPS)) / SCORE_STEPS
+                found.append(((x0, y0, x1, y1), score, points[index].astype(np.float64)))
         return found
 
     def _proposed(self, view: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ SIDES: Final = (24, 48)  # at which the second and the third network see a windo
 PROPOSED, REFINED = 0.6, 0.7  # scores from which a window goes on
 FOUND: Final = 0.85  # and is a face
 SAME_AT_ONE_SIZE, SAME = 0.5, 0.7  # shares of the union from which two windows are one
-SCORE_STEPS: Final = 1_000  # between which scores are equal
+SCORE_STEPS: Final = 1_000  # that scores are rounded to: many are 1 but for the last bits, which must not decide
 ROUNDED: Final = 0.01  # pixels by which an edge may reach into the next one: no last bit decides what is seen
 INSIDE: Final = 0.7  # share of the smaller of two faces: from there on one lies in the other
 
@@ -191,7 +191,7 @@ class CascadeDetector:
         points = windows[:, None, :2] + points * (windows[:, None, 2:] - windows[:, None, :2])
         windows = moved(windows, offsets)
         kept = each_once(windows, scores, INSIDE, of_smaller=True)
-        return windows[kept], scores[kept], points[kept]
+        return windows[kept], scores[kept].mul(SCORE_STEPS).round() / SCORE_STEPS, points[kept]
 
     def to(self, device: torch.device | str) -> CascadeDetector:
         """Move the networks; returns itself."""
@@ -242,7 +242,7 @@ def each_once(windows: Tensor, scores: Tensor, most: float, *, of_smaller: bool 
 
     Args:
         windows: (N, 4).
-        scores: (N,) in [0, 1]; many are 1 but for the last bits, which must not decide, and of equals the first stays.
+        scores: (N,) in [0, 1]; of equal ones, as `SCORE_STEPS` counts them, the first stays.
         most: share of the union, or of the smaller one's area, that two may have in common.
         of_smaller: which of both.
     """

@@ -17,6 +17,7 @@ from adapt.diffusion.sampler import Conditioning, GuidanceLoss
 from adapt.diffusion.steps import Step
 from adapt.errors import UsageError
 from adapt.faces.recogniser import FaceIdentifier
+from adapt.guidance.mask import IdentityMask, changed
 from adapt.images import to_unit
 
 
@@ -40,23 +41,22 @@ class Identity:
         recogniser: tells people apart.
         scale: how strongly: up to a quarter in proportion, above it as a quarter where `limit` holds.
         first_t, last_t: it acts from the one timestep down to above the other.
-        mask: delta of Eq. (8): where photo and restored photo differ by more, on the scale of [0, 1], the image may be
-            moved; None: everywhere.
+        mask: what names the pixels that may be moved (M); or delta of Eq. (8): where photo and restored photo differ by
+            more, on the scale of [0, 1] (M'); None: everywhere.
         through_network: whether the gradient is taken with respect to x_t, as in the paper, or stays at x0.
         limit: as of every gradient term.
         most: root mean square of what a step may move the clean image by, on the scale of [-1, 1].
 
     Source: Diffuse and Restore, Eq. (6) to (9). Differs: the gradient is brought to the length at which the distance
     would vanish, were it linear, so that a scale means the same at every timestep and for every recogniser; the paper
-    adds the raw one. The mask is M' of Eq. (8), from which the paper's M is learned, at the clean image instead of the
-    noisy one; greater of the three channels.
+    adds the raw one. The mask acts at the clean image instead of the noisy one.
     """
 
     recogniser: FaceIdentifier
     scale: float = 0.25
     first_t: int = 999
     last_t: int = 0
-    mask: float | None = None
+    mask: IdentityMask | float | None = None
     through_network: bool = True
     limit: bool = True
     most: float = 0.05
@@ -80,8 +80,9 @@ class Identity:
             return IdentityMemory(guide, torch.ones_like(restored[:, :1]))
         if conditioning.photo is None:
             raise UsageError("identity: the mask needs the photos beside the restored ones")
-        apart = (restored - conditioning.photo).abs().amax(1, keepdim=True) / 2
-        return IdentityMemory(guide, (apart > self.mask).to(restored))
+        if isinstance(self.mask, IdentityMask):
+            return IdentityMemory(guide, self.mask(conditioning.photo, restored))
+        return IdentityMemory(guide, changed(conditioning.photo, restored, self.mask))
 
     def starting_image(self, memory: IdentityMemory) -> Tensor | None:
         """Left to others: the restored photo, as in the paper."""
@@ -91,15 +92,7 @@ class Identity:
         """The squared way to where the distance would vanish, times the scale; none outside of its timesteps."""
         if not self.last_t < step.t <= self.first_t:
             return None
-        with torch.enable_grad():
-            image = x0.detach().requires_grad_(True)
-            apart = self.recogniser.distance(self.recogniser.unchecked(to_unit(image)), memory.guide)
-            (gradient,) = torch.autograd.grad(apart.sum(), image)
-        gradient = gradient * memory.mask
-        steepness = gradient.square().sum(dim=(1, 2, 3)).clamp(min=torch.finfo(gradient.dtype).tiny)
-        way = (apart.detach() / steepness).view(-1, 1, 1, 1) * gradient
-        far = way.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=torch.finfo(gradient.dtype).tiny)
-        way = way * (self.most / far).clamp(max=1)
+        way = way_to(x0, memory.guide, self.recogniser, mask=memory.mask, most=self.most)
         return GuidanceLoss(self.scale * way.square().sum(dim=(1, 2, 3)), 2 * self.scale * way)
 
     def apply(
@@ -107,3 +100,28 @@ class Identity:
     ) -> tuple[Tensor, IdentityMemory]:
         """As it is."""
         return direction, memory
+
+
+def way_to(x0: Tensor, guide: Tensor, recogniser: FaceIdentifier, *, mask: Tensor, most: float) -> Tensor:
+    """What would bring the recogniser's distance of clean images from their guides to zero, were it linear.
+
+    Args:
+        x0: (B, 3, H, W) in [-1, 1].
+        guide: embeddings, (B, D).
+        recogniser: tells people apart.
+        mask: where the images may be moved, (B, 1, H, W) in [0, 1]; gradients reach it.
+        most: root mean square of the longest way.
+
+    Returns:
+        What is to be taken from x0, the same shape.
+    """
+    with torch.enable_grad():
+        image = x0.detach().requires_grad_(True)
+        apart = recogniser.distance(recogniser.unchecked(to_unit(image)), guide)
+        (gradient,) = torch.autograd.grad(apart.sum(), image)
+    gradient = gradient * mask
+    tiny = torch.finfo(gradient.dtype).tiny
+    steepness = gradient.square().sum(dim=(1, 2, 3)).clamp(min=tiny)
+    way = (apart.detach() / steepness).view(-1, 1, 1, 1) * gradient
+    far = way.square().mean(dim=(1, 2, 3), keepdim=True).clamp(min=tiny).sqrt()
+    return way * (most / far).clamp(max=1)

@@ -13,7 +13,7 @@ from typing import Final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from adapt.diffusion.schedule import TIMESTEPS, linear_schedule
 from adapt.diffusion.unet import UNet
@@ -23,7 +23,6 @@ from adapt.settings import PriorSettings
 from adapt.training.context import TrainingContext
 from adapt.training.loop import Network, StepContext, train
 from adapt.training.sampling import batch_indices, step_generator
-
 
 BLOCKS: Final = (8, 32, 128)  # sides in pixels of the blocks whose means `coarse_loss` compares
 
@@ -51,7 +50,7 @@ def coarse_loss(error: Tensor, weights: Tensor) -> Tensor:
         error: predicted less true noise, (B, 3, H, W).
         weights: of each image, (B,).
     """
-    scales = [block for block in BLOCKS if block <= min(error.shape[-2:])]
+    scales = sorted({min(block, *error.shape[-2:]) for block in BLOCKS})
     means = [(F.avg_pool2d(error, block) * block).square().mean(dim=(1, 2, 3)) for block in scales]
     return (torch.stack(means).mean(dim=0) * weights).mean()
 
@@ -69,9 +68,9 @@ def prior_losses(
         snr_cap: gamma of the min-SNR weights.
 
     Returns:
-        The weighted squared error of the noise, the same in means over blocks, and the variational bound in bits per value with the mean held
-        fixed (it trains the variance channels only). At t = 0 the bound is left out: its decoder term needs
-        8-bit data, and the sampler adds no noise there.
+        The weighted squared error of the noise, the same in means over blocks, and the variational bound in bits per
+        value with the mean held fixed (it trains the variance channels only). At t = 0 the bound is left out: its
+        decoder term needs 8-bit data, and the sampler adds no noise there.
     """
     abar_all = linear_schedule().abar.to(x0.device)
     abar = abar_all[timesteps].float().view(-1, 1, 1, 1)
@@ -103,7 +102,7 @@ def train_prior(
     faces: Tensor,
     context: TrainingContext,
     *,
-    start: UNet | None = None,
+    start: nn.Module | None = None,
 ) -> dict[str, Tensor]:
     """Train the prior, or go on where the run folder's `last/state.pt` stands.
 
@@ -111,7 +110,7 @@ def train_prior(
         settings: the recipe.
         faces: clean aligned faces, (N, 3, S, S) uint8, S a multiple of every phase's size.
         context: its run, device and progress.
-        start: a prior to go on from; it stays as it is. Left out, the weights are drawn anew.
+        start: the U-Net of a prior to go on from; it stays as it is. Left out, the weights are drawn anew.
 
     Returns:
         The averaged weights, in the public layout.
@@ -123,9 +122,10 @@ def train_prior(
     network = UNet(settings.network)
     if start is None:
         initialise(network, settings.seed)
-    elif start.settings != settings.network:
-        raise UsageError(f"start: has another layout than the recipe's network: {start.settings.model_dump_json()}")
     else:
+        assert isinstance(start, UNet)
+        if start.settings != settings.network:
+            raise UsageError(f"start: has another layout than the recipe's network: {start.settings.model_dump_json()}")
         network.load_state_dict(start.state_dict())
     schedule = linear_schedule()
 

@@ -1,23 +1,36 @@
-"""Pre-training of a SwinIR restorer on the blind degradation: DT-BFR Eq. (9), losses of Eq. (8) without the GAN."""
+"""Pre-training of a restorer on known damage: DT-BFR Eq. (9), losses of Eq. (8), and what a recogniser says.
+
+The discriminator that it may be trained against sees fine detail beside the image, as that of fine-tuning does.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from adapt.faces.measures import identity_loss
+from adapt.faces.recogniser import FaceIdentifier
 from adapt.restorers.swinir import SwinIR
-from adapt.settings import BlindSettings, OneStepTrainingSettings, RestorerSettings
+from adapt.settings import BlindSettings, RestorerSettings, RestorerTrainingSettings
+from adapt.training.adversary import (
+    PatchDiscriminator,
+    balance,
+    check_layers,
+    discriminator_loss,
+    generator_loss,
+    last_layer,
+)
+from adapt.training.adversary import Verdict as Judgement
 from adapt.training.context import TrainingContext
 from adapt.training.loop import Network, StepContext, train
+from adapt.training.losses import Distance
 from adapt.training.sampling import step_generator
 from degradations.blind import BlindRanges, degrade_blind, draw_blind, to_grey
 from degradations.chain import degrade
 from degradations.pieces.base import Degradation, new_seed
-
-Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 def blind_ranges(settings: BlindSettings, size: int) -> BlindRanges:
@@ -63,8 +76,21 @@ def blind_pairs(
     return torch.stack(damaged), torch.stack(truths)
 
 
+class Judged(nn.Module):
+    """A restorer and its discriminator, if it has one: all that a step runs."""
+
+    def __init__(self, restorer: nn.Module, discriminator: PatchDiscriminator | None) -> None:
+        super().__init__()
+        self.restorer = restorer
+        self.discriminator = discriminator
+
+    def forward(self, damaged: Tensor, clean: Tensor) -> tuple[Tensor, Judgement | None]:
+        restored = self.restorer(damaged)
+        return restored, None if self.discriminator is None else self.discriminator.judge(clean, restored)
+
+
 def image_losses(
-    restored: Tensor, clean: Tensor, settings: RestorerSettings | OneStepTrainingSettings, distance: Distance | None
+    restored: Tensor, clean: Tensor, settings: RestorerTrainingSettings, distance: Distance | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L1 and perceptual loss of a batch, (B, 3, S, S) in [0, 1]: the total and its parts, scalars (DT-BFR Eq. 8).
 
@@ -82,36 +108,73 @@ def image_losses(
 
 
 def train_restorer(
-    settings: RestorerSettings,
+    network: nn.Module,
+    settings: RestorerTrainingSettings,
     faces: Tensor,
     context: TrainingContext,
     *,
     distance: Distance | None = None,
-) -> dict[str, Tensor]:
-    """Train SwinIR, or go on where the run folder's `last/state.pt` stands.
+    recogniser: FaceIdentifier | None = None,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Train a restorer, or go on where the run folder's `last/state.pt` stands.
 
     Args:
+        network: (B, 3, S, S) to the same, as it begins; trained in place.
         settings: the recipe.
         faces: clean aligned faces, (N, 3, S, S) uint8, S = settings.size.
         context: its run, device and progress.
         distance: perceptual distance; needed where settings.perceptual > 0.
+        recogniser: frozen; needed where settings.recognition > 0.
 
     Returns:
-        The averaged weights, in the public layout.
+        Its averaged weights, and those of its discriminator, if it has one.
 
     Raises:
         TrainingError: a loss is not finite.
     """
-    network = SwinIR(settings.network)
-    initialise(network, settings.seed)
     ranges = blind_ranges(settings.degradation, settings.size)
+    discriminator: PatchDiscriminator | None = None
+    if settings.adversarial:
+        check_layers(settings.discriminator, settings.size)
+        generator = step_generator(settings.seed, 0, rank=-1)
+        discriminator = PatchDiscriminator(settings.discriminator, generator, detail=True)
+    last = last_layer(network)
+    if recogniser is not None:
+        recogniser.to(context.device)
 
     def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-        chosen = step.batch(faces, settings)
-        damaged, clean = (part.to(step.device) for part in blind_pairs(chosen, ranges, step.generator))
-        return image_losses(forward(damaged).float(), clean, settings, distance)
+        pairs = blind_pairs(
+            step.batch(faces, settings), ranges, step.generator, chain=settings.chain, share=settings.chain_share
+        )
+        damaged, clean = (part.to(step.device) for part in pairs)
+        judgement: Judgement | None
+        restored, judgement = forward(damaged, clean)
+        restored = restored.float()
+        total, parts = image_losses(restored, clean, settings, distance)
+        if settings.recognition and recogniser is not None:
+            parts["recognition"] = identity_loss(restored, clean, recogniser).mean()
+            total = total + settings.recognition * parts["recognition"]
+        if judgement is not None:
+            adversarial, parts["discriminator"] = generator_loss(judgement), discriminator_loss(judgement)
+            if step.index >= settings.adversarial_from:
+                parts["adversarial"], parts["balance"] = adversarial, balance(total, adversarial, last)
+                total = total + settings.adversarial * parts["balance"] * adversarial
+            total = total + parts["discriminator"]
+        return total, parts
 
-    return train(network, losses, settings, context=context, steps=settings.steps)
+    state = train(Judged(network, discriminator), losses, settings, context=context, steps=settings.steps)
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+    return part("restorer."), part("discriminator.")
+
+
+def new_swinir(settings: RestorerSettings) -> SwinIR:
+    """The SwinIR that a training begins with where it begins anew: drawn from the run's own generator."""
+    network = SwinIR(settings.network)
+    initialise(network, settings.seed)
+    return network
 
 
 def initialise(network: SwinIR, seed: int) -> None:

@@ -28,11 +28,16 @@ from adapt.settings.networks import (
     VQGANSettings,
 )
 from adapt.settings.pretraining import (
+    ConditionalPriorSettings,
+    ConditionerSettings,
+    DamageTrainingSettings,
+    IdentityMaskSettings,
     OneStepTrainingSettings,
     PerceptualSettings,
     PriorPhase,
     PriorSettings,
     RestorerSettings,
+    RestorerTrainingSettings,
     TrainingSettings,
 )
 from adapt.settings.targets import (
@@ -59,6 +64,9 @@ __all__ = [
     "CodeFormerSettings",
     "CodePredictorSettings",
     "CodebookSettings",
+    "ConditionalPriorSettings",
+    "ConditionerSettings",
+    "DamageTrainingSettings",
     "DegradeSettings",
     "DiscriminatorSettings",
     "FallbackSettings",
@@ -66,6 +74,7 @@ __all__ = [
     "FusionSettings",
     "GateSettings",
     "GaussianBlurSettings",
+    "IdentityMaskSettings",
     "IdentitySettings",
     "LikenessSettings",
     "LowFrequencySettings",
@@ -80,6 +89,7 @@ __all__ = [
     "ReliabilitySettings",
     "ReplaySettings",
     "RestorerSettings",
+    "RestorerTrainingSettings",
     "RestraintSettings",
     "Settings",
     "StartStepsSettings",

@@ -62,6 +62,13 @@ class OneStepSettings(Settings):
         return self
 
 
+class IdentityMaskLayout(Settings):
+    """The network that says where identity guidance may act: `adapt.guidance.mask`."""
+
+    features: PositiveInt = Field(description="channels at full size; twice as many at each half of it")
+    delta: Annotated[float, Field(gt=0, lt=1)] = Field(description="of Diffuse and Restore, Eq. 8, in [0, 1]")
+
+
 class SwinIRSettings(Settings):
     """The public SwinIR layout; names as in the public configs."""
 

@@ -29,6 +29,11 @@ class TermSettings(Settings):
         return False
 
     @property
+    def needs_mask(self) -> bool:
+        """Whether it needs what has learned where the person is."""
+        return False
+
+    @property
     def blur_regions(self) -> int:
         """Windows along a side with a blur level of their own."""
         return 1
@@ -95,8 +100,10 @@ class IdentitySettings(TermSettings):
     )
     first_t: Timestep = Field(default=999, description="it acts from this timestep ...")
     last_t: Timestep = Field(default=0, description="... down to above this one")
-    mask: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None, description="delta of Eq. 8: it moves pixels that the restorer changed by more; left out, all"
+    mask: Annotated[float, Field(gt=0, lt=1)] | Literal["learned"] | None = Field(
+        default=None,
+        description="delta of Eq. 8: it moves pixels that the restorer changed by more; learned: those that the pack's"
+        " identity-mask names; left out, all",
     )
     gradient: Literal["network", "x0"] = Field(
         default="network", description="network: with respect to x_t, a backward pass; x0: cheaper, at the prediction"
@@ -110,6 +117,11 @@ class IdentitySettings(TermSettings):
     def needs_recogniser(self) -> bool:
         """Always."""
         return True
+
+    @property
+    def needs_mask(self) -> bool:
+        """Where it may act on what the pack's network names alone."""
+        return self.mask == "learned"
 
 
 class FallbackSettings(Settings):
@@ -231,6 +243,13 @@ class TargetSettings(Settings):
         default=None,
         description="K: the photo is noised to this timestep; left out, each photo to its own of the start-step table",
     )
+    prior: Literal["prior", "conditional-prior"] = Field(
+        default="prior", description="which of the pack's: the one of faces alone, or the one that sees the photo too"
+    )
+    restorer: str | None = Field(
+        default=None,
+        description="which of the pack's networks restores where no other restorer is named; left out, its default",
+    )
     guidance: list[
         Annotated[LowFrequencySettings | GaussianBlurSettings | IdentitySettings, Field(discriminator="name")]
     ] = Field(
@@ -299,6 +318,11 @@ class TargetSettings(Settings):
     def needs_recogniser(self) -> bool:
         """Whether a term asks for what tells people apart."""
         return any(term.needs_recogniser for term in self.guidance)
+
+    @property
+    def needs_mask(self) -> bool:
+        """Whether a term asks for the mask that says where the person is."""
+        return any(term.needs_mask for term in self.guidance)
 
     @property
     def needs_adjuster(self) -> bool:

@@ -28,6 +28,7 @@ from adapt.diffusion.steps import Plan, plan_dt_bfr, plan_from
 from adapt.digests import seed_again
 from adapt.errors import UsageError, WeightsError
 from adapt.faces.recogniser import FaceIdentifier
+from adapt.guidance.mask import IdentityMask
 from adapt.guidance.regions import region_stds
 from adapt.images import to_signed, to_unit
 from adapt.settings import TargetSettings
@@ -97,12 +98,14 @@ class TargetMaker:
         settings: the recipe.
         parts: what its pack knows of blur.
         recogniser: tells people apart, where a term asks.
+        mask: has learned where the person is; the same.
     """
 
     prior: Prior
     settings: TargetSettings
     parts: BlurParts
     recogniser: FaceIdentifier | None = None
+    mask: IdentityMask | None = None
 
     def make(
         self,
@@ -307,7 +310,8 @@ class TargetMaker:
     def _terms(self, std: float | None, size: tuple[int, int]) -> tuple[AnyTerm, ...]:
         """The guidance of a photo whose blur level is `std` pixels, in the recipe's order."""
         inputs = TermInputs(
-            std=std, size=size, parts=self.parts, own_start=self.settings.start_t is None, recogniser=self.recogniser
+            std=std, size=size, parts=self.parts, own_start=self.settings.start_t is None, recogniser=self.recogniser,
+            mask=self.mask,
         )
         return tuple(TERMS[term.name](term, inputs) for term in self.settings.guidance)
 
@@ -354,7 +358,8 @@ def _begun(conditioning: Conditioning, terms: Sequence[AnyTerm]) -> Conditioning
 
 
 def target_maker(
-    settings: TargetSettings, prior: Prior, parts: BlurParts | None = None, recogniser: FaceIdentifier | None = None
+    settings: TargetSettings, prior: Prior, parts: BlurParts | None = None, recogniser: FaceIdentifier | None = None,
+    mask: IdentityMask | None = None,
 ) -> TargetMaker:
     """The maker that a recipe describes.
 
@@ -363,9 +368,11 @@ def target_maker(
         prior: the diffusion prior.
         parts: what its pack knows of blur; only what the recipe asks for is used.
         recogniser: tells people apart; the same.
+        mask: has learned where the person is; the same.
 
     Raises:
-        UsageError: settings that contradict each other, a term without its recogniser, steps that cannot be walked, or
+        UsageError: settings that contradict each other, a term without its recogniser, a prior that sees the photo
+            where it is asked what it thinks of images, steps that cannot be walked, or
             a blur estimator or table of another size than the prior.
         WeightsError: the recipe asks for a part that is not there; the message says which recipe makes it.
     """
@@ -381,6 +388,7 @@ def target_maker(
         ("a blur estimator", "blur-estimator", settings.needs_blur, parts.estimator),
         ("a start-step table", "start-steps", settings.start_t is None, parts.start_steps),
         ("a guidance adjuster", "guidance-adjuster", settings.needs_adjuster, parts.adjuster),
+        ("an identity mask", "identity-mask", settings.needs_mask, mask),
     ]
     missing = [(what, recipe) for what, recipe, asked, part in needed if asked and part is None]
     if missing:
@@ -395,6 +403,12 @@ def target_maker(
             raise UsageError(f"{what}: made for images of {part.size} pixels, the prior is for {prior.size}")
     if settings.needs_recogniser and recogniser is None:
         raise UsageError("identity: needs a recogniser, and none was given")
-    maker = TargetMaker(prior, settings, parts, recogniser if settings.needs_recogniser else None)
+    if settings.needs_score and prior.sees_photo:
+        raise UsageError("prior: conditional-prior: says nothing of images by themselves; leave out fallback, restraint"
+                         " and reliability, or take prior: prior")
+    maker = TargetMaker(
+        prior, settings, parts, recogniser if settings.needs_recogniser else None,
+        mask if settings.needs_mask else None,
+    )
     maker.plan_for(None if settings.start_t is not None else 0.0)  # a plan that cannot be walked is refused here
     return maker

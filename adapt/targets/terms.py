@@ -12,6 +12,7 @@ from adapt.faces.recogniser import FaceIdentifier
 from adapt.guidance.gaussian_blur import GaussianBlur
 from adapt.guidance.identity import Identity
 from adapt.guidance.low_frequency import LowFrequency, factor_for
+from adapt.guidance.mask import IdentityMask
 from adapt.settings import GaussianBlurSettings, IdentitySettings, LowFrequencySettings
 
 
@@ -25,6 +26,7 @@ class TermInputs:
         parts: what the pack knows of blur.
         own_start: whether each photo has a start step of its own.
         recogniser: tells people apart; None where the recipe asks for none.
+        mask: has learned where the person is; the same.
     """
 
     std: float | None
@@ -32,6 +34,7 @@ class TermInputs:
     parts: BlurParts
     own_start: bool
     recogniser: FaceIdentifier | None = None
+    mask: IdentityMask | None = None
 
     @property
     def known_std(self) -> float:
@@ -69,7 +72,7 @@ def identity(settings: IdentitySettings, inputs: TermInputs) -> Identity:
         scale=settings.scale,
         first_t=settings.first_t,
         last_t=settings.last_t,
-        mask=settings.mask,
+        mask=inputs.mask if settings.mask == "learned" else settings.mask,
         through_network=settings.gradient == "network",
         limit=settings.limit,
         most=settings.most,

@@ -1,0 +1,84 @@
+"""Pre-training of the diffusion prior that sees the photo: Diffuse and Restore, Sec. 3.2.
+
+It begins as a prior without photo, or as a thinner part of one, whose first convolution does not look at the photo yet,
+so that it costs a fraction of a training anew. Losses as of that prior (`adapt.pretraining.prior`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from adapt.diffusion.prior import SEEING
+from adapt.diffusion.schedule import TIMESTEPS, linear_schedule
+from adapt.diffusion.unet import UNet
+from adapt.images import to_signed
+from adapt.pretraining.prior import prior_losses
+from adapt.pretraining.restorer import blind_pairs, blind_ranges
+from adapt.pretraining.thinning import thinned
+from adapt.settings import ConditionalPriorSettings, UNetSettings
+from adapt.training.context import TrainingContext
+from adapt.training.loop import Network, StepContext, train
+
+
+@torch.no_grad()
+def seeing(network: nn.Module, layout: UNetSettings | None = None) -> UNet:
+    """A U-Net that takes the photo as three more channels, and does not look at them yet.
+
+    Args:
+        network: the U-Net of a prior without photo; it stays as it is.
+        layout: with fewer channels or blocks at some levels; its own where None.
+
+    Raises:
+        UsageError: a layout that is no part of the network's.
+    """
+    assert isinstance(network, UNet)
+    thin = thinned(network, (layout or network.settings).model_copy(update={"in_channels": 3}))
+    made = UNet(thin.settings.model_copy(update={"in_channels": SEEING}))
+    first = "input_blocks.0.0.weight"
+    state = thin.state_dict()
+    state[first] = torch.cat([state[first], torch.zeros_like(state[first])], dim=1)
+    made.load_state_dict(state)
+    return made
+
+
+def train_conditional_prior(
+    settings: ConditionalPriorSettings, faces: Tensor, context: TrainingContext, *, start: nn.Module
+) -> tuple[UNetSettings, dict[str, Tensor]]:
+    """Train it, or go on where the run folder's `last/state.pt` stands.
+
+    Args:
+        settings: the recipe.
+        faces: clean aligned faces, (N, 3, S, S) uint8, S = settings.size.
+        context: its run, device and progress.
+        start: the U-Net of a prior without photo; it stays as it is.
+
+    Returns:
+        Its layout and its averaged weights.
+
+    Raises:
+        TrainingError: a loss is not finite.
+        UsageError: as `seeing`.
+    """
+    network = seeing(start, settings.network)
+    ranges = blind_ranges(settings.degradation, settings.size)
+    schedule = linear_schedule()
+
+    def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
+        pairs = blind_pairs(
+            step.batch(faces, settings), ranges, step.generator, chain=settings.chain, share=settings.chain_share
+        )
+        damaged, clean = (to_signed(part).to(step.device) for part in pairs)
+        noise = torch.randn(clean.shape, generator=step.generator).to(clean)
+        timesteps = torch.randint(0, TIMESTEPS, (len(clean),), generator=step.generator).to(clean.device)
+        abar = schedule.abar.to(clean.device)[timesteps].float().view(-1, 1, 1, 1)
+        x_t = abar.sqrt() * clean + (1 - abar).sqrt() * noise
+        output = forward(torch.cat([x_t, damaged], dim=1), timesteps)
+        noise_loss, in_blocks, variance_loss = prior_losses(
+            output, clean, noise, timesteps=timesteps, snr_cap=settings.snr_cap
+        )
+        total = noise_loss + settings.coarse * in_blocks + settings.variance_weight * variance_loss
+        return total, {"noise": noise_loss, "coarse": in_blocks, "variance": variance_loss}
+
+    state = train(network, losses, settings, context=context, steps=settings.steps)
+    return network.settings, state
