@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,10 @@ from adapt.errors import VerificationError
 from adapt.exporting import finding
 from adapt.exporting import whole_photographs as alone
 from adapt.exporting.finding import CODE, DETECTOR_ONNX, LANDMARKS_ONNX, FindingNetworks, write_finding
-from adapt.faces import align, find, paste
+from adapt.exporting.onnx import INPUT, open_session
+from adapt.faces import align, find, landmarks, mtcnn, paste
 from adapt.faces.crops import Window, resized_from_corner
+from adapt.faces.mtcnn import CascadeDetector
 from adapt.images import to_uint8
 from adapt.photos.files import read_image
 
@@ -34,17 +37,22 @@ def ours(place: align.Placement) -> alone.Placement:
     return alone.Placement(place.a, place.b, place.x, place.y)
 
 
+def cascade() -> CascadeDetector:
+    loaded = load_detector("tiny")
+    assert isinstance(loaded, CascadeDetector)
+    return loaded
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One layer that blurs and tints, at 128 px, with what finds faces."""
     folder = make_bundle(tmp_path_factory.mktemp("bundle") / "whole", fidelity=False)
-    networks = FindingNetworks(load_detector("tiny"), load_landmarks("tiny"))
-    worst = write_finding(networks, folder)
-    assert set(worst) == {DETECTOR_ONNX, LANDMARKS_ONNX}
+    worst = write_finding(FindingNetworks(cascade(), load_landmarks("tiny")), folder)
+    assert set(worst) == {*DETECTOR_ONNX, LANDMARKS_ONNX}
     assert 0 < max(worst.values()) < finding.AGREES
     about = json.loads((folder / "bundle.json").read_text())
     about["size"] = SIDE
-    about["sha256"] |= {name: file_digest(folder / name) for name in (DETECTOR_ONNX, LANDMARKS_ONNX, CODE)}
+    about["sha256"] |= {name: file_digest(folder / name) for name in (*DETECTOR_ONNX, LANDMARKS_ONNX, CODE)}
     (folder / "bundle.json").write_text(json.dumps(about))
     return folder
 
@@ -135,7 +143,7 @@ def test_a_bundle_without_is_for_aligned_faces(tmp_path: Path, photos: Path):
     assert (done.returncode, "export it with --whole" in done.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("name", [DETECTOR_ONNX, LANDMARKS_ONNX, CODE])
+@pytest.mark.parametrize("name", [*DETECTOR_ONNX, LANDMARKS_ONNX, CODE])
 def test_no_other_file_than_the_one_that_is_named(name: str, bundle: Path, photos: Path, tmp_path: Path):
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
     with (other / name).open("ab") as stream:
@@ -145,19 +153,21 @@ def test_no_other_file_than_the_one_that_is_named(name: str, bundle: Path, photo
                                                  " again\n")  # fmt: skip
 
 
+@pytest.mark.parametrize("faulted", DETECTOR_ONNX)
 def test_a_detector_whose_file_computes_something_else_is_not_let_through(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    faulted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    networks = FindingNetworks(load_detector("tiny"), load_landmarks("tiny"))
-    real = finding.export_for_side
+    networks = FindingNetworks(cascade(), load_landmarks("tiny"))
+    real = finding.export_finding
 
-    def faulty(network: torch.nn.Module, path: Path, side: int, outputs: tuple[str, ...]) -> None:
+    def faulty(network: torch.nn.Module, path: Path, side: int | None, outputs: Sequence[str]) -> None:
         real(network, path, side, outputs)
-        with torch.no_grad():
-            next(network.parameters()).mul_(1.01)
+        if path.name == faulted:
+            with torch.no_grad():
+                next(network.parameters()).mul_(1.01)
 
-    monkeypatch.setattr(finding, "export_for_side", faulty)
-    with pytest.raises(VerificationError, match="differs from the network by"):
+    monkeypatch.setattr(finding, "export_finding", faulty)
+    with pytest.raises(VerificationError, match=f"^{faulted}: differs from the network by"):
         write_finding(networks, tmp_path)
 
 
@@ -188,6 +198,19 @@ def test_views():
         assert np.abs(view.numpy() - own).max() < 1e-6
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_the_place_of_five_points(own: bool):
+    for place in PLACES:
+        points = place.to_photo(align.template(SIDE, own=own)) + torch.randn(
+            5, 2, generator=torch.Generator().manual_seed(5), dtype=torch.float64
+        )
+        expected = align.placed(points, find.CROP, own=own)
+        got = alone.placed(points.numpy(), alone.TEMPLATE if own else alone.DETECTOR_TEMPLATE)
+        assert got is not None
+        assert np.allclose([got.a, got.b, got.x, got.y], [expected.a, expected.b, expected.x, expected.y], atol=1e-9)
+    assert alone.placed(np.ones((5, 2)), alone.TEMPLATE) is None
+
+
 def test_mask_and_what_is_laid_over():
     points = torch.tensor(np.random.default_rng(0).normal(64, 22, (68, 2)))
     mask = paste.face_mask(points, SIDE)
@@ -204,12 +227,84 @@ def test_mask_and_what_is_laid_over():
         assert np.abs(expected.numpy() - laid).max() < 1e-4
 
 
+@pytest.mark.parametrize("size", [(61, 47), (24, 24), (48, 90), (7, 5)])
+def test_means_over_pixels(size: tuple[int, int]):
+    expected = torch.nn.functional.interpolate(RANDOM[None], size, mode="area")[0]
+    assert np.abs(alone.averaged(RANDOM.numpy(), *size) - expected.numpy()).max() < 1e-6
+
+
+def drawn_windows(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Windows around a photo of 47 x 61, (count, 4), and scores of which some are equal but for the last bits."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(count, 2, generator=generator) * 70 - 15
+    windows = torch.cat([corners, corners + 20 + 30 * torch.rand(count, 2, generator=generator)], dim=1)
+    scores = (torch.rand(count, generator=generator) * 8).ceil() / 8
+    return windows, scores - 1e-5 * torch.rand(count, generator=generator)
+
+
+@pytest.mark.parametrize("side", mtcnn.SIDES)
+def test_what_the_detectors_networks_look_at(side: int):
+    windows, _ = drawn_windows(40, 1)
+    expected = mtcnn.looked_at(RANDOM, windows, side)
+    assert np.abs(alone.looked_at(RANDOM.numpy(), windows.numpy(), side) - expected.numpy()).max() < 1e-6
+    assert alone.looked_at(RANDOM.numpy(), windows[:0].numpy(), side).shape == (0, 3, side, side)
+
+
+@pytest.mark.parametrize("count", [0, 1, 60])
+def test_windows_of_the_detector(count: int):
+    windows, scores = drawn_windows(count, 2)
+    offsets = torch.randn(count, 4, generator=torch.Generator().manual_seed(4)) / 5
+    changed = mtcnn.moved(windows, offsets)
+    assert np.allclose(alone.moved(windows.numpy(), offsets.numpy()), changed.numpy(), rtol=0, atol=1e-5)
+    assert np.allclose(alone.squared(changed.numpy()), mtcnn.squared(changed).numpy(), rtol=0, atol=1e-5)
+    for most in (0.3, 0.5, 0.7):
+        for of_smaller in (False, True):
+            expected = mtcnn.each_once(windows, scores, most, of_smaller=of_smaller)
+            assert alone.each_once(windows.numpy(), scores.numpy(), most, of_smaller=of_smaller) == expected
+            assert count < 2 or 1 < len(expected) < count
+
+
+def test_windows_that_share_just_a_half_stay():
+    """Places of the first network, four pixels of its view apart, in pixels of a photo: in single and in double."""
+    for width, own in ((239, 560), (85, 560), (43, 560), (97, 301)):
+        corner = torch.arange(0, 60, 4, dtype=torch.float64)[:, None] * torch.tensor([1.0, 0.0], dtype=torch.float64)
+        windows = torch.cat([corner, corner + 12], dim=1) * own / width
+        scores = torch.linspace(0.9, 0.7, len(windows), dtype=torch.float64)
+        every = list(range(len(windows)))
+        assert mtcnn.each_once(windows.float(), scores.float(), mtcnn.SAME_AT_ONE_SIZE) == every
+        assert mtcnn.each_once(windows, scores, mtcnn.SAME_AT_ONE_SIZE) == every
+        assert alone.each_once(windows.numpy(), scores.numpy(), alone.SAME_AT_ONE_SIZE) == every
+
+
+def test_faces_of_a_view(bundle: Path, photos: Path):
+    """Box, score and points of every face, in pixels and in [0, 1]; found apart by 1e-4."""
+
+    def network(name: str) -> alone.Session:
+        session = open_session(bundle / name)
+        return lambda pixels: session.run(None, {INPUT: pixels})
+
+    proposal, refine, output = (network(name) for name in DETECTOR_ONNX)
+    finder, detector = alone.Finder(proposal, refine, output, network(LANDMARKS_ONNX)), cascade()
+    for name, faces in (("group.png", 2), ("none.png", 0)):
+        view = read_image(photos / name)
+        found, expected = finder.detected(view.numpy()), detector.find(view)
+        assert len(found) == len(expected) == faces
+        for (box, score, points), face in zip(found, expected, strict=True):
+            assert np.allclose(box, face.box, rtol=0, atol=0.01)
+            assert score == pytest.approx(face.score, abs=1e-3)
+            assert np.allclose(points, face.points, rtol=0, atol=0.01)
+
+
 def test_the_numbers_are_the_same():
-    names = ("MIN_FACE", "MIN_SCORE", "SEEN_AT", "SMALLEST_SEEN", "OVERLAP", "SAME_BOX", "SAME_FACE", "CROP", "ROUNDS",
+    names = ("MIN_FACE", "SEEN_AT", "SMALLEST_SEEN", "OVERLAP", "SAME_BOX", "SAME_FACE", "CROP", "ROUNDS",
              "WORST_MISFIT", "ACROSS", "SURE", "SURE_AGAIN")  # fmt: skip
     assert [getattr(alone, name) for name in names] == [getattr(find, name) for name in names]
+    names = ("CELL", "STRIDE", "SMALLEST", "FACTOR", "SIDES", "PROPOSED", "REFINED", "SCORE_STEPS", "ROUNDED",
+             "SAME_AT_ONE_SIZE", "SAME", "INSIDE", "MORE")  # fmt: skip
+    assert [getattr(alone, name) for name in names] == [getattr(mtcnn, name) for name in names]
     assert (alone.FOREHEAD, alone.FEATHER, alone.MOST_SAMPLES) == (paste.FOREHEAD, paste.FEATHER, align.MOST_SAMPLES)
-    assert np.allclose(alone.TEMPLATE * 512, align.OWN_TEMPLATE)
+    assert np.array_equal(alone.TEMPLATE, align.OWN_TEMPLATE)
+    assert np.array_equal(alone.DETECTOR_TEMPLATE, align.TEMPLATE)
+    assert (landmarks.SIDE, tuple(landmarks.AROUND)) == (alone.LANDMARKS_AT, alone.AROUND)
     finder = load_face_finder("tiny")
-    assert load_detector("tiny").max_overlap == alone.SAME_IN_VIEW
-    assert finder.min_score == alone.MIN_SCORE
+    assert finder.min_score == cascade().min_score == alone.MIN_SCORE

@@ -25,6 +25,7 @@ SIDES, PROPOSED, REFINED = (24, 48), 0.6, 0.7  # of the second and third network
 SCORE_STEPS = 1_000  # that scores are rounded to: last bits must not decide
 ROUNDED = 0.01  # pixels by which an edge may reach into the next one
 SAME_AT_ONE_SIZE, SAME, INSIDE = 0.5, 0.7, 0.7  # shares of the union, and of the smaller face: from there on one
+MORE = 1e-3  # by which a share must be larger: no last bit decides where two windows share just a half
 SEEN_AT, SMALLEST_SEEN, OVERLAP = 512, 24, 0.3  # a detector's view, the least face in it, and what views share
 SAME_BOX, SAME_FACE = 0.4, 0.6  # shares of the union, and of the eye distance: from there on one
 CROP, ROUNDS = 256, 3
@@ -310,7 +311,7 @@ def each_once(windows: np.ndarray, scores: np.ndarray, most: float, *, of_smalle
         sides = np.minimum(windows[left, 2:], windows[first, 2:]) - np.maximum(windows[left, :2], windows[first, :2])
         both = np.maximum(sides, 0).prod(1)
         whole = np.minimum(areas[left], areas[first]) if of_smaller else areas[left] + areas[first] - both
-        left = left[both <= most * np.maximum(whole, 1e-9)]
+        left = left[both <= (most + MORE) * np.maximum(whole, 1e-9)]
     return kept
 
 

@@ -36,6 +36,7 @@ SAME_AT_ONE_SIZE, SAME = 0.5, 0.7  # shares of the union from which two windows 
 SCORE_STEPS: Final = 1_000  # that scores are rounded to: many are 1 but for the last bits, which must not decide
 ROUNDED: Final = 0.01  # pixels by which an edge may reach into the next one: no last bit decides what is seen
 INSIDE: Final = 0.7  # share of the smaller of two faces: from there on one lies in the other
+MORE: Final = 1e-3  # by which a share must be larger than these: two windows of one size often share just a half
 
 
 class ProposalNetwork(nn.Module):
@@ -255,7 +256,7 @@ def each_once(windows: Tensor, scores: Tensor, most: float, *, of_smaller: bool 
         own, others = windows[first], windows[left]
         both = (torch.minimum(others[:, 2:], own[2:]) - torch.maximum(others[:, :2], own[:2])).clamp(min=0).prod(1)
         whole = torch.minimum(areas[left], areas[first]) if of_smaller else areas[left] + areas[first] - both
-        left = left[both <= most * whole.clamp(min=1e-9)]
+        left = left[both <= (most + MORE) * whole.clamp(min=1e-9)]
     return kept
 
 
