@@ -8,7 +8,7 @@ import importlib
 import json
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from adapt.errors import AdaptError, RangeError, ShapeError, UsageError, Weights
 from adapt.exporting.verify import smooth_images
 from adapt.faces.crops import Window, letterbox, resized, resized_from_corner
 from adapt.faces.detector import FaceDetector
-from adapt.faces.entries import ARCHITECTURES
+from adapt.faces.entries import ARCHITECTURES, DETECTOR
 from adapt.faces.landmarks import LEFT_EYE, RIGHT_EYE, Landmarks, eye_distance
 from adapt.faces.measures import (
     identity_distance,
@@ -37,7 +37,14 @@ from adapt.weights import read_state, write_state
 from degradations.cosines import gaussian_blur
 
 TINY = EMBEDDED / "tiny"
-DETECTORS = {"ssd_mobilenetv1": False, "tiny_face_detector": True}
+AtOneSize = Literal["ssd", "tiny"]  # the detectors that see a photo so; the cascade has its own tests
+DETECTORS: dict[str, AtOneSize] = {"ssd_mobilenetv1": "ssd", "tiny_face_detector": "tiny"}
+
+
+def detector_of(name: str | Path, kind: AtOneSize) -> FaceDetector:
+    loaded = load_detector(name, kind)
+    assert isinstance(loaded, FaceDetector)
+    return loaded
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +96,11 @@ def test_embeddings_and_points_are_those_of_the_authors_code(
 @pytest.mark.parametrize("model", DETECTORS)
 def test_boxes_are_those_of_the_authors_code(package: Path, fixtures: dict[str, Any], model: str) -> None:
     """Two faces, one small and one turned by 12 degrees, in a photo wider than high; boxes in pixels."""
-    found = load_detector("tiny", fast=DETECTORS[model]).find(read_image(package / "whole.png"))
+    found = detector_of("tiny", DETECTORS[model]).find(read_image(package / "whole.png"))
     expected = fixtures["whole"][model]
     boxes = [(left, top, left + width, top + height) for left, top, width, height in (each["box"] for each in expected)]
     assert len(found) == len(expected)
-    np.testing.assert_allclose([face.box for face in found], boxes, rtol=0, atol=0.05)
+    np.testing.assert_allclose(np.array([face.box for face in found]), boxes, rtol=0, atol=0.05)
     np.testing.assert_allclose([face.score for face in found], [each["score"] for each in expected], rtol=0, atol=1e-4)
 
 
@@ -119,9 +126,9 @@ def test_real_people_are_told_apart(shared: Path, recogniser: Recogniser) -> Non
 
 
 def test_points_of_aligned_faces_are_those_inside_a_detectors_box(shared: Path, landmarks: Landmarks) -> None:
-    """By way of the detector at 256 px, and as the pack's faces are, at 128 px; in shares of the eye distance."""
+    """By way of the SSD at 256 px, and as the pack's faces are, at 128 px; in shares of the eye distance."""
     paths = sorted((shared / "faces" / "train" / "256" / "london_set").glob("*neutral*"))[:8]
-    detector = load_detector("tiny")
+    detector = load_detector("tiny", "ssd")
     with torch.no_grad():
         for path in paths:
             face = read_image(path)[None]
@@ -184,7 +191,7 @@ def test_what_is_missing_to_a_square_is_black(height: int, width: int, centred: 
 
 def test_no_face_depends_on_its_batch(recogniser: Recogniser, landmarks: Landmarks) -> None:
     faces = images(128, 4)
-    detector = load_detector("tiny", fast=True)
+    detector = detector_of("tiny", "tiny")
     network = detector.network(resized(faces, Window(0, 0, 128, 128), detector.network.side))
     alone = detector.network(resized(faces[2:3], Window(0, 0, 128, 128), detector.network.side))
     for together, apart in (
@@ -257,7 +264,7 @@ def test_other_images_are_refused(recogniser: Recogniser, landmarks: Landmarks, 
         with pytest.raises(error, match=message):
             use(faces)
     with pytest.raises(error, match=message):
-        load_detector("tiny", fast=True).find_all(faces)
+        detector_of("tiny", "tiny").find_all(faces)
     with pytest.raises(error, match=message):
         identity_distance(GREY, faces, recogniser)
 
@@ -273,7 +280,7 @@ def test_shapes_that_do_not_go_together_are_refused(recogniser: Recogniser, land
     with pytest.raises(ShapeError, match=r"^recogniser: expected faces of \(B, 3, 150, 150\), got \(2, 3, 32, 32\)"):
         recogniser.network(GREY)
     with pytest.raises(ShapeError, match=r"^tiny/detector-tiny: expected one photo of shape \(3, H, W\), got \(2"):
-        load_detector("tiny", fast=True).find(GREY)
+        detector_of("tiny", "tiny").find(GREY)
 
 
 # ---------------------------------------------------------------- detectors
@@ -326,16 +333,16 @@ def test_every_setting_of_a_detector_turns() -> None:
             found_with(**settings)
 
 
-@pytest.mark.parametrize("fast", [False, True])
-def test_a_photo_without_a_face_has_none(fast: bool) -> None:
-    assert load_detector("tiny", fast=fast).find_all(torch.full((2, 3, 30, 61), 0.4)) == [[], []]
+@pytest.mark.parametrize("kind", ["ssd", "tiny"])
+def test_a_photo_without_a_face_has_none(kind: AtOneSize) -> None:
+    assert detector_of("tiny", kind).find_all(torch.full((2, 3, 30, 61), 0.4)) == [[], []]
 
 
 def test_a_photo_of_any_size_shows_the_same_faces(package: Path) -> None:
     """Small, as it is, and so large that blocks of pixels are averaged first; at a share of 1.5 % of the side."""
     photo = read_image(package / "whole.png")
-    for fast in (False, True):
-        detector = load_detector("tiny", fast=fast)
+    for kind in DETECTORS.values():
+        detector = detector_of("tiny", kind)
         expected = np.array([face.box for face in detector.find(photo)]) / 640
         for size in ((360, 480), (1801, 2401)):
             resized_photo = torch.nn.functional.interpolate(photo[None], size, mode="bilinear", antialias=True)
@@ -382,12 +389,15 @@ def test_the_pack_names_what_others_trained() -> None:
         network = card.networks[entry]
         assert network.architecture == architecture
         assert network.trained.startswith("not by this project")
-        assert "@vladmandic/face-api 1.7.15" in network.source
+        assert ("facenet-pytorch 2.6.0" if entry == DETECTOR else "@vladmandic/face-api 1.7.15") in network.source
     assert {entry: card.networks[entry].licence for entry in ARCHITECTURES} == {
-        "recogniser": "CC0-1.0", "landmarks": "MIT", "detector": "MIT AND Apache-2.0", "detector-tiny": "MIT",
+        "recogniser": "CC0-1.0", "landmarks": "MIT", "detector": "MIT", "detector-ssd": "MIT AND Apache-2.0",
+        "detector-tiny": "MIT",
     }  # fmt: skip
     assert "Vladimir Mandic" in (TINY / "LICENSE-face-api").read_text()
-    assert "Davis King" in (ROOT / "NOTICE").read_text()
+    assert "Timothy Esler" in (TINY / "LICENSE-mtcnn").read_text()
+    notice = (ROOT / "NOTICE").read_text()
+    assert all(name in notice for name in ("Davis King", "Kaipeng Zhang", "Timothy Esler"))
 
 
 def test_the_pack_is_what_the_package_makes(
@@ -400,7 +410,7 @@ def test_the_pack_is_what_the_package_makes(
     monkeypatch.setattr("sys.argv", ["convert", str(package), "--pack", str(tmp_path)])
     converter.main()
     made, shipped = load_pack(tmp_path).card.networks, load_pack("tiny").card.networks
-    assert made == {entry: shipped[entry] for entry in ARCHITECTURES}
+    assert made == {entry: shipped[entry] for entry in ARCHITECTURES if entry != DETECTOR}
     assert (tmp_path / "LICENSE-face-api").read_bytes() == (TINY / "LICENSE-face-api").read_bytes()
     assert "5,535,047 values" in capsys.readouterr().out
 
@@ -417,7 +427,7 @@ def test_face_networks_of_a_file_enter_another_pack_and_load(
     mine = tmp_path / "mine"
     for load in (load_recogniser, load_landmarks):
         torch.testing.assert_close(load(mine).of_aligned(faces), load("tiny").of_aligned(faces), rtol=0, atol=0)
-    assert load_detector(mine, fast=True).find(faces[0]) == load_detector("tiny", fast=True).find(faces[0])
+    assert detector_of(mine, "tiny").find(faces[0]) == detector_of("tiny", "tiny").find(faces[0])
     assert load_detector(TINY / "detector.safetensors").name == str(TINY / "detector.safetensors")
     assert adapt(monkeypatch, "packs", "verify", mine) == 0
     assert load_pack(mine).card.restorer == "swinir", "none of them is a restorer"
@@ -441,7 +451,7 @@ def test_files_that_are_none_of_these_networks_are_refused(small_pack: Path, tmp
         write_state(tmp_path / f"{name}.safetensors", tensors, told)
         with pytest.raises(WeightsError, match=message):
             load_landmarks(tmp_path / f"{name}.safetensors")
-    with pytest.raises(WeightsError, match="expected one of ssd-mobilenet, tiny-yolo, its header names dense-landm"):
+    with pytest.raises(WeightsError, match="expected one of mtcnn, ssd-mobilenet, tiny-yolo, its header names dense"):
         load_detector(TINY / "landmarks.safetensors")
     for load, entry in ((load_recogniser, "recogniser"), (load_landmarks, "landmarks"), (load_detector, "detector")):
         with pytest.raises(WeightsError, match=f"^pack small: has no '{entry}'; it has prior, swinir, perceptual"):
@@ -451,6 +461,6 @@ def test_files_that_are_none_of_these_networks_are_refused(small_pack: Path, tmp
 
 
 def test_a_found_face_cannot_be_changed(package: Path) -> None:
-    face = load_detector("tiny", fast=True).find(read_image(package / "whole.png"))[0]
+    face = detector_of("tiny", "tiny").find(read_image(package / "whole.png"))[0]
     with pytest.raises(dataclasses.FrozenInstanceError):
         face.score = 1.0  # pyright: ignore[reportAttributeAccessIssue]
