@@ -15,6 +15,7 @@ from adapt.diffusion.prior import build_prior
 from adapt.digests import bytes_digest
 from adapt.errors import AdaptError, UsageError, WeightsError
 from adapt.faces.entries import ARCHITECTURES as FACE_NETWORKS
+from adapt.guidance import mask
 from adapt.packs.pack import PackCard, PackNetwork, embedded_packs, load_pack, named_file, write_card
 from adapt.perceptual.distance import load_pack_distance
 from adapt.restorers import vqgan
@@ -24,6 +25,8 @@ from adapt.weights import header_mapping, parse_state, read_bytes
 
 PARTS: Final[dict[str, str]] = {  # entries that are no restorers, and their architectures
     build.PRIOR: "unet",
+    build.CONDITIONAL_PRIOR: "unet",
+    mask.ENTRY: mask.ENTRY,
     "perceptual": "perceptual",
     build.CODEBOOK: vqgan.ARCHITECTURE,
     estimator.ARCHITECTURE: estimator.ARCHITECTURE,
@@ -153,9 +156,13 @@ def _content(file: Path, name: str, size: int) -> Content:
     if None not in (expected, told) and told != expected:
         raise WeightsError(f"expected a {expected}, its header names a {told}")
     match name:
-        case build.PRIOR:
+        case build.PRIOR | build.CONDITIONAL_PRIOR:
             prior = build_prior(source, state, header, size=size)
+            if prior.sees_photo != (name == build.CONDITIONAL_PRIOR):
+                raise WeightsError(f"it is a prior {'that' if prior.sees_photo else 'no part of which'} sees the photo")
             return Content(PARTS[name], _parameters(prior.network), sha256, prior.size)
+        case mask.ENTRY:
+            return Content(PARTS[name], _parameters(mask.build_mask(source, state, header).network), sha256)
         case "perceptual":
             settings = header_mapping(source, header)
             return Content(PARTS[name], _parameters(load_pack_distance(state, settings, "").module), sha256)

@@ -52,5 +52,6 @@ def evaluate(
         networks=measuring_networks(opened, recogniser),
         half_raw=half_raw,
     )
-    lines = [text_table({restored.name: evaluation}), f"perceptual network: {distance.name}", *evaluation.notes]
+    table = text_table({restored.name: evaluation}, everything=True)
+    lines = [table, f"perceptual network: {distance.name}", *evaluation.notes]
     return evaluation, "\n".join(lines)

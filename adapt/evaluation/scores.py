@@ -174,7 +174,7 @@ class Tally:
                 sets = self._sets(metric, metric.compute.features)
                 if (count := sets.fewest) < metric.at_least:
                     needed = f"it needs {metric.at_least} photos or more, there are {count}"
-                    notes.append(f"{metric.name} left out: {needed}")
+                    notes += [] if metric.aside else [f"{metric.name} left out: {needed}"]
                     continue
                 values = metric.compute.compute(sets).tolist()
             if metric.per == "set":
@@ -185,7 +185,7 @@ class Tally:
             for row, value in zip(rows, values, strict=True):
                 if not math.isnan(value):
                     row[metric.key] = value
-            if lost := [str(row["id"]) for row in rows if metric.key not in row]:
+            if not metric.aside and (lost := [str(row["id"]) for row in rows if metric.key not in row]):
                 named = ", ".join(lost[:_NAMED]) + ", ..." * (len(lost) > _NAMED)
                 notes.append(f"{metric.name} left out of {len(lost)} of {len(rows)} photos, it has no value: {named}")
         return Evaluation(scores=scores, rows=rows, notes=tuple(notes))

@@ -45,14 +45,21 @@ class Table:
     rows: Sequence[tuple[str, Sequence[Cell]]]
 
 
-def tabulate(evaluations: Mapping[str, Evaluation]) -> Table:
+def tabulate(evaluations: Mapping[str, Evaluation], *, everything: bool = False) -> Table:
     """Rows in the order given, columns in the order of `adapt.evaluation.catalogue.METRICS`.
+
+    Args:
+        evaluations: by name.
+        everything: those that a metric says to leave aside too.
 
     Raises:
         UsageError: a metric was computed in different ways or by different networks: such numbers do not belong
             into one column.
     """
-    keys = [key for key in METRICS if any(key in item.scores for item in evaluations.values())]
+    keys = [
+        key for key, metric in METRICS.items()
+        if (everything or not metric.aside) and any(key in item.scores for item in evaluations.values())
+    ]
     columns = [_column(key, evaluations) for key in keys]
     protocols = [next(e.scores[key] for e in evaluations.values() if key in e.scores).protocol for key in keys]
     counts = {name: len(item.rows) for name, item in evaluations.items()}
@@ -63,9 +70,9 @@ def tabulate(evaluations: Mapping[str, Evaluation]) -> Table:
     return Table(keys, headings, protocols, rows)
 
 
-def text_table(evaluations: Mapping[str, Evaluation]) -> str:
-    """Columns aligned with spaces. Raises: as `tabulate`."""
-    table = tabulate(evaluations)
+def text_table(evaluations: Mapping[str, Evaluation], *, everything: bool = False) -> str:
+    """Columns aligned with spaces. Arguments and errors as of `tabulate`."""
+    table = tabulate(evaluations, everything=everything)
     grid = [["", *table.headings]]
     grid += [[name, *(_in_text(cell, key, "") for cell, key in zip(row, table.keys, strict=True))]
              for name, row in table.rows]

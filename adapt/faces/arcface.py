@@ -23,6 +23,7 @@ SIDE: Final = 128
 FEATURES: Final = 512
 WIDTHS: Final = (64, 128, 256, 512)
 UNITS: Final = 2  # of each width
+LOST: Final = 0.7  # a cosine below 0.3, the lowest that NTIRE's face restoration challenge asks of a restored face
 GREY: Final = (0.2989, 0.5870, 0.1140)
 
 
@@ -82,10 +83,14 @@ class ArcFace:
     Attributes:
         name: what the user calls it.
         network: the network.
+        by_angle: it was trained for angles.
+        lost_from: as of every `FaceIdentifier`.
     """
 
     name: str
     network: ArcFaceNetwork
+    by_angle: bool = True
+    lost_from: float = LOST
 
     def of_aligned(self, faces: Tensor) -> Tensor:
         """Embeddings (B, 512) of faces (B, 3, S, S) in [0, 1], aligned as those of FFHQ are: of the whole, as GFPGAN

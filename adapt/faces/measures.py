@@ -7,6 +7,7 @@ landmarks are compared by networks that this project did not train; their names 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from adapt.errors import ShapeError
@@ -35,6 +36,44 @@ def identity_distance(a: Tensor, b: Tensor, recogniser: FaceIdentifier) -> Tenso
     Protocol and errors as for `identity_similarity`; lower is better.
     """
     return recogniser.distance(*_embedded(a, b, recogniser))
+
+
+def identity_angle(a: Tensor, b: Tensor, recogniser: FaceIdentifier) -> Tensor:
+    """The angle between the embeddings of two faces (Deg.), (B,) in [0, 180] degrees; lower is better.
+
+    Protocol and errors as for `identity_similarity`.
+    """
+    return identity_similarity(a, b, recogniser).clamp(-1, 1).acos().rad2deg()
+
+
+def person_lost(a: Tensor, b: Tensor, recogniser: FaceIdentifier) -> Tensor:
+    """1 where two faces are as far apart as those of strangers, else 0: (B,); the recogniser's `lost_from` decides.
+
+    Protocol and errors as for `identity_similarity`; lower is better.
+    """
+    return (identity_distance(a, b, recogniser) > recogniser.lost_from).double()
+
+
+def embeddings(faces: Tensor, recogniser: FaceIdentifier) -> Tensor:
+    """Embeddings (B, D) whose Euclidean distances order people as the recogniser's own distance does.
+
+    Args:
+        faces: as above.
+        recogniser: whose embeddings; where the angle alone tells people apart, they are brought to the length 1.
+    """
+    found = recogniser.of_aligned(faces)
+    return F.normalize(found, dim=-1) if recogniser.by_angle else found
+
+
+def rank_among(restored: Tensor, gallery: Tensor) -> Tensor:
+    """Which place its own original has among all, by how near they are to each restored photo: (N,), 1 is the first.
+
+    Args:
+        restored, gallery: embeddings, (N, D); row i on both sides is one photo's.
+    """
+    distances = torch.cdist(restored.double(), gallery.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    own = distances.diagonal()[:, None]
+    return 1 + (distances < own).sum(1)
 
 
 def identity_loss(restored: Tensor, target: Tensor, recogniser: FaceIdentifier) -> Tensor:

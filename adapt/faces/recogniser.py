@@ -23,6 +23,7 @@ from adapt.weights import load_weights
 SIDE: Final = 150
 FEATURES: Final = 128
 SAME_PERSON: Final = 0.6  # two photos of one person are nearer than about this (dlib)
+LOST: Final = 0.37  # of two photos of one person 1 in 100 is farther, of strangers 1 in 100 nearer (London set, 128 px)
 INSIDE: Final = Window(0.1, 0.1, 0.9, 0.9)  # of an aligned face, in shares of its side
 UNITS: Final = (  # name, width, whether it halves the image; in the order of the way through
     ("conv32_1", 32, False), ("conv32_2", 32, False), ("conv32_3", 32, False),
@@ -89,6 +90,16 @@ class FaceIdentifier(Protocol):
         """What its numbers must be reported with."""
         ...
 
+    @property
+    def lost_from(self) -> float:
+        """Distance from which a restored face counts as somebody else's."""
+        ...
+
+    @property
+    def by_angle(self) -> bool:
+        """Whether the angle between embeddings tells people apart, and their lengths say nothing."""
+        ...
+
     def of_aligned(self, faces: Tensor) -> Tensor:
         """Embeddings (B, D) of faces aligned as those of FFHQ are, (B, 3, S, S) in [0, 1]; none depends on others."""
         ...
@@ -113,10 +124,14 @@ class Recogniser:
     Attributes:
         name: what the user calls it.
         network: for a loss on images that may leave [0, 1], call it on `crop` of them.
+        by_angle: it was trained for distances.
+        lost_from: as of every `FaceIdentifier`.
     """
 
     name: str
     network: RecogniserNetwork
+    by_angle: bool = False
+    lost_from: float = LOST
 
     def __call__(self, faces: Tensor) -> Tensor:
         """Embeddings of faces as dlib crops them; they have no norm in common.
