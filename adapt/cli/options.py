@@ -88,7 +88,13 @@ MinFace = Annotated[
 ]
 MinScore = Annotated[
     float | None,
-    typer.Option("--min-score", min=0.01, max=0.99, help="How sure the detector must be.", show_default="0.35"),
+    typer.Option(
+        "--min-score",
+        min=0.01,
+        max=0.99,
+        help="How sure the detector must be of a face; below 0.85 it is looked at again, upright.",
+        show_default="0.85",
+    ),
 ]
 Largest = Annotated[bool, typer.Option("--largest", help="Only the largest face of each photo.")]
 MaxFaces = Annotated[

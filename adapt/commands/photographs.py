@@ -88,7 +88,7 @@ class Finding:
 
     Attributes:
         pack: whose networks find them; those of the embedded pack where None.
-        min_face, min_score: as `adapt.faces.find.FaceFinder`; its own where None.
+        min_face, min_score: as `adapt.build.load_face_finder`.
         largest, most: as `Choice`.
         boxes: a file of places that are known (`adapt.photos.boxes`).
         frames: photos are numbered frames of a film, whose faces are followed.

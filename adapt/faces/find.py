@@ -2,8 +2,9 @@
 
 A detector sees a photo at one small size, where a face in a crowd is a few pixels. So it is shown the whole photo and
 then, level by level, overlapping tiles of half the side, until faces of the smallest size that is asked for fill enough
-of a tile. What several views found of one face is joined. Landmarks in the box give a first placement; they are found
-again in the crop that it cuts out, upright and at the size that the network knows best, until they stay.
+of a tile. What several views found of one face is joined. The detector's five points, or where it gives none landmarks
+in the box, make a first placement; landmarks are found in the crop that it cuts out, upright and at the size that the
+network knows best, three times.
 """
 
 from __future__ import annotations
