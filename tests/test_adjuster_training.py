@@ -120,7 +120,7 @@ def faces() -> Tensor:
 
 
 def step_of(step: int) -> StepContext:
-    return StepContext(step, 0, 1, torch.device("cpu"), step_generator(SETTINGS.seed, step))
+    return StepContext(step, step, 0, 1, torch.device("cpu"), step_generator(SETTINGS.seed, step))
 
 
 def trained(settings: AdjusterSettings, faces: Tensor, folder: Path, **changes: Any) -> dict[str, Tensor]:

@@ -181,7 +181,7 @@ def test_idle_codes_are_placed_on_features(gen: torch.Generator):
     feature = torch.randn(1, 8, 4, 4, generator=gen)
     codes = torch.tensor([[0, 1, 2, 3] * 4])
     made = Reconstruction(torch.zeros(1), feature, feature, codes)
-    turn = StepContext(0, 0, 1, torch.device("cpu"), step_generator(0, 0))
+    turn = StepContext(0, 0, 0, 1, torch.device("cpu"), step_generator(0, 0))
     for step in range(1, 3):
         reset_dead_codes(both, made, after=3, step=turn)
         assert both.idle.tolist() == [0] * 4 + [step] * 8

@@ -19,7 +19,8 @@ from adapt.exporting.verify import smooth_images
 from adapt.faces.recogniser import Recogniser, RecogniserNetwork
 from adapt.packs.pack import add_network, load_pack
 from adapt.pretraining.onestep import student_of
-from adapt.pretraining.restorer import blind_pairs, train_restorer
+from adapt.pretraining.pairs import blind_pairs
+from adapt.pretraining.restorer import train_restorer
 from adapt.pretraining.thinning import thinned
 from adapt.restorers.onestep import OneStep
 from adapt.settings import OneStepTrainingSettings, PatchDiscriminatorSettings, UNetSettings

@@ -83,7 +83,7 @@ def test_processes_share_the_faces():
     shown = faces(8)
     settings = RESTORER.model_copy(update={"batch": 2})
     steps = [
-        StepContext(index, rank, 2, torch.device("cpu"), step_generator(0, index, rank))
+        StepContext(index, index, rank, 2, torch.device("cpu"), step_generator(0, index, rank))
         for index in range(2)
         for rank in range(2)
     ]

@@ -101,6 +101,16 @@ def pretrain(
     ] = None,
     trained: Annotated[str, typer.Option("--trained", help="What the pack's card says of the training.")] = "",
     max_steps: Annotated[int | None, typer.Option("--max-steps", min=1, help="Stop, resumably, after so many.")] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--minutes", min=0.01, help="Train for so long; the learning rate falls by the clock.",
+            show_default="the recipe's steps",
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Processes that make damaged images ahead; for a GPU.")
+    ] = 0,
     threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -121,6 +131,8 @@ def pretrain(
         trained=trained,
         overwrite=overwrite,
         max_steps=max_steps,
+        minutes=minutes,
+        workers=workers,
         on_step=lambda done, total, values: lines(done, total, describe(values)),
     )
     if made.verdict:

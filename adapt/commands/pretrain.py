@@ -67,6 +67,8 @@ def pretrain(
     trained: str = "",
     overwrite: bool = False,
     max_steps: int | None = None,
+    minutes: float | None = None,
+    workers: int = 0,
     on_step: Progress | None = None,
 ) -> Pretrained:
     """Train one of a pack's own networks, or build its start-step table, from clean aligned faces.
@@ -83,12 +85,14 @@ def pretrain(
         trained: what to write of the training into the pack's card.
         overwrite: start the run anew.
         max_steps: stop, resumably, after so many steps; before the end of the training no weights are written.
+        minutes: train for so long instead of the recipe's steps; the learning rate falls by the clock.
+        workers: processes that make damaged images ahead.
         on_step: progress.
 
     Raises:
         UsageError: no faces, no pretrain recipe, a run or a pack that does not fit it, other entries of the pack that
             share no licence where none is given, words for a card without a pack, `max_steps` for a table, which has no
-            steps, or several processes for what one does.
+            steps, `minutes` for what does not go by steps of its own, or several processes for what one does.
     """
     if add_to is None:
         _refuse_words_for_no_card({"licence": licence, "trained": trained})
@@ -100,6 +104,8 @@ def pretrain(
     if isinstance(settings, StartStepsSettings) and max_steps is not None:
         raise UsageError(f"{path}: builds a table, in one go; leave out --max-steps {max_steps}")
     together = processes()
+    if minutes is not None and (isinstance(settings, ALONE) or together.num_processes > 1):
+        raise UsageError(f"--minutes {minutes:g}: is for one process, and not for the perceptual network or a table")
     if isinstance(settings, ALONE) and together.num_processes > 1:
         raise UsageError(f"{path}: is the work of one process; it was started in {together.num_processes}")
     own = pack or "tiny"
@@ -119,7 +125,9 @@ def pretrain(
         if isinstance(settings, StartStepsSettings):
             return _start_steps(settings, faces, run, home, about)
         main = together.is_main_process
-        context = TrainingContext(run=run, device=pick_device(), on_step=on_step, max_steps=max_steps)
+        context = TrainingContext(
+            run=run, device=pick_device(), on_step=on_step, max_steps=max_steps, minutes=minutes, workers=workers
+        )
         job = Pretraining(faces=faces, pack=own, main=main, distance=distance, context=context)
         made = TRAININGS[type(settings)](settings, job)
         if run.stopped is not None:

@@ -26,7 +26,7 @@ from adapt.guidance.maps import MapSnapshot, map_image
 from adapt.images import to_signed, to_unit
 from adapt.perceptual.distance import PerceptualDistance
 from adapt.perceptual.swt import swt_loss
-from adapt.pretraining.restorer import blind_pairs, blind_ranges, clean_images
+from adapt.pretraining.pairs import blind_pairs, blind_ranges, clean_images
 from adapt.settings import AdjusterNetworkSettings, AdjusterSettings
 from adapt.training.context import TrainingContext
 from adapt.training.loop import Network, StepContext, train
@@ -154,7 +154,7 @@ def draw_batch(settings: AdjusterSettings, faces: Tensor, around: FrozenModels, 
     """
     chosen = step.batch(faces, settings)
     draw = step.generator
-    first = step.index < settings.first_stage
+    first = step.place < settings.first_stage
     if first or around.mapping is None:
         clean = clean_images(chosen, draw).to(step.device)
         low, high = (value * settings.size / PUBLISHED_SIZE for value in settings.blur_std)

@@ -17,7 +17,7 @@ from adapt.blur.estimator import RECOMPUTED, BlurNetwork
 from adapt.blur.labels import Survey, blur_errors, std_labels, std_levels, std_limits, survey, widest_xi
 from adapt.disk import read_json, write_json
 from adapt.errors import UsageError
-from adapt.pretraining.restorer import blind_pairs, blind_ranges, clean_images
+from adapt.pretraining.pairs import blind_pairs, blind_ranges, clean_images
 from adapt.pretraining.restorer import initialise as initialise_swinir
 from adapt.restorers.base import Restorer
 from adapt.restorers.swinir import SwinIR
@@ -65,7 +65,7 @@ def train_blur_estimator(
 
     def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         chosen = step.batch(faces, settings)
-        if step.index < settings.first_stage:
+        if step.place < settings.first_stage:
             clean = clean_images(chosen, step.generator).to(step.device)
             std = low + (high - low) * torch.rand(len(clean), generator=step.generator, dtype=torch.float64)
             std = std.to(step.device)

@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from adapt.pretraining.restorer import clean_images
+from adapt.pretraining.pairs import clean_images
 from adapt.restorers.vqgan import VQGAN, Reconstruction
 from adapt.settings import CodebookSettings
 from adapt.training.adversary import PatchDiscriminator, Verdict, balance, discriminator_loss, generator_loss
@@ -75,11 +75,11 @@ def train_codebook(
     def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         chosen = step.batch(faces, settings)
         image = clean_images(chosen, step.generator)
-        if settings.crop is not None and step.index < settings.whole_from:
+        if settings.crop is not None and step.place < settings.whole_from:
             image = random_crops(image, settings.crop, step.generator)
         image = image.to(step.device)
         made: Reconstruction
-        made, verdict = forward(image, step.index >= settings.adversarial_from)
+        made, verdict = forward(image, step.place >= settings.adversarial_from)
         restored = made.image.float()
         parts = {
             "l1": (restored - image).abs().mean(),
@@ -95,7 +95,7 @@ def train_codebook(
             parts["adversarial"], parts["discriminator"] = generator_loss(verdict), discriminator_loss(verdict)
             weight = settings.adversarial * balance(given_back, parts["adversarial"], last)
             total = total + weight * parts["adversarial"] + parts["discriminator"]
-        reset_dead_codes(both, made, after=settings.idle if step.index < placed_until else None, step=step)
+        reset_dead_codes(both, made, after=settings.idle if step.place < placed_until else None, step=step)
         parts["chosen"] = (both.idle < settings.idle).float().mean()
         return total, parts
 

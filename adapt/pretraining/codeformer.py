@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adapt.errors import UsageError
 from adapt.pretraining.codebook import initialise
-from adapt.pretraining.restorer import blind_pairs, blind_ranges
+from adapt.pretraining.pairs import blind_pairs, blind_ranges
 from adapt.restorers.codeformer import CodeFormer, Reading
 from adapt.restorers.vqgan import VQGAN
 from adapt.settings import CodeFormerSettings, CodePredictorSettings, FusionSettings
@@ -125,7 +125,7 @@ def train_fusion(
         chosen = step.batch(faces, settings)
         damaged, clean = (part.to(step.device) for part in blind_pairs(chosen, ranges, step.generator))
         attempt: Attempt
-        attempt, verdict = forward(damaged, clean, step.index >= settings.adversarial_from)
+        attempt, verdict = forward(damaged, clean, step.place >= settings.adversarial_from)
         assert attempt.image is not None
         parts = code_parts(attempt.reading, clean, codebook.to(step.device))
         restored = attempt.image.float()

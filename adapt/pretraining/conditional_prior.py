@@ -13,8 +13,8 @@ from adapt.diffusion.prior import SEEING
 from adapt.diffusion.schedule import TIMESTEPS, linear_schedule
 from adapt.diffusion.unet import UNet
 from adapt.images import to_signed
+from adapt.pretraining.pairs import Pairs
 from adapt.pretraining.prior import prior_losses
-from adapt.pretraining.restorer import blind_pairs, blind_ranges
 from adapt.pretraining.thinning import thinned
 from adapt.settings import ConditionalPriorSettings, UNetSettings
 from adapt.training.context import TrainingContext
@@ -61,14 +61,10 @@ def train_conditional_prior(
         UsageError: as `seeing`.
     """
     network = seeing(start, settings.network)
-    ranges = blind_ranges(settings.degradation, settings.size)
     schedule = linear_schedule()
 
     def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-        pairs = blind_pairs(
-            step.batch(faces, settings), ranges, step.generator, chain=settings.chain, share=settings.chain_share
-        )
-        damaged, clean = (to_signed(part).to(step.device) for part in pairs)
+        damaged, clean = (to_signed(part) for part in pairs(step))
         noise = torch.randn(clean.shape, generator=step.generator).to(clean)
         timesteps = torch.randint(0, TIMESTEPS, (len(clean),), generator=step.generator).to(clean.device)
         abar = schedule.abar.to(clean.device)[timesteps].float().view(-1, 1, 1, 1)
@@ -80,5 +76,6 @@ def train_conditional_prior(
         total = noise_loss + settings.coarse * in_blocks + settings.variance_weight * variance_loss
         return total, {"noise": noise_loss, "coarse": in_blocks, "variance": variance_loss}
 
-    state = train(network, losses, settings, context=context, steps=settings.steps)
+    with Pairs(faces, settings, context) as pairs:
+        state = train(network, losses, settings, context=context, steps=settings.steps)
     return network.settings, state

@@ -18,7 +18,7 @@ from adapt.faces.recogniser import FaceIdentifier
 from adapt.guidance.identity import way_to
 from adapt.guidance.mask import MaskNetwork, changed
 from adapt.images import to_signed, to_unit
-from adapt.pretraining.restorer import blind_pairs, blind_ranges
+from adapt.pretraining.pairs import Pairs
 from adapt.restorers.base import Restorer
 from adapt.settings import IdentityMaskSettings
 from adapt.training.context import TrainingContext
@@ -56,16 +56,12 @@ def train_identity_mask(
     """
     network = MaskNetwork(settings.features)
     _initialise(network, settings.seed)
-    ranges = blind_ranges(settings.degradation, settings.size)
     abar = linear_schedule().abar
     for frozen in (conditioner, prior, recogniser):
         frozen.to(context.device)
 
     def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-        pairs = blind_pairs(
-            step.batch(faces, settings), ranges, step.generator, chain=settings.chain, share=settings.chain_share
-        )
-        damaged, clean = (part.to(step.device) for part in pairs)
+        damaged, clean = pairs(step)
         with torch.no_grad():
             restored = to_signed(conditioner(damaged))
             photos = to_signed(damaged)
@@ -85,7 +81,8 @@ def train_identity_mask(
             total = total + settings.perceptual * parts["perceptual"]
         return total, {**parts, "share": mask.mean().detach()}
 
-    return train(network, losses, settings, context=context, steps=settings.steps)
+    with Pairs(faces, settings, context) as pairs:
+        return train(network, losses, settings, context=context, steps=settings.steps)
 
 
 def _step_at(t: int) -> Step:

@@ -163,10 +163,10 @@ def _batch(settings: PriorSettings, faces: Tensor, step: StepContext) -> Tensor:
     begin = 0
     phase = settings.phases[0]
     for phase in settings.phases:
-        if step.index < begin + phase.steps:
+        if step.place < begin + phase.steps:
             break
         begin += phase.steps
-    position = (step.index - begin) * step.world + step.rank
+    position = step.index * step.world + step.rank
     chosen = batch_indices(settings.seed + begin, position, batch=phase.batch, count=len(faces))
     images = faces[chosen].float() / 255
     if phase.size != images.shape[-1]:

@@ -6,15 +6,15 @@ The discriminator that it may be trained against sees fine detail beside the ima
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from adapt.faces.measures import identity_loss
 from adapt.faces.recogniser import FaceIdentifier
+from adapt.pretraining.pairs import Pairs
 from adapt.restorers.swinir import SwinIR
-from adapt.settings import BlindSettings, RestorerSettings, RestorerTrainingSettings
+from adapt.settings import RestorerSettings, RestorerTrainingSettings
 from adapt.training.adversary import (
     PatchDiscriminator,
     balance,
@@ -28,52 +28,6 @@ from adapt.training.context import TrainingContext
 from adapt.training.loop import Network, StepContext, train
 from adapt.training.losses import Distance
 from adapt.training.sampling import step_generator
-from degradations.blind import BlindRanges, degrade_blind, draw_blind, to_grey
-from degradations.chain import degrade
-from degradations.pieces.base import Degradation, new_seed
-
-
-def blind_ranges(settings: BlindSettings, size: int) -> BlindRanges:
-    """The published ranges, their lengths scaled from 512 pixels to `size`."""
-    return BlindRanges(**settings.model_dump()).scaled(size)
-
-
-def clean_images(faces: Tensor, generator: torch.Generator) -> Tensor:
-    """One batch of uint8 faces as (B, 3, H, W) in [0, 1], each mirrored or not at random."""
-    clean = faces.float() / 255
-    mirrored = torch.rand(len(clean), generator=generator) < 0.5
-    return torch.where(mirrored.view(-1, 1, 1, 1), clean.flip(-1), clean)
-
-
-def blind_pairs(
-    faces: Tensor,
-    ranges: BlindRanges,
-    generator: torch.Generator,
-    *,
-    chain: Sequence[Degradation] = (),
-    share: float = 0.0,
-) -> tuple[Tensor, Tensor]:
-    """Degraded and clean images of one batch of uint8 faces, both (B, 3, H, W) in [0, 1], mirrored at random.
-
-    Args:
-        faces: (B, 3, H, W) uint8.
-        ranges: of the blind degradation, for this size.
-        generator: of all that is random.
-        chain: degradations that a share of the images get in its place.
-        share: that share.
-    """
-    clean = clean_images(faces, generator)
-    damaged: list[Tensor] = []
-    truths: list[Tensor] = []
-    for image in clean:
-        if share and float(torch.rand((), generator=generator)) < share:
-            damaged.append(degrade(image, chain, new_seed(generator))[0])
-            truths.append(image)
-            continue
-        parameters = draw_blind(ranges, generator)
-        damaged.append(degrade_blind(image, parameters, generator))
-        truths.append(to_grey(image[None])[0] if parameters.grey else image)
-    return torch.stack(damaged), torch.stack(truths)
 
 
 class Judged(nn.Module):
@@ -132,7 +86,6 @@ def train_restorer(
     Raises:
         TrainingError: a loss is not finite.
     """
-    ranges = blind_ranges(settings.degradation, settings.size)
     discriminator: PatchDiscriminator | None = None
     if settings.adversarial:
         check_layers(settings.discriminator, settings.size)
@@ -143,10 +96,7 @@ def train_restorer(
         recogniser.to(context.device)
 
     def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-        pairs = blind_pairs(
-            step.batch(faces, settings), ranges, step.generator, chain=settings.chain, share=settings.chain_share
-        )
-        damaged, clean = (part.to(step.device) for part in pairs)
+        damaged, clean = pairs(step)
         judgement: Judgement | None
         restored, judgement = forward(damaged, clean)
         restored = restored.float()
@@ -156,13 +106,14 @@ def train_restorer(
             total = total + settings.recognition * parts["recognition"]
         if judgement is not None:
             adversarial, parts["discriminator"] = generator_loss(judgement), discriminator_loss(judgement)
-            if step.index >= settings.adversarial_from:
+            if step.place >= settings.adversarial_from:
                 parts["adversarial"], parts["balance"] = adversarial, balance(total, adversarial, last)
                 total = total + settings.adversarial * parts["balance"] * adversarial
             total = total + parts["discriminator"]
         return total, parts
 
-    state = train(Judged(network, discriminator), losses, settings, context=context, steps=settings.steps)
+    with Pairs(faces, settings, context) as pairs:
+        state = train(Judged(network, discriminator), losses, settings, context=context, steps=settings.steps)
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -5,6 +5,7 @@ The perceptual network has a loop of its own: it changes what it trains on the w
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from adapt.devices import as_float32, autocast, join_processes
 from adapt.settings import PriorSettings, TrainingSettings
-from adapt.training.context import TrainingContext
+from adapt.training.context import Clock, TrainingContext
 from adapt.training.ema import Ema
 from adapt.training.rates import trapezoid
 from adapt.training.sampling import batch_indices, step_generator
@@ -32,12 +33,14 @@ class StepContext:
 
     Attributes:
         index: counted from 0.
+        place: which of the recipe's steps it counts as: the same, but where a training goes by the clock.
         rank, world: the process, and how many there are.
         device: where to compute.
         generator: the random numbers of this step and process, on the CPU.
     """
 
     index: int
+    place: int
     rank: int
     world: int
     device: torch.device
@@ -70,7 +73,7 @@ def train(
         losses: of the network (under autocast) and a step, the loss to descend and its parts, for check and log.
         settings: learning rate, warm-up, EMA, seed, and how often to save.
         context: its run, device and progress.
-        steps: of the whole training.
+        steps: of the whole training, where it does not go by the clock.
         resting: in some steps a part of the network has no share in the loss, which several processes must expect.
 
     Returns:
@@ -87,17 +90,18 @@ def train(
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     run = context.run
     state_path = run.folder / "last" / "state.pt"
-    first = 0
+    first, spent = 0, 0.0
     if state_path.exists():
         state = load_state(state_path, run.digest)
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         ema.load(state["ema"])
-        first = state["step"]
+        first, spent = state["step"], state.get("spent", 0.0)
     run.rewind(first)
     prepared, optimizer = accelerator.prepare(network, optimizer)
     ema.shadow = {key: value.to(device) for key, value in ema.shadow.items()}
-    stop = context.stop(first, steps)
+    clock = Clock(steps, context.minutes, spent)
+    stop = context.stop(first, sys.maxsize if context.minutes else steps)
 
     def forward(*inputs: Any) -> Any:
         with autocast(device):
@@ -109,14 +113,16 @@ def train(
             "ema": ema.shadow,
             "optimizer": optimizer.state_dict(),
             "step": step,
+            "spent": clock.spent,
             "digest": run.digest,
         }
 
     rank, world = accelerator.process_index, accelerator.num_processes
-    for step in range(first, stop):
+    step, place = first, clock.place(first)
+    while step < stop and place < steps:
         for group in optimizer.param_groups:
-            group["lr"] = trapezoid(step, steps, settings.learning_rate, warmup=settings.warmup)
-        step_context = StepContext(step, rank, world, device, step_generator(settings.seed, step, rank))
+            group["lr"] = trapezoid(place, steps, settings.learning_rate, warmup=settings.warmup)
+        step_context = StepContext(step, place, rank, world, device, step_generator(settings.seed, step, rank))
         total, parts = losses(forward, step_context)
         check_finite(parts, step)
         accelerator.backward(total)
@@ -129,8 +135,9 @@ def train(
             if step % LOG_EVERY == 0:
                 run.log(step, values)
             if context.on_step is not None:
-                context.on_step(step + 1, steps, values)
-            if (step + 1) % settings.save_every == 0 or step + 1 == stop:
-                save_state(run.place("last/state.pt"), snapshot(step + 1))
-    run.stopped = (stop, steps) if stop < steps else None
+                context.on_step(step + 1, clock.total(step + 1), values)
+        step, place = step + 1, clock.place(step + 1)
+        if accelerator.is_main_process and (step % settings.save_every == 0 or step == stop or place >= steps):
+            save_state(run.place("last/state.pt"), snapshot(step))
+    run.stopped = (step, clock.total(step)) if place < steps else None
     return {key: value.cpu() for key, value in ema.shadow.items()}
