@@ -187,7 +187,7 @@ def test_targets_without_maps_are_counted(
     (["generate-targets", "{photos}", "-o", "out", "--steps", "2", "steps=3"], 2, "--steps 2: steps=3 sets the same"),
     (["generate-targets", "{photos}", "-o", "out", "--shard", "1/2", "--overwrite"], 2, "the store of all shards"),
     (["generate-targets", "{photos}", "-o", "out", "--method", "low-frequency", "--maps"], 2,
-     "--maps: low-frequency as it is set guides without an adjuster"),
+     "--maps: low-frequency as it is set guides everywhere alike"),
     (["degrade", "{photos}", "-o", "out", "--recipe", "blind", "--seed", "0", "seed=0"], 2, "give one of the two"),
     (["finetune", "--photos", "{photos}", "--targets", "{photos}", "-o", "out", "--real", ".", "adversarial=0"], 2,
      "--real .: sharp faces are shown to a discriminator, and onestep has none"),

@@ -266,9 +266,10 @@ def test_the_command_makes_all_three_and_targets_are_drawn_with_them(
     )
     made = generate_targets(
         small_photos, tmp_path / "store", method=tmp_path / "targets.yaml", pack=pack, device="cpu",
-        overrides=["gate.max_low_frequency_change=1", "gate.min_contrast=0"],
+        overrides=["gate.max_low_frequency_change=1", "gate.min_contrast=0"], maps=True,
     )
-    assert made.count("done") == 6
+    assert (made.count("done"), made.without_maps) == (6, 0)
+    assert (tmp_path / "store" / "maps" / "a.jpg").is_file()
 
 
 def test_a_conditioner_is_any_restorer_with_gradients_of_its_own(small_photos: Path, small_pack: Path, tmp_path: Path):

@@ -66,7 +66,7 @@ def generate_targets(
     max_faces: MaxFaces = None,
     boxes: Boxes = None,
     maps: Annotated[
-        bool, typer.Option("--maps", help="Draw each new target's guidance maps into OUT/maps (dynamic, guided).")
+        bool, typer.Option("--maps", help="Draw where each new target was guided into OUT/maps.")
     ] = False,
     device: Device = "auto",
     threads: Threads = None,

@@ -49,7 +49,7 @@ def generate_targets(
             own.
         overrides: `key=value` for the recipe.
         device: auto, cpu, cuda, cuda:1, ...
-        maps: draw the guidance maps of each target that is made now; only for methods with a guidance adjuster.
+        maps: draw where each target that is made now was guided; for methods with a guidance adjuster or a mask.
         faces: whether photos are whole, or aligned faces, or each as it looks. Those of whole ones are cut out into
             `out`/faces first, and the targets are theirs. With shards, auto takes them as aligned.
         finding: how faces are found in whole ones; the pack's networks where None.
@@ -79,9 +79,9 @@ def generate_targets(
     refuse_overlap(photos, out)
     found = find_photos(photos, limit)  # before anything heavy is loaded: no photos is the commonest mistake
     settings = load_recipe(method, TargetSettings, overrides, pack=pack)
-    if maps and not settings.needs_adjuster:
+    if maps and not settings.has_maps:
         raise UsageError(
-            f"--maps: {method} as it is set guides without an adjuster, and has no maps; leave it out, or take dynamic"
+            f"--maps: {method} as it is set guides everywhere alike, and has no maps; leave it out, or take dynamic"
         )
     chosen = pick_device(device)
     prior = load_prior(pack, settings.prior).to(chosen)

@@ -1,4 +1,7 @@
-"""The guidance adjuster's maps along the way to a target, kept to be looked at (DynFaceRestore Fig. 12)."""
+"""Where guidance acts along the way to a target, kept to be looked at.
+
+The guidance adjuster's maps (DynFaceRestore Fig. 12), and the mask of identity guidance (Diffuse and Restore Fig. 6).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from torch import Tensor
 from adapt.diffusion.sampler import StepRecord
 from adapt.errors import ShapeError
 from adapt.guidance.gaussian_blur import BlurMemory
+from adapt.guidance.identity import IdentityMemory
 from adapt.images import to_unit
 
 SHOWN_STEPS: Final = 5
@@ -26,7 +30,7 @@ class MapSnapshot(NamedTuple):
     Attributes:
         t: the timestep.
         clean: the clean image there, (3, H, W) in [0, 1], on the CPU.
-        scale: the adjuster's map as an image (`map_image`), the same shape and range.
+        scale: the map or mask as an image (`map_image`), the same shape and range.
     """
 
     t: int
@@ -85,6 +89,7 @@ def shown_steps(steps: int) -> set[int]:
 
 
 def guidance_maps(memories: Sequence[object]) -> list[Tensor]:
-    """The adjuster's maps among the memories of a step's terms, each (B, 3, H, W) in [0, 1]."""
-    found = [memory.scale_map for memory in memories if isinstance(memory, BlurMemory)]
-    return [scale_map for scale_map in found if scale_map is not None]
+    """Maps and masks among the memories of a step's terms, each (B, 3, H, W) or (B, 1, H, W) in [0, 1]."""
+    scales = [memory.scale_map for memory in memories if isinstance(memory, BlurMemory)]
+    masks = [memory.mask for memory in memories if isinstance(memory, IdentityMemory)]
+    return [scale for scale in scales if scale is not None] + masks

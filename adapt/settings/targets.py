@@ -325,6 +325,11 @@ class TargetSettings(Settings):
         return any(term.needs_mask for term in self.guidance)
 
     @property
+    def has_maps(self) -> bool:
+        """Whether a term acts here more and there less, by the guidance adjuster or a mask."""
+        return any(term.needs_adjuster or (term.name == "identity" and term.mask) for term in self.guidance)
+
+    @property
     def needs_adjuster(self) -> bool:
         """Whether a term asks for the guidance adjuster."""
         return any(term.needs_adjuster for term in self.guidance)

@@ -168,8 +168,8 @@ class TargetMaker:
         stds = self._narrowed(stds, latest)
         restored, kept = self._with_photo(restored, photos, fed)
         towards = torch.where(fallback[:, None, None, None], photos, restored)
-        # Where nothing is a photo's own, all take the same steps and are one trajectory.
-        own_way = stds is not None or any(each is not None for each in latest)
+        # Where nothing is a photo's own, and none is watched, all take the same steps and are one trajectory.
+        own_way = stds is not None or on_step is not None or any(each is not None for each in latest)
         rows = [[row] for row in range(len(seeds))] if own_way else [list(range(len(seeds)))]
         moving: list[list[int]] = []
         trajectories: list[Trajectory] = []
