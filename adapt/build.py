@@ -273,19 +273,17 @@ def load_face_finder(
     """
     from dataclasses import replace
 
-    from adapt.faces.detector import SEEN_AGAIN_FROM
     from adapt.faces.find import MIN_FACE, FaceFinder
-    from adapt.faces.mtcnn import FOUND
 
     detector = load_detector(name, kind).to(device)
     finder = FaceFinder(
         detector=detector,
         landmarks=load_landmarks(name).to(device),
         min_face=MIN_FACE if min_face is None else min_face,
-        min_score=(FOUND if kind == "mtcnn" else SEEN_AGAIN_FROM) if min_score is None else min_score,
+        min_score=detector.scores.least if min_score is None else min_score,
+        scores=detector.scores,
     )
     return replace(finder, detector=replace(detector, min_score=finder.min_score))
-
 
 
 def _face_weights(name: str | Path, entry: str) -> tuple[str, dict[str, Tensor], dict[str, str]]:

@@ -3,8 +3,8 @@
     python benchmarks/verification.py FACES... [--recogniser FILE] [--pack PACK] [--plot FILE]
 
 FACES are folders of clean aligned faces whose names begin with that of the person and two underscores (London set).
-Every pair of photos is compared once. Printed are the area under the curve with its 95 % interval (from 1,000 draws of people,
-with replacement), what of both kinds lies beyond the distance from which a face counts as lost, and quantiles.
+Every pair of photos is compared once. Printed are the area under the curve with its 95 % interval (from 1,000 draws of
+people, with replacement), what of both kinds lies beyond the distance from which a face counts as lost, and quantiles.
 """
 
 from __future__ import annotations

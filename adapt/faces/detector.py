@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from adapt.faces.mtcnn import CascadeDetector
 
 Network = SsdNetwork | TinyYoloNetwork
-SEEN_AGAIN_FROM: Final = 0.35  # scores from which `adapt.faces.find` looks at a find again
 _REDUCED_ABOVE = 4  # times the network's side: from here on pixels are averaged first
 
 
@@ -41,6 +40,23 @@ class FoundFace:
     box: Window
     score: float
     points: tuple[tuple[float, float], ...] = ()
+
+
+class Scores(NamedTuple):
+    """How sure a detector is of what, in [0, 1]: a kind of detector has its own.
+
+    Attributes:
+        least: below it lies no face.
+        sure: from here on a find is a face; of others `adapt.faces.find` looks at the upright crop again ...
+        again: ... and there it must have this score.
+    """
+
+    least: float
+    sure: float
+    again: float
+
+
+ONE_LOOK: Final = Scores(0.35, 0.85, 0.6)  # of detectors that see a photo at one size, and of those that are not known
 
 
 class Detector(Protocol):
@@ -65,6 +81,7 @@ class FaceDetector:
         network: gives a photo's boxes and scores.
         min_score: what is less sure than this, in (0, 1), is no face.
         max_overlap: of two boxes that share more than this of their union, in (0, 1], the surer one is kept.
+        scores: what its scores mean.
 
     Raises:
         UsageError: a setting outside its range.
@@ -74,6 +91,7 @@ class FaceDetector:
     network: Network
     min_score: float = 0.5
     max_overlap: float = 0.5
+    scores: Scores = ONE_LOOK
 
     def __post_init__(self) -> None:
         if not 0 < self.min_score < 1:

@@ -21,7 +21,7 @@ from torch import Tensor
 from adapt.errors import UsageError
 from adapt.faces.align import Placement, cut_out, five_points, misfit, placed, template
 from adapt.faces.crops import Window
-from adapt.faces.detector import SEEN_AGAIN_FROM, Detector, FoundFace
+from adapt.faces.detector import ONE_LOOK, Detector, FoundFace, Scores
 from adapt.faces.landmarks import Landmarks, eye_distance
 
 MIN_FACE: Final = 24.0  # pixels of the photo
@@ -33,8 +33,6 @@ SAME_FACE: Final = 0.6  # of the larger eye distance: two faces whose middles ar
 CROP: Final = 256  # side of the crops in which landmarks are found again
 ROUNDS: Final = 3  # of finding them
 WORST_MISFIT: Final = 0.25  # in eye distances: five points that lie worse are of no face
-SURE: Final = 0.85  # a face of a lower score is looked at again, upright and large
-SURE_AGAIN: Final = 0.6  # and must have this one there
 ACROSS: Final = (0.8, 4.0)  # the aligned crop's side over the box's: about 2; others are of no face
 
 
@@ -99,6 +97,7 @@ class FaceFinder:
         detector, landmarks: the networks.
         min_face: side of the smallest faces to find (of the box), in pixels of the photo.
         min_score: what the detector is less sure of is left out.
+        scores: from which of its scores on a face is looked at again, and which it must have there.
 
     Raises:
         UsageError: a setting outside its range.
@@ -107,7 +106,8 @@ class FaceFinder:
     detector: Detector
     landmarks: Landmarks
     min_face: float = MIN_FACE
-    min_score: float = SEEN_AGAIN_FROM
+    min_score: float = ONE_LOOK.least
+    scores: Scores = ONE_LOOK
 
     def __post_init__(self) -> None:
         if self.min_face < 8:
@@ -208,11 +208,11 @@ class FaceFinder:
 
     def _confirmed(self, photo: Tensor, face: Face) -> bool:
         """Whether the detector is sure of a face, or sees it again, better, in the upright crop."""
-        if face.score >= SURE:
+        if face.score >= self.scores.sure:
             return True
         again = self.detector.find(cut_out(photo, face.around(), CROP))
         return any(
-            found.score >= SURE_AGAIN
+            found.score >= self.scores.again
             and found.box.left < CROP / 2 < found.box.right and found.box.top < CROP / 2 < found.box.bottom
             for found in again
         )  # fmt: skip

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from adapt.errors import ShapeError, UsageError
 from adapt.faces.crops import Window
-from adapt.faces.detector import FoundFace
+from adapt.faces.detector import FoundFace, Scores
 from adapt.images import check_image
 from adapt.weights import load_weights
 
@@ -31,7 +31,7 @@ SMALLEST: Final = 20.0  # side of the smallest windows, in pixels of the photo
 FACTOR: Final = 0.709  # from one size of the pyramid to the next: half the area
 SIDES: Final = (24, 48)  # at which the second and the third network see a window
 PROPOSED, REFINED = 0.6, 0.7  # scores from which a window goes on
-FOUND: Final = 0.85  # and is a face
+SCORES: Final = Scores(0.85, 0.95, 0.9)  # faces have 0.98 and more, but for the smallest
 SAME_AT_ONE_SIZE, SAME = 0.5, 0.7  # shares of the union from which two windows are one
 SCORE_STEPS: Final = 1_000  # that scores are rounded to: many are 1 but for the last bits, which must not decide
 ROUNDED: Final = 0.01  # pixels by which an edge may reach into the next one: no last bit decides what is seen
@@ -114,6 +114,7 @@ class CascadeDetector:
         name: what the user calls it.
         network: its networks.
         min_score: what the last one is less sure of, in (0, 1), is no face.
+        scores: what its scores mean.
 
     Raises:
         UsageError: a score outside its range.
@@ -121,7 +122,8 @@ class CascadeDetector:
 
     name: str
     network: MtcnnNetwork
-    min_score: float = FOUND
+    min_score: float = SCORES.least
+    scores: Scores = SCORES
 
     def __post_init__(self) -> None:
         if not 0 < self.min_score < 1:
