@@ -132,6 +132,10 @@ def test_its_training_resumes_exactly_and_looks_at_the_photo(tmp_path: Path):
         with Run(tmp_path / "parts", recipe="", digest="x") as run:
             parts = train_conditional_prior(settings, faces(), on_cpu(run, max_steps=1), start=start)[1]
     assert layout.in_channels == 6
+    own = seeing(start)
+    own.load_state_dict(whole)
+    again = seeing(own)
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in whole.items()), "it can go on from itself"
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     assert float(whole["input_blocks.0.0.weight"][:, 3:].abs().max()) > 0
 
@@ -195,6 +199,8 @@ def test_its_training_resumes_exactly_and_every_loss_has_its_share(tmp_path: Pat
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     other = trained("other", mask_settings(perceptual=5.0, recognition=0.0), 1)
     assert any(not torch.equal(whole[key], other[key]) for key in whole)
+    small = trained("small", mask_settings(area=50.0, learning_rate=0.05), 1)
+    assert float(small["out.bias"]) < float(whole["out.bias"]), "pixels cost something"
 
 
 def test_a_recipe_that_asks_for_the_mask_says_which_makes_it():

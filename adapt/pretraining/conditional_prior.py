@@ -26,14 +26,17 @@ def seeing(network: nn.Module, layout: UNetSettings | None = None) -> UNet:
     """A U-Net that takes the photo as three more channels, and does not look at them yet.
 
     Args:
-        network: the U-Net of a prior without photo; it stays as it is.
+        network: the U-Net of a prior; it stays as it is. One that sees the photo already goes on with what it sees.
         layout: with fewer channels or blocks at some levels; its own where None.
 
     Raises:
         UsageError: a layout that is no part of the network's.
     """
     assert isinstance(network, UNet)
-    thin = thinned(network, (layout or network.settings).model_copy(update={"in_channels": 3}))
+    known = network.settings.in_channels
+    thin = thinned(network, (layout or network.settings).model_copy(update={"in_channels": known}))
+    if known == SEEING:
+        return thin
     made = UNet(thin.settings.model_copy(update={"in_channels": SEEING}))
     first = "input_blocks.0.0.weight"
     state = thin.state_dict()
@@ -51,7 +54,7 @@ def train_conditional_prior(
         settings: the recipe.
         faces: clean aligned faces, (N, 3, S, S) uint8, S = settings.size.
         context: its run, device and progress.
-        start: the U-Net of a prior without photo; it stays as it is.
+        start: the U-Net of a prior; it stays as it is.
 
     Returns:
         Its layout and its averaged weights.

@@ -3,7 +3,9 @@
 A step: the conditioner restores a damaged face, the prior takes it from T' to a lower timestep and says what is clean
 there, identity guidance moves that through the mask, and what comes out should show the person (Eq. 7) and look like
 the clean face. Differs: the mask is soft in training, and 0 or 1 afterwards; the paper does not say how its own is made
-binary. The way to the lower timestep is one step of the prior, where the paper samples.
+binary. The way to the lower timestep is one step of the prior, where the paper samples. And the mask may cost something
+(`area`): the guidance of this project keeps its length, so that it does no harm anywhere, and the two losses of the
+paper then open the mask everywhere.
 """
 
 from __future__ import annotations
@@ -79,7 +81,8 @@ def train_identity_mask(
         if settings.perceptual and distance is not None:
             parts["perceptual"] = distance(moved, clean).mean()
             total = total + settings.perceptual * parts["perceptual"]
-        return total, {**parts, "share": mask.mean().detach()}
+        parts["area"] = mask.mean()
+        return total + settings.area * parts["area"], parts
 
     with Pairs(faces, settings, context) as pairs:
         return train(network, losses, settings, context=context, steps=settings.steps)

@@ -145,7 +145,8 @@ class ConditionalPriorSettings(DamageTrainingSettings):
 
     kind: Literal["pretrain-conditional-prior"] = "pretrain-conditional-prior"
     start: WeightsName | None = Field(
-        default=None, description="weights of a prior without photo: a run, a file or a pack; left out, the pack's"
+        default=None,
+        description="weights of a prior, with or without photo: a run, a file or a pack; left out, the pack's",
     )
     network: UNetSettings | None = Field(
         default=None, description="a layout with fewer channels or blocks at some levels; left out, the prior's own"
@@ -178,6 +179,7 @@ class IdentityMaskSettings(DamageTrainingSettings):
     )
     recognition: Weight = Field(default=1.0, description="weight of the guidance loss of Eq. 7 after the step")
     perceptual: Weight = Field(default=1.0, description="weight of the perceptual distance to the clean image")
+    area: Weight = Field(default=0.0, description="weight of the share of pixels that may be moved, so that it is few")
     distance: Distance = Field(default="pack", description="which perceptual distance that weight is for")
 
     def identity(self) -> dict[str, Any]:
