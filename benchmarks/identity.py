@@ -5,9 +5,9 @@
 
 FACES is a folder of clean aligned faces, its sets in folders of their own; of each set as many are taken. Rows:
 
-    photo     as it is                                IPC      the conditioner's own output, g(x)
-    R(y)      of the pack's restorer                  plain    the same trained without the recogniser: --plain
-    DifFace   SwinIR, and the prior without photo from T' = 400
+    photo     as it is                                IPC      the pack's conditioner, which begins as its SwinIR
+    R(y)      of the pack's restorer, g(x) of Net2-4  plain    the same trained without the recogniser: --plain
+    SwinIR    of the pack                             DifFace  the prior without photo, from SwinIR at T' = 400
     Net1      the conditional prior from noise        Net2     from g(x) at T' = 400
     Net3      Net2 with identity guidance             Net4     Net3 through the mask: `--method identity`
 
@@ -46,7 +46,7 @@ SHOWN: Final = (
     "ssim", "sharpness",
 )  # fmt: skip
 OPEN: Final = ("gate.likeness=null", "gate.max_low_frequency_change=1", "gate.min_contrast=0", "gate.redraws=0")
-BARE: Final = ("guidance=[]", "mirrored=false")
+BARE: Final = ("guidance=[]",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ DRAWN: Final = {
     "DifFace": Drawn((*BARE, "prior=prior"), "swinir"),
     "Net1": Drawn((*BARE, "start_t=999")),
     "Net2": Drawn(BARE),
-    "Net3": Drawn(("mirrored=false", "guidance.0.mask=null")),
-    "Net4": Drawn(("mirrored=false",)),
+    "Net3": Drawn(("guidance.0.mask=null",)),
+    "Net4": Drawn(()),
 }
-RESTORERS: Final = {"R(y)": "", "IPC": "identity-conditioner"}
-ROWS: Final = ("photo", "R(y)", "plain", "IPC", *DRAWN)
+RESTORERS: Final = {"R(y)": "", "SwinIR": "swinir", "IPC": "identity-conditioner"}
+ROWS: Final = ("photo", "SwinIR", "plain", "IPC", "R(y)", *DRAWN)
 
 
 def restored(domain: Path, folder: Path, names: Sequence[str], name: str) -> None:
@@ -85,7 +85,8 @@ def restored(domain: Path, folder: Path, names: Sequence[str], name: str) -> Non
 def drawn(domain: Path, store: Path, row: Drawn, arguments: argparse.Namespace, title: str) -> dict[str, Path]:
     """The targets of a row, whatever a gate would say, and the seconds they took."""
     steps = arguments.steps * (999 / 400 if "start_t=999" in row.overrides else 1)
-    line, began, before = Lines(title), time.perf_counter(), len(read_records(store))
+    line, began = Lines(title), time.perf_counter()
+    before = len(read_records(store)) if store.is_dir() else 0
     generate_targets(
         domain / "lq", store, method="identity", pack=arguments.pack, device="cpu",
         restorer=None if row.restorer is None else f"{arguments.pack}/{row.restorer}",

@@ -276,6 +276,14 @@ def test_the_command_makes_all_three_and_targets_are_drawn_with_them(
     )
     assert (made.count("done"), made.without_maps) == (6, 0)
     assert (tmp_path / "store" / "maps" / "a.jpg").is_file()
+    ends = {record.target_sha256 for record in made.records if record.id == "a"}
+    for knob in ("prior=prior", "restorer=null"):
+        other = generate_targets(
+            small_photos, tmp_path / knob, method=tmp_path / "targets.yaml", pack=pack, device="cpu", limit=1,
+            overrides=["gate.max_low_frequency_change=1", "gate.min_contrast=0", knob],
+        )
+        ends.add(other.records[0].target_sha256)
+    assert len(ends) == 3, "which prior and which restorer both show"
 
 
 def test_a_conditioner_is_any_restorer_with_gradients_of_its_own(small_photos: Path, small_pack: Path, tmp_path: Path):

@@ -152,10 +152,10 @@ KNOBS = [
 
 
 def test_every_setting_is_turned_below():
-    """But for what lies around the drawing: seeds, light, batches, repetitions, gate; test_targets.py has those. The
-    method is what the reader calls it."""
+    """But for what lies around the drawing: seeds, light, batches, repetitions, gate; test_targets.py has those. Which
+    prior and restorer, test_identity_training.py turns. The method is what the reader calls it."""
     others = {"kind", "method", "seed", "batch", "draws", "gate", "compat", "match_mean_luminance", "mirrored",
-              "light_by_noise"}
+              "light_by_noise", "prior", "restorer"}
     assert differing(ADAPTIVE, KNOBS) == set(TargetSettings.model_fields) - others
     blurs, lows = ([term for each in KNOBS for term in each.guidance[place : place + 1]] for place in (0, 1))
     assert differing(ADAPTIVE.guidance[0], blurs) == settings_of(GaussianBlurSettings, "name")
