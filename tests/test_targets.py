@@ -66,8 +66,10 @@ KNOBS = [
 
 
 def test_every_setting_is_turned_below():
-    """What needs the blur level is turned in test_methods.py, which prior and restorer in test_identity_training.py; the
-    batch must change nothing; draws, gate: others."""
+    """What needs the blur level is turned in test_methods.py, prior and restorer in test_identity_training.py.
+
+    The batch must change nothing; draws, gate: others.
+    """
     gate = ("gate.max_low_frequency_change", "gate.min_contrast", "gate.likeness", "gate.redraws")
     others = ("kind", "method", "guidance", "fallback", "reliability", "batch", "draws", "prior", "restorer", *gate)
     terms = {f"guidance.0.{name}" for name in settings_of(LowFrequencySettings, "name")}
