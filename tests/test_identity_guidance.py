@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapt.build import load_prior, load_recogniser
+from adapt.build import load_blur_parts, load_identity_mask, load_prior, load_recogniser, load_restorer
 from adapt.diffusion.sampler import Conditioning
 from adapt.diffusion.steps import Step, plan_from
 from adapt.errors import UsageError
-from adapt.faces.measures import identity_distance
+from adapt.faces.measures import embeddings, identity_distance, rank_among
 from adapt.faces.recogniser import FaceIdentifier
 from adapt.guidance.identity import Identity
 from adapt.images import to_signed, to_unit
@@ -121,8 +121,37 @@ def test_a_draw_keeps_the_person(recogniser: FaceIdentifier, people: Tensor, gra
     assert bool((near < swapped).all()), "each is nearest to its own person"
 
 
-def test_the_recipe_ships_and_needs_a_recogniser():
+def test_the_recipe_ships_and_says_what_it_needs():
     settings = load_recipe("identity", TargetSettings, pack="tiny")
-    assert (settings.start_t, settings.needs_recogniser) == (400, True)
+    assert (settings.start_t, settings.needs_recogniser, settings.needs_mask) == (400, True, True)
+    prior = load_prior("tiny", settings.prior)
+    assert prior.sees_photo
     with pytest.raises(UsageError, match="needs a recogniser"):
-        target_maker(settings, load_prior("tiny"))
+        target_maker(settings, prior, mask=load_identity_mask("tiny"))
+
+
+PLAIN = {"kind": "targets", "guidance": [], "solver": "ddim", "eta": 0.0}
+
+
+@pytest.mark.parametrize(("method", "own"), [
+    ("identity", True), ("adaptive", True), ("low-frequency", True), ("from noise", False),
+])  # fmt: skip
+def test_each_target_is_nearest_to_its_own_person(method: str, own: bool, recogniser: FaceIdentifier):
+    """Of six people in one batch; without anything that holds it, a draw is anybody's."""
+    from adapt.build import KNOWN
+
+    faces = torch.stack([read_image(photo.path) for photo in find_photos(KNOWN)[:6]])
+    photos = torch.nn.functional.interpolate(torch.nn.functional.avg_pool2d(faces, 3, 3, ceil_mode=True), 128)
+    if method == "from noise":
+        settings = TargetSettings.model_validate({**PLAIN, "start_t": 999, "steps": 4})
+    else:
+        settings = load_recipe(method, TargetSettings, ["steps=4"], pack="tiny")
+    maker = target_maker(
+        settings, load_prior("tiny", settings.prior), load_blur_parts("tiny", settings, torch.device("cpu"))[0],
+        recogniser, load_identity_mask("tiny") if settings.needs_mask else None,
+    )
+    restored = load_restorer("tiny")(photos)
+    made = maker.make(photos, restored, list(range(6))).images.clamp(0, 1)
+    with torch.no_grad():
+        places = rank_among(embeddings(made, recogniser), embeddings(faces, recogniser))
+    assert bool((places == 1).all()) == own, places
