@@ -274,7 +274,7 @@ def gained(base: Evaluation, other: Evaluation) -> str:
     texts: list[str] = []
     known = base.scores.keys() & other.scores.keys()
     for key, metric in METRICS.items():
-        if key in known and "truth" in metric.sides and metric.better != "neither":
+        if key in known and "truth" in metric.sides and metric.better != "neither" and not metric.aside:
             gain, form = difference(base, other, key), f"+.{max(metric.digits, 3)}f"
             heading = metric.heading or metric.title or key
             texts.append(f"{heading} {gain.mean * metric.factor:{form}} ({gain.shown(form, metric.factor)})")
