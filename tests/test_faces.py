@@ -307,7 +307,7 @@ BOXES = [
 SCORES = [0.7, 0.9, 0.8, 0.95, 0.3]
 
 
-def found_with(**settings: float) -> list[tuple[list[float], float]]:
+def found_with(**settings: Any) -> list[tuple[list[float], float]]:
     network: Any = Fixed(BOXES, SCORES)
     detector = FaceDetector(name="fixed", network=network, **settings)
     faces = detector.find(torch.rand(3, 100, 200, generator=torch.Generator().manual_seed(0)))
