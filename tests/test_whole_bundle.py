@@ -19,10 +19,12 @@ import adapt
 from adapt.build import load_detector, load_face_finder, load_landmarks
 from adapt.digests import file_digest
 from adapt.errors import VerificationError
+from adapt.exporting import face_detector as detecting
 from adapt.exporting import finding
 from adapt.exporting import whole_photographs as alone
-from adapt.exporting.finding import CODE, DETECTOR_ONNX, LANDMARKS_ONNX, FindingNetworks, write_finding
+from adapt.exporting.finding import DETECTOR_ONNX, LANDMARKS_ONNX, FindingNetworks, write_finding
 from adapt.exporting.onnx import INPUT, open_session
+from adapt.exporting.runner import WHOLE
 from adapt.faces import align, find, landmarks, mtcnn, paste
 from adapt.faces.crops import Window, resized_from_corner
 from adapt.faces.mtcnn import CascadeDetector
@@ -52,7 +54,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert 0 < max(worst.values()) < finding.AGREES
     about = json.loads((folder / "bundle.json").read_text())
     about["size"] = SIDE
-    about["sha256"] |= {name: file_digest(folder / name) for name in (*DETECTOR_ONNX, LANDMARKS_ONNX, CODE)}
+    about["sha256"] |= {name: file_digest(folder / name) for name in WHOLE}
     (folder / "bundle.json").write_text(json.dumps(about))
     return folder
 
@@ -143,7 +145,7 @@ def test_a_bundle_without_is_for_aligned_faces(tmp_path: Path, photos: Path):
     assert (done.returncode, "export it with --whole" in done.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("name", [*DETECTOR_ONNX, LANDMARKS_ONNX, CODE])
+@pytest.mark.parametrize("name", WHOLE)
 def test_no_other_file_than_the_one_that_is_named(name: str, bundle: Path, photos: Path, tmp_path: Path):
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
     with (other / name).open("ab") as stream:
@@ -192,7 +194,7 @@ def test_windows_of_the_networks(window: tuple[float, float, float, float]):
 def test_views():
     photo = torch.rand(3, 700, 1500, generator=torch.Generator().manual_seed(0))
     for (view, window), (own, same) in zip(
-        find.views(photo, 24), alone.views(photo.numpy(), 24), strict=True
+        find.views(photo, 24), detecting.views(photo.numpy(), 24), strict=True
     ):
         assert tuple(window) == same
         assert np.abs(view.numpy() - own).max() < 1e-6
@@ -230,7 +232,7 @@ def test_mask_and_what_is_laid_over():
 @pytest.mark.parametrize("size", [(61, 47), (24, 24), (48, 90), (7, 5)])
 def test_means_over_pixels(size: tuple[int, int]):
     expected = torch.nn.functional.interpolate(RANDOM[None], size, mode="area")[0]
-    assert np.abs(alone.averaged(RANDOM.numpy(), *size) - expected.numpy()).max() < 1e-6
+    assert np.abs(detecting.averaged(RANDOM.numpy(), *size) - expected.numpy()).max() < 1e-6
 
 
 def drawn_windows(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -246,8 +248,8 @@ def drawn_windows(count: int, seed: int) -> tuple[Tensor, Tensor]:
 def test_what_the_detectors_networks_look_at(side: int):
     windows, _ = drawn_windows(40, 1)
     expected = mtcnn.looked_at(RANDOM, windows, side)
-    assert np.abs(alone.looked_at(RANDOM.numpy(), windows.numpy(), side) - expected.numpy()).max() < 1e-6
-    assert alone.looked_at(RANDOM.numpy(), windows[:0].numpy(), side).shape == (0, 3, side, side)
+    assert np.abs(detecting.looked_at(RANDOM.numpy(), windows.numpy(), side) - expected.numpy()).max() < 1e-6
+    assert detecting.looked_at(RANDOM.numpy(), windows[:0].numpy(), side).shape == (0, 3, side, side)
 
 
 @pytest.mark.parametrize("count", [0, 1, 60])
@@ -255,12 +257,12 @@ def test_windows_of_the_detector(count: int):
     windows, scores = drawn_windows(count, 2)
     offsets = torch.randn(count, 4, generator=torch.Generator().manual_seed(4)) / 5
     changed = mtcnn.moved(windows, offsets)
-    assert np.allclose(alone.moved(windows.numpy(), offsets.numpy()), changed.numpy(), rtol=0, atol=1e-5)
-    assert np.allclose(alone.squared(changed.numpy()), mtcnn.squared(changed).numpy(), rtol=0, atol=1e-5)
+    assert np.allclose(detecting.moved(windows.numpy(), offsets.numpy()), changed.numpy(), rtol=0, atol=1e-5)
+    assert np.allclose(detecting.squared(changed.numpy()), mtcnn.squared(changed).numpy(), rtol=0, atol=1e-5)
     for most in (0.3, 0.5, 0.7):
         for of_smaller in (False, True):
             expected = mtcnn.each_once(windows, scores, most, of_smaller=of_smaller)
-            assert alone.each_once(windows.numpy(), scores.numpy(), most, of_smaller=of_smaller) == expected
+            assert detecting.each_once(windows.numpy(), scores.numpy(), most, of_smaller=of_smaller) == expected
             assert count < 2 or 1 < len(expected) < count
 
 
@@ -273,18 +275,18 @@ def test_windows_that_share_just_a_half_stay():
         every = list(range(len(windows)))
         assert mtcnn.each_once(windows.float(), scores.float(), mtcnn.SAME_AT_ONE_SIZE) == every
         assert mtcnn.each_once(windows, scores, mtcnn.SAME_AT_ONE_SIZE) == every
-        assert alone.each_once(windows.numpy(), scores.numpy(), alone.SAME_AT_ONE_SIZE) == every
+        assert detecting.each_once(windows.numpy(), scores.numpy(), detecting.SAME_AT_ONE_SIZE) == every
 
 
 def test_faces_of_a_view(bundle: Path, photos: Path):
     """Box, score and points of every face, in pixels and in [0, 1]; found apart by 1e-4."""
 
-    def network(name: str) -> alone.Session:
+    def network(name: str) -> detecting.Session:
         session = open_session(bundle / name)
         return lambda pixels: session.run(None, {INPUT: pixels})
 
     proposal, refine, output = (network(name) for name in DETECTOR_ONNX)
-    finder, detector = alone.Finder(proposal, refine, output, network(LANDMARKS_ONNX)), cascade()
+    finder, detector = detecting.Detector(proposal, refine, output), cascade()
     for name, faces in (("group.png", 2), ("none.png", 0)):
         view = read_image(photos / name)
         found, expected = finder.detected(view.numpy()), detector.find(view)
@@ -296,16 +298,18 @@ def test_faces_of_a_view(bundle: Path, photos: Path):
 
 
 def test_the_numbers_are_the_same():
-    names = ("MIN_FACE", "SEEN_AT", "SMALLEST_SEEN", "OVERLAP", "SAME_BOX", "SAME_FACE", "CROP", "ROUNDS",
-             "WORST_MISFIT", "ACROSS")  # fmt: skip
-    assert [getattr(alone, name) for name in names] == [getattr(find, name) for name in names]
+    for code, names in (
+        (detecting, ("MIN_FACE", "SEEN_AT", "SMALLEST_SEEN", "OVERLAP", "SAME_BOX")),
+        (alone, ("SAME_FACE", "CROP", "ROUNDS", "WORST_MISFIT", "ACROSS")),
+    ):
+        assert [getattr(code, name) for name in names] == [getattr(find, name) for name in names]
     names = ("CELL", "STRIDE", "SMALLEST", "FACTOR", "SIDES", "PROPOSED", "REFINED", "SCORE_STEPS", "ROUNDED",
              "SAME_AT_ONE_SIZE", "SAME", "INSIDE", "MORE")  # fmt: skip
-    assert [getattr(alone, name) for name in names] == [getattr(mtcnn, name) for name in names]
+    assert [getattr(detecting, name) for name in names] == [getattr(mtcnn, name) for name in names]
     assert (alone.FOREHEAD, alone.FEATHER, alone.MOST_SAMPLES) == (paste.FOREHEAD, paste.FEATHER, align.MOST_SAMPLES)
     assert np.array_equal(alone.TEMPLATE, align.OWN_TEMPLATE)
     assert np.array_equal(alone.DETECTOR_TEMPLATE, align.TEMPLATE)
     assert (landmarks.SIDE, tuple(landmarks.AROUND)) == (alone.LANDMARKS_AT, alone.AROUND)
     finder = load_face_finder("tiny")
-    assert finder.min_score == cascade().min_score == alone.MIN_SCORE
-    assert finder.scores == mtcnn.SCORES == (alone.MIN_SCORE, alone.SURE, alone.SURE_AGAIN)
+    assert finder.min_score == cascade().min_score == detecting.MIN_SCORE
+    assert finder.scores == mtcnn.SCORES == (detecting.MIN_SCORE, alone.SURE, alone.SURE_AGAIN)

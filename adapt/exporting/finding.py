@@ -13,7 +13,7 @@ from torch import nn
 
 from adapt.devices import full_precision
 from adapt.errors import VerificationError
-from adapt.exporting import whole_photographs
+from adapt.exporting import face_detector, whole_photographs
 from adapt.exporting.onnx import INPUT, export_finding, open_session
 from adapt.exporting.runner import WHOLE
 from adapt.exporting.verify import smooth_images
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from adapt.faces.landmarks import Landmarks
     from adapt.faces.mtcnn import CascadeDetector
 
-*DETECTOR_ONNX, LANDMARKS_ONNX, CODE = WHOLE
+*DETECTOR_ONNX, LANDMARKS_ONNX, DETECTING, CODE = WHOLE
 AGREES: Final = 1e-4  # of scores in [0, 1], and of places in shares of the side
 LICENCES: Final = (
     "detector: MTCNN by Kaipeng Zhang and others, as facenet-pytorch has it, MIT, Copyright (c) 2019 Timothy Esler",
@@ -49,7 +49,8 @@ def write_finding(networks: FindingNetworks, folder: Path) -> dict[str, float]:
     Raises:
         VerificationError: a network cannot be exported, or its file computes something else.
     """
-    shutil.copyfile(whole_photographs.__file__, folder / CODE)
+    for code, name in ((face_detector.__file__, DETECTING), (whole_photographs.__file__, CODE)):
+        shutil.copyfile(str(code), folder / name)
     cascade = networks.detector.network
     first, second, third = DETECTOR_ONNX
     parts: tuple[tuple[str, nn.Module, int | None, tuple[str, ...]], ...] = (

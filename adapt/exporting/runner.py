@@ -52,7 +52,8 @@ DAMAGED = (
 )  # fmt: skip
 NAME_FAULTS = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 WHOLE = (  # of a bundle that takes whole photographs
-    "detector-1.onnx", "detector-2.onnx", "detector-3.onnx", "landmarks.onnx", "whole_photographs.py",
+    "detector-1.onnx", "detector-2.onnx", "detector-3.onnx", "landmarks.onnx", "face_detector.py",
+    "whole_photographs.py",
 )  # fmt: skip
 MARK = {"made by": "adapt", "kind": "restored photos"}  # a folder without it is somebody else's
 
@@ -319,13 +320,16 @@ class Maker:
         if faces != "aligned":
             for name in WHOLE:
                 named(bundle, name)
-            tools = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name(WHOLE[-1]))))
+            detecting, tools = (
+                SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name(name)))) for name in WHOLE[-2:]
+            )
 
             def network(name: str) -> Callable[[np.ndarray], Any]:
                 opened = open_model(bundle, name)
                 return lambda pixels: opened.run(None, {opened.get_inputs()[0].name: pixels})
 
-            self.whole = tools, tools.Finder(*(network(name) for name in WHOLE[:-1]))
+            *detector, landmarks = (network(name) for name in WHOLE[:-2])
+            self.whole = tools, tools.Finder(detecting.Detector(*detector), landmarks)
 
     def __call__(self, path: Path) -> tuple[bytes, str]:
         """A PNG file of a photo, and what is to be said of it.
