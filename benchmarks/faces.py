@@ -1,6 +1,6 @@
 """How well faces are found in photographs, and how nearly they are placed: by size, by turn, and by detector.
 
-    python benchmarks/faces.py FACES BACKGROUNDS [--photos N] [--detectors mtcnn,ssd,tiny]
+    python benchmarks/faces.py FACES BACKGROUNDS [--photos N] [--detectors mtcnn,tiny]
                                [--min-score S] [--restored] [--pack PACK]
 
 FACES is a folder of aligned faces, BACKGROUNDS one of pictures without any. Photographs are made: crops of backgrounds
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("faces", type=Path)
     parser.add_argument("backgrounds", type=Path)
     parser.add_argument("--photos", type=int, default=8, help="made of each size and turn")
-    parser.add_argument("--detectors", default="mtcnn,ssd,tiny")
+    parser.add_argument("--detectors", default="mtcnn,tiny", help="ssd too, of a pack that has it")
     parser.add_argument("--min-score", type=float, help="the detector's own where it is left out")
     parser.add_argument("--restored", action="store_true", help="put the faces back as they are, too")
     parser.add_argument("--pack", default="tiny")

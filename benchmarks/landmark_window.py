@@ -39,7 +39,7 @@ def main() -> None:
     every = load_faces(arguments.faces, SIDE)
     chosen = torch.linspace(0, len(every) - 1, min(arguments.count, len(every))).long()
     faces = every[chosen].float() / 255
-    landmarks, detector = load_landmarks("tiny"), load_detector("tiny", "ssd")
+    landmarks, detector = load_landmarks("tiny"), load_detector("tiny")
     with torch.no_grad():
         found: dict[tuple[float, float], tuple[Tensor, Tensor]] = {}
         for share, middle in product(SHARES, MIDDLES):
@@ -60,7 +60,7 @@ def main() -> None:
         boxes = [detector.find(face) for face in faces]
         seen = [index for index, each in enumerate(boxes) if each]
         by_box = torch.cat([landmarks.inside(faces[index : index + 1], boxes[index][0].box) for index in seen])
-        print(f"through the box of detector-ssd: median {100 * apart(by_box, median[seen]):.2f} % ({len(seen)} found)")
+        print(f"through the box of the detector: median {100 * apart(by_box, median[seen]):.2f} % ({len(seen)} found)")
 
 
 def window(share: float, middle: float) -> Window:

@@ -174,8 +174,7 @@ def test_a_network_has_the_licence_that_the_packs_other_entries_share(
 
     # Face networks do not count, whatever their terms: nothing that is trained begins from one.
     of_others = {
-        "recogniser": "CC0-1.0", "landmarks": "MIT", "detector": "MIT", "detector-ssd": "MIT AND Apache-2.0",
-        "detector-tiny": "MIT",
+        "recogniser": "CC0-1.0", "landmarks": "MIT", "detector": "MIT", "detector-tiny": "MIT",
     }  # fmt: skip
     entries = {"prior": "L", "swinir": "L", "start-steps": "of the one before", **of_others}
     agreed = write_pack(tmp_path / "agreed", 16, entries)
