@@ -98,9 +98,7 @@ def load_identity_mask(name: str | Path) -> IdentityMask:
     """
     from adapt.guidance.mask import ENTRY, build_mask
 
-    named = named_network(name, ENTRY)
-    read = named.read()
-    return build_mask(named.label, read.state, read.metadata, read.digest)
+    return build_mask(*_weights_of(name, ENTRY), named_network(name, ENTRY).digest())
 
 
 def load_blur_estimator(name: str | Path) -> BlurEstimator:
@@ -112,9 +110,7 @@ def load_blur_estimator(name: str | Path) -> BlurEstimator:
     """
     from adapt.blur.estimator import ARCHITECTURE, build_blur_estimator
 
-    named = named_network(name, ARCHITECTURE)
-    read = named.read()
-    return build_blur_estimator(named.label, read.state, read.metadata)
+    return build_blur_estimator(*_weights_of(name, ARCHITECTURE))
 
 
 def load_start_steps(name: str | Path) -> StartSteps:
@@ -142,9 +138,7 @@ def load_adjuster(name: str | Path) -> GuidanceAdjuster:
     """
     from adapt.blur.adjuster import ARCHITECTURE, build_adjuster
 
-    named = named_network(name, ARCHITECTURE)
-    read = named.read()
-    return build_adjuster(named.label, read.state, read.metadata)
+    return build_adjuster(*_weights_of(name, ARCHITECTURE))
 
 
 def load_blur_parts(name: str | Path, settings: TargetSettings, device: torch.device) -> tuple[BlurParts, str]:
@@ -232,7 +226,7 @@ def load_recogniser(name: str | Path) -> FaceIdentifier:
     from adapt.faces.entries import RECOGNISER
     from adapt.faces.recogniser import build_recogniser
 
-    label, state, header = _face_weights(name, RECOGNISER)
+    label, state, header = _weights_of(name, RECOGNISER)
     return build_arcface(label, state) if is_arcface(state) else build_recogniser(label, state, header)
 
 
@@ -241,7 +235,7 @@ def load_landmarks(name: str | Path) -> Landmarks:
     from adapt.faces.entries import LANDMARKS
     from adapt.faces.landmarks import build_landmarks
 
-    return build_landmarks(*_face_weights(name, LANDMARKS))
+    return build_landmarks(*_weights_of(name, LANDMARKS))
 
 
 def load_detector(
@@ -256,7 +250,7 @@ def load_detector(
     from adapt.faces.detector import build_detector
     from adapt.faces.entries import DETECTORS
 
-    return build_detector(*_face_weights(name, DETECTORS[kind]))
+    return build_detector(*_weights_of(name, DETECTORS[kind]))
 
 
 def load_face_finder(
@@ -286,8 +280,8 @@ def load_face_finder(
     return replace(finder, detector=replace(detector, min_score=finder.min_score))
 
 
-def _face_weights(name: str | Path, entry: str) -> tuple[str, dict[str, Tensor], dict[str, str]]:
-    """What to call a face network, its tensors and its header."""
+def _weights_of(name: str | Path, entry: str) -> tuple[str, dict[str, Tensor], dict[str, str]]:
+    """What to call a network of a pack, its tensors and its header."""
     named = named_network(name, entry)
     read = named.read()
     return named.label, read.state, read.metadata

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import lively_swinir, on_cpu
+from networks import SMALL_SWINIR, lively_swinir, on_cpu
 from torch import Tensor
 
 from adapt.commands.pretrain import pretrain
@@ -18,8 +18,6 @@ from adapt.settings import RestorerSettings
 from adapt.training import context, loop
 from adapt.training.context import Clock
 from adapt.training.run import Run
-
-from networks import SMALL_SWINIR  # isort: skip
 
 SETTINGS = RestorerSettings(
     network=SMALL_SWINIR, steps=10, batch=2, size=32, learning_rate=1e-3, perceptual=0.0,

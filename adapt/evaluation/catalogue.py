@@ -204,54 +204,49 @@ def _found_among(k: int) -> Metric:
 
 def _kept(side: Side) -> tuple[Metric, ...]:
     """How far the person and the features are from those of a side, `photos` where there is no truth."""
-    suffix, whose = ("", "the truth") if side == "truth" else ("_photo", "the photo")
-    unless: tuple[Side, ...] = () if side == "truth" else ("truth",)
-    identity = Metric(
-        key=f"identity{suffix}",
-        compute=_of_faces(identity_distance, "recogniser", side),
-        needs=(side, "recogniser"),
-        unless=unless,
-        better="lower",
-        title=f"identity distance to {whose}",
-        heading="identity" if side == "truth" else "identity to photo",
-        called="identity distance",
-        digits=3,
-        method="Euclidean distance of the embeddings of the middle 80 % of both sides at 150 px, mean over photos; two"
-        " photos of one person are 0.19 apart, of strangers 0.55",
-        colour="sRGB",
-        resize="antialiased, to 150 px",
+    truth = side == "truth"
+    whose = "the truth" if truth else "the photo"
+
+    def metric(
+        name: str, measure: Callable[[Tensor, Tensor, Any], Tensor], network: str, title: str, method: str,
+        resize: str = "none", *, aside: bool = False,
+    ) -> Metric:
+        return Metric(
+            key=name if truth else f"{name}_photo",
+            compute=_of_faces(measure, network, side),
+            needs=(side, network),
+            unless=() if truth else ("truth",),
+            better="lower",
+            title=f"{title} to {whose}",
+            heading=name if truth else f"{name} to photo",
+            called=title,
+            digits=3,
+            method=method,
+            colour="sRGB",
+            resize=resize,
+            aside=aside,
+        )
+
+    return (
+        metric(
+            "identity", identity_distance, "recogniser", "identity distance",
+            "Euclidean distance of the embeddings of the middle 80 % of both sides at 150 px, mean over photos; two"
+            " photos of one person are 0.19 apart, of strangers 0.55",
+            "antialiased, to 150 px",
+        ),
+        metric(
+            "landmarks", landmark_distance, "landmarks", "landmark distance",
+            "mean distance of 68 points as a share of the eye distance, mean over photos; 0.04 between a neutral and"
+            " a smiling face of one person, 0.08 between strangers",
+            "to 112 px",
+        ),
+        metric(
+            "lost", person_lost, "recogniser", "faces lost",
+            "share of photos whose embedding is as far away as a stranger's: more than 0.37 by the pack's recogniser"
+            " (two photos of one person are nearer in 99 of 100, strangers in 1), a cosine below 0.3 by ArcFace",
+            "as for identity", aside=True,
+        ),
     )
-    landmarks = Metric(
-        key=f"landmarks{suffix}",
-        compute=_of_faces(landmark_distance, "landmarks", side),
-        needs=(side, "landmarks"),
-        unless=unless,
-        better="lower",
-        title=f"landmark distance to {whose}",
-        heading="landmarks" if side == "truth" else "landmarks to photo",
-        called="landmark distance",
-        digits=3,
-        method="mean distance of 68 points as a share of the eye distance, mean over photos; 0.04 between a neutral and"
-        " a smiling face of one person, 0.08 between strangers",
-        colour="sRGB",
-        resize="to 112 px",
-    )
-    lost = Metric(
-        key=f"lost{suffix}",
-        compute=_of_faces(person_lost, "recogniser", side),
-        needs=(side, "recogniser"),
-        unless=unless,
-        better="lower",
-        title=f"faces lost to {whose}",
-        heading="lost" if side == "truth" else "lost to photo",
-        called="faces lost",
-        digits=3,
-        method="share of photos whose embedding is as far away as a stranger's: more than 0.37 by the pack's recogniser"
-        " (two photos of one person are nearer in 99 of 100, strangers in 1), a cosine below 0.3 by ArcFace",
-        colour="sRGB",
-        aside=True,
-    )
-    return identity, landmarks, lost
 
 
 PERSON: Final = ("identity_photo", "identity")  # is it the same one: by the photo, or by the original where it is known

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from adapt.diffusion.prior import SEEING
-from adapt.diffusion.schedule import TIMESTEPS, linear_schedule
 from adapt.diffusion.unet import UNet
 from adapt.images import to_signed
 from adapt.pretraining.pairs import Pairs
-from adapt.pretraining.prior import prior_losses
+from adapt.pretraining.prior import denoising
 from adapt.pretraining.thinning import thinned
 from adapt.settings import ConditionalPriorSettings, UNetSettings
 from adapt.training.context import TrainingContext
@@ -64,20 +63,10 @@ def train_conditional_prior(
         UsageError: as `seeing`.
     """
     network = seeing(start, settings.network)
-    schedule = linear_schedule()
 
     def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         damaged, clean = (to_signed(part) for part in pairs(step))
-        noise = torch.randn(clean.shape, generator=step.generator).to(clean)
-        timesteps = torch.randint(0, TIMESTEPS, (len(clean),), generator=step.generator).to(clean.device)
-        abar = schedule.abar.to(clean.device)[timesteps].float().view(-1, 1, 1, 1)
-        x_t = abar.sqrt() * clean + (1 - abar).sqrt() * noise
-        output = forward(torch.cat([x_t, damaged], dim=1), timesteps)
-        noise_loss, in_blocks, variance_loss = prior_losses(
-            output, clean, noise, timesteps=timesteps, snr_cap=settings.snr_cap
-        )
-        total = noise_loss + settings.coarse * in_blocks + settings.variance_weight * variance_loss
-        return total, {"noise": noise_loss, "coarse": in_blocks, "variance": variance_loss}
+        return denoising(forward, clean, settings, step.generator, photos=damaged)
 
     with Pairs(faces, settings, context) as pairs:
         state = train(network, losses, settings, context=context, steps=settings.steps)

@@ -10,6 +10,8 @@ paper then open the mask everywhere.
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
 
@@ -22,13 +24,13 @@ from adapt.guidance.mask import MaskNetwork, changed
 from adapt.images import to_signed, to_unit
 from adapt.pretraining.pairs import Pairs
 from adapt.restorers.base import Restorer
-from adapt.settings import IdentityMaskSettings
+from adapt.settings import IdentityMaskSettings, IdentitySettings
 from adapt.training.context import TrainingContext
 from adapt.training.loop import Network, StepContext, train
 from adapt.training.losses import Distance
 from adapt.training.sampling import step_generator
 
-MOST = 0.05  # root mean square of what guidance moves by: that of the term
+MOST: Final = IdentitySettings().most  # of what guidance moves by, as recipes have it
 
 
 def train_identity_mask(

@@ -7,23 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
 from types import TracebackType
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from adapt.settings import BlindSettings, DamageTrainingSettings
 from adapt.training.context import TrainingContext
 from adapt.training.loop import StepContext
-from adapt.training.sampling import batch_indices, step_generator
+from adapt.training.sampling import step_generator
 from degradations.blind import BlindRanges, degrade_blind, draw_blind, to_grey
 from degradations.chain import degrade
 from degradations.pieces.base import Degradation, new_seed
 
 AHEAD: Final = 2  # steps that each process has in hand, so that none waits for the next
 
-Made = tuple[Tensor, Tensor, Tensor]
+Made = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Damaged and clean images, and the state of the step's generator after them."""
 
 
@@ -84,11 +87,8 @@ class Pairs:
         self._ahead = AHEAD * context.workers
         self._pool: ProcessPoolExecutor | None = None
         if context.workers:
-            from torch import multiprocessing
-
             self._pool = ProcessPoolExecutor(
-                context.workers, mp_context=multiprocessing.get_context("spawn"), initializer=_take,
-                initargs=(faces.share_memory_(), type(settings), settings.model_dump(mode="json")),
+                context.workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
             )
         self._asked: dict[int, Future[Made]] = {}
 
@@ -107,36 +107,27 @@ class Pairs:
         The step's generator stands behind what they took of it.
         """
         if self._pool is None:
-            made = _made(self._faces, self._settings, step.index, step.rank, step.world)
+            damaged, clean = pairs_of(step.batch(self._faces, self._settings), self._settings, step.generator)
         else:
             for index in range(step.index, step.index + self._ahead + 1):
                 if index not in self._asked:
-                    self._asked[index] = self._pool.submit(_make, index, step.rank, step.world)
-            made = self._asked.pop(step.index).result()
-        damaged, clean, state = made
-        step.generator.set_state(state)
+                    chosen = replace(step, index=index).batch(self._faces, self._settings)
+                    drawn = step_generator(self._settings.seed, index, step.rank).get_state()
+                    self._asked[index] = self._pool.submit(_ahead_of, chosen.numpy(), drawn.numpy(), self._settings)
+            damaged, clean, state = (torch.from_numpy(each) for each in self._asked.pop(step.index).result())
+            step.generator.set_state(state)
         return damaged.to(step.device), clean.to(step.device)
 
 
-def _made(faces: Tensor, settings: DamageTrainingSettings, index: int, rank: int, world: int) -> Made:
-    generator = step_generator(settings.seed, index, rank)
-    chosen = batch_indices(settings.seed, index * world + rank, batch=settings.batch, count=len(faces))
-    damaged, clean = blind_pairs(
-        faces[chosen], blind_ranges(settings.degradation, settings.size), generator, chain=settings.chain,
-        share=settings.chain_share,
-    )
-    return damaged, clean, generator.get_state()
+def pairs_of(faces: Tensor, settings: DamageTrainingSettings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """As `blind_pairs`, by the settings of a training."""
+    ranges = blind_ranges(settings.degradation, settings.size)
+    return blind_pairs(faces, ranges, generator, chain=settings.chain, share=settings.chain_share)
 
 
-_held: tuple[Tensor, DamageTrainingSettings] | None = None  # of a process that makes pairs ahead
-
-
-def _take(faces: Tensor, kind: type[DamageTrainingSettings], settings: dict[str, object]) -> None:
-    global _held
-    torch.set_num_threads(1)
-    _held = faces, kind.model_validate(settings)
-
-
-def _make(index: int, rank: int, world: int) -> Made:
-    assert _held is not None
-    return _made(*_held, index, rank, world)
+def _ahead_of(faces: np.ndarray, state: np.ndarray, settings: DamageTrainingSettings) -> Made:
+    """In a process of its own."""
+    generator = torch.Generator()
+    generator.set_state(torch.from_numpy(state))
+    damaged, clean = pairs_of(torch.from_numpy(faces), settings, generator)
+    return damaged.numpy(), clean.numpy(), generator.get_state().numpy()

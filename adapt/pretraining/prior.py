@@ -19,7 +19,7 @@ from adapt.diffusion.schedule import TIMESTEPS, linear_schedule
 from adapt.diffusion.unet import UNet
 from adapt.errors import UsageError
 from adapt.images import to_signed
-from adapt.settings import PriorSettings
+from adapt.settings import NoiseLossSettings, PriorSettings
 from adapt.training.context import TrainingContext
 from adapt.training.loop import Network, StepContext, train
 from adapt.training.sampling import batch_indices, step_generator
@@ -97,6 +97,35 @@ def prior_losses(
     return noise_loss, in_blocks, variance_loss
 
 
+def denoising(
+    forward: Network,
+    images: Tensor,
+    settings: NoiseLossSettings,
+    generator: torch.Generator,
+    *,
+    photos: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One step's loss, at a timestep of each image's own, and its parts.
+
+    Args:
+        forward: the network under training.
+        images: clean ones, (B, 3, H, W) in [-1, 1].
+        settings: the weights.
+        generator: of noise and timesteps, on the CPU.
+        photos: what a network that sees them is shown beside the noisy images, shape and range as `images`.
+    """
+    noise = torch.randn(images.shape, generator=generator).to(images)
+    timesteps = torch.randint(0, TIMESTEPS, (len(images),), generator=generator).to(images.device)
+    abar = linear_schedule().abar.to(images.device)[timesteps].float().view(-1, 1, 1, 1)
+    x_t = abar.sqrt() * images + (1 - abar).sqrt() * noise
+    output = forward(x_t if photos is None else torch.cat([x_t, photos], dim=1), timesteps)
+    noise_loss, in_blocks, variance_loss = prior_losses(
+        output, images, noise, timesteps=timesteps, snr_cap=settings.snr_cap
+    )
+    total = noise_loss + settings.coarse * in_blocks + settings.variance_weight * variance_loss
+    return total, {"noise": noise_loss, "coarse": in_blocks, "variance": variance_loss}
+
+
 def train_prior(
     settings: PriorSettings,
     faces: Tensor,
@@ -127,20 +156,9 @@ def train_prior(
         if start.settings != settings.network:
             raise UsageError(f"start: has another layout than the recipe's network: {start.settings.model_dump_json()}")
         network.load_state_dict(start.state_dict())
-    schedule = linear_schedule()
 
     def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-        images = _batch(settings, faces, step).to(step.device)
-        noise = torch.randn(images.shape, generator=step.generator).to(images)
-        timesteps = torch.randint(0, TIMESTEPS, (len(images),), generator=step.generator).to(images.device)
-        abar = schedule.abar.to(images.device)[timesteps].float().view(-1, 1, 1, 1)
-        x_t = abar.sqrt() * images + (1 - abar).sqrt() * noise
-        output = forward(x_t, timesteps)
-        noise_loss, in_blocks, variance_loss = prior_losses(
-            output, images, noise, timesteps=timesteps, snr_cap=settings.snr_cap
-        )
-        total = noise_loss + settings.coarse * in_blocks + settings.variance_weight * variance_loss
-        return total, {"noise": noise_loss, "coarse": in_blocks, "variance": variance_loss}
+        return denoising(forward, _batch(settings, faces, step).to(step.device), settings, step.generator)
 
     steps = sum(phase.steps for phase in settings.phases)
     return train(network, losses, settings, context=context, steps=steps)

@@ -35,7 +35,19 @@ class PriorPhase(Settings):
     batch: PositiveInt
 
 
-class PriorSettings(Settings):
+class NoiseLossSettings(Settings):
+    """How a prior's errors are weighed: `adapt.pretraining.prior.prior_losses`."""
+
+    snr_cap: PositiveFloat = Field(default=5.0, description="gamma of min-SNR loss weights")
+    coarse: Weight = Field(
+        default=0.0, description="weight of the noise's error in means over 8, 32 and 128 px; keeps colour casts away"
+    )
+    variance_weight: Weight = Field(
+        default=0.001, description="weight of the variational bound that trains the variance"
+    )
+
+
+class PriorSettings(NoiseLossSettings):
     """Pre-training of the diffusion prior."""
 
     kind: Literal["pretrain-prior"] = "pretrain-prior"
@@ -47,13 +59,6 @@ class PriorSettings(Settings):
     learning_rate: PositiveFloat = 3e-4
     warmup: Annotated[int, Field(ge=0)] = 200
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    snr_cap: PositiveFloat = Field(default=5.0, description="gamma of min-SNR loss weights")
-    coarse: Weight = Field(
-        default=0.0, description="weight of the noise's error in means over 8, 32 and 128 px; keeps colour casts away"
-    )
-    variance_weight: Weight = Field(
-        default=0.001, description="weight of the variational bound that trains the variance"
-    )
     save_every: PositiveInt = 500
     seed: Annotated[int, Field(ge=0)] = 0
 
@@ -140,7 +145,7 @@ class ConditionerSettings(RestorerTrainingSettings):
     )
 
 
-class ConditionalPriorSettings(DamageTrainingSettings):
+class ConditionalPriorSettings(DamageTrainingSettings, NoiseLossSettings):
     """Pre-training of a diffusion prior that sees the photo (Diffuse and Restore, Eq. 5)."""
 
     kind: Literal["pretrain-conditional-prior"] = "pretrain-conditional-prior"
@@ -150,13 +155,6 @@ class ConditionalPriorSettings(DamageTrainingSettings):
     )
     network: UNetSettings | None = Field(
         default=None, description="a layout with fewer channels or blocks at some levels; left out, the prior's own"
-    )
-    snr_cap: PositiveFloat = Field(default=5.0, description="gamma of min-SNR loss weights")
-    coarse: Weight = Field(
-        default=0.0, description="weight of the noise's error in means over 8, 32 and 128 px; keeps colour casts away"
-    )
-    variance_weight: Weight = Field(
-        default=0.001, description="weight of the variational bound that trains the variance"
     )
 
 

@@ -17,7 +17,16 @@ DARK: Final = 1e-4  # of full light: below it there is nothing to compare
 
 
 def restored_for(photos: Tensor, restorer: Callable[[Tensor], Tensor], settings: TargetSettings) -> Tensor:
-    """R(y) as the recipe draws targets towards it: (B, 3, H, W) in [0, 1] -> the same."""
+    """R(y) as the recipe draws targets towards it. Each photo's depends on no other.
+
+    Args:
+        photos: (B, 3, H, W) in [0, 1].
+        restorer: gives the same shape and range; NaN where it gave what is not finite.
+        settings: mirrored, match_mean_luminance, light_by_noise and compat are read.
+
+    Returns:
+        (B, 3, H, W) in [0, 1]; NaN stays.
+    """
     restored = restorer(photos)
     if settings.mirrored:  # what a restorer invents differs between both, and fades
         restored = (restored + restorer(photos.flip(-1)).flip(-1)) / 2
