@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from adapt.diffusion.unet import UNet
     from adapt.evaluation.inputs import Networks
     from adapt.exporting.bundle import BundleModel
+    from adapt.faces.arcface import ArcFace
     from adapt.faces.detector import FaceDetector
     from adapt.faces.find import FaceFinder
     from adapt.faces.landmarks import Landmarks
@@ -216,18 +217,34 @@ def read_codebook(name: str | Path) -> tuple[VQGAN, str]:
 
 
 def load_recogniser(name: str | Path) -> FaceIdentifier:
-    """A face recogniser by pack name, pack folder, a file of such weights, or an ArcFace file in the public layout.
+    """A face recogniser by pack name, pack folder, a file of such weights, an ArcFace file in the public layout, or,
+    for scores alone, an ONNX file as insightface passes them on.
 
     Raises:
         UsageError: no such pack or file.
         WeightsError: a pack without one, or weights that cannot be read or do not fit.
     """
-    from adapt.faces.arcface import build_arcface, is_arcface
+    return read_recogniser(name)[0]
+
+
+def read_recogniser(name: str | Path) -> tuple[FaceIdentifier, str]:
+    """As `load_recogniser`, and the digest of what was loaded."""
     from adapt.faces.entries import RECOGNISER
+    from adapt.faces.onnx_recogniser import SUFFIX, load_onnx_recogniser
+
+    if Path(name).suffix.lower() == SUFFIX and Path(name).is_file():
+        return load_onnx_recogniser(Path(name))
+    named = named_network(name, RECOGNISER)
+    read = named.read()
+    return _recogniser(named.label, read.state, read.metadata), read.digest
+
+
+def _recogniser(name: str, state: dict[str, Tensor], header: dict[str, str]) -> Recogniser | ArcFace:
+    """What a file's tensors are; raises WeightsError: of no layout that is known."""
+    from adapt.faces.arcface import build_arcface, is_arcface
     from adapt.faces.recogniser import build_recogniser
 
-    label, state, header = _weights_of(name, RECOGNISER)
-    return build_arcface(label, state) if is_arcface(state) else build_recogniser(label, state, header)
+    return build_arcface(name, state) if is_arcface(state) else build_recogniser(name, state, header)
 
 
 def load_landmarks(name: str | Path) -> Landmarks:
@@ -302,8 +319,8 @@ def measuring_networks(pack: Pack, recogniser: str | Path | None = None) -> Netw
 
     def measuring(entry: str) -> Measuring:
         if entry == RECOGNISER and recogniser is not None:
-            named = named_network(recogniser, RECOGNISER)
-            return Measuring(named.label, named.digest(), load_recogniser(recogniser))
+            network, digest = read_recogniser(recogniser)
+            return Measuring(network.name, digest, network)
         home = pack if entry in pack.card.networks else load_pack("tiny")
         architecture = home.network(entry).architecture
         return Measuring(f"{home.card.name} {architecture}", home.network_digest(entry), loads[entry](home.folder))
@@ -386,14 +403,13 @@ def load_face_networks(pack: str | Path, device: torch.device) -> tuple[FaceNetw
 
 def build_face_network(
     entry: str, name: str, state: dict[str, Tensor], header: dict[str, str]
-) -> Recogniser | Landmarks | FaceDetector | CascadeDetector:
+) -> Recogniser | ArcFace | Landmarks | FaceDetector | CascadeDetector:
     """What an entry of a pack must be, by the entry's name; raises WeightsError as the networks' own builders do."""
     from adapt.faces.detector import build_detector
     from adapt.faces.entries import LANDMARKS, RECOGNISER
     from adapt.faces.landmarks import build_landmarks
-    from adapt.faces.recogniser import build_recogniser
 
-    builders = {RECOGNISER: build_recogniser, LANDMARKS: build_landmarks}
+    builders = {RECOGNISER: _recogniser, LANDMARKS: build_landmarks}
     return builders.get(entry, build_detector)(name, state, header)
 
 

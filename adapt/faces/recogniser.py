@@ -83,7 +83,8 @@ class RecogniserNetwork(nn.Module):
 
 
 class FaceIdentifier(Protocol):
-    """What tells people apart: the pack's recogniser, or one of a user's (`adapt.faces.arcface`)."""
+    """What tells people apart: the pack's recogniser, or one of a user's (`adapt.faces.arcface`, and for scores alone
+    `adapt.faces.onnx_recogniser`)."""
 
     @property
     def name(self) -> str:

@@ -190,7 +190,9 @@ class LikenessSettings(Settings):
     """What a target must have kept of its photo, by `adapt.targets.likeness`; each limit can be left out."""
 
     max_identity: PositiveFloat | None = Field(
-        default=None, description="largest distance of embeddings from restored photo or photo, the nearer"
+        default=None,
+        description="largest distance of embeddings from restored photo or photo, the nearer, over that from which a"
+        " face is somebody else's by the recogniser there is",
     )
     max_landmarks: PositiveFloat | None = Field(
         default=None, description="largest mean distance of the 68 points, in shares of the eye distance"

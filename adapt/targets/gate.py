@@ -120,7 +120,9 @@ def _believed(likeness: Likeness, settings: LikenessSettings, size: int) -> bool
 CHECKS: Final[dict[str, Check]] = {  # the first that refuses gives the reason
     "contrast": contrast,
     "low_frequency_change": kept_low_frequencies,
-    "identity": LikenessCheck("identity", "max_identity", "the target is another person: distance of embeddings"),
+    "identity": LikenessCheck(
+        "identity", "max_identity", "the target is another person: distance of embeddings over a stranger's"
+    ),
     "landmarks": LikenessCheck(
         "landmarks", "max_landmarks", "the target has its features elsewhere: distance of landmarks"
     ),

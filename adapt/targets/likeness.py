@@ -44,7 +44,8 @@ class Likeness:
 
     Attributes:
         own_std: the photo's own blur, in pixels, under which all but `colour` and `sharpness` are measured.
-        identity: distance of its embedding from the restored photo's or the photo's, whichever is nearer.
+        identity: distance of its embedding from the restored photo's or the photo's, whichever is nearer, over that
+            from which a face is somebody else's (`lost_from` of the recogniser): the same line for every recogniser.
         landmarks: mean distance of its 68 points from the restored photo's, in shares of the eye distance.
         departure: by how much farther it is from the photo than the restored photo is, mean absolute difference in
             [0, 1]; negative where it is nearer.
@@ -84,7 +85,7 @@ def likeness(target: Tensor, towards: Tensor, photo: Tensor, networks: FaceNetwo
     details = fine_detail(sharp[:2])
     return Likeness(
         own_std=float(std),
-        identity=min(float(distance) for distance in embedded),
+        identity=min(float(distance) for distance in embedded) / networks.recogniser.lost_from,
         landmarks=float(landmark_distance(made, restored, networks.landmarks)),
         departure=float(departures[0] - departures[1]),
         region=float(changes.amin(0).amax()),
