@@ -33,7 +33,8 @@ def test_the_farthest_first(out: Path):
     base = {f"p{number}": 0.1 for number in range(12)}
     adapted = {f"p{number}": 0.05 * (number * 5 % 12) for number in range(12)}
     rows = {"pre-trained": measured(base), "adapted": measured({**adapted, "p3": 0.7})}
-    examples, text = changed_most(out, rows, NAMED, "adapted")
+    rows["target"] = measured({"p1": 0.5, "p2": 0.7})
+    examples, text = changed_most(out, rows, NAMED, "adapted", lost_from=0.6)
     assert len(examples) == SHOWN
     assert examples[0].id == "p3: 0.70"
     told = [float(example.id.split(": ")[1]) for example in examples]
@@ -42,14 +43,15 @@ def test_the_farthest_first(out: Path):
     assert float(examples[0].images["adapted"].mean()) == pytest.approx(0.2, abs=0.01)
     assert "pre-trained 0.10 and 0.10" in text
     assert "to the photo" in text
-    assert "1 of 12 are farther" in text
+    assert "beyond 0.6: pre-trained 0 of 12, adapted 1 of 12, target 1 of 2" in text
 
 
 def test_where_the_base_is_exported_it_is_shown_once(out: Path):
-    examples, text = changed_most(out, {"pre-trained": measured({"p1": 0.2}, "identity")}, NAMED, "pre-trained")
+    rows = {"pre-trained": measured({"p1": 0.2}, "identity")}
+    examples, text = changed_most(out, rows, NAMED, "pre-trained", lost_from=0.3)
     assert [*examples[0].images] == ["photo", "pre-trained"]
     assert "to the original" in text
 
 
 def test_nothing_measured_nothing_shown(out: Path):
-    assert changed_most(out, {"adapted": Evaluation(scores={}, rows=[])}, NAMED, "adapted") == ([], "")
+    assert changed_most(out, {"adapted": Evaluation(scores={}, rows=[])}, NAMED, "adapted", lost_from=0.3) == ([], "")

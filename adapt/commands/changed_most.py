@@ -9,14 +9,13 @@ from typing import Final
 from adapt.evaluation.catalogue import PERSON
 from adapt.evaluation.report import Example
 from adapt.evaluation.scores import Evaluation
-from adapt.faces.recogniser import SAME_PERSON
 from adapt.photos.files import read_image
 
 SHOWN: Final = 10
 
 
 def changed_most(
-    out: Path, evaluations: Mapping[str, Evaluation], named: Mapping[str, str], shown: str
+    out: Path, evaluations: Mapping[str, Evaluation], named: Mapping[str, str], shown: str, *, lost_from: float
 ) -> tuple[list[Example], str]:
     """The faces that changed most, with their images, and how far all are, in sentences.
 
@@ -25,6 +24,7 @@ def changed_most(
         evaluations: the table's rows.
         named: folders of images by the names of the rows.
         shown: the row of what is exported.
+        lost_from: of the recogniser that measured: from that distance on a face is somebody else's.
 
     Returns:
         At most ten, the farthest first, each called by its photo and its distance; nothing where none was measured.
@@ -43,15 +43,17 @@ def changed_most(
         for id in farthest
     ]
     whom = "the photo" if key == PERSON[0] else "the original"
-    strangers = sum(distance > SAME_PERSON for distance in distances.values())
-    told = ", ".join(
-        f"{name} {_spread([float(row[key]) for row in evaluations[name].rows if key in row])}"
-        for name in dict.fromkeys(("pre-trained", shown))
-    )
+    spreads: list[str] = []
+    strangers: list[str] = []
+    for name in dict.fromkeys(("pre-trained", shown, "target")):
+        values = [float(row[key]) for row in evaluations[name].rows if key in row] if name in evaluations else []
+        if values:
+            spreads.append(f"{name} {_spread(values)}")
+            strangers.append(f"{name} {sum(value > lost_from for value in values)} of {len(values)}")
     return examples, (
-        f"Distance of the recogniser's embeddings to {whom}, median and 95th of 100: {told}. Two photos of one person"
-        f" are nearer than about {SAME_PERSON:g}; {strangers} of {len(distances)} are farther. Look at these first:"
-        " what a photo hardly shows, a restorer may have made somebody else's."
+        f"Distance of the recogniser's embeddings to {whom}, median and 95th of 100: {', '.join(spreads)}. As far as"
+        f" strangers are from each other, beyond {lost_from:g}: {', '.join(strangers)}. Look at these first: what a"
+        " photo hardly shows, a restorer may have made somebody else's."
     )
 
 

@@ -272,6 +272,7 @@ def run(
             outcome,
             chosen.verdict,
             evaluations,
+            pack=pack,
             base=base,
             method=method,
             with_truth=truth is not None,

@@ -18,6 +18,7 @@ from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.report import Example, Report, write_report
 from adapt.evaluation.scores import Evaluation, difference
 from adapt.evaluation.sheets import write_sheet
+from adapt.faces.entries import RECOGNISER
 from adapt.finetuning.outcome import Outcome
 from adapt.intervals import Interval
 from adapt.packs.pack import load_pack
@@ -133,6 +134,7 @@ def show_run(
     verdict: Verdict,
     evaluations: dict[str, Evaluation],
     *,
+    pack: str | Path,
     base: str,
     method: str | Path,
     with_truth: bool,
@@ -155,6 +157,7 @@ def show_run(
         outcome: of the fine-tuning.
         verdict: what is exported, and why.
         evaluations: as `evaluate_run` gives them.
+        pack: whose recogniser measured.
         base, method: what the run started from, for the summary.
         with_truth: the originals are shown beside.
         resized: how many photos were brought to `size` first.
@@ -168,7 +171,9 @@ def show_run(
     """
     named, shown = folders(verdict.strength, restored), exported_row(verdict.strength)
     examples = _examples(out, with_truth, ids, named)
-    changed, changed_text = changed_most(out, evaluations, named, shown)
+    changed, changed_text = changed_most(
+        out, evaluations, named, shown, lost_from=measuring_networks(load_pack(pack))[RECOGNISER].network.lost_from
+    )
     chosen = {*ids, *failed}
     records = [record for record in read_records(out / "targets") if record.reason and record.id in chosen]
     told = {record.id for record in records}

@@ -22,7 +22,6 @@ from adapt.weights import load_weights
 
 SIDE: Final = 150
 FEATURES: Final = 128
-SAME_PERSON: Final = 0.6  # two photos of one person are nearer than about this (dlib)
 LOST: Final = 0.37  # of two photos of one person 1 in 100 is farther, of strangers 1 in 100 nearer (London set, 128 px)
 INSIDE: Final = Window(0.1, 0.1, 0.9, 0.9)  # of an aligned face, in shares of its side
 UNITS: Final = (  # name, width, whether it halves the image; in the order of the way through
