@@ -62,7 +62,7 @@ KINDS: Final[dict[str, type[Settings]]] = {
     "degrade": DegradeSettings,
     "verdict": VerdictSettings,
 }
-SIZED: Final[dict[int, str]] = {  # side of a pack's faces in pixels: whose recipes suit it; all others have those for 512
+SIZED: Final[dict[int, str]] = {  # side of a pack's faces in pixels: whose recipes suit it; others have those for 512
     128: "tiny",
     256: "small",
 }
