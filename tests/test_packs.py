@@ -32,7 +32,7 @@ from adapt.diffusion.unet import UNet
 from adapt.digests import file_digest
 from adapt.errors import UsageError, WeightsError
 from adapt.packs.named import pack_restorer
-from adapt.packs.pack import EMBEDDED, embedded_packs, load_pack
+from adapt.packs.pack import APART, EMBEDDED, known_packs, load_pack
 from adapt.settings import (
     AdjusterNetworkSettings,
     BlurNetworkSettings,
@@ -403,8 +403,47 @@ def test_the_command(
 # ---------------------------------------------------------------- whose recipes it takes
 
 
-def test_every_pack_that_ships_lends_its_recipes() -> None:
-    assert {load_pack(name).card.size: name for name in embedded_packs()} == SIZED
+def test_every_pack_of_ours_lends_its_recipes() -> None:
+    assert {load_pack(name).card.size: name for name in known_packs()}.items() <= SIZED.items()
+    assert {"tiny", *APART} == {*SIZED.values()}
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package beside this one that says it has a pack `beside`, without a card so far."""
+    site, package = tmp_path / "site", tmp_path / "site" / "pack_beside"
+    about = site / "pack_beside-1.dist-info"
+    package.mkdir(parents=True)
+    about.mkdir()
+    (package / "__init__.py").write_text("raise AssertionError('nothing of it is run')")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: pack-beside\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[adapt.packs]\nbeside = pack_beside\ntiny = pack_beside\n")
+    monkeypatch.syspath_prepend(str(site))
+    return package
+
+
+def test_an_installed_pack_is_known_by_name(
+    installed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one that ships is, once it has its card; and it cannot take that one's name."""
+    assert "beside" not in known_packs()
+    shutil.copytree(EMBEDDED / "tiny", installed, dirs_exist_ok=True)
+    card = installed / "pack.yaml"
+    card.write_text(card.read_text().replace("name: tiny", "name: beside"))
+    assert load_pack("beside").folder == installed
+    assert load_restorer("beside/swinir").name == "beside/swinir"
+    assert load_pack("tiny").folder == EMBEDDED / "tiny"
+    assert adapt(monkeypatch, "packs", "list") == 0
+    assert capsys.readouterr().out.startswith("beside  128 px")
+    with pytest.raises(UsageError, match="is a pack that ships"):
+        add(Path("beside"), "prior", card)
+
+
+@pytest.mark.skipif("small" in known_packs(), reason="it is installed")
+@pytest.mark.parametrize("ask", [load_pack, load_restorer])
+def test_what_is_a_package_of_its_own_is_said(ask: Callable[[str], Any]) -> None:
+    with pytest.raises(UsageError, match="pip install adapt-bfr-small"):
+        ask("small")
 
 
 @pytest.mark.parametrize(("size", "expected"), [(128, "tiny/targets"), (512, "targets"), (64, "targets")])

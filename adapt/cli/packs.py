@@ -12,10 +12,10 @@ app = typer.Typer(no_args_is_help=True, help="Packs: networks that belong togeth
 
 @app.command("list")
 def packs_list() -> None:
-    """Packs that ship, with a sentence on each."""
-    from adapt.packs.pack import embedded_packs, load_pack
+    """Packs that ship or are installed, with a sentence on each."""
+    from adapt.packs.pack import known_packs, load_pack
 
-    for name in embedded_packs():
+    for name in known_packs():
         card = load_pack(name).card
         print(f"{name}  {card.size} px  {', '.join(card.networks)}\n    {card.description}")
 

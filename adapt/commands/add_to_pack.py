@@ -18,7 +18,7 @@ from adapt.faces.arcface import ArcFace
 from adapt.faces.entries import ARCFACE
 from adapt.faces.entries import ARCHITECTURES as FACE_NETWORKS
 from adapt.guidance import mask
-from adapt.packs.pack import PackCard, PackNetwork, embedded_packs, load_pack, named_file, write_card
+from adapt.packs.pack import PackCard, PackNetwork, known_packs, load_pack, named_file, write_card
 from adapt.perceptual.distance import load_pack_distance
 from adapt.restorers import vqgan
 from adapt.restorers.base import ARCHITECTURES, build_restorer
@@ -114,7 +114,7 @@ def add_to_pack(
 
 def _card(folder: Path, size: int | None) -> PackCard:
     """The folder's card, or a new one."""
-    if str(folder) in embedded_packs():
+    if str(folder) in known_packs():
         raise UsageError(f"{folder}: is a pack that ships, and would be meant by this name; name another folder")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: expected the folder of a pack, this is a file")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from adapt.digests import bytes_digest
 from adapt.errors import UsageError
-from adapt.packs.pack import Pack, embedded_packs, load_pack
+from adapt.packs.pack import Pack, known_packs, load_pack, to_install
 from adapt.settings.paths import weights_file
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def pack_restorer(name: str | Path) -> tuple[Pack, str]:
         UsageError: neither.
     """
     text, given = str(name), Path(name)
-    if text in embedded_packs() or (given / "pack.yaml").is_file() or given.name == "pack.yaml":
+    if text in known_packs() or (given / "pack.yaml").is_file() or given.name == "pack.yaml":
         pack = load_pack(name)
         return pack, pack.card.restorer
     pack_name, _, wanted = text.rpartition("/")
@@ -117,5 +117,5 @@ def pack_restorer(name: str | Path) -> tuple[Pack, str]:
     except UsageError as error:
         raise UsageError(
             f"no restorer '{name}': expected a checkpoint file, a run, a bundle, PACK or PACK/RESTORER"
-            f" (packs: {', '.join(embedded_packs())})"
+            f" (packs: {', '.join(known_packs())}){to_install(text.partition('/')[0])}"
         ) from error

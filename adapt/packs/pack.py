@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EMBEDDED = Path(__file__).parent
+GROUP = "adapt.packs"  # entry points of packages that hold a pack: its name, and the package that lies beside its card
+APART = {"small": "adapt-bfr-small"}  # packs of this project that are packages of their own
 SHARD_BYTES = 15_000_000  # every file of the embedded pack stays under 16 MB
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -125,23 +129,34 @@ class Pack:
         return data
 
 
-def embedded_packs() -> list[str]:
-    """Names of the packs that ship with the package."""
-    return sorted(path.parent.name for path in EMBEDDED.glob("*/pack.yaml"))
+def known_packs() -> dict[str, Path]:
+    """The folders of the packs that have a name: those that ship, and those of packages that are installed beside."""
+    found = {card.parent.name: card.parent for card in EMBEDDED.glob("*/pack.yaml")}
+    for point in entry_points(group=GROUP):
+        spec = find_spec(point.value)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            if (Path(folder) / "pack.yaml").is_file():
+                found.setdefault(point.name, Path(folder))
+    return dict(sorted(found.items()))
+
+
+def to_install(name: str | Path) -> str:
+    """What to add to a message where a pack of this project was named that is not installed; else nothing."""
+    return f"; it is a package of its own: pip install {APART[str(name)]}" if str(name) in APART else ""
 
 
 def load_pack(name: str | Path) -> Pack:
-    """Open a pack by the name of an embedded one, or by a folder or its `pack.yaml`.
+    """Open a pack by its name (`known_packs`), or by a folder or its `pack.yaml`.
 
     Raises:
         UsageError: there is no such pack.
         WeightsError: its card cannot be read.
     """
-    embedded = EMBEDDED / str(name) / "pack.yaml"
-    given = Path(name)
-    card = embedded if embedded.is_file() else given / "pack.yaml" if given.is_dir() else given
+    known, given = known_packs(), Path(name)
+    folder = known.get(str(name), given)
+    card = folder / "pack.yaml" if folder.is_dir() else folder
     if not card.is_file() or card.suffix not in (".yaml", ".yml"):
-        raise UsageError(f"no pack '{name}'; embedded packs are {', '.join(embedded_packs())}, else name a folder")
+        raise UsageError(f"no pack '{name}'{to_install(name)}; there are {', '.join(known)}, else name a folder")
     try:
         return Pack(card.parent, PackCard.model_validate(_card_values(card)))
     except ValidationError as error:
