@@ -19,6 +19,7 @@ from adapt.diffusion.schedule import TIMESTEPS, linear_schedule
 from adapt.diffusion.unet import UNet
 from adapt.errors import UsageError
 from adapt.images import to_signed
+from adapt.pretraining.growing import grown, is_grown
 from adapt.settings import NoiseLossSettings, PriorSettings
 from adapt.training.context import TrainingContext
 from adapt.training.loop import Network, StepContext, train
@@ -139,7 +140,8 @@ def train_prior(
         settings: the recipe.
         faces: clean aligned faces, (N, 3, S, S) uint8, S a multiple of every phase's size.
         context: its run, device and progress.
-        start: the U-Net of a prior to go on from; it stays as it is. Left out, the weights are drawn anew.
+        start: the U-Net of a prior to go on from, or of one for images of half the side, to which a level is added; it
+            stays as it is. Left out, the weights are drawn anew.
 
     Returns:
         The averaged weights, in the public layout.
@@ -148,20 +150,28 @@ def train_prior(
         TrainingError: a loss is not finite.
         UsageError: `start` has another layout than the recipe.
     """
-    network = UNet(settings.network)
-    if start is None:
-        initialise(network, settings.seed)
-    else:
-        assert isinstance(start, UNet)
-        if start.settings != settings.network:
-            raise UsageError(f"start: has another layout than the recipe's network: {start.settings.model_dump_json()}")
-        network.load_state_dict(start.state_dict())
+    network = _beginning(settings, start)
 
     def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         return denoising(forward, _batch(settings, faces, step).to(step.device), settings, step.generator)
 
     steps = sum(phase.steps for phase in settings.phases)
     return train(network, losses, settings, context=context, steps=steps)
+
+
+def _beginning(settings: PriorSettings, start: nn.Module | None) -> UNet:
+    """The network that a training begins with; arguments and errors as `train_prior`."""
+    network = UNet(settings.network)
+    if start is None:
+        initialise(network, settings.seed)
+        return network
+    assert isinstance(start, UNet)
+    if is_grown(start.settings, settings.network):
+        return grown(start, settings.network, settings.seed)
+    if start.settings != settings.network:
+        raise UsageError(f"start: has another layout than the recipe's network: {start.settings.model_dump_json()}")
+    network.load_state_dict(start.state_dict())
+    return network
 
 
 def initialise(network: UNet, seed: int) -> None:
