@@ -3,8 +3,10 @@
     python benchmarks/restorers.py FACES [--models tiny/swinir,tiny/codeformer,tiny/onestep] [--degradation RECIPE,...]
                                    [--limit N] [--pack PACK] [--out DIR]
 
-FACES is a folder of clean aligned faces. A cell is PSNR, perceptual distance and identity distance to the original, and
-sharpness as a share of the original's, each the mean over the faces; the first column is the photo itself.
+FACES is a folder of clean aligned faces, taken at the size of the pack. A model of a smaller size restores them as
+`adapt restore` does, reduced, and what it gives is enlarged again. A cell is PSNR, perceptual distance and identity
+distance to the original, and sharpness as a share of the original's, each the mean over the faces; the first column is
+the photo itself. A sheet of some faces of each domain is beside them, in --out.
 """
 
 from __future__ import annotations
@@ -19,13 +21,17 @@ from verdict import DOMAINS
 
 from adapt.build import load_distance, load_recogniser, load_restorer
 from adapt.evaluation.metrics import psnr
+from adapt.evaluation.sheets import write_sheet
 from adapt.faces.measures import identity_distance
 from adapt.images import fine_detail
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos
+from adapt.photos.pairs import fit
+from adapt.restorers.base import Restorer
 
 AT_ONCE = 16
+SHOWN = 8  # faces of a sheet
 
 
 def main() -> None:
@@ -44,6 +50,13 @@ def main() -> None:
     chosen = spread(find_photos(arguments.faces), arguments.limit)
 
     @torch.no_grad()
+    def restored(model: Restorer, photos: Tensor) -> Tensor:
+        if model.size in (None, size):
+            return model(photos)
+        made = model(torch.stack([fit(photo, model.size)[0] for photo in photos]))
+        return torch.stack([fit(image, size)[0] for image in made])
+
+    @torch.no_grad()
     def numbers(images: Tensor, clean: Tensor) -> Tensor:
         detail = fine_detail(images).std((1, 2, 3)) / fine_detail(clean).std((1, 2, 3))
         found = (psnr(images, clean), distance(images, clean), identity_distance(images, clean, recogniser), detail)
@@ -60,8 +73,11 @@ def main() -> None:
         clean, photos = (
             torch.stack([read_image(folder / part / f"{id}.png") for id in ids]) for part in ("hq", "lq")
         )
-        results = [photos, *(torch.cat([model(batch) for batch in photos.split(AT_ONCE)]) for model in models)]
+        batches = photos.split(AT_ONCE)
+        results = [photos, *(torch.cat([restored(model, batch) for batch in batches]) for model in models)]
         everything.append([numbers(images, clean) for images in results])
+        rows = [[images[row] for images in (*results, clean)] for row in range(0, len(clean), -(-len(clean) // SHOWN))]
+        write_sheet(arguments.out / f"{damage}.png", ["photo", *names, "original"], rows)
         print(f"| {damage} | {' | '.join(cell(means) for means in everything[-1])} |", flush=True)
     columns = zip(*everything, strict=True)
     print(f"| mean | {' | '.join(cell(torch.stack(column).mean(0)) for column in columns)} |")
