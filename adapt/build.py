@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from adapt.digests import bytes_digest
 from adapt.errors import WeightsError
@@ -347,11 +347,17 @@ def load_evaluator(pack: str | Path, device: torch.device) -> Evaluator:
         landmarks=faces.landmarks,
         distance=load_distance(opened, _own_distance(opened)).to(device),
     )
-    known = torch.stack([load_fitted(photo.path, opened.card.size) for photo in find_photos(KNOWN)]).to(device)
+    known = torch.stack([load_fitted(photo.path, opened.card.size) for photo in find_photos(_known(opened))]).to(device)
     reference = _reference(opened)
     if reference is None:
         return Evaluator(networks, known, device)
     return Evaluator(networks, known, device, reference.to(device), reference.digest)
+
+
+def _known(pack: Pack) -> Path:
+    """The folder of known faces: a pack's own, for they have to be as sharp as its size, else those that ship."""
+    own = pack.folder / KNOWN.name
+    return own if own.is_dir() else KNOWN
 
 
 def _reference(pack: Pack) -> Restorer | None:
@@ -369,8 +375,9 @@ def _own_distance(pack: Pack) -> Literal["pack", "auto"]:
 
 def evaluator_digest(pack: str | Path) -> str:
     """Stands for all that `load_evaluator` gives."""
-    from adapt.digests import settings_digest
+    from adapt.digests import file_digest, settings_digest
     from adapt.faces.entries import LANDMARKS, RECOGNISER
+    from adapt.photos.folder import find_photos
 
     opened = load_pack(pack)
     networks = opened.card.networks
@@ -379,8 +386,10 @@ def evaluator_digest(pack: str | Path) -> str:
     distance = load_distance(opened, _own_distance(opened)).digest
     faces = {entry: home.network_digest(entry) for entry, home in homes.items()}
     reference = _reference(opened)
-    known = {} if reference is None else {"reference": reference.digest}
-    return settings_digest({**own, **faces, **known, "distance": distance})
+    more: dict[str, Any] = {} if reference is None else {"reference": reference.digest}
+    if (known := _known(opened)) != KNOWN:
+        more["known"] = [file_digest(photo.path) for photo in find_photos(known)]
+    return settings_digest({**own, **faces, **more, "distance": distance})
 
 
 def load_face_networks(pack: str | Path, device: torch.device) -> tuple[FaceNetworks, str]:
