@@ -30,9 +30,9 @@ $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.installed: requirements.lock pyproject.toml adapt/_version.py $(VENV)/.created
+$(VENV)/.installed: requirements.lock pyproject.toml small/pyproject.toml adapt/_version.py $(VENV)/.created
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --editable . --editable ./small
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed

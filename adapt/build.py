@@ -230,13 +230,29 @@ def load_recogniser(name: str | Path) -> FaceIdentifier:
 def read_recogniser(name: str | Path) -> tuple[FaceIdentifier, str]:
     """As `load_recogniser`, and the digest of what was loaded."""
     from adapt.faces.entries import RECOGNISER
-    from adapt.faces.onnx_recogniser import SUFFIX, load_onnx_recogniser
+    from adapt.faces.onnx_recogniser import SUFFIX
 
     if Path(name).suffix.lower() == SUFFIX and Path(name).is_file():
-        return load_onnx_recogniser(Path(name))
+        return _onnx_recogniser(Path(name))
     named = named_network(name, RECOGNISER)
     read = named.read()
     return _recogniser(named.label, read.state, read.metadata), read.digest
+
+
+def _onnx_recogniser(path: Path) -> tuple[FaceIdentifier, str]:
+    """The recogniser in an ONNX file, and the file's digest. Raises WeightsError: it holds none."""
+    from adapt.digests import bytes_digest
+    from adapt.errors import VerificationError, WeightsError
+    from adapt.exporting.onnx import open_session
+    from adapt.faces.onnx_recogniser import build_onnx_recogniser
+    from adapt.weights import read_bytes
+
+    data = read_bytes(path)
+    try:
+        session = open_session(path, data=data)
+    except VerificationError as error:
+        raise WeightsError(f"{path}: not an ONNX model that can be run ({error})") from error
+    return build_onnx_recogniser(str(path), session, data), bytes_digest(data)
 
 
 def _recogniser(name: str, state: dict[str, Tensor], header: dict[str, str]) -> Recogniser | ArcFace:

@@ -7,14 +7,12 @@ ship.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from adapt.digests import bytes_digest
-from adapt.errors import UsageError, VerificationError, WeightsError
+from adapt.errors import UsageError, WeightsError
 from adapt.faces.arcface import LOST
 from adapt.faces.crops import Window, check_square, resized, share_of
 from adapt.faces.recogniser import cosine_similarity
@@ -82,30 +80,26 @@ class OnnxRecogniser:
         return self
 
 
-def load_onnx_recogniser(path: Path) -> tuple[OnnxRecogniser, str]:
-    """The recogniser of a file, and the digest of what was read.
+def build_onnx_recogniser(name: str, session: Any, model: bytes) -> OnnxRecogniser:
+    """The recogniser of a file.
+
+    Args:
+        name: of the file.
+        session: of onnxruntime, opened from it.
+        model: what the file holds.
 
     Raises:
-        WeightsError: it cannot be read, or is no network from faces of 112 px to embeddings.
+        WeightsError: no network from faces of 112 px to embeddings.
     """
     import onnx
-    from google.protobuf.message import DecodeError
 
-    from adapt.exporting.onnx import open_session
-    from adapt.weights import read_bytes
-
-    data = read_bytes(path)
-    try:
-        nodes = onnx.load_model_from_string(data).graph.node[:FIRST]
-        session = open_session(path, data=data)
-    except (DecodeError, VerificationError) as error:
-        raise WeightsError(f"{path}: not an ONNX model that can be run ({error})") from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
     shapes = [list(each.shape) for each in (*inputs[:1], *outputs[:1])]
     if len(inputs) != 1 or shapes[0][1:] != [3, SIDE, SIDE] or len(shapes[1]) != 2:
-        takes, gives = ", ".join(str(each.shape) for each in inputs), ", ".join(str(each.shape) for each in outputs)
+        takes, gives = (", ".join(str(each.shape) for each in ends) for ends in (inputs, outputs))
         raise WeightsError(
-            f"{path}: expected a recogniser from (N, 3, {SIDE}, {SIDE}) to (N, D), it takes {takes} and gives {gives}"
+            f"{name}: expected a recogniser from (N, 3, {SIDE}, {SIDE}) to (N, D), it takes {takes} and gives {gives}"
         )
+    nodes = onnx.load_model_from_string(model).graph.node[:FIRST]
     own = {"Sub", "Mul"} <= {node.op_type for node in nodes}  # as those converted from MXNet begin
-    return OnnxRecogniser(str(path), session, not own, not isinstance(shapes[0][0], int)), bytes_digest(data)
+    return OnnxRecogniser(name, session, not own, not isinstance(shapes[0][0], int))
