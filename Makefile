@@ -1,7 +1,7 @@
 # make demo   the main job on the embedded pack, from nothing to a result page
 # make test   all tests
 # make check  lint, types, tests
-# make tables TEST=FOLDER TRAIN=FOLDER   all tables of the docs, from clean aligned faces; hours
+# make tables TEST=FOLDER TRAIN=FOLDER   the tables that a user decides by, from clean aligned faces, into docs/tables; hours
 #
 # Each creates .venv and installs the locked versions if that has not been done. PYTHON=... picks the interpreter.
 

@@ -253,7 +253,7 @@ def _blur_levels(targets: Path, accepted: Mapping[str, Sequence[Path]], settings
     if unknown := [id for id in accepted if id not in known]:
         raise UsageError(
             f"{targets}: `consistency` needs the blur level of each photo, and {len(unknown)} of {len(accepted)}"
-            f" targets tell none, first: {shown_name(unknown[0])}; make them with --method adaptive or dynamic, or say"
+            f" targets tell none, first: {shown_name(unknown[0])}; make them with --method dynamic or guided, or say"
             " it for these in pixels (consistency_std=1.5)"
         )
     return {id: known[id] for id in accepted}
