@@ -8,9 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from adapt.build import load_restorer
+from adapt.build import KNOWN, load_prior, load_restorer
+from adapt.diffusion.schedule import linear_schedule
 from adapt.diffusion.unet import UNet
 from adapt.errors import UsageError
+from adapt.images import to_signed
+from adapt.photos.files import read_image
+from adapt.photos.folder import find_photos
 from adapt.pretraining.growing import grown, is_grown
 from adapt.restorers.onestep import OneStep
 from adapt.settings import OneStepSettings, UNetSettings
@@ -102,3 +106,23 @@ def test_the_seed_decides_what_the_new_blocks_begin_with(small: UNet):
 def test_another_layout_is_refused(small: UNet, changes: dict[str, Any], told: str):
     with pytest.raises(UsageError, match=told):
         grown(small, larger(SMALL, **changes))
+
+
+def test_a_prior_is_told_that_half_the_size_has_half_the_noise():
+    """In means over blocks, where the inner levels work, it knows the noise from the first; details it must learn."""
+    prior = load_prior("tiny").network
+    assert isinstance(prior, UNet)
+    layout = larger(prior.settings, num_res_blocks=[0, *prior.settings.num_res_blocks])
+    generator = torch.Generator().manual_seed(3)
+    faces = [read_image(photo.path) for photo in find_photos(KNOWN)[:2]]
+    x0 = to_signed(F.interpolate(torch.stack(faces), scale_factor=2, mode="bicubic").clamp(0, 1))
+    noise = torch.randn(x0.shape, generator=generator)
+    abar = float(linear_schedule().abar[500])
+    x_t, told = abar**0.5 * x0 + (1 - abar) ** 0.5 * noise, torch.full((2,), 500)
+    errors: list[float] = []
+    for noisy in (True, False):
+        with torch.no_grad():
+            found = grown(prior, layout, noisy=noisy).eval()(x_t, told)[:, :3]
+        errors.append(float((F.avg_pool2d(found - noise, 8) * 8).square().mean()))
+    assert errors[0] < 0.6, "1 is of a network that knows nothing"
+    assert errors[1] > 2 * errors[0]

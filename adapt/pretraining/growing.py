@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from adapt.diffusion.unet import ResBlock, UNet
+from adapt.diffusion.schedule import TIMESTEPS, linear_schedule
+from adapt.diffusion.unet import ResBlock, UNet, timestep_embedding
 from adapt.errors import UsageError
 from adapt.settings import UNetSettings
 from adapt.training.sampling import step_generator
@@ -28,13 +30,15 @@ def is_grown(small: UNetSettings, large: UNetSettings) -> bool:
 
 
 @torch.no_grad()
-def grown(small: UNet, settings: UNetSettings, seed: int = 0) -> UNet:
+def grown(small: UNet, settings: UNetSettings, seed: int = 0, *, noisy: bool = False) -> UNet:
     """A U-Net of the given layout with all weights of one for images of half the side.
 
     Args:
         small: stays as it is.
         settings: its layout with one more level outside, as wide as its first one; with fewer outputs, the first.
         seed: of what the new blocks begin with.
+        noisy: it is shown noise, and gives it back, as a prior does. At half the size there is half as much of it: the
+            inner levels are told the timestep at which they knew so little of it, and what they find counts half.
 
     Raises:
         UsageError: another layout.
@@ -59,6 +63,8 @@ def grown(small: UNet, settings: UNetSettings, seed: int = 0) -> UNet:
     kept = settings.out_channels
     large.out[2].weight.copy_(small.out[2].weight[:kept])  # pyright: ignore
     large.out[2].bias.copy_(small.out[2].bias[:kept])  # pyright: ignore
+    if noisy:
+        _tell_half_the_noise(large)
     return large
 
 
@@ -123,6 +129,32 @@ def _hand_down(first: Any, outer: Any, halving: Any) -> None:
             place = channel * SHIFTS + shift
             outer.weight[place, channel, row, column] = 1
             halving.weight[:, place] = kernels[:, channel, row : row + 3, column : column + 3]
+
+
+def _tell_half_the_noise(network: UNet) -> None:
+    """Change what the timesteps are embedded as, to what earlier ones were, and halve the noise that comes out.
+
+    A mean over 2 x 2 pixels has half the noise: of signal-to-noise ratio abar / (1 - abar) it makes four times as much,
+    as at an earlier timestep. The last linear layer is fitted so, over all timesteps, by least squares.
+    """
+    abar = linear_schedule().abar
+    known = (abar / (1 - abar)).log()  # falls
+    wanted = (known + math.log(4)).clamp(max=known[0])
+    earlier = np.interp(-wanted.numpy(), -known.numpy(), np.arange(TIMESTEPS))
+    first, activation, last = network.time_embed
+    width = first.in_features  # pyright: ignore
+
+    def inside(timesteps: Tensor) -> Tensor:
+        return activation(first(timestep_embedding(timesteps, width)))  # pyright: ignore
+
+    targets = last(inside(torch.from_numpy(earlier)))
+    features = torch.cat([inside(torch.arange(TIMESTEPS)), torch.ones(TIMESTEPS, 1)], dim=1)
+    found = torch.linalg.lstsq(features.double(), targets.double()).solution
+    last.weight.copy_(found[:-1].T)  # pyright: ignore
+    last.bias.copy_(found[-1])  # pyright: ignore
+    colours = network.settings.in_channels
+    network.out[2].weight[:colours] /= 2  # pyright: ignore
+    network.out[2].bias[:colours] /= 2  # pyright: ignore
 
 
 def _interpolate(convolution: Any) -> None:

@@ -167,7 +167,7 @@ def _beginning(settings: PriorSettings, start: nn.Module | None) -> UNet:
         return network
     assert isinstance(start, UNet)
     if is_grown(start.settings, settings.network):
-        return grown(start, settings.network, settings.seed)
+        return grown(start, settings.network, settings.seed, noisy=True)
     if start.settings != settings.network:
         raise UsageError(f"start: has another layout than the recipe's network: {start.settings.model_dump_json()}")
     network.load_state_dict(start.state_dict())
