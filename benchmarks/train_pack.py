@@ -4,10 +4,10 @@
                                     [--workers N]
 
 FACES is a folder of clean aligned faces of the pack's size, or one zip file of it (`python -m zipfile -c faces.zip
-FOLDER`). OUT/pack begins as a copy of the pack; every part is trained from what stands there by then, by its recipe, and put into
-it in half precision, in files under 16 MB. Parts go by the clock, so they end in time whatever the machine; those that
-are finished are not trained again. On a GPU computations are in bfloat16 where that is safe, and processes of their own
-make the damaged images ahead.
+FOLDER`). OUT/pack begins as a copy of the pack; every part is trained from what stands there by then, by its recipe,
+and put into it in half precision, in files under 16 MB. Parts go by the clock, so they end in time whatever the
+machine; those that are finished are not trained again. On a GPU computations are in bfloat16 where that is safe, and
+processes of their own make the damaged images ahead.
 """
 
 from __future__ import annotations
