@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from adapt.digests import bytes_digest
 from adapt.errors import WeightsError
-from adapt.packs.named import named_network, named_restorer
+from adapt.packs.named import NamedWeights, named_network, named_restorer
 from adapt.packs.pack import Pack, load_pack
 from adapt.settings.paths import ONNX, is_bundle, weights_file
 from adapt.weights import read_bytes
@@ -217,12 +217,12 @@ def read_codebook(name: str | Path) -> tuple[VQGAN, str]:
 
 
 def load_recogniser(name: str | Path) -> FaceIdentifier:
-    """A face recogniser by pack name, pack folder, a file of such weights, an ArcFace file in the public layout, or,
-    for scores alone, an ONNX file as insightface passes them on.
+    """A face recogniser by pack name, pack folder (the embedded pack's, where it has none), a file of such weights, an
+    ArcFace file in the public layout, or, for scores alone, an ONNX file as insightface passes them on.
 
     Raises:
         UsageError: no such pack or file.
-        WeightsError: a pack without one, or weights that cannot be read or do not fit.
+        WeightsError: weights that cannot be read or do not fit.
     """
     return read_recogniser(name)[0]
 
@@ -234,9 +234,17 @@ def read_recogniser(name: str | Path) -> tuple[FaceIdentifier, str]:
 
     if Path(name).suffix.lower() == SUFFIX and Path(name).is_file():
         return _onnx_recogniser(Path(name))
-    named = named_network(name, RECOGNISER)
+    named = named_face_network(name, RECOGNISER)
     read = named.read()
     return _recogniser(named.label, read.state, read.metadata), read.digest
+
+
+def named_face_network(name: str | Path, entry: str) -> NamedWeights:
+    """As `adapt.packs.named.named_network`; where a pack has none, the embedded one's, which take faces of any size."""
+    named = named_network(name, entry)
+    if named.pack is not None and entry not in named.pack.card.networks:
+        return named_network("tiny", entry)
+    return named
 
 
 def _onnx_recogniser(path: Path) -> tuple[FaceIdentifier, str]:
@@ -314,8 +322,8 @@ def load_face_finder(
 
 
 def _weights_of(name: str | Path, entry: str) -> tuple[str, dict[str, Tensor], dict[str, str]]:
-    """What to call a network of a pack, its tensors and its header."""
-    named = named_network(name, entry)
+    """What to call a face network of a pack, its tensors and its header."""
+    named = named_face_network(name, entry)
     read = named.read()
     return named.label, read.state, read.metadata
 
@@ -398,9 +406,8 @@ def evaluator_digest(pack: str | Path) -> str:
     opened = load_pack(pack)
     networks = opened.card.networks
     own = {entry: opened.network_digest(entry) for entry in (PRIOR,) if entry in networks}
-    homes = {entry: opened if entry in networks else load_pack("tiny") for entry in (RECOGNISER, LANDMARKS)}
+    faces = {entry: named_face_network(opened.folder, entry).digest() for entry in (RECOGNISER, LANDMARKS)}
     distance = load_distance(opened, _own_distance(opened)).digest
-    faces = {entry: home.network_digest(entry) for entry, home in homes.items()}
     reference = _reference(opened)
     more: dict[str, Any] = {} if reference is None else {"reference": reference.digest}
     if (known := _known(opened)) != KNOWN:
@@ -415,15 +422,10 @@ def load_face_networks(pack: str | Path, device: torch.device) -> tuple[FaceNetw
     from adapt.faces.entries import LANDMARKS, RECOGNISER
     from adapt.targets.likeness import FaceNetworks
 
-    own = None if weights_file(Path(pack)) is not None else load_pack(pack)
-    homes = {
-        entry: own if own is not None and entry in own.card.networks else load_pack("tiny")
-        for entry in (RECOGNISER, LANDMARKS)
-    }
-    networks = FaceNetworks(
-        load_recogniser(homes[RECOGNISER].folder).to(device), load_landmarks(homes[LANDMARKS].folder).to(device)
-    )
-    return networks, settings_digest({entry: home.network_digest(entry) for entry, home in homes.items()})
+    home = "tiny" if weights_file(Path(pack)) is not None else pack
+    networks = FaceNetworks(load_recogniser(home).to(device), load_landmarks(home).to(device))
+    digests = {entry: named_face_network(home, entry).digest() for entry in (RECOGNISER, LANDMARKS)}
+    return networks, settings_digest(digests)
 
 
 def build_face_network(

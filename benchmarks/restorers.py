@@ -19,7 +19,7 @@ from domain import degrade_faces, spread
 from torch import Tensor
 from verdict import DOMAINS
 
-from adapt.build import load_distance, load_recogniser, load_restorer
+from adapt.build import load_distance, load_face_networks, load_restorer
 from adapt.evaluation.metrics import psnr
 from adapt.evaluation.sheets import write_sheet
 from adapt.faces.measures import identity_distance
@@ -45,7 +45,8 @@ def main() -> None:
     arguments = parser.parse_args()
     names = arguments.models.split(",")
     models = [load_restorer(name) for name in names]
-    distance, recogniser = load_distance(load_pack(arguments.pack), "pack"), load_recogniser(arguments.pack)
+    distance = load_distance(load_pack(arguments.pack), "pack")
+    recogniser = load_face_networks(arguments.pack, torch.device("cpu"))[0].recogniser
     size = load_pack(arguments.pack).card.size
     chosen = spread(find_photos(arguments.faces), arguments.limit)
 

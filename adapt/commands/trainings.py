@@ -29,6 +29,7 @@ from adapt.build import (
     load_start_steps,
     load_texture_distance,
     load_unet,
+    named_face_network,
 )
 from adapt.devices import pick_device
 from adapt.digests import settings_digest
@@ -332,7 +333,7 @@ def _beginnings(settings: Settings, pack: str) -> dict[str, NamedWeights]:
     if isinstance(settings, IdentityMaskSettings) or (
         isinstance(settings, RestorerTrainingSettings) and settings.recognition
     ):
-        found["recogniser"] = named_network(pack, RECOGNISER)
+        found["recogniser"] = named_face_network(pack, RECOGNISER)
     return found
 
 
