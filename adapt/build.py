@@ -240,9 +240,12 @@ def read_recogniser(name: str | Path) -> tuple[FaceIdentifier, str]:
 
 
 def named_face_network(name: str | Path, entry: str) -> NamedWeights:
-    """As `adapt.packs.named.named_network`; where a pack has none, the embedded one's, which take faces of any size."""
+    """As `adapt.packs.named.named_network`; a face network that a pack lacks is the embedded one's: they take faces of any
+    size."""
+    from adapt.faces.entries import ARCHITECTURES
+
     named = named_network(name, entry)
-    if named.pack is not None and entry not in named.pack.card.networks:
+    if entry in ARCHITECTURES and named.pack is not None and entry not in named.pack.card.networks:
         return named_network("tiny", entry)
     return named
 
@@ -322,7 +325,7 @@ def load_face_finder(
 
 
 def _weights_of(name: str | Path, entry: str) -> tuple[str, dict[str, Tensor], dict[str, str]]:
-    """What to call a face network of a pack, its tensors and its header."""
+    """What to call a network of a pack, its tensors and its header; of a face network as `named_face_network`."""
     named = named_face_network(name, entry)
     read = named.read()
     return named.label, read.state, read.metadata

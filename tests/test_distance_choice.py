@@ -127,7 +127,7 @@ def test_a_pretraining_does_not_go_on_with_another_distance(
 def test_a_weight_that_ships_says_which_distance_it_is_for(recipe):
     values = yaml.safe_load(recipe.path.read_text(encoding="utf-8"))
     if values.get("perceptual"):
-        assert values["distance"] == ("pack" if recipe.name.startswith("tiny/") else "auto")
+        assert values["distance"] == ("pack" if recipe.name.startswith(("tiny/", "small/")) else "auto")
 
 
 def test_a_pack_without_a_distance_is_one_line(tmp_path: Path):
