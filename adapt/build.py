@@ -240,8 +240,8 @@ def read_recogniser(name: str | Path) -> tuple[FaceIdentifier, str]:
 
 
 def named_face_network(name: str | Path, entry: str) -> NamedWeights:
-    """As `adapt.packs.named.named_network`; a face network that a pack lacks is the embedded one's: they take faces of any
-    size."""
+    """As `adapt.packs.named.named_network`, but a face network that a pack lacks is the embedded one's: they take faces
+    of any size."""
     from adapt.faces.entries import ARCHITECTURES
 
     named = named_network(name, entry)
