@@ -348,7 +348,8 @@ def measuring_networks(pack: Pack, recogniser: str | Path | None = None) -> Netw
         if entry == RECOGNISER and recogniser is not None:
             network, digest = read_recogniser(recogniser)
             return Measuring(network.name, digest, network)
-        home = pack if entry in pack.card.networks else load_pack("tiny")
+        home = named_face_network(pack.folder, entry).pack
+        assert home is not None
         architecture = home.network(entry).architecture
         return Measuring(f"{home.card.name} {architecture}", home.network_digest(entry), loads[entry](home.folder))
 
