@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from adapt.diffusion.colours import CHANNELS, MeanColour
+from adapt.diffusion.gain import OutputGain
 from adapt.errors import WeightsError
 from adapt.settings import UNetSettings
 from adapt.settings.networks import NORM_GROUPS
@@ -163,7 +165,9 @@ class UNet(nn.Module):
     log-variance (nominally in [-1, 1], not bounded).
 
     Differs from guided-diffusion: ``attention_resolutions`` are sides of feature maps (at ``image_size``), and
-    ``num_res_blocks`` is given per level, as in the public face prior (DifFace, iddpm_ffhq512).
+    ``num_res_blocks`` is given per level, as in the public face prior (DifFace, iddpm_ffhq512). With ``mean_colour`` the
+    blocks are told the image's mean colour and contrast, and the predicted noise has the mean that follows from it;
+    with ``output_gain`` it is multiplied by a number of the image's own.
     """
 
     def __init__(self, settings: UNetSettings) -> None:
@@ -172,6 +176,7 @@ class UNet(nn.Module):
         base = settings.model_channels
         embedding = base * 4
         self.time_embed = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.colour = MeanColour(embedding) if settings.mean_colour else None
 
         width = base * settings.channel_mult[0]
         side = settings.image_size
@@ -219,6 +224,7 @@ class UNet(nn.Module):
                     side *= 2
                 self.output_blocks.append(stage)
 
+        self.gain = OutputGain(width) if settings.output_gain else None
         self.out = nn.Sequential(
             GroupNorm(width), nn.SiLU(), nn.Conv2d(width, settings.out_channels, 3, padding=1)
         )
@@ -227,6 +233,10 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
         embedding = self.time_embed(timestep_embedding(timesteps, self.settings.model_channels))
+        noise_mean: Tensor | None = None
+        if self.colour is not None:
+            told, noise_mean = self.colour(x, timesteps)
+            embedding = embedding + told
         skips: list[Tensor] = []
         for stage in self.input_blocks:
             x = stage(x, embedding)
@@ -234,7 +244,18 @@ class UNet(nn.Module):
         x = self.middle_block(x, embedding)
         for stage in self.output_blocks:
             x = stage(torch.cat([x, skips.pop()], dim=1), embedding)
-        return self.out(x)
+        out = self.out(x)
+        if self.gain is not None:
+            gain = self.gain(x).to(out.dtype)
+            out = torch.cat([gain * out[:, :CHANNELS], out[:, CHANNELS:]], dim=1)
+        return out if noise_mean is None else _with_mean(out, noise_mean)
+
+
+def _with_mean(output: Tensor, mean: Tensor) -> Tensor:
+    """The output with the given mean, (B, 3), over the pixels of each of its first three channels."""
+    noise, others = output[:, :CHANNELS], output[:, CHANNELS:]
+    shift = mean.to(output.dtype)[:, :, None, None] - noise.mean(dim=(2, 3), keepdim=True)
+    return torch.cat([noise + shift, others], dim=1)
 
 
 def unet_settings(state: dict[str, Tensor], image_size: int | None = None) -> UNetSettings:
@@ -302,6 +323,8 @@ def _settings_read_off(state: dict[str, Tensor], image_size: int | None) -> UNet
         use_scale_shift_norm=state[first].shape[0] == 2 * block_width,
         resblock_updown=updown,
         conv_resample=updown or any(key.endswith(".0.op.weight") for key in state),
+        mean_colour="colour.mean" in state,
+        output_gain="gain.layers.0.weight" in state,
     )
 
 

@@ -21,7 +21,9 @@ from adapt.settings import UNetSettings
 from adapt.training.sampling import step_generator
 
 SHIFTS: Final = 9  # of 3 x 3 pixels: the copies of each channel that the new first convolution hands down
-FREE: Final = {"image_size", "channel_mult", "num_res_blocks", "out_channels"}  # what may differ from the old layout
+FREE: Final = {  # what may differ from the old layout
+    "image_size", "channel_mult", "num_res_blocks", "out_channels", "mean_colour", "output_gain"
+}  # fmt: skip
 
 
 def is_grown(small: UNetSettings, large: UNetSettings) -> bool:
@@ -47,6 +49,10 @@ def grown(small: UNet, settings: UNetSettings, seed: int = 0, *, noisy: bool = F
     large = UNet(settings)
     _draw(large, seed)
     large.time_embed.load_state_dict(small.time_embed.state_dict())
+    for part in ("colour", "gain"):
+        theirs, own = getattr(small, part), getattr(large, part)
+        if theirs is not None and own is not None:
+            own.load_state_dict(theirs.state_dict())
     blocks = settings.num_res_blocks[0]
     inputs, outputs = list(large.input_blocks), list(large.output_blocks)
     _hand_down(small.input_blocks[0][0], inputs[0][0], inputs[blocks + 1][0].op)  # pyright: ignore

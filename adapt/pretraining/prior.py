@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapt.diffusion.colours import colour_and_contrast
 from adapt.diffusion.schedule import TIMESTEPS, linear_schedule
 from adapt.diffusion.unet import UNet
 from adapt.errors import UsageError
@@ -151,6 +152,9 @@ def train_prior(
         UsageError: `start` has another layout than the recipe.
     """
     network = _beginning(settings, start)
+    if network.colour is not None and not (isinstance(start, UNet) and start.colour is not None):
+        parts = [colour_and_contrast(to_signed(part.float() / 255)) for part in faces.split(64)]
+        network.colour.fit(torch.cat([colour for colour, _ in parts]), torch.cat([contrast for _, contrast in parts]))
 
     def losses(forward: Network, step: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         return denoising(forward, _batch(settings, faces, step).to(step.device), settings, step.generator)
@@ -168,9 +172,10 @@ def _beginning(settings: PriorSettings, start: nn.Module | None) -> UNet:
     assert isinstance(start, UNet)
     if is_grown(start.settings, settings.network):
         return grown(start, settings.network, settings.seed, noisy=True)
-    if start.settings != settings.network:
+    if start.settings.model_copy(update={"mean_colour": settings.network.mean_colour}) != settings.network:
         raise UsageError(f"start: has another layout than the recipe's network: {start.settings.model_dump_json()}")
-    network.load_state_dict(start.state_dict())
+    known = start.state_dict()
+    network.load_state_dict({name: known.get(name, value) for name, value in network.state_dict().items()})
     return network
 
 

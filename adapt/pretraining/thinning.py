@@ -54,12 +54,16 @@ def thinned(thick: UNet, settings: UNetSettings) -> UNet:
     _refuse_no_part(thick.settings, settings)
     thin = UNet(settings)
     thin.time_embed.load_state_dict(thick.time_embed.state_dict())
-    theirs = dict(_stages(thick))
+    for part in ("colour", "gain"):
+        theirs, own = getattr(thick, part), getattr(thin, part)
+        if theirs is not None and own is not None and settings.channel_mult[0] == thick.settings.channel_mult[0]:
+            own.load_state_dict(theirs.state_dict())
+    stages = dict(_stages(thick))
     map_in = Channels(torch.arange(settings.in_channels), settings.in_channels)
     skips: list[Channels] = []
     for (what, level, index), stage in _stages(thin):
         last = what == "up" and index == settings.num_res_blocks[level]
-        source = theirs[what, level, thick.settings.num_res_blocks[level] if last else index]
+        source = stages[what, level, thick.settings.num_res_blocks[level] if last else index]
         if what == "up":
             map_in = map_in.beside(skips.pop())
         map_in = _take_stage(source, stage, map_in)

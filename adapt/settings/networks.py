@@ -27,6 +27,12 @@ class UNetSettings(Settings):
     conv_resample: bool = True
     use_new_attention_order: bool = False
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    mean_colour: bool = Field(
+        default=False, description="whether it is told mean colour and contrast, which narrow levels cannot see"
+    )
+    output_gain: bool = Field(
+        default=False, description="whether it says how much of what it found is put to use, one number an image"
+    )
 
     @model_validator(mode="after")
     def _levels_agree(self) -> UNetSettings:
