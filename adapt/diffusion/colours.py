@@ -2,8 +2,8 @@
 
 Where a level has as many channels as groups of normalisation, each channel loses its mean and its deviation, and with
 them the image's. But over P pixels noise has a mean and a variance that are nearly known, so both can be told apart in
-closed form. With x_t = a x_0 + s n, a^2 = abar, s^2 = 1 - abar, m the mean colour of a clean image, normally distributed
-with mean mu and covariance C,
+closed form. With x_t = a x_0 + s n, a^2 = abar, s^2 = 1 - abar, and m the mean colour of a clean image, normally
+distributed with mean mu and covariance C,
 
     E[m | x_t] = mu + a C (a^2 C + s^2/P)^-1 (mean(x_t) - a mu)
     E[mean(n) | x_t] = s/P (a^2 C + s^2/P)^-1 (mean(x_t) - a mu)

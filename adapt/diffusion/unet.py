@@ -165,8 +165,8 @@ class UNet(nn.Module):
     log-variance (nominally in [-1, 1], not bounded).
 
     Differs from guided-diffusion: ``attention_resolutions`` are sides of feature maps (at ``image_size``), and
-    ``num_res_blocks`` is given per level, as in the public face prior (DifFace, iddpm_ffhq512). With ``mean_colour`` the
-    blocks are told the image's mean colour and contrast, and the predicted noise has the mean that follows from it;
+    ``num_res_blocks`` is given per level, as in the public face prior (DifFace, iddpm_ffhq512). With ``mean_colour``
+    the blocks are told the image's mean colour and contrast, and the predicted noise has the mean that follows from it;
     with ``output_gain`` it is multiplied by a number of the image's own.
     """
 

@@ -172,7 +172,7 @@ def _beginning(settings: PriorSettings, start: nn.Module | None) -> UNet:
     assert isinstance(start, UNet)
     if is_grown(start.settings, settings.network):
         return grown(start, settings.network, settings.seed, noisy=True)
-    if start.settings.model_copy(update={"mean_colour": settings.network.mean_colour}) != settings.network:
+    if start.settings.plain != settings.network.plain:
         raise UsageError(f"start: has another layout than the recipe's network: {start.settings.model_dump_json()}")
     known = start.state_dict()
     network.load_state_dict({name: known.get(name, value) for name, value in network.state_dict().items()})

@@ -34,6 +34,11 @@ class UNetSettings(Settings):
         default=False, description="whether it says how much of what it found is put to use, one number an image"
     )
 
+    @property
+    def plain(self) -> UNetSettings:
+        """Without what the public layout does not have."""
+        return self.model_copy(update={"mean_colour": False, "output_gain": False})
+
     @model_validator(mode="after")
     def _levels_agree(self) -> UNetSettings:
         if len(self.channel_mult) != len(self.num_res_blocks):
