@@ -133,7 +133,7 @@ def test_it_begins_as_the_network_without(gen: torch.Generator):
 def test_a_gain_of_an_image_does_not_depend_on_its_batch_and_is_bounded(gen: torch.Generator):
     module = OutputGain(8)
     with torch.no_grad():
-        module.layers[2].weight.normal_(std=30, generator=gen)  # pyright: ignore
+        module.layers[2].weight.normal_(std=3, generator=gen)  # pyright: ignore
     features = torch.randn(5, 8, 6, 6, generator=gen) * torch.logspace(-6, 3, 5)[:, None, None, None]
     gains = module(features)
     assert gains.shape == (5, 1, 1, 1)
