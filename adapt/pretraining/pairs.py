@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapt.settings import BlindSettings, DamageTrainingSettings
+from adapt.pretraining.augmentation import augmented
+from adapt.settings import AugmentationSettings, BlindSettings, DamageTrainingSettings
 from adapt.training.context import TrainingContext
 from adapt.training.loop import StepContext
 from adapt.training.sampling import step_generator
@@ -49,6 +50,7 @@ def blind_pairs(
     *,
     chain: Sequence[Degradation] = (),
     share: float = 0.0,
+    augmentation: AugmentationSettings | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Degraded and clean images of one batch of uint8 faces, both (B, 3, H, W) in [0, 1], mirrored at random.
 
@@ -58,8 +60,11 @@ def blind_pairs(
         generator: of all that is random.
         chain: degradations that a share of the images get in its place.
         share: that share.
+        augmentation: how the clean faces are varied first, if they are.
     """
     clean = clean_images(faces, generator)
+    if augmentation is not None:
+        clean = augmented(clean, augmentation, generator)
     damaged: list[Tensor] = []
     truths: list[Tensor] = []
     for image in clean:
@@ -122,7 +127,9 @@ class Pairs:
 def pairs_of(faces: Tensor, settings: DamageTrainingSettings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """As `blind_pairs`, by the settings of a training."""
     ranges = blind_ranges(settings.degradation, settings.size)
-    return blind_pairs(faces, ranges, generator, chain=settings.chain, share=settings.chain_share)
+    return blind_pairs(
+        faces, ranges, generator, chain=settings.chain, share=settings.chain_share, augmentation=settings.augmentation
+    )
 
 
 def _ahead_of(faces: np.ndarray, state: np.ndarray, settings: DamageTrainingSettings) -> Made:

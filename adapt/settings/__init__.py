@@ -8,7 +8,7 @@ from __future__ import annotations
 from adapt.settings.base import Settings, Timestep, Weight
 from adapt.settings.blur import AdjusterSettings, BlurEstimatorSettings, StartStepsSettings
 from adapt.settings.codeformer import CodebookSettings, CodePredictorSettings, FusionSettings
-from adapt.settings.damage import BlindSettings, DegradeSettings
+from adapt.settings.damage import AugmentationSettings, BlindSettings, DegradeSettings
 from adapt.settings.finetuning import (
     CodeFinetuneSettings,
     DiscriminatorSettings,
@@ -58,6 +58,7 @@ from adapt.settings.verdict import VerdictSettings
 __all__ = [
     "AdjusterNetworkSettings",
     "AdjusterSettings",
+    "AugmentationSettings",
     "BlindSettings",
     "BlurEstimatorSettings",
     "BlurNetworkSettings",

@@ -35,3 +35,17 @@ class BlindSettings(Settings):
     isotropic: Share = 0.5
     grey: Share = 0.01
     kernel_size: Odd = 41
+
+
+class AugmentationSettings(Settings):
+    """How clean faces are varied before they are damaged: `adapt.pretraining.augmentation`."""
+
+    share: Share = Field(default=0.0, description="of the images; the others stay as they are")
+    turn: Annotated[float, Field(ge=0, le=45)] = Field(default=6.0, description="degrees to either side at most")
+    scale: Annotated[float, Field(ge=0, le=1)] = Field(default=0.06, description="of the size, either way at most")
+    colour: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.04, description="deviation of the logarithm of each colour's gain"
+    )
+    exposure: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.2, description="deviation of the logarithm of the power that is taken of the values"
+    )

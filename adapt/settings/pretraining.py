@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from adapt.settings.base import Distance, Settings, Weight
-from adapt.settings.damage import BlindSettings
+from adapt.settings.damage import AugmentationSettings, BlindSettings
 from adapt.settings.networks import PatchDiscriminatorSettings, SwinIRSettings, UNetSettings
 from adapt.settings.paths import WeightsName
 from degradations.pieces.base import Share
@@ -75,6 +75,7 @@ class DamageTrainingSettings(TrainingSettings):
         default=[], description="degradations laid over a share of the images in place of the blind one"
     )
     chain_share: Share = Field(default=0.0, description="that share")
+    augmentation: AugmentationSettings = AugmentationSettings()
 
     @model_validator(mode="after")
     def _some_chain(self) -> Self:
