@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from command_line import adapt
 from networks import on_cpu
+from pydantic import ValidationError
 from torch import Tensor
 
+from adapt.build import load_restorer
 from adapt.diffusion.colours import MeanColour, colour_and_contrast
 from adapt.diffusion.gain import OutputGain
 from adapt.diffusion.prior import predicted_x0
@@ -16,13 +20,15 @@ from adapt.diffusion.schedule import linear_schedule, noised
 from adapt.diffusion.steps import plan_from
 from adapt.diffusion.unet import UNet, unet_settings
 from adapt.exporting.bundle import export_bundle, load_bundle
+from adapt.pretraining.gain import RIDGE, best_gain, ridge
 from adapt.pretraining.growing import grown
 from adapt.pretraining.prior import train_prior
 from adapt.pretraining.thinning import thinned
 from adapt.restorers.base import Restorer
 from adapt.restorers.onestep import OneStep
-from adapt.settings import OneStepSettings, PriorSettings, UNetSettings
+from adapt.settings import OneStepSettings, OneStepTrainingSettings, PriorSettings, UNetSettings
 from adapt.training.run import Run
+from adapt.weights import write_state
 
 LAYOUT = UNetSettings(
     image_size=16, model_channels=32, channel_mult=[1, 2], num_res_blocks=[0, 1], attention_resolutions=[8],
@@ -131,15 +137,17 @@ def test_it_begins_as_the_network_without(gen: torch.Generator):
 
 
 def test_a_gain_of_an_image_does_not_depend_on_its_batch_and_is_bounded(gen: torch.Generator):
-    module = OutputGain(8)
+    module = OutputGain([8, 4])
     with torch.no_grad():
-        module.layers[2].weight.normal_(std=3, generator=gen)  # pyright: ignore
-    features = torch.randn(5, 8, 6, 6, generator=gen) * torch.logspace(-6, 3, 5)[:, None, None, None]
-    gains = module(features)
+        module.weigh.weight.normal_(std=0.3, generator=gen)
+    scales = torch.logspace(-6, 3, 5)[:, None, None, None]
+    maps = [torch.randn(5, 8, 6, 6, generator=gen) * scales, torch.randn(5, 4, 3, 3, generator=gen) * scales]
+    gains = module(maps)
     assert gains.shape == (5, 1, 1, 1)
-    assert bool(((gains >= 0) & (gains <= 2)).all())
+    assert bool(((gains >= 0) & (gains <= 1)).all())
     assert len(set(gains.flatten().tolist())) > 1
-    torch.testing.assert_close(gains[3:4], module(features[3:4]))
+    torch.testing.assert_close(gains[3:4], module([each[3:4] for each in maps]))
+    torch.testing.assert_close(OutputGain([8, 4])(maps), torch.ones(5, 1, 1, 1))
 
 
 def test_the_gain_multiplies_the_noise_and_not_the_variance(gen: torch.Generator):
@@ -148,13 +156,74 @@ def test_the_gain_multiplies_the_noise_and_not_the_variance(gen: torch.Generator
     assert network.gain is not None
     with torch.no_grad():
         before = network(x, t)
-        network.gain.layers[2].weight.zero_()  # pyright: ignore
-        network.gain.layers[2].bias.fill_(torch.logit(torch.tensor(0.25)))  # pyright: ignore
+        network.gain.weigh.weight.zero_()
+        network.gain.weigh.bias.fill_(0.25)
         after = network(x, t)
-        network.gain.layers[2].bias.zero_()  # pyright: ignore
+        network.gain.weigh.bias.fill_(1)
         plain = network(x, t)
-    torch.testing.assert_close(after[:, :3], plain[:, :3] / 2)
+    torch.testing.assert_close(after[:, :3], plain[:, :3] / 4)
     torch.testing.assert_close(after[:, 3:], before[:, 3:])
+
+
+def test_the_fitted_line_is_that_of_least_squares_whatever_the_columns_scales(gen: torch.Generator):
+    rows = torch.randn(400, 6, generator=gen, dtype=torch.float64)
+    rows[:, 5] *= 0  # tells nothing
+    wanted = 0.4 + rows @ torch.tensor([0.2, -0.1, 0.0, 0.3, 0.0, 5.0], dtype=torch.float64)
+    weights, bias = ridge(rows, wanted)
+    held = 1 / (1 + RIDGE)  # of columns that are nearly independent
+    torch.testing.assert_close(weights[:4], held * torch.tensor([0.2, -0.1, 0.0, 0.3]).double(), rtol=0, atol=0.02)
+    assert float((rows @ weights + bias).mean()) == pytest.approx(float(wanted.mean()))
+    scales = torch.tensor([1, 10, 0.1, 3, 7, 1.0]).double()
+    torch.testing.assert_close(ridge(rows * scales + 5, wanted)[0] * scales, weights)
+
+
+def test_the_best_gain_of_a_photo_is_where_its_error_is_least(gen: torch.Generator):
+    student = OneStep(OneStepSettings(network=LAYOUT.model_copy(update={"mean_colour": False}))).eval()
+    student.network = lively(student.settings.network)
+    assert student.network.gain is not None
+    with torch.no_grad():
+        student.network.gain.weigh.weight.zero_()
+        student.network.gain.weigh.bias.fill_(1)
+        damaged = torch.rand(3, 3, 16, 16, generator=gen)
+        change = student(damaged) - damaged
+        clean = damaged + 0.4 * change + 0.05 * torch.randn(3, 3, 16, 16, generator=gen) + 0.2  # and another colour
+        found = best_gain(student, damaged, clean)
+        tried = torch.linspace(0, 1, 101)
+        errors = torch.stack([(clean - damaged - gain * change).var(dim=(2, 3)).sum(1) for gain in tried])
+    torch.testing.assert_close(found, tried[errors.argmin(0)], rtol=0, atol=0.006)
+    torch.testing.assert_close(found, torch.full((3,), 0.4), rtol=0, atol=0.1)
+
+
+def test_a_training_ends_with_the_gain_fitted(
+    small_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = tmp_path / "recipe.yaml"
+    settings = {
+        "kind": "pretrain-onestep", "start": str(tmp_path / "start.safetensors"), "steps": 1, "batch": 2, "size": 16,
+        "learning_rate": 1e-6, "perceptual": 0, "network": {**LAYOUT.plain.model_dump(), "output_gain": True},
+        "gain_pairs": 48, "gain_chain": [{"name": "jpeg", "quality": [95, 98]}],
+    }  # fmt: skip
+    header = {"architecture": "unet", "settings": LAYOUT.plain.model_dump_json()}
+    write_state(tmp_path / "start.safetensors", lively(LAYOUT.plain).state_dict(), header)
+    recipe.write_text(yaml.safe_dump(settings))
+    assert adapt(monkeypatch, "pretrain", "--recipe", recipe, "--faces", small_photos, "-o", tmp_path / "run") == 0
+    student = load_restorer(tmp_path / "run").network
+    assert isinstance(student, OneStep)
+    gains: list[Tensor] = []
+    assert student.network.gain is not None
+    student.network.gain.register_forward_hook(lambda *about: gains.append(about[2]))
+    with torch.no_grad():
+        student(torch.rand(8, 3, 16, 16))
+    assert 0 < float(gains[0].mean()) < 1  # of weights by chance: what it changes is of no use
+    assert len(set(gains[0].flatten().tolist())) > 1
+
+
+def test_pairs_for_a_gain_that_is_not_there_are_refused():
+    with pytest.raises(ValidationError, match="gain_pairs: needs a network with output_gain"):
+        OneStepTrainingSettings.model_validate({
+            "network": LAYOUT.plain.model_dump(), "steps": 1, "batch": 1, "size": 16, "learning_rate": 1e-3,
+            "gain_pairs": 4,
+        })  # fmt: skip
 
 
 def test_a_file_says_by_its_names_that_it_has_them():
@@ -164,15 +233,17 @@ def test_a_file_says_by_its_names_that_it_has_them():
     assert unet_settings(UNet(LAYOUT.model_copy(update={"mean_colour": False})).state_dict(), 16).mean_colour is False
 
 
-def test_they_are_carried_over_into_a_larger_and_a_thinner_network():
+def test_colours_are_carried_over_into_another_layout_and_the_gain_into_a_copy():
     network = lively()
     bigger = LAYOUT.model_copy(update={"image_size": 32, "channel_mult": [1, 1, 2], "num_res_blocks": [0, 0, 1]})
     thinner = LAYOUT.model_copy(update={"channel_mult": [1, 1]})
-    for made in (grown(network, bigger), thinned(network, thinner)):
+    for made in (grown(network, bigger), thinned(network, thinner), thinned(network, LAYOUT)):
         state = made.state_dict()
         for name, value in network.state_dict().items():
-            if name.startswith(("colour.", "gain.")):
+            if name.startswith("colour."):
                 torch.testing.assert_close(state[name], value, rtol=0, atol=0)
+        same = torch.equal(state["gain.weigh.weight"], network.state_dict()["gain.weigh.weight"])
+        assert same == (made.settings == LAYOUT)  # it was fitted to these very maps
 
 
 def test_a_training_takes_the_colours_of_its_faces_and_goes_on_with_those_of_its_start(tmp_path: Path):
@@ -187,7 +258,6 @@ def test_a_training_takes_the_colours_of_its_faces_and_goes_on_with_those_of_its
         state = train_prior(settings, faces, on_cpu(run), start=plain)
     torch.testing.assert_close(state["colour.mean"], wanted)
     assert float(state["colour.told.bias"].abs().max()) > 0  # it learns
-    assert float(state["gain.layers.2.weight"].abs().max()) > 0
     started = UNet(LAYOUT)
     started.load_state_dict(state)
     with Run(tmp_path / "b", recipe="", digest="x") as run:

@@ -127,10 +127,17 @@ def _restorer(settings: RestorerSettings, job: Pretraining) -> Trained:
 
 
 def _onestep(settings: OneStepTrainingSettings, job: Pretraining) -> Trained:
+    from adapt.pretraining.gain import GAIN, fit_gain
     from adapt.pretraining.onestep import student_of
 
     student = student_of(load_unet(settings.start, job.pack), settings)
-    return _trained_restorer(student, ONESTEP, student.settings.model_dump_json(), settings, job)
+    trained = _trained_restorer(student, ONESTEP, student.settings.model_dump_json(), settings, job)
+    if settings.gain_pairs:
+        student.load_state_dict(trained.state)
+        fit_gain(student.to(job.context.device), settings, job.images(settings.size))
+        fitted = student.state_dict().items()
+        trained.state.update({name: value.cpu() for name, value in fitted if name.startswith(GAIN)})
+    return trained
 
 
 def _conditioner(settings: ConditionerSettings, job: Pretraining) -> Trained:

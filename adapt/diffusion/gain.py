@@ -1,31 +1,43 @@
 """How much of what a U-Net found is put to use: one number an image.
 
 The last normalisation gives every channel the same deviation, whatever there was to be found: where a level has as many
-channels as groups, a photo that was hardly damaged is changed by as much as a ruined one. The deviations that are taken
-away there say what was found, and a small network makes a gain of them.
+channels as groups, a photo that was hardly damaged is changed by as much as a ruined one. Deviations that normalisation
+takes away, of the first maps and of the last, say what kind of photo it is and how much was found; a linear layer over
+their logarithms makes a gain of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 
-HIDDEN = 32
-LEAST_VARIANCE = 1e-8
+EARLY: Final = 3  # maps of the way down that are looked at, from the first convolution's on
+LEAST_VARIANCE: Final = 1e-8
 
 
 class OutputGain(nn.Module):
-    """The last feature map, (B, C, H, W), to a gain between 0 and 2, (B, 1, 1, 1); 1 before any training."""
+    """Feature maps to a gain between 0 and 1, (B, 1, 1, 1); 1 before it is fitted.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        widths: channels of the maps.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(channels, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, 1))
-        nn.init.zeros_(self.layers[2].weight)  # pyright: ignore[reportArgumentType]
-        nn.init.zeros_(self.layers[2].bias)  # pyright: ignore[reportArgumentType]
+        self.weigh = nn.Linear(sum(widths), 1)
+        nn.init.zeros_(self.weigh.weight)
+        nn.init.ones_(self.weigh.bias)
 
-    def forward(self, features: Tensor) -> Tensor:
-        seen = features.float()
-        mean = seen.mean(dim=(2, 3), keepdim=True)
-        variances = (seen - mean).square().mean(dim=(2, 3))
-        logs = (variances + LEAST_VARIANCE).log() / 2
-        return 2 * torch.sigmoid(self.layers(logs.to(features.dtype)))[:, :, None, None]
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        logs = torch.cat([log_deviations(each) for each in maps], dim=1)
+        return self.weigh(logs.to(self.weigh.weight.dtype)).clamp(0, 1)[:, :, None, None]
+
+
+def log_deviations(features: Tensor) -> Tensor:
+    """The logarithm of each channel's deviation over the pixels, (B, C, H, W) -> (B, C), in float32."""
+    seen = features.float()
+    variances = (seen - seen.mean(dim=(2, 3), keepdim=True)).square().mean(dim=(2, 3))
+    return (variances + LEAST_VARIANCE).log() / 2

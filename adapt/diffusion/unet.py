@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from adapt.diffusion.colours import CHANNELS, MeanColour
-from adapt.diffusion.gain import OutputGain
+from adapt.diffusion.gain import EARLY, OutputGain
 from adapt.errors import WeightsError
 from adapt.settings import UNetSettings
 from adapt.settings.networks import NORM_GROUPS
@@ -204,6 +204,7 @@ class UNet(nn.Module):
                 skips.append(width)
                 side //= 2
 
+        early = skips[:EARLY]
         self.middle_block = Stage(
             [ResBlock(width, width, settings), AttentionBlock(width, settings), ResBlock(width, width, settings)]
         )
@@ -224,7 +225,7 @@ class UNet(nn.Module):
                     side *= 2
                 self.output_blocks.append(stage)
 
-        self.gain = OutputGain(width) if settings.output_gain else None
+        self.gain = OutputGain([*early, width]) if settings.output_gain else None
         self.out = nn.Sequential(
             GroupNorm(width), nn.SiLU(), nn.Conv2d(width, settings.out_channels, 3, padding=1)
         )
@@ -241,12 +242,13 @@ class UNet(nn.Module):
         for stage in self.input_blocks:
             x = stage(x, embedding)
             skips.append(x)
+        early = skips[:EARLY]
         x = self.middle_block(x, embedding)
         for stage in self.output_blocks:
             x = stage(torch.cat([x, skips.pop()], dim=1), embedding)
         out = self.out(x)
         if self.gain is not None:
-            gain = self.gain(x).to(out.dtype)
+            gain = self.gain([*early, x]).to(out.dtype)
             out = torch.cat([gain * out[:, :CHANNELS], out[:, CHANNELS:]], dim=1)
         return out if noise_mean is None else _with_mean(out, noise_mean)
 
@@ -324,7 +326,7 @@ def _settings_read_off(state: dict[str, Tensor], image_size: int | None) -> UNet
         resblock_updown=updown,
         conv_resample=updown or any(key.endswith(".0.op.weight") for key in state),
         mean_colour="colour.mean" in state,
-        output_gain="gain.layers.0.weight" in state,
+        output_gain="gain.weigh.weight" in state,
     )
 
 

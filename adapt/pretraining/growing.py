@@ -49,10 +49,8 @@ def grown(small: UNet, settings: UNetSettings, seed: int = 0, *, noisy: bool = F
     large = UNet(settings)
     _draw(large, seed)
     large.time_embed.load_state_dict(small.time_embed.state_dict())
-    for part in ("colour", "gain"):
-        theirs, own = getattr(small, part), getattr(large, part)
-        if theirs is not None and own is not None:
-            own.load_state_dict(theirs.state_dict())
+    if small.colour is not None and large.colour is not None:
+        large.colour.load_state_dict(small.colour.state_dict())
     blocks = settings.num_res_blocks[0]
     inputs, outputs = list(large.input_blocks), list(large.output_blocks)
     _hand_down(small.input_blocks[0][0], inputs[0][0], inputs[blocks + 1][0].op)  # pyright: ignore

@@ -54,10 +54,10 @@ def thinned(thick: UNet, settings: UNetSettings) -> UNet:
     _refuse_no_part(thick.settings, settings)
     thin = UNet(settings)
     thin.time_embed.load_state_dict(thick.time_embed.state_dict())
-    for part in ("colour", "gain"):
-        theirs, own = getattr(thick, part), getattr(thin, part)
-        if theirs is not None and own is not None and settings.channel_mult[0] == thick.settings.channel_mult[0]:
-            own.load_state_dict(theirs.state_dict())
+    if thin.colour is not None and thick.colour is not None:
+        thin.colour.load_state_dict(thick.colour.state_dict())
+    if thin.gain is not None and thick.gain is not None and settings.plain == thick.settings.plain:
+        thin.gain.load_state_dict(thick.gain.state_dict())
     stages = dict(_stages(thick))
     map_in = Channels(torch.arange(settings.in_channels), settings.in_channels)
     skips: list[Channels] = []

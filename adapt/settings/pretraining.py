@@ -129,6 +129,22 @@ class OneStepTrainingSettings(RestorerTrainingSettings):
     )
     t: Annotated[int, Field(ge=0, lt=1000)] = Field(default=300, description="timestep that the network is told")
     perceptual: Weight = 0.4
+    gain_pairs: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="pairs by which the gain of a layout with `output_gain` is fitted after the training"
+    )
+    gain_chain: list[AnyDegradation] = Field(
+        default=[], description="degradations laid over half of those pairs in place of the training's: slight damage"
+    )
+
+    @model_validator(mode="after")
+    def _gain_to_fit(self) -> Self:
+        if self.gain_pairs and not (self.network and self.network.output_gain):
+            raise ValueError("gain_pairs: needs a network with output_gain: true")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """As of every training on known damage."""
+        return {**super().identity(), "gain_chain": [each.identity() for each in self.gain_chain]}
 
 
 class ConditionerSettings(RestorerTrainingSettings):
