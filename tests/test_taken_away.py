@@ -218,6 +218,13 @@ def test_a_training_ends_with_the_gain_fitted(
     assert len(set(gains[0].flatten().tolist())) > 1
 
 
+def test_no_gradient_step_moves_a_gain():
+    """Thirty steps towards targets that are the photos would take it to 0, and all that the student can with it."""
+    network = lively(LAYOUT.model_copy(update={"mean_colour": False}))
+    assert not any(name.startswith("gain") for name, _ in network.named_parameters())
+    assert {"gain.weigh.weight", "gain.weigh.bias"} <= network.state_dict().keys()
+
+
 def test_pairs_for_a_gain_that_is_not_there_are_refused():
     with pytest.raises(ValidationError, match="gain_pairs: needs a network with output_gain"):
         OneStepTrainingSettings.model_validate({

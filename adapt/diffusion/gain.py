@@ -2,8 +2,8 @@
 
 The last normalisation gives every channel the same deviation, whatever there was to be found: where a level has as many
 channels as groups, a photo that was hardly damaged is changed by as much as a ruined one. Deviations that normalisation
-takes away, of the first maps and of the last, say what kind of photo it is and how much was found; a linear layer over
-their logarithms makes a gain of them.
+takes away, of the first maps and of the last, say what kind of photo it is and how much was found; a line over their
+logarithms makes a gain of them (`adapt.pretraining.gain` fits it).
 """
 
 from __future__ import annotations
@@ -18,6 +18,21 @@ EARLY: Final = 3  # maps of the way down that are looked at, from the first conv
 LEAST_VARIANCE: Final = 1e-8
 
 
+class Line(nn.Module):
+    """A linear function of rows (B, D) to (B, 1), which is fitted: no parameter, so that no gradient step moves it."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(1, width))
+        self.register_buffer("bias", torch.ones(1))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows @ self.weight.T + self.bias
+
+
 class OutputGain(nn.Module):
     """Feature maps to a gain between 0 and 1, (B, 1, 1, 1); 1 before it is fitted.
 
@@ -27,9 +42,7 @@ class OutputGain(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.weigh = nn.Linear(sum(widths), 1)
-        nn.init.zeros_(self.weigh.weight)
-        nn.init.ones_(self.weigh.bias)
+        self.weigh = Line(sum(widths))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         logs = torch.cat([log_deviations(each) for each in maps], dim=1)

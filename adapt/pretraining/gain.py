@@ -1,9 +1,9 @@
 """The gain of a one-step student, fitted by least squares once all else has been trained.
 
-By gradient steps it hardly moves: which way it should go differs from photo to photo, and the rest of the network
-learns to be right on the whole. So it is asked of pairs directly: with y the photo, R(y) what the student makes of it
-without a gain and x the original, all without their mean colours, the best gain of a photo is
-<R(y) - y, x - y> / |R(y) - y|^2.
+It is no parameter: in a pre-training gradient steps hardly moved it, and in a fine-tuning on few photos, whose targets
+lie near them, they moved it to nothing, and the student to one that changes nothing. So it is asked of pairs directly:
+with y the photo, R(y) what the student makes of it without a gain and x the original, all without their mean colours,
+the best gain of a photo is <R(y) - y, x - y> / |R(y) - y|^2.
 """
 
 from __future__ import annotations
