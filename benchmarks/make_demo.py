@@ -2,9 +2,9 @@
 
 KNOWN and DEMO are folders of aligned faces of nobody (SFHQ-T2I, drawn by SDXL and FLUX.1-schnell, MIT): of the one some
 become the known faces that the verdict tries models on (`known_faces`), of the other some become the demo's, clean and
-as a phone's zoom shows them (`demo_data`). They are taken evenly through the folders; the demo's should be of the part
-that no network of the pack was trained on. A pack for larger faces has known ones of its own: --out is then its folder,
-and DEMO is left out.
+as a camera shows them in little light (`demo_data`). They are taken evenly through the folders; the demo's should be of
+the part that no network of the pack was trained on. A pack for larger faces has known ones of its own: --out is then
+its folder, and DEMO is left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from adapt.settings import DegradeSettings
 from adapt.settings.recipe import load_recipe
 from degradations.chain import degrade
 
-DAMAGE: Final = "phone-zoom-moderate"
+DAMAGE: Final = "camera-noise-moderate"
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 DATA: Final = Path(__file__).parents[1] / "demo_data"
 ABOUT: Final = (
     "These are photographs of nobody: faces that SDXL and FLUX.1-schnell drew (SFHQ-T2I, MIT), which no network of the"
-    " pack was trained on. They are shown as a phone's zoom would; the clean originals are read for the table alone."
+    " pack was trained on. They are shown as a camera would in little light, with its sensor's noise; the clean"
+    " originals are read for the table alone."
 )
 
 OVERRIDES: Final = (
@@ -34,6 +35,6 @@ def run_demo(out: Path, *, progress: Callable[[str], ProgressLine], overwrite: b
         overrides=OVERRIDES,
         overwrite=overwrite,
         progress=progress,
-        title="Demo: a phone's zoom",
+        title="Demo: a camera's noise in little light",
         notes=[ABOUT],
     )
