@@ -19,6 +19,7 @@ from torch import Tensor
 from verdict import DOMAINS
 
 from adapt.build import load_restorer
+from adapt.diffusion.gain import of_lightness
 from adapt.evaluation.metrics import psnr
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos
@@ -59,7 +60,7 @@ def main() -> None:
         pairs = zip(photos.split(AT_ONCE), clean.split(AT_ONCE), strict=True)
         best = torch.cat([best_gain(plain, *pair) for pair in pairs]).clamp(0, 2)
         scores = [
-            psnr((photos + gain[:, None, None, None] * (full - photos)).clamp(0, 1), clean).mean()
+            psnr((photos + of_lightness(full - photos, gain[:, None, None, None])).clamp(0, 1), clean).mean()
             for gain in (torch.ones_like(gains), gains, best)
         ]
         rows.append([float(gains.mean()), float(best.mean()), *map(float, scores)])

@@ -150,7 +150,7 @@ def test_a_gain_of_an_image_does_not_depend_on_its_batch_and_is_bounded(gen: tor
     torch.testing.assert_close(OutputGain([8, 4])(maps), torch.ones(5, 1, 1, 1))
 
 
-def test_the_gain_multiplies_the_noise_and_not_the_variance(gen: torch.Generator):
+def test_the_gain_multiplies_the_noise_in_lightness_and_not_the_variance(gen: torch.Generator):
     network = lively(LAYOUT.model_copy(update={"mean_colour": False}))
     x, t = torch.randn(2, 3, 16, 16, generator=gen), torch.tensor([100, 900])
     assert network.gain is not None
@@ -161,7 +161,9 @@ def test_the_gain_multiplies_the_noise_and_not_the_variance(gen: torch.Generator
         after = network(x, t)
         network.gain.weigh.bias.fill_(1)
         plain = network(x, t)
-    torch.testing.assert_close(after[:, :3], plain[:, :3] / 4)
+    light = plain[:, :3].mean(dim=1, keepdim=True)
+    torch.testing.assert_close(after[:, :3].mean(dim=1, keepdim=True), light / 4)
+    torch.testing.assert_close(after[:, :3] - light / 4, plain[:, :3] - light)  # colours are changed as they were
     torch.testing.assert_close(after[:, 3:], before[:, 3:])
 
 

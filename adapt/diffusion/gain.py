@@ -3,7 +3,8 @@
 The last normalisation gives every channel the same deviation, whatever there was to be found: where a level has as many
 channels as groups, a photo that was hardly damaged is changed by as much as a ruined one. Deviations that normalisation
 takes away, of the first maps and of the last, say what kind of photo it is and how much was found; a line over their
-logarithms makes a gain of them (`adapt.pretraining.gain` fits it).
+logarithms makes a gain of them (`adapt.pretraining.gain` fits it). It is of lightness alone: what is found in colours is
+hardly ever a face's, and noise in them is what one sees first.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ class OutputGain(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         logs = torch.cat([log_deviations(each) for each in maps], dim=1)
         return self.weigh(logs.to(self.weigh.weight.dtype)).clamp(0, 1)[:, :, None, None]
+
+
+def of_lightness(change: Tensor, gain: Tensor) -> Tensor:
+    """A change of an image, (B, 3, H, W), with its lightness, the mean of the channels, times a gain (B, 1, 1, 1)."""
+    return change - (1 - gain) * change.mean(dim=1, keepdim=True)
 
 
 def log_deviations(features: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from adapt.diffusion.colours import CHANNELS, MeanColour
-from adapt.diffusion.gain import EARLY, OutputGain
+from adapt.diffusion.gain import EARLY, OutputGain, of_lightness
 from adapt.errors import WeightsError
 from adapt.settings import UNetSettings
 from adapt.settings.networks import NORM_GROUPS
@@ -167,7 +167,7 @@ class UNet(nn.Module):
     Differs from guided-diffusion: ``attention_resolutions`` are sides of feature maps (at ``image_size``), and
     ``num_res_blocks`` is given per level, as in the public face prior (DifFace, iddpm_ffhq512). With ``mean_colour``
     the blocks are told the image's mean colour and contrast, and the predicted noise has the mean that follows from it;
-    with ``output_gain`` it is multiplied by a number of the image's own.
+    with ``output_gain`` its lightness is multiplied by a number of the image's own.
     """
 
     def __init__(self, settings: UNetSettings) -> None:
@@ -248,8 +248,8 @@ class UNet(nn.Module):
             x = stage(torch.cat([x, skips.pop()], dim=1), embedding)
         out = self.out(x)
         if self.gain is not None:
-            gain = self.gain([*early, x]).to(out.dtype)
-            out = torch.cat([gain * out[:, :CHANNELS], out[:, CHANNELS:]], dim=1)
+            noise = of_lightness(out[:, :CHANNELS], self.gain([*early, x]).to(out.dtype))
+            out = torch.cat([noise, out[:, CHANNELS:]], dim=1)
         return out if noise_mean is None else _with_mean(out, noise_mean)
 
 
