@@ -3,8 +3,8 @@
 The last normalisation gives every channel the same deviation, whatever there was to be found: where a level has as many
 channels as groups, a photo that was hardly damaged is changed by as much as a ruined one. Deviations that normalisation
 takes away, of the first maps and of the last, say what kind of photo it is and how much was found; a line over their
-logarithms makes a gain of them (`adapt.pretraining.gain` fits it). It is of lightness alone: what is found in colours is
-hardly ever a face's, and noise in them is what one sees first.
+logarithms makes a gain of them (`adapt.pretraining.gain` fits it). It is of lightness alone: what is found in colours
+is hardly ever a face's, and noise in them is what one sees first.
 """
 
 from __future__ import annotations

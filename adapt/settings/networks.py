@@ -31,7 +31,7 @@ class UNetSettings(Settings):
         default=False, description="whether it is told mean colour and contrast, which narrow levels cannot see"
     )
     output_gain: bool = Field(
-        default=False, description="whether it says how much of what it found in lightness is put to use, one number an image"
+        default=False, description="whether it says how much of what it found in lightness is used, a number an image"
     )
 
     @property
