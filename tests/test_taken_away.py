@@ -12,7 +12,7 @@ from networks import on_cpu
 from pydantic import ValidationError
 from torch import Tensor
 
-from adapt.build import load_restorer
+from adapt.build import load_prior, load_restorer
 from adapt.diffusion.colours import MeanColour, colour_and_contrast
 from adapt.diffusion.gain import OutputGain
 from adapt.diffusion.prior import predicted_x0
@@ -283,3 +283,11 @@ def test_a_student_with_both_is_exported_with_them(tmp_path: Path, gen: torch.Ge
     for size in ((2, 3, 16, 16), (1, 3, 37, 30)):
         photo = torch.rand(size, generator=gen)
         torch.testing.assert_close(model(photo), restorer(photo), rtol=0, atol=2e-5)
+
+
+def test_the_packs_networks_have_them():
+    assert load_prior("tiny").settings.mean_colour
+    student = load_restorer("tiny/onestep").network
+    assert isinstance(student, OneStep)
+    assert student.network.gain is not None
+    assert float(student.network.gain.weigh.weight.abs().max()) > 0
