@@ -389,11 +389,23 @@ def _known(pack: Pack) -> Path:
 
 
 def _reference(pack: Pack) -> Restorer | None:
-    """The restorer by which a verdict knows photos' damage: a pack's own, where it has one of its faces' size."""
+    """The restorer by which a verdict knows photos' damage: a pack's own, where it has one of its faces' size.
+
+    A student's gain holds it back where a photo was damaged little, and what it leaves would be no damage: a model that
+    changes nothing would look good on a trial. So the reference has none.
+    """
+    from dataclasses import replace
+
+    from adapt.restorers.onestep import OneStep, without_gain
+
     if pack.card.restorer not in pack.card.networks:
         return None
     own = load_restorer(str(pack.folder))
-    return own if own.size == pack.card.size else None
+    if own.size != pack.card.size:
+        return None
+    if isinstance(own.network, OneStep) and own.network.network.gain is not None:
+        return replace(own, network=without_gain(own.network), digest=f"{own.digest}, without gain")
+    return own
 
 
 def _own_distance(pack: Pack) -> Literal["pack", "auto"]:

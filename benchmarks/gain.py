@@ -10,7 +10,6 @@ and with the best of each photo.
 from __future__ import annotations
 
 import argparse
-import copy
 from pathlib import Path
 
 import torch
@@ -24,7 +23,7 @@ from adapt.evaluation.metrics import psnr
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos
 from adapt.pretraining.gain import best_gain
-from adapt.restorers.onestep import OneStep
+from adapt.restorers.onestep import OneStep, without_gain
 
 AT_ONCE = 8
 
@@ -67,13 +66,6 @@ def main() -> None:
         print(f"| {damage} | {cells(rows[-1])} |", flush=True)
     watch.remove()
     print(f"| mean | {cells([sum(column) / len(rows) for column in zip(*rows, strict=True)])} |")
-
-
-def without_gain(student: OneStep) -> OneStep:
-    """The same, with a gain of 1 for every photo."""
-    plain = copy.deepcopy(student)
-    plain.network.gain = None
-    return plain
 
 
 def cells(values: list[float]) -> str:

@@ -12,7 +12,7 @@ from networks import on_cpu
 from pydantic import ValidationError
 from torch import Tensor
 
-from adapt.build import load_prior, load_restorer
+from adapt.build import KNOWN, load_evaluator, load_prior, load_restorer
 from adapt.diffusion.colours import MeanColour, colour_and_contrast
 from adapt.diffusion.gain import OutputGain
 from adapt.diffusion.prior import predicted_x0
@@ -20,6 +20,8 @@ from adapt.diffusion.schedule import linear_schedule, noised
 from adapt.diffusion.steps import plan_from
 from adapt.diffusion.unet import UNet, unet_settings
 from adapt.exporting.bundle import export_bundle, load_bundle
+from adapt.photos.files import read_image
+from adapt.photos.folder import find_photos
 from adapt.pretraining.gain import RIDGE, best_gain, ridge
 from adapt.pretraining.growing import grown
 from adapt.pretraining.prior import train_prior
@@ -291,3 +293,14 @@ def test_the_packs_networks_have_them():
     assert isinstance(student, OneStep)
     assert student.network.gain is not None
     assert float(student.network.gain.weigh.weight.abs().max()) > 0
+
+
+def test_a_verdict_knows_damage_by_the_student_without_its_gain():
+    """What a gain leaves of slight damage would be in no trial, and a model that changes nothing would pass."""
+    photo = read_image(find_photos(KNOWN)[0].path)  # hardly damaged
+    student, evaluator = load_restorer("tiny"), load_evaluator("tiny", torch.device("cpu"))
+    assert evaluator.reference is not None
+    assert evaluator.reference_digest not in ("", student.digest)
+    full = evaluator.clean(photo, photo)
+    held = student(photo[None])[0]
+    assert float((full - photo).square().mean()) > 2 * float((held - photo).square().mean())

@@ -6,6 +6,7 @@ of the U-Net, so that a prior's own file is one of these, and the other way roun
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -49,6 +50,13 @@ class OneStep(nn.Module):
         noise = self.network(x_t, told)[:, :3]  # the other half, where there is one, is the variance
         x0 = predicted_x0(x_t, noise, self.abar)[..., :height, :width]
         return (x0 + 1) / 2  # as `to_unit`, not clamped: a loss has to see by how much it is outside
+
+
+def without_gain(student: OneStep) -> OneStep:
+    """A copy that changes every photo in full; see `adapt.diffusion.gain`."""
+    full = copy.deepcopy(student)
+    full.network.gain = None
+    return full
 
 
 def is_unet(state: Mapping[str, Tensor]) -> bool:
