@@ -1,4 +1,4 @@
-"""Why a prior draws colour casts: whether it can tell an image's colour from that of the noise.
+"""Whether a prior can tell an image's colour from that of the noise; one that cannot draws colour casts.
 
     python benchmarks/colour_casts.py FACES [--prior tiny] [--limit N]
 

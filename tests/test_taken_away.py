@@ -191,9 +191,10 @@ def test_the_best_gain_of_a_photo_is_where_its_error_is_least(gen: torch.Generat
         damaged = torch.rand(3, 3, 16, 16, generator=gen)
         change = student(damaged) - damaged
         clean = damaged + 0.4 * change + 0.05 * torch.randn(3, 3, 16, 16, generator=gen) + 0.2  # and another colour
-        found = best_gain(student, damaged, clean)
+        found = best_gain(student(damaged), damaged, clean)
         tried = torch.linspace(0, 1, 101)
-        errors = torch.stack([(clean - damaged - gain * change).var(dim=(2, 3)).sum(1) for gain in tried])
+        missing, found_out = (clean - damaged).mean(1), change.mean(1)
+        errors = torch.stack([(missing - gain * found_out).var(dim=(1, 2)) for gain in tried])
     torch.testing.assert_close(found, tried[errors.argmin(0)], rtol=0, atol=0.006)
     torch.testing.assert_close(found, torch.full((3,), 0.4), rtol=0, atol=0.1)
 

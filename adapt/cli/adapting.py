@@ -100,7 +100,7 @@ def run(
 def demo(
     out: Out = Path("demo-result"), threads: Threads = None, overwrite: Overwrite = False
 ) -> None:
-    """The main job on photographs that ship: faces of nobody, as a phone's zoom shows them."""
+    """The main job on photographs that ship: faces of nobody, with a camera's noise in little light."""
     use_threads(threads)
     from adapt.commands.demo import run_demo
 

@@ -123,18 +123,21 @@ def _restorer(settings: RestorerSettings, job: Pretraining) -> Trained:
         if start.settings != settings.network:
             raise UsageError(f"{start.name}: expected a swinir of the recipe's layout, got a {start.architecture}")
         network.load_state_dict(start.network.state_dict())
-    return _trained_restorer(network, SWINIR, settings.network.model_dump_json(), settings, job)
+    faces = job.images(settings.size)
+    return _trained_restorer(network, SWINIR, settings.network.model_dump_json(), settings, job, faces)
 
 
 def _onestep(settings: OneStepTrainingSettings, job: Pretraining) -> Trained:
     from adapt.pretraining.gain import GAIN, fit_gain
     from adapt.pretraining.onestep import student_of
 
-    student = student_of(load_unet(settings.start, job.pack), settings)
-    trained = _trained_restorer(student, ONESTEP, student.settings.model_dump_json(), settings, job)
+    student, faces = student_of(load_unet(settings.start, job.pack), settings), job.images(settings.size)
+    if settings.gain_pairs and student.network.gain is not None:
+        student.network.gain.weigh.reset()  # of its start: it would hold back what is learnt
+    trained = _trained_restorer(student, ONESTEP, student.settings.model_dump_json(), settings, job, faces)
     if settings.gain_pairs:
         student.load_state_dict(trained.state)
-        fit_gain(student.to(job.context.device), settings, job.images(settings.size))
+        fit_gain(student.to(job.context.device), settings, faces)
         fitted = student.state_dict().items()
         trained.state.update({name: value.cpu() for name, value in fitted if name.startswith(GAIN)})
     return trained
@@ -143,17 +146,19 @@ def _onestep(settings: OneStepTrainingSettings, job: Pretraining) -> Trained:
 def _conditioner(settings: ConditionerSettings, job: Pretraining) -> Trained:
     start = load_restorer(settings.start or f"{job.pack}/{SWINIR}")
     start.network.train().requires_grad_(True)
-    return _trained_restorer(start.network, start.architecture, start.settings.model_dump_json(), settings, job)
+    header, faces = start.settings.model_dump_json(), job.images(settings.size)
+    return _trained_restorer(start.network, start.architecture, header, settings, job, faces)
 
 
 def _trained_restorer(
-    network: nn.Module, architecture: str, header: str, settings: RestorerTrainingSettings, job: Pretraining
+    network: nn.Module, architecture: str, header: str, settings: RestorerTrainingSettings, job: Pretraining,
+    faces: Tensor,
 ) -> Trained:
-    """What becomes of a restorer that a recipe begins with."""
+    """What becomes of a restorer that a recipe begins with, on faces (N, 3, S, S) uint8."""
     from adapt.pretraining.restorer import train_restorer
 
     state, discriminator = train_restorer(
-        network, settings, job.images(settings.size), job.context, distance=job.distance,
+        network, settings, faces, job.context, distance=job.distance,
         recogniser=load_recogniser(job.pack) if settings.recognition else None,
     )
     judge = (discriminator, settings.discriminator.model_dump_json()) if discriminator else None

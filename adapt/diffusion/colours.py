@@ -22,6 +22,7 @@ from adapt.diffusion.schedule import linear_schedule
 
 CHANNELS = 3
 LEAST_DEVIATION = 1e-3  # of what differs from image to image, so that it can be divided by
+LIKELY = 3.0  # deviations; beyond is no noised image, as the photo that a one-step student is shown
 
 
 def colour_and_contrast(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,7 +77,13 @@ class MeanColour(nn.Module):
             x: x_t, (B, 3 or more, H, W); what follows the first three channels is not read.
             timesteps: (B,), on the 1000-step scale.
         """
-        colour, contrast = colour_and_contrast(x[:, :CHANNELS].float())
+        with torch.autocast(x.device.type, enabled=False):
+            known, noise_mean = self._seen(x[:, :CHANNELS].float(), timesteps)
+        return self.told(known.clamp(-LIKELY, LIKELY).to(self.told.weight.dtype)), noise_mean
+
+    def _seen(self, x: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Colour and contrast of what lies behind the noise, in deviations, (B, 4), and the noise's mean, (B, 3)."""
+        colour, contrast = colour_and_contrast(x)
         signal, noise = (level[timesteps.long()][:, None] for level in self.levels)
         pixels = x.shape[-2] * x.shape[-1]
         apart = (colour - signal * self.mean) @ self.directions
@@ -89,4 +96,4 @@ class MeanColour(nn.Module):
             signal * self.deviations / total * apart,  # E[m | x_t] less mu, over its deviation
             signal**2 * deviation / ((signal**2 * deviation) ** 2 + unsure) * surplus,
         ]
-        return self.told(torch.cat(known, dim=1).to(self.told.weight.dtype)), noise_mean
+        return torch.cat(known, dim=1), noise_mean

@@ -19,7 +19,7 @@ EARLY: Final = 3  # maps of the way down that are looked at, from the first conv
 LEAST_VARIANCE: Final = 1e-8
 
 
-class Line(nn.Module):
+class LinearRegression(nn.Module):
     """A linear function of rows (B, D) to (B, 1), which is fitted: no parameter, so that no gradient step moves it."""
 
     weight: Tensor
@@ -30,20 +30,26 @@ class Line(nn.Module):
         self.register_buffer("weight", torch.zeros(1, width))
         self.register_buffer("bias", torch.ones(1))
 
+    @torch.no_grad()
+    def reset(self) -> None:
+        """1 for all rows, as before any fit."""
+        self.weight.zero_()
+        self.bias.fill_(1)
+
     def forward(self, rows: Tensor) -> Tensor:
-        return rows @ self.weight.T + self.bias
+        return (rows * self.weight).sum(dim=1, keepdim=True) + self.bias  # no product of matrices: not in bfloat16
 
 
 class OutputGain(nn.Module):
-    """Feature maps to a gain between 0 and 1, (B, 1, 1, 1); 1 before it is fitted.
+    """Feature maps, (B, C_i, H_i, W_i) each, to a gain between 0 and 1, (B, 1, 1, 1); 1 before it is fitted.
 
     Args:
-        widths: channels of the maps.
+        widths: C_i, the channels of the maps.
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.weigh = Line(sum(widths))
+        self.weigh = LinearRegression(sum(widths))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         logs = torch.cat([log_deviations(each) for each in maps], dim=1)
@@ -56,7 +62,7 @@ def of_lightness(change: Tensor, gain: Tensor) -> Tensor:
 
 
 def log_deviations(features: Tensor) -> Tensor:
-    """The logarithm of each channel's deviation over the pixels, (B, C, H, W) -> (B, C), in float32."""
+    """The natural logarithm of each channel's deviation over the pixels, (B, C, H, W) -> (B, C), in float32."""
     seen = features.float()
     variances = (seen - seen.mean(dim=(2, 3), keepdim=True)).square().mean(dim=(2, 3))
     return (variances + LEAST_VARIANCE).log() / 2

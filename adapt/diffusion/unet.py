@@ -255,9 +255,9 @@ class UNet(nn.Module):
 
 def _with_mean(output: Tensor, mean: Tensor) -> Tensor:
     """The output with the given mean, (B, 3), over the pixels of each of its first three channels."""
-    noise, others = output[:, :CHANNELS], output[:, CHANNELS:]
-    shift = mean.to(output.dtype)[:, :, None, None] - noise.mean(dim=(2, 3), keepdim=True)
-    return torch.cat([noise + shift, others], dim=1)
+    noise, others = output[:, :CHANNELS].float(), output[:, CHANNELS:]
+    noise = noise + mean[:, :, None, None] - noise.mean(dim=(2, 3), keepdim=True)
+    return torch.cat([noise.to(output.dtype), others], dim=1)
 
 
 def unet_settings(state: dict[str, Tensor], image_size: int | None = None) -> UNetSettings:

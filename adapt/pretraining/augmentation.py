@@ -30,11 +30,14 @@ def augmented(images: Tensor, settings: AugmentationSettings, generator: torch.G
     chosen = torch.rand(len(images), generator=generator) < settings.share
     turns, scales = (2 * torch.rand(2, len(images), generator=generator) - 1).unbind()
     light = torch.randn(len(images), 4, generator=generator)
-    moved = _moved(images, settings.turn * turns, torch.exp(settings.scale * scales))
-    gamma = torch.exp(settings.exposure * light[:, :1])[:, :, None, None]
-    gains = torch.exp(settings.colour * light[:, 1:])[:, :, None, None]
-    changed = (gains * moved.clamp(0, 1) ** gamma).clamp(0, 1)
-    return torch.where(chosen[:, None, None, None], changed, images)
+    if not bool(chosen.any()):
+        return images
+    moved = _moved(images[chosen], settings.turn * turns[chosen], torch.exp(settings.scale * scales[chosen]))
+    gamma = torch.exp(settings.exposure * light[chosen, :1])[:, :, None, None]
+    gains = torch.exp(settings.colour * light[chosen, 1:])[:, :, None, None]
+    changed = images.clone()
+    changed[chosen] = (gains * moved.clamp(0, 1) ** gamma).clamp(0, 1)
+    return changed
 
 
 def _moved(images: Tensor, degrees: Tensor, scales: Tensor) -> Tensor:

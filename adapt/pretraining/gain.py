@@ -2,8 +2,8 @@
 
 It is no parameter: in a pre-training gradient steps hardly moved it, and in a fine-tuning on few photos, whose targets
 lie near them, they moved it to nothing, and the student to one that changes nothing. So it is asked of pairs directly:
-with y the photo, R(y) what the student makes of it without a gain and x the original, all without their mean colours,
-the best gain of a photo is <R(y) - y, x - y> / |R(y) - y|^2.
+with y the photo, R(y) what the student makes of it without a gain and x the original, of all three the lightness
+without its mean, the best gain of a photo is <R(y) - y, x - y> / |R(y) - y|^2.
 """
 
 from __future__ import annotations
@@ -38,23 +38,28 @@ def fit_gain(student: OneStep, settings: OneStepTrainingSettings, faces: Tensor)
     """
     gain = student.network.gain
     assert gain is not None
-    gain.weigh.weight.zero_()
-    gain.weigh.bias.fill_(1)
+    gain.weigh.reset()
     seen: list[Tensor] = []
     hook = gain.register_forward_pre_hook(
         lambda _, maps: seen.append(torch.cat([log_deviations(each) for each in maps[0]], dim=1))
     )
     slight = settings.model_copy(update={"chain": settings.gain_chain, "chain_share": 1.0})
-    wanted = [best_gain(student, *pairs) for pairs in _pairs(student, settings, slight, faces)]
+    wanted = [
+        best_gain(student(damaged), damaged, clean) for damaged, clean in _pairs(student, settings, slight, faces)
+    ]
     hook.remove()
     weights, bias = ridge(torch.cat(seen).double(), torch.cat(wanted).double().clamp(*LIKELY))
     gain.weigh.weight.copy_(weights[None])
     gain.weigh.bias.copy_(bias + MARGIN)
 
 
-def best_gain(student: OneStep, damaged: Tensor, clean: Tensor) -> Tensor:
-    """By how much what the student changes should be multiplied, (B,): least squares over pixels, colours apart."""
-    change, missing = (_without_mean(image - damaged) for image in (student(damaged), clean))
+def best_gain(restored: Tensor, damaged: Tensor, clean: Tensor) -> Tensor:
+    """By how much the change in lightness should be multiplied, (B,): least squares over pixels, the mean apart.
+
+    Args:
+        restored, damaged, clean: (B, 3, H, W) in [0, 1]: with a gain of 1, the photo, and the original.
+    """
+    change, missing = (_without_mean((image - damaged).mean(dim=1, keepdim=True)) for image in (restored, clean))
     square = change.square().sum(dim=(1, 2, 3)).clamp(min=torch.finfo(change.dtype).tiny)
     return (change * missing).sum(dim=(1, 2, 3)) / square
 

@@ -25,6 +25,7 @@ from degradations.blind import BlindRanges, degrade_blind, draw_blind, to_grey
 from degradations.chain import degrade
 from degradations.pieces.base import Degradation, new_seed
 
+UNCHANGED: Final = AugmentationSettings()
 AHEAD: Final = 2  # steps that each process has in hand, so that none waits for the next
 
 Made = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -50,7 +51,7 @@ def blind_pairs(
     *,
     chain: Sequence[Degradation] = (),
     share: float = 0.0,
-    augmentation: AugmentationSettings | None = None,
+    augmentation: AugmentationSettings = UNCHANGED,
 ) -> tuple[Tensor, Tensor]:
     """Degraded and clean images of one batch of uint8 faces, both (B, 3, H, W) in [0, 1], mirrored at random.
 
@@ -60,11 +61,9 @@ def blind_pairs(
         generator: of all that is random.
         chain: degradations that a share of the images get in its place.
         share: that share.
-        augmentation: how the clean faces are varied first, if they are.
+        augmentation: how a share of the clean faces is varied first.
     """
-    clean = clean_images(faces, generator)
-    if augmentation is not None:
-        clean = augmented(clean, augmentation, generator)
+    clean = augmented(clean_images(faces, generator), augmentation, generator)
     damaged: list[Tensor] = []
     truths: list[Tensor] = []
     for image in clean:

@@ -100,6 +100,8 @@ def _refuse_no_part(thick: UNetSettings, thin: UNetSettings) -> None:
         refuse("num_res_blocks", "at least one where these have one")
     if thin.conv_resample and not thick.conv_resample:
         refuse("conv_resample", "the same")
+    if thin.mean_colour and not thick.mean_colour:
+        refuse("mean_colour", "a network that has it, fitted to faces")
     if thin.out_channels > thick.out_channels:
         refuse("out_channels", "no more")
 

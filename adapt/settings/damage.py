@@ -42,7 +42,9 @@ class AugmentationSettings(Settings):
 
     share: Share = Field(default=0.0, description="of the images; the others stay as they are")
     turn: Annotated[float, Field(ge=0, le=45)] = Field(default=6.0, description="degrees to either side at most")
-    scale: Annotated[float, Field(ge=0, le=1)] = Field(default=0.06, description="of the size, either way at most")
+    scale: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.06, description="largest logarithm of the enlargement, either way"
+    )
     colour: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.04, description="deviation of the logarithm of each colour's gain"
     )

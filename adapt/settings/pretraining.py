@@ -40,7 +40,7 @@ class NoiseLossSettings(Settings):
 
     snr_cap: PositiveFloat = Field(default=5.0, description="gamma of min-SNR loss weights")
     coarse: Weight = Field(
-        default=0.0, description="weight of the noise's error in means over 8, 32 and 128 px; keeps colour casts away"
+        default=0.0, description="weight of the noise's error in means over 8, 32 and 128 px"
     )
     variance_weight: Weight = Field(
         default=0.001, description="weight of the variational bound that trains the variance"
