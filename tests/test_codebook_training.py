@@ -67,7 +67,8 @@ def run_of(
         context = on_cpu(run, on_step, max_steps)
         match settings:
             case CodebookSettings():
-                return train_codebook(settings, faces(), context, distance=l1)
+                start = teacher() if settings.generator_only else None
+                return train_codebook(settings, faces(), context, distance=l1, start=start)
             case CodePredictorSettings():
                 return train_code_predictor(settings, faces(), context, codebook=teacher())[1]
             case _:
@@ -129,6 +130,26 @@ def test_a_codebook_begins_on_crops(tmp_path: Path):
     for wrong in ({"crop": 8}, {"whole_from": 2}, {"crop": 32, "whole_from": 2}, {"crop": 7, "whole_from": 2}):
         with pytest.raises(ValidationError, match="crop"):
             CodebookSettings.model_validate({**CODEBOOK.model_dump(), **wrong})
+
+
+def test_a_generator_goes_on_alone(tmp_path: Path):
+    learnt = run_of("codebook", tmp_path, generator_only=True, detail=True, start="tiny")
+    own = teacher().state_dict()
+    moved = {name.partition(".")[0] for name in own if not torch.equal(learnt[name], own[name])}
+    assert moved == {"generator"}
+    with pytest.raises(ValidationError, match="needs a start"):
+        CodebookSettings.model_validate({**CODEBOOK.model_dump(), "generator_only": True})
+
+
+def test_a_fusion_draws_by_the_codebooks_generator(tmp_path: Path):
+    network, codebook = lively_codeformer(SMALL_CODEFORMER), lively_vqgan(COARSE, seed=7)
+    with Run(tmp_path, recipe="", digest="fusion") as run:
+        learnt = train_fusion(FUSION, faces(), on_cpu(run), network=network, codebook=codebook, distance=l1)
+    for name, value in codebook.generator.state_dict().items():
+        assert torch.equal(learnt[f"generator.{name}"], value)
+    wider = lively_vqgan(COARSE.model_copy(update={"nf": 64}), seed=7)
+    with Run(tmp_path / "other", recipe="", digest="fusion") as run, pytest.raises(UsageError, match="same layout"):
+        train_fusion(FUSION, faces(), on_cpu(run), network=network, codebook=wider, distance=l1)
 
 
 def test_a_code_predictor_learns_two_faces(tmp_path: Path):

@@ -198,10 +198,11 @@ def _codebook(settings: CodebookSettings, job: Pretraining) -> Trained:
     from adapt.pretraining.codebook import train_codebook
     from adapt.restorers.vqgan import ARCHITECTURE
 
+    start = None if settings.start is None else load_codebook(settings.start)
+    if start is not None and start.settings != settings.network:
+        raise UsageError(f"{settings.start}: expected a codebook of the recipe's layout, got one of another")
     images = job.images(settings.size)
-    state = train_codebook(
-        settings, images, job.context, distance=job.distance
-    )
+    state = train_codebook(settings, images, job.context, distance=job.distance, start=start)
     return Trained(ARCHITECTURE, settings.network.model_dump_json(), state)
 
 
@@ -319,9 +320,10 @@ def _beginnings(settings: Settings, pack: str) -> dict[str, NamedWeights]:
     """The weights that a training begins with or learns from, by what they are to it."""
     found = dict[str, NamedWeights]()
     match settings:
-        case PriorSettings():
+        case PriorSettings() | CodebookSettings():
             if settings.start is not None:
-                found["start"] = named_network(settings.start, PRIOR)
+                kind = PRIOR if isinstance(settings, PriorSettings) else CODEBOOK
+                found["start"] = named_network(settings.start, kind)
         case ConditionalPriorSettings():
             found["start"] = named_network(settings.start or pack, PRIOR)
         case RestorerSettings():

@@ -3,6 +3,9 @@
 A VQGAN (Esser et al. 2021, arXiv:2012.09841) learns to give faces back through a few hundred codes. Codes that no
 place of any face has chosen for a while are placed anew on what the encoder says just then (as in Jukebox, Dhariwal
 et al. 2020, arXiv:2005.00341): without it most of a codebook is never used after so short a training.
+
+The generator may go on alone, from codes that stay, against a discriminator that sees fine detail: what is too soft is
+what it draws, and not what the codes say.
 """
 
 from __future__ import annotations
@@ -16,7 +19,14 @@ from torch import Tensor, nn
 from adapt.pretraining.pairs import clean_images
 from adapt.restorers.vqgan import VQGAN, Reconstruction
 from adapt.settings import CodebookSettings
-from adapt.training.adversary import PatchDiscriminator, Verdict, balance, discriminator_loss, generator_loss
+from adapt.training.adversary import (
+    PatchDiscriminator,
+    Verdict,
+    balance,
+    check_layers,
+    discriminator_loss,
+    generator_loss,
+)
 from adapt.training.context import TrainingContext
 from adapt.training.loop import Network, StepContext, train
 from adapt.training.losses import Distance
@@ -49,6 +59,7 @@ def train_codebook(
     context: TrainingContext,
     *,
     distance: Distance | None = None,
+    start: VQGAN | None = None,
 ) -> dict[str, Tensor]:
     """Train a VQGAN, or go on where the run folder's `last/state.pt` stands.
 
@@ -57,6 +68,7 @@ def train_codebook(
         faces: clean aligned faces, (N, 3, S, S) uint8, S = settings.size.
         context: its run, device and progress.
         distance: perceptual distance; needed where settings.perceptual > 0.
+        start: what it begins as, of the recipe's layout; None: drawn anew.
 
     Returns:
         The averaged weights, in the public layout.
@@ -67,7 +79,15 @@ def train_codebook(
     generator = step_generator(settings.seed, 0, rank=-1)
     network = VQGAN(settings.network)
     initialise(network, generator)
-    discriminator = PatchDiscriminator(settings.discriminator, generator) if settings.adversarial else None
+    if start is not None:
+        network.load_state_dict(start.state_dict())
+    if settings.generator_only:
+        network.encoder.requires_grad_(False)
+        network.quantize.requires_grad_(False)
+    discriminator: PatchDiscriminator | None = None
+    if settings.adversarial:
+        check_layers(settings.discriminator, settings.crop or settings.size)
+        discriminator = PatchDiscriminator(settings.discriminator, generator, detail=settings.detail)
     both = Autoencoding(network, discriminator, idle=settings.idle)
     last = list(network.generator.parameters())[-2]
     placed_until = PLACED_UNTIL * settings.steps
@@ -81,21 +101,23 @@ def train_codebook(
         made: Reconstruction
         made, verdict = forward(image, step.place >= settings.adversarial_from)
         restored = made.image.float()
-        parts = {
-            "l1": (restored - image).abs().mean(),
-            "codebook": (made.quantised - made.feature.detach()).float().square().mean(),
-            "commitment": (made.quantised.detach() - made.feature).float().square().mean(),
-        }
+        parts = {"l1": (restored - image).abs().mean()}
+        if not settings.generator_only:
+            parts["codebook"] = (made.quantised - made.feature.detach()).float().square().mean()
+            parts["commitment"] = (made.quantised.detach() - made.feature).float().square().mean()
         given_back = settings.l1 * parts["l1"]
         if settings.perceptual and distance is not None:
             parts["perceptual"] = distance(restored, image).mean()
             given_back = given_back + settings.perceptual * parts["perceptual"]
-        total = given_back + settings.codebook * parts["codebook"] + settings.commitment * parts["commitment"]
+        total = given_back
+        if not settings.generator_only:
+            total = total + settings.codebook * parts["codebook"] + settings.commitment * parts["commitment"]
         if verdict is not None:
             parts["adversarial"], parts["discriminator"] = generator_loss(verdict), discriminator_loss(verdict)
             weight = settings.adversarial * balance(given_back, parts["adversarial"], last)
             total = total + weight * parts["adversarial"] + parts["discriminator"]
-        reset_dead_codes(both, made, after=settings.idle if step.place < placed_until else None, step=step)
+        placed = step.place < placed_until and not settings.generator_only
+        reset_dead_codes(both, made, after=settings.idle if placed else None, step=step)
         parts["chosen"] = (both.idle < settings.idle).float().mean()
         return total, parts
 

@@ -16,7 +16,15 @@ from adapt.pretraining.pairs import blind_pairs, blind_ranges
 from adapt.restorers.codeformer import CodeFormer, Reading
 from adapt.restorers.vqgan import VQGAN
 from adapt.settings import CodeFormerSettings, CodePredictorSettings, FusionSettings
-from adapt.training.adversary import PatchDiscriminator, Verdict, balance, discriminator_loss, generator_loss
+from adapt.settings.networks import VQGANSettings
+from adapt.training.adversary import (
+    PatchDiscriminator,
+    Verdict,
+    balance,
+    check_layers,
+    discriminator_loss,
+    generator_loss,
+)
 from adapt.training.code_losses import Attempt, Attempts, code_feature, code_token
 from adapt.training.context import TrainingContext
 from adapt.training.loop import Network, StepContext, train
@@ -99,7 +107,7 @@ def train_fusion(
         faces: clean aligned faces, (N, 3, S, S) uint8, S = settings.size.
         context: its run, device and progress.
         network: of stage II; trained in place.
-        codebook: of stage I; its encoder gives the codes.
+        codebook: of stage I; its encoder gives the codes, and its generator takes the place of the network's.
         distance: perceptual distance; needed where settings.perceptual > 0.
 
     Returns:
@@ -107,16 +115,22 @@ def train_fusion(
 
     Raises:
         TrainingError: a loss is not finite.
-        UsageError: a network or a codebook for another size, or a network without a fusion.
+        UsageError: a network or a codebook for another size, of different layouts, or a network without a fusion.
     """
     for name, built_for in (("network", network.settings.img_size), ("codebook", codebook.settings.img_size)):
         refuse_another_size(name, built_for, settings.size)
     if not network.settings.connect_list:
         raise UsageError("network: it has no fusion to train (connect_list is empty); train a code predictor with one")
+    if codebook.settings.model_dump() != network.settings.model_dump(include=set(VQGANSettings.model_fields)):
+        raise UsageError("network and codebook: expected the same layout, got different ones")
+    network.generator.load_state_dict(codebook.generator.state_dict())
     network.train_only(["encoder", "transformer", "fusion"])
     codebook.eval().requires_grad_(False)
     generator = step_generator(settings.seed, 0, rank=-1)
-    discriminator = PatchDiscriminator(settings.discriminator, generator) if settings.adversarial else None
+    discriminator: PatchDiscriminator | None = None
+    if settings.adversarial:
+        check_layers(settings.discriminator, settings.size)
+        discriminator = PatchDiscriminator(settings.discriminator, generator, detail=settings.detail)
     module = Fusing(Attempts(network, settings.fidelity), discriminator).train()
     last = network.get_parameter(f"fuse_convs_dict.{max(network.settings.connect_list)}.shift.2.weight")
     ranges = blind_ranges(settings.degradation, settings.size)

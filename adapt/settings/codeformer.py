@@ -17,6 +17,12 @@ class CodebookSettings(TrainingSettings):
     """Pre-training of a codebook: stage I of CodeFormer."""
 
     kind: Literal["pretrain-codebook"] = "pretrain-codebook"
+    start: WeightsName | None = Field(
+        default=None, description="weights of a codebook of that layout: a run, a file or PACK; left out, new ones"
+    )
+    generator_only: bool = Field(
+        default=False, description="leave encoder and codes as they are, so that what predicts them stays right"
+    )
     network: VQGANSettings
     l1: Weight = 1.0
     perceptual: Weight = 1.0
@@ -26,6 +32,9 @@ class CodebookSettings(TrainingSettings):
     adversarial: Weight = Field(default=0.8, description="times the weight that balances the gradients; 0: no GAN")
     adversarial_from: Annotated[int, Field(ge=0)] = Field(default=0, description="the step at which the GAN begins")
     discriminator: PatchDiscriminatorSettings = PatchDiscriminatorSettings()
+    detail: bool = Field(
+        default=False, description="let the discriminator see the image less its blur too, as that of restorers does"
+    )
     idle: PositiveInt = Field(default=100, description="steps after which a code that none chose is placed anew")
     crop: PositiveInt | None = Field(default=None, description="side of the random crops of the first steps")
     whole_from: Annotated[int, Field(ge=0)] = Field(default=0, description="the step from which no crop is taken")
@@ -39,7 +48,13 @@ class CodebookSettings(TrainingSettings):
         stride = 2 ** (len(self.network.ch_mult) - 1)
         if self.crop is not None and (self.crop > self.size or self.crop % stride):
             raise ValueError(f"crop {self.crop} must be a multiple of {stride} up to size {self.size}")
+        if self.generator_only and self.start is None:
+            raise ValueError("generator_only: needs a start, whose codes it draws from")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """The settings without the path of weights, for which their content stands."""
+        return self.model_dump(mode="json", exclude={"start"})
 
 
 class CodePredictorSettings(TrainingSettings):
@@ -82,6 +97,9 @@ class FusionSettings(TrainingSettings):
     adversarial: Weight = Field(default=0.8, description="times the weight that balances the gradients; 0: no GAN")
     adversarial_from: Annotated[int, Field(ge=0)] = Field(default=0, description="the step at which the GAN begins")
     discriminator: PatchDiscriminatorSettings = PatchDiscriminatorSettings()
+    detail: bool = Field(
+        default=False, description="let the discriminator see the image less its blur too, as that of restorers does"
+    )
     feature: Weight = Field(default=1.0, description="of the encoder's distance to the clean face's codes")
     token: PositiveFloat = Field(default=0.5, description="of the cross-entropy on the clean face's codes")
     degradation: BlindSettings = BlindSettings()
