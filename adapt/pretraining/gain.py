@@ -24,7 +24,7 @@ GAIN: Final = "gain."  # what the names of its tensors begin with
 BATCH: Final = 16
 RIDGE: Final = 1.0  # times the number of pairs
 LIKELY: Final = (0.0, 1.3)  # gains beyond are of photos whose change is chance
-MARGIN: Final = 0.1  # added, so that where much has to be mended hardly anything is held back
+MARGIN: Final = 0.17  # added, so that where much has to be mended hardly anything is held back
 
 
 @torch.no_grad()
