@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 from adapt._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from adapt.build import load_model, load_prior, load_restorer
     from adapt.commands.calibrate import calibrate
     from adapt.commands.degrade import degrade
     from adapt.commands.evaluate import evaluate
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from adapt.commands.generate_targets import generate_targets
     from adapt.commands.restore import restore
     from adapt.commands.run import run
+    from adapt.loading import load_model, load_prior, load_restorer
     from adapt.photos.files import read_photo
 
 # onnxruntime, wherever it is imported, would otherwise keep a number for this machine in the user's home, and a file of
@@ -44,9 +44,9 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "load_model": "adapt.build",
-    "load_prior": "adapt.build",
-    "load_restorer": "adapt.build",
+    "load_model": "adapt.loading",
+    "load_prior": "adapt.loading",
+    "load_restorer": "adapt.loading",
     "calibrate": "adapt.commands.calibrate",
     "degrade": "adapt.commands.degrade",
     "read_photo": "adapt.photos.files",

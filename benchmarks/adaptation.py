@@ -29,9 +29,9 @@ from domain import (
     with_overrides,
 )
 
-from adapt.build import load_distance
 from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.tables import markdown_table
+from adapt.loading import load_distance
 from adapt.packs.pack import load_pack
 from adapt.photos.folder import find_photos
 

@@ -20,9 +20,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from reference import Reference  # noqa: E402  # pyright: ignore[reportMissingImports]
 
-from adapt.build import load_restorer  # noqa: E402
 from adapt.exporting.bundle import export_bundle, load_bundle  # noqa: E402
 from adapt.finetuning.codes import code_objective  # noqa: E402
+from adapt.loading import load_restorer  # noqa: E402
 from adapt.restorers.codeformer import CodeFormer  # noqa: E402
 from adapt.restorers.vqgan import VQGAN  # noqa: E402
 from adapt.settings import CodeFinetuneSettings, CodeFormerSettings, VQGANSettings  # noqa: E402

@@ -41,7 +41,6 @@ from domain import (
 )
 from panels import draw_panel, side_by_side
 
-from adapt.build import load_distance, measuring_networks, weights_digest
 from adapt.commands.finetune_setup import set_up_finetune
 from adapt.commands.restore import restore
 from adapt.commands.run import split_overrides
@@ -55,6 +54,7 @@ from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.sheets import write_sheet
 from adapt.evaluation.tables import markdown_table
 from adapt.finetuning.outcome import Outcome
+from adapt.loading import load_distance, measuring_networks, weights_digest
 from adapt.packs.pack import Pack, load_pack
 from adapt.perceptual.distance import PerceptualDistance
 from adapt.photos.files import read_image

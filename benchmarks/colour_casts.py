@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from domain import spread
 
-from adapt.build import load_prior
 from adapt.diffusion.schedule import linear_schedule
 from adapt.images import to_signed
+from adapt.loading import load_prior
 from adapt.photos.folder import find_photos
 from adapt.photos.pairs import load_fitted
 

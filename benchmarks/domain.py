@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 
-from adapt.build import evaluator_digest, load_distance, load_evaluator, load_restorer, measuring_networks
 from adapt.cli.printing import Lines, say_warning
 from adapt.commands.degrade import degrade
 from adapt.commands.finetune import finetune, sample_writer
@@ -39,6 +38,7 @@ from adapt.evaluation.scores import Evaluation, difference
 from adapt.evaluation.sheets import write_sheet
 from adapt.evaluation.tables import tabulate
 from adapt.finetuning.outcome import Outcome
+from adapt.loading import evaluator_digest, load_distance, load_evaluator, load_restorer, measuring_networks
 from adapt.packs.pack import Pack
 from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import PhotoFile, find_photos

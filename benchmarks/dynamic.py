@@ -43,7 +43,6 @@ from domain import (
 from refinement import Belief, Outcome, draw_refinement, gap_closed, outcome_of, refinement_table
 
 from adapt.blur.labels import std_levels
-from adapt.build import load_blur_parts, load_distance, load_prior, load_restorer, measuring_networks
 from adapt.cli.printing import Lines
 from adapt.devices import pick_device
 from adapt.diffusion.schedule import TIMESTEPS
@@ -55,6 +54,7 @@ from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.scores import Evaluation, difference
 from adapt.evaluation.tables import markdown_table
 from adapt.guidance.low_frequency import factor_for
+from adapt.loading import load_blur_parts, load_distance, load_prior, load_restorer, measuring_networks
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import find_photos

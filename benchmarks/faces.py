@@ -25,12 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adapt.build import load_face_finder, load_landmarks
 from adapt.commands.photographs import Preparer
 from adapt.faces.align import Placement, five_points, sampled
 from adapt.faces.crops import Window
 from adapt.faces.find import FaceFinder
 from adapt.faces.landmarks import Landmarks
+from adapt.loading import load_face_finder, load_landmarks
 from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import find_photos
 from adapt.photos.photograph import read_photograph

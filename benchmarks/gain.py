@@ -17,9 +17,9 @@ from domain import degrade_faces, spread
 from torch import Tensor
 from verdict import DOMAINS
 
-from adapt.build import load_restorer
 from adapt.diffusion.gain import of_lightness
 from adapt.evaluation.metrics import psnr
+from adapt.loading import load_restorer
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos
 from adapt.pretraining.gain import best_gain

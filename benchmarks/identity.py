@@ -28,7 +28,6 @@ from typing import Final
 from domain import degrade_faces
 from target_strength import over_sets
 
-from adapt.build import load_distance, load_restorer, measuring_networks
 from adapt.cli.printing import Lines
 from adapt.commands.generate_targets import generate_targets
 from adapt.disk import write_json
@@ -36,6 +35,7 @@ from adapt.evaluation.catalogue import METRICS
 from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.sheets import write_sheet
+from adapt.loading import load_distance, load_restorer, measuring_networks
 from adapt.packs.pack import Pack, load_pack
 from adapt.photos.files import read_image, write_image
 from adapt.targets.store import read_records

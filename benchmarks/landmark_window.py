@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adapt.build import load_detector, load_landmarks
 from adapt.faces.crops import Window, resized
 from adapt.faces.landmarks import Landmarks, eye_distance
+from adapt.loading import load_detector, load_landmarks
 from adapt.pretraining.faces import load_faces
 
 SIDE = 256

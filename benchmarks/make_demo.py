@@ -15,8 +15,8 @@ from typing import Final
 
 from domain import spread
 
-from adapt.build import KNOWN
 from adapt.commands.demo import DATA
+from adapt.loading import KNOWN
 from adapt.packs.pack import load_pack
 from adapt.photos.files import write_image
 from adapt.photos.folder import find_photos

@@ -16,7 +16,6 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from adapt.build import load_distance, load_prior
 from adapt.diffusion.prior import Prior
 from adapt.diffusion.sampler import Conditioning, PhotoNoise, guided_sample
 from adapt.diffusion.solvers import DpmSolver2M
@@ -24,6 +23,7 @@ from adapt.diffusion.steps import plan_from
 from adapt.evaluation.metrics import kid
 from adapt.evaluation.sheets import write_sheet
 from adapt.images import to_unit
+from adapt.loading import load_distance, load_prior
 from adapt.packs.pack import load_pack
 from adapt.perceptual.distance import PerceptualDistance
 from adapt.photos.folder import find_photos

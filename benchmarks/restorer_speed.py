@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from adapt.build import load_restorer
 from adapt.exporting.onnx import export_onnx
+from adapt.loading import load_restorer
 
 
 def main() -> None:

@@ -19,11 +19,11 @@ from domain import degrade_faces, spread
 from torch import Tensor
 from verdict import DOMAINS
 
-from adapt.build import load_distance, load_face_networks, load_restorer
 from adapt.evaluation.metrics import psnr
 from adapt.evaluation.sheets import write_sheet
 from adapt.faces.measures import identity_distance
 from adapt.images import fine_detail
+from adapt.loading import load_distance, load_face_networks, load_restorer
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos

@@ -23,14 +23,6 @@ from typing import Final
 import torch
 from domain import degrade_faces, spread
 
-from adapt.build import (
-    load_blur_parts,
-    load_distance,
-    load_face_networks,
-    load_prior,
-    load_restorer,
-    measuring_networks,
-)
 from adapt.cli.printing import Lines
 from adapt.commands.generate_targets import generate_targets
 from adapt.digests import file_digest, photo_seed, settings_digest
@@ -38,6 +30,14 @@ from adapt.disk import write_json
 from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.sheets import write_sheet
+from adapt.loading import (
+    load_blur_parts,
+    load_distance,
+    load_face_networks,
+    load_prior,
+    load_restorer,
+    measuring_networks,
+)
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image, write_image
 from adapt.photos.folder import PhotoFile, find_photos

@@ -24,7 +24,7 @@ def evaluate(pack: str, seconds: float) -> tuple[float, int]:
     """The median of the wall times of evaluations, in seconds, and how many there were."""
     import torch
 
-    from adapt.build import load_prior
+    from adapt.loading import load_prior
 
     torch.set_num_threads(THREADS)
     prior = load_prior(pack)

@@ -18,10 +18,10 @@ from domain import degrade_faces, spread
 from torch import Tensor
 
 from adapt.blur.labels import std_labels, std_limits
-from adapt.build import load_blur_parts, load_prior, load_restorer
 from adapt.digests import file_digest, photo_seed
 from adapt.errors import UsageError
 from adapt.guidance.regions import region_stds
+from adapt.loading import load_blur_parts, load_prior, load_restorer
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos

@@ -27,7 +27,6 @@ import torch
 from domain import degrade_faces, with_overrides
 from torch import Tensor
 
-from adapt.build import load_distance, load_evaluator, load_restorer
 from adapt.commands.finetune import finetune
 from adapt.commands.finetune_setup import set_up_finetune
 from adapt.commands.generate_targets import generate_targets
@@ -37,6 +36,7 @@ from adapt.disk import write_json
 from adapt.evaluation.metrics import psnr
 from adapt.faces.measures import identity_distance
 from adapt.intervals import Interval, mean_interval
+from adapt.loading import load_distance, load_evaluator, load_restorer
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import PhotoFile, find_photos

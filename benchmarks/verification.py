@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from adapt.build import load_recogniser
+from adapt.loading import load_recogniser
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos
 

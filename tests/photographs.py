@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adapt.build import KNOWN
 from adapt.faces.align import Placement, sampled
 from adapt.faces.crops import Window
+from adapt.loading import KNOWN
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos
 

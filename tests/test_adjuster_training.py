@@ -17,7 +17,6 @@ from torch import Tensor
 
 from adapt.blur.adjuster import GuidanceAdjuster, build_adjuster
 from adapt.blur.estimator import BlurNetwork
-from adapt.build import load_adjuster, load_blur_estimator, load_restorer
 from adapt.commands.pretrain import pretrain
 from adapt.commands.trainings import load_frozen_models
 from adapt.diffusion.prior import Prior
@@ -27,6 +26,7 @@ from adapt.diffusion.steps import steps_through
 from adapt.diffusion.unet import UNet
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting.verify import smooth_images
+from adapt.loading import load_adjuster, load_blur_estimator, load_restorer
 from adapt.packs.pack import add_network, load_pack
 from adapt.perceptual.distance import PerceptualDistance
 from adapt.perceptual.network import PerceptualNetwork

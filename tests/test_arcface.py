@@ -10,10 +10,10 @@ import torch
 from command_line import adapt
 from reference import Reference
 
-from adapt.build import load_face_networks, load_recogniser
 from adapt.errors import WeightsError
 from adapt.faces.arcface import ArcFace, ArcFaceNetwork, build_arcface
 from adapt.faces.measures import identity_distance, identity_loss
+from adapt.loading import load_face_networks, load_recogniser
 from adapt.packs.pack import load_pack
 from adapt.photos.files import write_image
 from adapt.targets.likeness import likeness

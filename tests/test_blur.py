@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from adapt.blur.estimator import BlurEstimator, BlurNetwork, StdEstimator, build_blur_estimator
 from adapt.blur.labels import blur_errors, std_labels, std_levels, std_limits, survey, widest_xi
 from adapt.blur.mapping import blurred_guides, guide_stds
-from adapt.build import load_restorer
 from adapt.errors import RangeError, ShapeError, UsageError, WeightsError
 from adapt.exporting.verify import smooth_images
+from adapt.loading import load_restorer
 from adapt.photos.files import read_photo
 from adapt.settings import BlurNetworkSettings
 from degradations.blind import BlindParameters, degrade_blind

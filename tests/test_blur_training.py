@@ -16,9 +16,9 @@ from networks import SMALL_SWINIR, lively_codeformer, lively_swinir, on_cpu
 from torch import Tensor
 
 from adapt.blur.labels import Survey
-from adapt.build import load_blur_estimator, load_start_steps
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting.verify import smooth_images
+from adapt.loading import load_blur_estimator, load_start_steps
 from adapt.pretraining.blur import train_blur_estimator, untrained
 from adapt.restorers.base import Restorer
 from adapt.settings import BlindSettings, BlurEstimatorSettings

@@ -12,13 +12,13 @@ from command_line import adapt, export_adapted
 from networks import SMALL_CODEFORMER, lively_codeformer, lively_vqgan
 from torch import nn
 
-from adapt.build import load_restorer
 from adapt.commands.finetune import finetune
 from adapt.commands.finetune_setup import set_up_finetune
 from adapt.commands.generate_targets import generate_targets
 from adapt.errors import UsageError
 from adapt.exporting import bundle
 from adapt.exporting.verify import Parity, smooth_images
+from adapt.loading import load_restorer
 from adapt.packs.pack import add_network
 from adapt.photos.files import read_image, write_image
 from adapt.restorers.codeformer import PARTS

@@ -12,11 +12,11 @@ from networks import SMALL_CODEFORMER, lively_codeformer, lively_vqgan, on_cpu
 from pydantic import ValidationError
 from reference import Reference
 
-from adapt.build import load_codebook, load_restorer
 from adapt.commands.finetune import finetune
 from adapt.commands.pretrain import pretrain
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting.verify import smooth_images
+from adapt.loading import load_codebook, load_restorer
 from adapt.pretraining.codebook import Autoencoding, initialise, random_crops, reset_dead_codes, train_codebook
 from adapt.pretraining.codeformer import train_code_predictor, train_fusion
 from adapt.restorers.base import build_restorer

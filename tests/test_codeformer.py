@@ -13,9 +13,9 @@ from networks import SMALL_CODEFORMER, lively_codeformer, lively_vqgan
 from pydantic import ValidationError
 from reference import Reference
 
-from adapt.build import load_restorer
 from adapt.errors import RangeError, ShapeError, UsageError, WeightsError
 from adapt.images import to_signed
+from adapt.loading import load_restorer
 from adapt.restorers.base import Restorer, build_restorer, load_restorer_file
 from adapt.restorers.codeformer import PARTS, CodeFormer, Reading, codeformer_settings, with_statistics_of
 from adapt.restorers.vqgan import VQGAN, vqgan_settings

@@ -11,10 +11,10 @@ import yaml
 from command_line import adapt
 from torch import nn
 
-from adapt.build import load_distance, load_texture_distance
 from adapt.commands.export import export
 from adapt.commands.finetune import finetune
 from adapt.errors import UsageError, WeightsError
+from adapt.loading import load_distance, load_texture_distance
 from adapt.packs.pack import load_pack
 from adapt.perceptual.distance import PerceptualDistance
 from adapt.settings.recipe import list_recipes

@@ -19,7 +19,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 import adapt
-from adapt.build import load_model, load_restorer
 from adapt.disk import short_sibling
 from adapt.errors import RangeError, ShapeError, UsageError, VerificationError, WeightsError
 from adapt.exporting import bundle as bundle_module
@@ -27,6 +26,7 @@ from adapt.exporting import runner
 from adapt.exporting.bundle import export_bundle, load_bundle
 from adapt.exporting.onnx import CPU, CUDA, export_onnx
 from adapt.exporting.verify import check_inputs, smooth_images, verify
+from adapt.loading import load_model, load_restorer
 from adapt.photos.folder import RAW_SUFFIXES, SUFFIXES
 from adapt.restorers.base import Restorer
 from adapt.settings import SwinIRSettings

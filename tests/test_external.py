@@ -16,11 +16,11 @@ from command_line import adapt, export_adapted
 from networks import SMALL_CODEFORMER, SMALL_SWINIR, lively_codeformer, lively_swinir
 from torch import Tensor, nn
 
-from adapt.build import load_restorer
 from adapt.commands.finetune_setup import set_up_finetune
 from adapt.commands.restore import restore
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting.verify import smooth_images
+from adapt.loading import load_restorer
 from adapt.packs.pack import add_network
 from adapt.photos.files import read_image, write_image
 from adapt.photos.pairs import load_fitted

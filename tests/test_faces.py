@@ -18,7 +18,6 @@ from conftest import ROOT
 from PIL import Image
 from torch import Tensor
 
-from adapt.build import load_detector, load_landmarks, load_recogniser
 from adapt.errors import AdaptError, RangeError, ShapeError, UsageError, WeightsError
 from adapt.exporting.verify import smooth_images
 from adapt.faces.crops import Window, letterbox, resized, resized_from_corner
@@ -31,6 +30,7 @@ from adapt.faces.measures import (
     landmark_distance,
 )
 from adapt.faces.recogniser import Recogniser, cosine_similarity, crop, euclidean_distance
+from adapt.loading import load_detector, load_landmarks, load_recogniser
 from adapt.packs.pack import EMBEDDED, load_pack
 from adapt.photos.files import read_image
 from adapt.weights import read_state, write_state

@@ -15,7 +15,6 @@ from command_line import kill_and_repeat
 from knobs import names_of, settings_of
 from networks import gradient_norms
 
-from adapt.build import load_restorer
 from adapt.commands.finetune import finetune
 from adapt.digests import file_digest
 from adapt.disk import marked, read_json_lines, write_json
@@ -24,6 +23,7 @@ from adapt.finetuning.data import ImageDataset, split_pairs
 from adapt.finetuning.outcome import Outcome
 from adapt.finetuning.transplant import transplant
 from adapt.intervals import Interval
+from adapt.loading import load_restorer
 from adapt.photos.files import read_image, write_image
 from adapt.settings import FinetuneSettings, PatchAdversarySettings
 from adapt.targets.store import Record, TargetStore, accepted_targets, image_name

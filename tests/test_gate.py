@@ -11,10 +11,10 @@ from conftest import ROOT
 from knobs import settings_of
 from torch import Tensor
 
-from adapt.build import load_landmarks, load_recogniser
 from adapt.commands.generate_targets import generate_targets
 from adapt.digests import photo_seed
 from adapt.errors import UsageError
+from adapt.loading import load_landmarks, load_recogniser
 from adapt.photos.files import read_image
 from adapt.settings import GateSettings, LikenessSettings
 from adapt.targets.gate import CHECKS, Candidate, Finding, judge

@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from adapt.build import KNOWN, load_prior, load_restorer
 from adapt.diffusion.schedule import linear_schedule
 from adapt.diffusion.unet import UNet
 from adapt.errors import UsageError
 from adapt.images import to_signed
+from adapt.loading import KNOWN, load_prior, load_restorer
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos
 from adapt.pretraining.growing import grown, is_grown

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapt.build import load_blur_parts, load_identity_mask, load_prior, load_recogniser, load_restorer
 from adapt.diffusion.sampler import Conditioning
 from adapt.diffusion.steps import Step, plan_from
 from adapt.errors import UsageError
@@ -14,6 +13,7 @@ from adapt.faces.measures import embeddings, identity_distance, rank_among
 from adapt.faces.recogniser import FaceIdentifier
 from adapt.guidance.identity import Identity
 from adapt.images import to_signed, to_unit
+from adapt.loading import load_blur_parts, load_identity_mask, load_prior, load_recogniser, load_restorer
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos
 from adapt.settings import TargetSettings
@@ -29,7 +29,7 @@ def recogniser() -> FaceIdentifier:
 @pytest.fixture(scope="module")
 def people() -> Tensor:
     """Two faces of nobody, (2, 3, 128, 128) in [0, 1]."""
-    from adapt.build import KNOWN
+    from adapt.loading import KNOWN
 
     return torch.stack([read_image(photo.path) for photo in find_photos(KNOWN)[:2]])
 
@@ -138,7 +138,7 @@ PLAIN = {"kind": "targets", "guidance": [], "solver": "ddim", "eta": 0.0}
 ])  # fmt: skip
 def test_each_target_is_nearest_to_its_own_person(method: str, own: bool, recogniser: FaceIdentifier):
     """Of six people in one batch; without anything that holds it, a draw is anybody's."""
-    from adapt.build import KNOWN
+    from adapt.loading import KNOWN
 
     faces = torch.stack([read_image(photo.path) for photo in find_photos(KNOWN)[:6]])
     photos = torch.nn.functional.interpolate(torch.nn.functional.avg_pool2d(faces, 3, 3, ceil_mode=True), 128)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapt.build import load_distance, load_recogniser, measuring_networks
 from adapt.evaluation.compare import evaluate_folder
 from adapt.evaluation.tables import tabulate, text_table
 from adapt.faces.arcface import ArcFace, ArcFaceNetwork
 from adapt.faces.measures import embeddings, identity_angle, identity_distance, person_lost, rank_among
+from adapt.loading import load_distance, load_recogniser, measuring_networks
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image, write_image
 
@@ -67,7 +67,7 @@ def test_limits_stand_with_each_recogniser():
     recogniser = load_recogniser("tiny")
     assert (recogniser.by_angle, recogniser.lost_from) == (False, 0.37)
     assert (ArcFace("a", ArcFaceNetwork()).by_angle, ArcFace("a", ArcFaceNetwork()).lost_from) == (True, 0.7)
-    from adapt.build import KNOWN
+    from adapt.loading import KNOWN
     from adapt.photos.folder import find_photos
 
     faces = torch.stack([read_image(photo.path) for photo in find_photos(KNOWN)[:4]])
@@ -79,7 +79,7 @@ def test_limits_stand_with_each_recogniser():
 
 
 def test_an_evaluation_has_them_and_tables_leave_them_aside(tmp_path: Path):
-    from adapt.build import KNOWN
+    from adapt.loading import KNOWN
     from adapt.photos.folder import find_photos
 
     paths = [photo.path for photo in find_photos(KNOWN)[:10]]

@@ -11,7 +11,6 @@ import torch
 from networks import lively_prior, lively_swinir, on_cpu
 from torch import Tensor
 
-from adapt.build import load_conditioner, load_identity_mask, load_prior, load_restorer
 from adapt.commands.generate_targets import generate_targets
 from adapt.commands.pretrain import pretrain
 from adapt.diffusion.prior import Prior
@@ -22,6 +21,7 @@ from adapt.exporting.verify import smooth_images
 from adapt.guidance.identity import way_to
 from adapt.guidance.mask import IdentityMask, MaskNetwork, changed
 from adapt.images import to_signed
+from adapt.loading import load_conditioner, load_identity_mask, load_prior, load_restorer
 from adapt.packs.pack import load_pack
 from adapt.pretraining.conditional_prior import seeing, train_conditional_prior
 from adapt.pretraining.identity_mask import train_identity_mask

@@ -14,7 +14,6 @@ from knobs import names_of, settings_of
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
-from adapt.build import load_recogniser, measuring_networks
 from adapt.commands.finetune import finetune
 from adapt.commands.finetune_setup import set_up_finetune
 from adapt.errors import RecipeError, UsageError
@@ -32,6 +31,7 @@ from adapt.finetuning.image_losses import (
 )
 from adapt.finetuning.objectives import ImageObjective
 from adapt.images import fine_detail
+from adapt.loading import load_recogniser, measuring_networks
 from adapt.photos.files import read_image, write_image
 from adapt.settings import DiscriminatorSettings, FinetuneSettings, PatchAdversarySettings
 from adapt.targets.store import Record, TargetStore, accepted_targets, image_name

@@ -121,7 +121,7 @@ def test_the_table_is_understood(rules: dict[str, set[str]]) -> None:
     assert not {"adapt.targets", "adapt.diffusion", "adapt.guidance"} & rules["adapt.finetuning"]
     assert not {"adapt.finetuning"} & (rules["adapt.training"] | rules["adapt.pretraining"])
     assert "adapt.pretraining" not in rules["adapt.finetuning"]
-    assert not {"adapt.commands", "adapt.cli", EVERYTHING} & rules["adapt.build"]
+    assert not {"adapt.commands", "adapt.cli", EVERYTHING} & rules["adapt.loading"]
 
 
 def test_only_ground_stones_stand_at_the_top() -> None:

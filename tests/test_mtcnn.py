@@ -16,7 +16,6 @@ from photographs import at, photograph, some_faces
 from torch import Tensor
 from torchvision.ops import nms
 
-from adapt.build import load_detector
 from adapt.errors import RangeError, ShapeError, UsageError, WeightsError
 from adapt.faces.detector import FoundFace
 from adapt.faces.mtcnn import (
@@ -32,6 +31,7 @@ from adapt.faces.mtcnn import (
     pyramid,
     squared,
 )
+from adapt.loading import load_detector
 from adapt.packs.pack import EMBEDDED, load_pack
 from adapt.weights import read_state, write_state
 

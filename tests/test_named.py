@@ -11,10 +11,10 @@ import pytest
 import torch
 from networks import SMALL_CODEFORMER, lively_swinir, lively_vqgan
 
-from adapt.build import load_codebook, load_model, load_prior, load_restorer, read_codebook, weights_digest
 from adapt.commands.generate_targets import generate_targets
 from adapt.digests import file_digest
 from adapt.errors import UsageError, WeightsError
+from adapt.loading import load_codebook, load_model, load_prior, load_restorer, read_codebook, weights_digest
 from adapt.packs.named import named_network, named_restorer
 from adapt.packs.pack import load_pack
 from adapt.restorers.base import Restorer

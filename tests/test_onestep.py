@@ -12,12 +12,12 @@ import torch
 from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt, export_adapted
 from networks import lively_prior
 
-from adapt.build import load_prior, load_restorer
 from adapt.commands.finetune_setup import default_recipe, set_up_finetune
 from adapt.diffusion.unet import UNet
 from adapt.errors import UsageError, WeightsError
 from adapt.exporting.bundle import export_bundle, load_bundle
 from adapt.finetuning.discriminators import build_discriminator
+from adapt.loading import load_prior, load_restorer
 from adapt.packs.pack import add_network
 from adapt.photos.files import read_image
 from adapt.restorers.base import Restorer, build_restorer

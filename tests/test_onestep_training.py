@@ -11,12 +11,12 @@ import torch
 from command_line import adapt
 from networks import lively_prior, on_cpu
 
-from adapt.build import load_prior, load_restorer
 from adapt.commands.pretrain import pretrain
 from adapt.diffusion.unet import UNet
 from adapt.errors import UsageError
 from adapt.exporting.verify import smooth_images
 from adapt.faces.recogniser import Recogniser, RecogniserNetwork
+from adapt.loading import load_prior, load_restorer
 from adapt.packs.pack import add_network, load_pack
 from adapt.pretraining.onestep import student_of
 from adapt.pretraining.pairs import blind_pairs

@@ -12,12 +12,12 @@ import torch
 from command_line import adapt
 from onnx import TensorProto, helper, numpy_helper
 
-from adapt.build import load_recogniser
 from adapt.errors import UsageError, WeightsError
 from adapt.faces.align import TEMPLATE, TEMPLATE_SIDE
 from adapt.faces.crops import share_of
 from adapt.faces.measures import identity_distance, identity_loss
 from adapt.faces.onnx_recogniser import INSIDE, SIDE, OnnxRecogniser
+from adapt.loading import load_recogniser
 from adapt.photos.files import write_image
 
 POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))

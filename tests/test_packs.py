@@ -18,7 +18,11 @@ from adapt import weights
 from adapt.blur.adjuster import GuidanceAdjuster
 from adapt.blur.estimator import BlurNetwork
 from adapt.blur.start_steps import StartSteps
-from adapt.build import (
+from adapt.commands.add_to_pack import add_to_pack
+from adapt.diffusion.unet import UNet
+from adapt.digests import file_digest
+from adapt.errors import UsageError, WeightsError
+from adapt.loading import (
     load_adjuster,
     load_blur_estimator,
     load_codebook,
@@ -27,10 +31,6 @@ from adapt.build import (
     load_restorer,
     load_start_steps,
 )
-from adapt.commands.add_to_pack import add_to_pack
-from adapt.diffusion.unet import UNet
-from adapt.digests import file_digest
-from adapt.errors import UsageError, WeightsError
 from adapt.packs.named import pack_restorer
 from adapt.packs.pack import APART, EMBEDDED, known_packs, load_pack
 from adapt.settings import (

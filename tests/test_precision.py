@@ -14,11 +14,11 @@ import torch
 from networks import lively_codeformer
 from torch import Tensor, nn
 
-from adapt.build import load_distance, load_restorer
 from adapt.commands.restore import restore
 from adapt.devices import full_precision
 from adapt.evaluation.compare import evaluate_folder
 from adapt.exporting import verify as verifying
+from adapt.loading import load_distance, load_restorer
 from adapt.packs.pack import load_pack
 from adapt.restorers.base import Restorer, build_restorer
 

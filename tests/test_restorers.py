@@ -15,8 +15,8 @@ import torch
 from networks import SMALL_SWINIR, lively_swinir
 from reference import Reference
 
-from adapt.build import load_restorer
 from adapt.errors import RangeError, ShapeError, UsageError, WeightsError
+from adapt.loading import load_restorer
 from adapt.restorers.base import Restorer, load_restorer_file
 from adapt.restorers.swinir import SwinBlock, SwinIR, shift_mask, swinir_settings
 from adapt.settings import SwinIRSettings

@@ -11,12 +11,12 @@ from unittest.mock import Mock
 import pytest
 from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt, export_adapted
 
-from adapt.build import weights_digest
 from adapt.commands.run import split_overrides
 from adapt.digests import file_digest
 from adapt.disk import write_json, write_text
 from adapt.errors import UsageError, VerificationError
 from adapt.exporting import bundle
+from adapt.loading import weights_digest
 from adapt.photos.files import read_image, write_image
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from adapt._version import __version__
-from adapt.build import load_restorer
 from adapt.evaluation.metrics import psnr, relative_sharpness
+from adapt.loading import load_restorer
 from adapt.packs.pack import APART, load_pack
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos

@@ -12,7 +12,6 @@ from networks import on_cpu
 from pydantic import ValidationError
 from torch import Tensor
 
-from adapt.build import KNOWN, load_evaluator, load_prior, load_restorer
 from adapt.diffusion.colours import MeanColour, colour_and_contrast
 from adapt.diffusion.gain import OutputGain
 from adapt.diffusion.prior import predicted_x0
@@ -20,6 +19,7 @@ from adapt.diffusion.schedule import linear_schedule, noised
 from adapt.diffusion.steps import plan_from
 from adapt.diffusion.unet import UNet, unet_settings
 from adapt.exporting.bundle import export_bundle, load_bundle
+from adapt.loading import KNOWN, load_evaluator, load_prior, load_restorer
 from adapt.photos.files import read_image
 from adapt.photos.folder import find_photos
 from adapt.pretraining.gain import RIDGE, best_gain, ridge

@@ -13,8 +13,8 @@ from command_line import QUICK_FINETUNE, QUICK_TARGETS, adapt
 from safetensors import safe_open
 from torch import Tensor
 
-from adapt.build import load_evaluator, load_restorer
 from adapt.errors import UsageError
+from adapt.loading import load_evaluator, load_restorer
 from adapt.photos.files import read_image
 from adapt.settings import VerdictSettings
 from adapt.settings.recipe import load_recipe

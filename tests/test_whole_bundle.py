@@ -16,7 +16,6 @@ from test_runner import make_bundle, run_model
 from torch import Tensor
 
 import adapt
-from adapt.build import load_detector, load_face_finder, load_landmarks
 from adapt.digests import file_digest
 from adapt.errors import VerificationError
 from adapt.exporting import face_detector as detecting
@@ -29,6 +28,7 @@ from adapt.faces import align, find, landmarks, mtcnn, paste
 from adapt.faces.crops import Window, resized_from_corner
 from adapt.faces.mtcnn import CascadeDetector
 from adapt.images import to_uint8
+from adapt.loading import load_detector, load_face_finder, load_landmarks
 from adapt.photos.files import read_image
 
 RANDOM = torch.rand(3, 61, 47, generator=torch.Generator().manual_seed(3))

@@ -14,7 +14,6 @@ from photographs import SIDE, at, photograph, some_faces, write
 from PIL import Image
 from torch import Tensor
 
-from adapt.build import load_face_finder, load_restorer
 from adapt.commands.align import align, photos_by_face
 from adapt.commands.photographs import Finding, Preparer
 from adapt.commands.restore import restore_folder
@@ -22,6 +21,7 @@ from adapt.commands.run import run
 from adapt.errors import UsageError
 from adapt.faces.find import SEEN_AT, FaceFinder, views
 from adapt.images import to_uint8
+from adapt.loading import load_face_finder, load_restorer
 from adapt.photos.boxes import read_boxes
 from adapt.photos.files import read_image, read_photo, write_image
 from adapt.targets.store import accepted_targets

@@ -9,7 +9,7 @@ from typing import Final
 
 from torch import nn
 
-from adapt import build
+from adapt import loading
 from adapt.blur import adjuster, estimator, start_steps
 from adapt.diffusion.prior import build_prior
 from adapt.digests import bytes_digest
@@ -26,11 +26,11 @@ from adapt.settings.paths import BUNDLE, ONNX, WEIGHT_FILES
 from adapt.weights import header_mapping, parse_state, read_bytes
 
 PARTS: Final[dict[str, str]] = {  # entries that are no restorers, and their architectures
-    build.PRIOR: "unet",
-    build.CONDITIONAL_PRIOR: "unet",
+    loading.PRIOR: "unet",
+    loading.CONDITIONAL_PRIOR: "unet",
     mask.ENTRY: mask.ENTRY,
     "perceptual": "perceptual",
-    build.CODEBOOK: vqgan.ARCHITECTURE,
+    loading.CODEBOOK: vqgan.ARCHITECTURE,
     estimator.ARCHITECTURE: estimator.ARCHITECTURE,
     adjuster.ARCHITECTURE: adjuster.ARCHITECTURE,
     start_steps.ENTRY: start_steps.ENTRY,
@@ -158,9 +158,9 @@ def _content(file: Path, name: str, size: int) -> Content:
     if None not in (expected, told) and told != expected:
         raise WeightsError(f"expected a {expected}, its header names a {told}")
     match name:
-        case build.PRIOR | build.CONDITIONAL_PRIOR:
+        case loading.PRIOR | loading.CONDITIONAL_PRIOR:
             prior = build_prior(source, state, header, size=size)
-            if prior.sees_photo != (name == build.CONDITIONAL_PRIOR):
+            if prior.sees_photo != (name == loading.CONDITIONAL_PRIOR):
                 raise WeightsError(f"it is a prior {'that' if prior.sees_photo else 'no part of which'} sees the photo")
             return Content(PARTS[name], _parameters(prior.network), sha256, prior.size)
         case mask.ENTRY:
@@ -168,7 +168,7 @@ def _content(file: Path, name: str, size: int) -> Content:
         case "perceptual":
             settings = header_mapping(source, header)
             return Content(PARTS[name], _parameters(load_pack_distance(state, settings, "").module), sha256)
-        case build.CODEBOOK:
+        case loading.CODEBOOK:
             codebook = vqgan.build_vqgan(source, state, header)
             return Content(PARTS[name], _parameters(codebook), sha256, codebook.settings.img_size)
         case estimator.ARCHITECTURE:
@@ -177,7 +177,7 @@ def _content(file: Path, name: str, size: int) -> Content:
         case adjuster.ARCHITECTURE:
             return Content(PARTS[name], _parameters(adjuster.build_adjuster(source, state, header)), sha256)
         case _ if name in FACE_NETWORKS:
-            faces = build.build_face_network(name, source, state, header)
+            faces = loading.build_face_network(name, source, state, header)
             built = ARCFACE if isinstance(faces, ArcFace) else PARTS[name]
             return Content(built, _parameters(faces.network), sha256)
         case _:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.build import load_distance, measuring_networks
 from adapt.disk import optional_path
+from adapt.loading import load_distance, measuring_networks
 from adapt.packs.pack import load_pack
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def evaluate(
 ) -> tuple[Evaluation, str]:
     """Metrics of a folder of restored photos, and a table of them with what was left out.
 
-    Arguments as for `adapt.evaluation.compare.evaluate_folder`; `recogniser` as `adapt.build.load_recogniser`, that of
-    the pack where None.
+    Arguments as for `adapt.evaluation.compare.evaluate_folder`; `recogniser` as `adapt.loading.load_recogniser`, that
+    of the pack where None.
     """
     from adapt.evaluation.compare import evaluate_folder
     from adapt.evaluation.tables import text_table

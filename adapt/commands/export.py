@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from adapt.build import load_detector, load_landmarks, load_restorer
 from adapt.errors import UsageError
+from adapt.loading import load_detector, load_landmarks, load_restorer
 from adapt.training.run import distance_of
 
 if TYPE_CHECKING:

@@ -7,18 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.build import (
-    CODEBOOK,
-    evaluator_digest,
-    load_evaluator,
-    read_codebook,
-)
 from adapt.commands.align import faces_in, photos_by_face
 from adapt.commands.finetune_setup import default_recipe, set_up_finetune
 from adapt.devices import pick_device
 from adapt.digests import file_digest, settings_digest
 from adapt.disk import optional_path, shown_name
 from adapt.errors import UsageError
+from adapt.loading import (
+    CODEBOOK,
+    evaluator_digest,
+    load_evaluator,
+    read_codebook,
+)
 from adapt.settings import (
     CodeFinetuneSettings,
     DegradeSettings,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from adapt.build import (
+from adapt.errors import UsageError
+from adapt.loading import (
     CODEBOOK,
     CODEFORMER,
     DISCRIMINATOR,
@@ -18,7 +19,6 @@ from adapt.build import (
     load_restorer,
     measuring_networks,
 )
-from adapt.errors import UsageError
 from adapt.packs.named import Read, named_network
 from adapt.packs.pack import load_pack
 from adapt.settings import (

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapt.build import load_blur_parts, load_face_networks, load_identity_mask, load_prior, load_restorer
 from adapt.commands.photographs import FaceMode, Finding
 from adapt.devices import pick_device
 from adapt.errors import UsageError
+from adapt.loading import load_blur_parts, load_face_networks, load_identity_mask, load_prior, load_restorer
 from adapt.locks import locked
 from adapt.settings import TargetSettings
 from adapt.settings.paths import FACES

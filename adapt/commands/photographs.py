@@ -14,13 +14,13 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor
 
-from adapt.build import load_face_finder
 from adapt.digests import settings_digest
 from adapt.errors import PhotoError, UsageError
 from adapt.faces.align import cut_out, five_points
 from adapt.faces.find import CROP, Face, FaceFinder
 from adapt.faces.paste import face_mask, paste
 from adapt.images import to_grey, without_colour
+from adapt.loading import load_face_finder
 from adapt.photos.boxes import KnownFace, read_boxes
 from adapt.photos.files import encode_png
 from adapt.photos.pairs import Fitted, fitted, is_square, read_fitted
@@ -88,7 +88,7 @@ class Finding:
 
     Attributes:
         pack: whose networks find them; those of the embedded pack where None.
-        min_face, min_score: as `adapt.build.load_face_finder`.
+        min_face, min_score: as `adapt.loading.load_face_finder`.
         largest, most: as `Choice`.
         boxes: a file of places that are known (`adapt.photos.boxes`).
         frames: photos are numbered frames of a film, whose faces are followed.

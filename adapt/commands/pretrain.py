@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from adapt.blur import start_steps
-from adapt.build import (
-    DISCRIMINATOR,
-)
 from adapt.commands.trainings import ENTRIES, TRAININGS, Pretraining, distance_of, identity_of
 from adapt.devices import pick_device, processes
 from adapt.digests import settings_digest
 from adapt.errors import UsageError
 from adapt.faces.entries import ARCHITECTURES as FACE_NETWORKS
+from adapt.loading import (
+    DISCRIMINATOR,
+)
 from adapt.packs.pack import Pack, add_network, add_table, load_pack
 from adapt.photos.contents import FILE as CONTENTS
 from adapt.photos.contents import Contents

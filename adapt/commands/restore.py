@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import torch
 from torch import Tensor
 
-from adapt.build import load_model
 from adapt.commands.frames import FOUND, follow_faces, in_order
 from adapt.commands.photographs import FINDING, FaceMode, Finding, Prepared, Preparer, refuse_failed
 from adapt.devices import pick_device, within_memory
@@ -18,6 +17,7 @@ from adapt.digests import file_digest, is_unchanged
 from adapt.disk import append_json_line, claim_folder, read_json_lines, shown_name
 from adapt.errors import PhotoError, UsageError
 from adapt.journal import Journal, journal_names
+from adapt.loading import load_model
 from adapt.locks import locked
 from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
 
@@ -76,7 +76,7 @@ def restore(
     """Restore a folder of photos; see `restore_folder`.
 
     Args:
-        model: as `adapt.build.load_model`.
+        model: as `adapt.loading.load_model`.
         photos, out, limit, batch, overwrite, renew, on_photo, on_frame: as there.
         fidelity: from 0, what faces look like, to 1, what the photo shows; the network's own where None. Only for
             networks that take one.

@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from adapt.build import load_distance
 from adapt.commands.align import LOG, Aligned, faces_of
 from adapt.commands.finetune import finetune, sample_writer
 from adapt.commands.finetune_setup import default_recipe, set_up_finetune
@@ -37,6 +36,7 @@ from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.tables import text_table
 from adapt.faces.entries import DETECTOR
 from adapt.journal import Journal
+from adapt.loading import load_distance
 from adapt.locks import locked
 from adapt.packs.pack import load_pack
 from adapt.photos.files import size_of

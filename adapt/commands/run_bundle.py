@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from adapt.build import weights_digest
 from adapt.commands.export import export
 from adapt.commands.result_folder import Pages
 from adapt.commands.run_verdict import ExportChoice
@@ -16,6 +15,7 @@ from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.tables import markdown_table
 from adapt.exporting.bundle import changed_files
 from adapt.finetuning.outcome import Outcome
+from adapt.loading import weights_digest
 from adapt.photos.files import read_image
 from adapt.settings.paths import BEST, BUNDLE
 from adapt.training.run import distance_of

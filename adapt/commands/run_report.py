@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from adapt._version import versions
-from adapt.build import load_distance, measuring_networks
 from adapt.commands.changed_most import changed_most
 from adapt.disk import read_json_lines
 from adapt.evaluation.catalogue import METRICS, Metric, fewest
@@ -21,6 +20,7 @@ from adapt.evaluation.sheets import write_sheet
 from adapt.faces.entries import RECOGNISER
 from adapt.finetuning.outcome import Outcome
 from adapt.intervals import Interval
+from adapt.loading import load_distance, measuring_networks
 from adapt.packs.pack import load_pack
 from adapt.photos.files import read_image
 from adapt.photos.pairs import enlarged_warning

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from adapt.build import evaluator_digest, load_evaluator, load_restorer
 from adapt.commands.finetune_setup import FinetuneSetup
 from adapt.commands.result_folder import Pages
 from adapt.digests import file_digest, photo_seed, settings_digest
 from adapt.disk import read_json, write_json
 from adapt.errors import PhotoError
+from adapt.loading import evaluator_digest, load_evaluator, load_restorer
 from adapt.photos.files import read_image
 from adapt.settings import VerdictSettings
 from adapt.settings.recipe import recipe_digest

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from adapt.blur import adjuster, estimator, start_steps
-from adapt.build import (
+from adapt.devices import pick_device
+from adapt.digests import settings_digest
+from adapt.errors import UsageError
+from adapt.faces.entries import RECOGNISER
+from adapt.guidance import mask
+from adapt.loading import (
     CODEBOOK,
     CODEFORMER,
     CONDITIONAL_PRIOR,
@@ -31,11 +36,6 @@ from adapt.build import (
     load_unet,
     named_face_network,
 )
-from adapt.devices import pick_device
-from adapt.digests import settings_digest
-from adapt.errors import UsageError
-from adapt.faces.entries import RECOGNISER
-from adapt.guidance import mask
 from adapt.packs.named import NamedWeights, named_network, named_restorer
 from adapt.packs.pack import Pack, load_pack
 from adapt.pretraining.faces import load_faces
