@@ -137,7 +137,11 @@ def _onestep(settings: OneStepTrainingSettings, job: Pretraining) -> Trained:
     trained = _trained_restorer(student, ONESTEP, student.settings.model_dump_json(), settings, job, faces)
     if settings.gain_pairs:
         student.load_state_dict(trained.state)
-        fit_gain(student.to(job.context.device), settings, faces)
+        told = job.context.on_step
+        fit_gain(
+            student.to(job.context.device), settings, faces,
+            on_pairs=None if told is None else lambda done, total: told(done, total, {"pairs for the gain": done}),
+        )
         fitted = student.state_dict().items()
         trained.state.update({name: value.cpu() for name, value in fitted if name.startswith(GAIN)})
     return trained

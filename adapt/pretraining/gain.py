@@ -8,7 +8,7 @@ without its mean, the best gain of a photo is <R(y) - y, x - y> / |R(y) - y|^2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import torch
@@ -28,13 +28,17 @@ MARGIN: Final = 0.17  # added, so that where much has to be mended hardly anythi
 
 
 @torch.no_grad()
-def fit_gain(student: OneStep, settings: OneStepTrainingSettings, faces: Tensor) -> None:
+def fit_gain(
+    student: OneStep, settings: OneStepTrainingSettings, faces: Tensor, *,
+    on_pairs: Callable[[int, int], None] | None = None,
+) -> None:
     """Fit the student's gain, in place, to pairs of the training and of slight damage, half of each.
 
     Args:
         student: with a gain, whose weights are replaced.
         settings: the recipe; `gain_pairs` and `gain_chain` of it.
         faces: clean aligned faces, (N, 3, S, S) uint8.
+        on_pairs: told after each batch how many pairs were seen, and of how many.
     """
     gain = student.network.gain
     assert gain is not None
@@ -44,9 +48,11 @@ def fit_gain(student: OneStep, settings: OneStepTrainingSettings, faces: Tensor)
         lambda _, maps: seen.append(torch.cat([log_deviations(each) for each in maps[0]], dim=1))
     )
     slight = settings.model_copy(update={"chain": settings.gain_chain, "chain_share": 1.0})
-    wanted = [
-        best_gain(student(damaged), damaged, clean) for damaged, clean in _pairs(student, settings, slight, faces)
-    ]
+    wanted: list[Tensor] = []
+    for damaged, clean in _pairs(student, settings, slight, faces):
+        wanted.append(best_gain(student(damaged), damaged, clean))
+        if on_pairs is not None:
+            on_pairs(min(len(wanted) * BATCH, settings.gain_pairs), settings.gain_pairs)
     hook.remove()
     weights, bias = ridge(torch.cat(seen).double(), torch.cat(wanted).double().clamp(*LIKELY))
     gain.weigh.weight.copy_(weights[None])
