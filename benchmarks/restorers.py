@@ -6,7 +6,8 @@
 FACES is a folder of clean aligned faces, taken at the size of the pack. A model of a smaller size restores them as
 `adapt restore` does, reduced, and what it gives is enlarged again. A cell is PSNR, perceptual distance and identity
 distance to the original, and sharpness as a share of the original's, each the mean over the faces; the first column is
-the photo itself. A sheet of some faces of each domain is beside them, in --out.
+the photo itself. Below stands the mean over all domains, of all faces and of each set, which is a subfolder of FACES. A
+sheet of some faces of each domain is in --out.
 """
 
 from __future__ import annotations
@@ -61,13 +62,13 @@ def main() -> None:
     def numbers(images: Tensor, clean: Tensor) -> Tensor:
         detail = fine_detail(images).std((1, 2, 3)) / fine_detail(clean).std((1, 2, 3))
         found = (psnr(images, clean), distance(images, clean), identity_distance(images, clean, recogniser), detail)
-        return torch.stack([each.mean() for each in found])
+        return torch.stack(found, dim=1)
 
     def cell(means: Tensor) -> str:
         return " / ".join(f"{value:.{digits}f}" for value, digits in zip(means.tolist(), (2, 3, 3, 2), strict=True))
 
     print(f"{len(chosen)} faces\n\n| damage | photo | {' | '.join(names)} |\n{'| --- ' * (len(names) + 2)}|")
-    everything: list[list[Tensor]] = []
+    everything: list[Tensor] = []  # of each domain: models, faces, numbers
     for damage in arguments.degradation.split(","):
         folder = arguments.out / damage
         ids = degrade_faces(chosen, folder, damage, size)
@@ -76,12 +77,17 @@ def main() -> None:
         )
         batches = photos.split(AT_ONCE)
         results = [photos, *(torch.cat([restored(model, batch) for batch in batches]) for model in models)]
-        everything.append([numbers(images, clean) for images in results])
+        everything.append(torch.stack([numbers(images, clean) for images in results]))
         rows = [[images[row] for images in (*results, clean)] for row in range(0, len(clean), -(-len(clean) // SHOWN))]
         write_sheet(arguments.out / f"{damage}.png", ["photo", *names, "original"], rows)
-        print(f"| {damage} | {' | '.join(cell(means) for means in everything[-1])} |", flush=True)
-    columns = zip(*everything, strict=True)
-    print(f"| mean | {' | '.join(cell(torch.stack(column).mean(0)) for column in columns)} |")
+        print(f"| {damage} | {' | '.join(cell(means) for means in everything[-1].mean(dim=1))} |", flush=True)
+    each_face = torch.stack(everything).mean(dim=0)
+    print(f"| mean | {' | '.join(cell(means) for means in each_face.mean(dim=1))} |")
+    sets = [photo.id.rpartition("/")[0] for photo in chosen]
+    for name in sorted(set(sets) - {""}):
+        own = torch.tensor([place == name for place in sets])
+        cells = [cell(means) for means in each_face[:, own].mean(dim=1)]
+        print(f"| {name}, {int(own.sum())} faces | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
