@@ -159,6 +159,7 @@ def test_what_is_refused_is_drawn_again(
         ).records
         for record in records:
             assert record.seed == photo_seed(0, record.photo_sha256, 0, record.redrawn)
+            assert record.refused == ["not yet"] * record.redrawn
         return [(each.status, each.redrawn, each.start_t, each.evaluations, each.reason) for each in records]
 
     assert made(0, 3) == [("done", 0, 600, 4, None)] * 2

@@ -279,6 +279,7 @@ def _drawn(
     results: dict[int, _Result] = {}
     waiting = list(range(len(items)))
     latest: list[int | None] = [None] * len(items)
+    refused: list[list[str]] = [[] for _ in items]
     for redraw in range(settings.gate.redraws + 1):
         shown, seeds = (
             [photo_seed(settings.seed, items[row].sha256, items[row].draw, again) for row in waiting]
@@ -297,7 +298,10 @@ def _drawn(
             )
             record, encoded = _judged(items[row], seeds[place], candidate, info, settings)
             enlarged = None if read.enlarged is None else round(read.enlarged, 4)
-            record = replace(record, resized=read.resized, enlarged=enlarged, redrawn=redraw)
+            record = replace(
+                record, resized=read.resized, enlarged=enlarged, redrawn=redraw, refused=list(refused[row])
+            )
+            refused[row].append(record.reason or "")
             results[row] = _Result(record, encoded, seen[place])
             if redraw:
                 latest[row] = info.start_t // 2

@@ -46,6 +46,7 @@ class Record:
         change_ratio, photo_share: what it was restrained by, as in `SamplingInfo`.
         scores: what the gate saw.
         redrawn: how many targets of this draw the gate had refused before; the seed and start_t are the last one's.
+        refused: why each of those was refused.
         resized: the photo was brought to the network's size first.
         enlarged: how many times longer its side became by that; None where it was not smaller.
         revision: how many lines told of this target before; the store sets it. The highest counts, for lines of one
@@ -70,6 +71,7 @@ class Record:
     photo_share: float | None = None
     scores: dict[str, float] = field(default_factory=dict)
     redrawn: int = 0
+    refused: list[str] = field(default_factory=list)
     resized: bool = False
     enlarged: float | None = None
     revision: int = 0
