@@ -28,6 +28,7 @@ from adapt.digests import settings_digest
 from adapt.disk import write_text
 from adapt.packs.pack import load_pack
 
+PACK: Final = "tiny"  # of all these scripts, where none is named
 HERE: Final = Path(__file__).resolve().parent
 SHORT: Final = ("finetune.steps=30", "finetune.batch=4", "finetune.evaluate_every=30", "verdict.photos=12")
 
@@ -59,6 +60,11 @@ TABLES: Final = (
           ("never_worse.py", "TEST", "--limit", "28", "--out", "WORK/never-worse", *SHORT)),
     Table("adaptation", "SwinIR adapted to a camera's starlight", "30 min",
           ("adaptation.py", "TEST", "--recipe", "swinir", "--out", "WORK/adaptation")),
+    Table("codebook", "What a codebook gives back", "1 min", ("codebook.py", "TEST", "--limit", "48")),
+    Table("prior", "Samples of the prior", "1 h",
+          ("prior_samples.py", "TEST", "--priors", "tiny", "--count", "512", "--out", "WORK/prior-samples")),
+    Table("parts", "What each part of the student's training gives", "40 min",
+          ("parts.py", "TRAIN", "TEST", "--out", "WORK/parts")),
     Table("faces", "Finding faces", "10 min", ("faces.py", "TEST", "BACKGROUNDS", "--photos", "4")),
 )  # fmt: skip
 
@@ -108,7 +114,6 @@ def main() -> None:
     parser.add_argument("train", type=Path)
     parser.add_argument("--backgrounds", type=Path, help="pictures without faces; the table `faces` needs them")
     parser.add_argument("--only", help=f"of {', '.join(table.name for table in TABLES)}")
-    parser.add_argument("--pack", default="tiny")
     parser.add_argument("--out", type=Path, default=Path("docs/tables"))
     parser.add_argument("--work", type=Path, default=Path("runs/tables"))
     arguments = parser.parse_args()
@@ -120,7 +125,7 @@ def main() -> None:
         if (only is not None and table.name not in only) or (table.name == "faces" and arguments.backgrounds is None):
             continue
         shown = f"python benchmarks/{' '.join(table.command)}".replace("WORK/", "runs/tables/")
-        about, path = made_with(shown, arguments.pack), arguments.out / f"{table.name}.md"
+        about, path = made_with(shown, PACK), arguments.out / f"{table.name}.md"
         if path.is_file() and about in path.read_text(encoding="utf-8"):
             print(f"{path}: made with this command and pack already", flush=True)
             continue

@@ -4,8 +4,8 @@
 
 FACES is a folder of clean aligned faces. Each recipe damages them, the pack's restorer restores them, and std*
 (DynFaceRestore Eq. 9) is found with the clean face beside. Against it stand the estimator, which saw the damaged photo,
-and the line that a targets recipe's `doubt` draws through what the prior changes of the restored one. Printed as well
-is the line that fits these photos best; it belongs to a prior, and goes into the recipe of its pack.
+and the line that a targets recipe's `reliability` draws through what the prior changes of the restored one. Printed as
+well is the line that fits these photos best; it belongs to a prior, and goes into the recipe of its pack.
 """
 
 from __future__ import annotations

@@ -107,8 +107,8 @@ Boxes = Annotated[
     Path | None,
     typer.Option(
         "--boxes",
-        help='Where faces are, for photos in which you know better: lines of {"photo": "ID", "box": [left, top, right,'
-        " bottom]}, as in faces.jsonl.",
+        help='Where faces are, for photos in which you know better: lines of {"photo": "ID", "box": \\[left, top,'
+        " right, bottom]}, as in faces.jsonl.",
         show_default="they are looked for",
     ),
 ]

@@ -46,9 +46,9 @@ def packs_add(
     name: Annotated[
         str,
         typer.Argument(
-            help="What the file is: prior, codebook, perceptual, blur-estimator, guidance-adjuster, start-steps,"
-            " recogniser, landmarks, detector, detector-ssd, detector-tiny; any other name is a restorer (swinir,"
-            " codeformer)."
+            help="What the file is: prior, conditional-prior, identity-mask, codebook, perceptual, blur-estimator,"
+            " guidance-adjuster, start-steps, recogniser, landmarks, detector, detector-ssd, detector-tiny; any other"
+            " name is a restorer (swinir, codeformer)."
         ),
     ],
     file: Annotated[Path, typer.Argument(help="Checkpoint or table; it stays where it lies.")],

@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True, help="Recipes: the settings of every ste
 
 @app.command("list")
 def recipes_list(
-    kind: Annotated[str | None, typer.Argument(help="targets, finetune, pretrain or degradations.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="targets, finetune, verdict, pretrain or degradations.")] = None,
 ) -> None:
     """Recipes that ship."""
     from adapt.settings.recipe import list_recipes

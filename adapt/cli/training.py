@@ -27,7 +27,9 @@ from adapt.cli.printing import Lines, say_resized, say_warning
 
 
 def finetune(
-    photos: Annotated[Path, typer.Option("--photos", help="Folder of aligned face photos.")],
+    photos: Annotated[
+        Path, typer.Option("--photos", help="Aligned faces, or the photographs that the targets were made of.")
+    ],
     targets: Annotated[Path, typer.Option("--targets", help="Target store, or a folder of images named alike.")],
     out: Out,
     overrides: Overrides = None,
