@@ -83,8 +83,8 @@ def gains_over(base: Evaluation, other: Evaluation) -> dict[str, Interval]:
     gains: dict[str, Interval] = {}
     for key, sign in BETTER.items():
         found = difference(base, other, key)
-        low, high = sorted((sign * found.low, sign * found.high))
-        gains[key] = Interval(sign * found.mean, low, high, found.n)
+        low, high = sorted((sign * found.low + 0.0, sign * found.high + 0.0))  # no minus before a nought
+        gains[key] = Interval(sign * found.mean + 0.0, low, high, found.n)
     return gains
 
 

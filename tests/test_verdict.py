@@ -115,7 +115,12 @@ def test_reasons_are_told_with_their_direction():
     told = sentences(verdict)
     assert "Against it: the person moves away from the photo's (+10 %)" in told
     assert "for it: the images are sharper (+50 %)" in told
-    assert "What differs may be chance." in sentences(decide(Measurements(BELIEVED, numbers(), {1.0: numbers()}), RULE))
+    same = sentences(decide(Measurements(BELIEVED, numbers(), {1.0: numbers()}), RULE))
+    assert "no step of the training was better" in same
+    assert "nothing differs" in same
+    around = [value * (1.02 if index % 2 else 0.98) for index, value in enumerate(numbers()["identity"])]
+    by_chance = decide(Measurements(BELIEVED, numbers(), {1.0: {**numbers(), "identity": around}}), RULE)
+    assert "What differs may be chance." in sentences(by_chance)
     lines = {line[0]: line for line in evidence_table(verdict)}
     assert lines["sharpness"][1:] == ("0.4350", "0.6525", lines["sharpness"][3], "better")
     assert lines["sharpness"][3].startswith("+50.0 % (95 % interval ")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from adapt.verdict.decision import Comparison, Finding, Verdict
 from adapt.verdict.evidence import EVIDENCE
+
+ALIKE: Final = 1e-4  # a gain as a share: what rounding makes of two models with the same weights
 
 
 def sentences(verdict: Verdict) -> str:
@@ -14,6 +18,11 @@ def sentences(verdict: Verdict) -> str:
     if verdict.strength:
         how = "" if verdict.strength == 1 else f", {100 * verdict.strength:.0f} % of the way from the start to it"
         opening = f"Exported: the adapted model{how}, {judged}."
+    elif all(max(abs(each.gain.low), abs(each.gain.high)) < ALIKE for each in shown.findings):
+        return (
+            f"Exported: the model it started from, unchanged. On photos held back no step of the training was better;"
+            f" on {photos} without originals nothing differs."
+        )
     else:
         opening = f"Exported: the model it started from, unchanged. The adapted one is not better, {judged}."
     return " ".join([opening, *_reasons(verdict, shown)])
