@@ -48,6 +48,8 @@ def test_each_command_has_the_digest_of_the_file_that_it_loads(bundle: Path, mon
     monkeypatch.setattr("adapt.exporting.bundle.open_session", lambda *_: None)
     assert load_restorer(bundle).digest == named_restorer(bundle).digest() == file_digest(bundle / "model.safetensors")
     assert load_model(bundle).digest == weights_digest(bundle) == file_digest(bundle / "model.onnx")
+    result = bundle.parent  # as `adapt run` leaves it: the bundle is in it
+    assert load_model(result).digest == weights_digest(result) == file_digest(bundle / "model.onnx")
 
 
 @pytest.mark.parametrize("others", [(), ("model.safetensors",), WEIGHT_FILES])

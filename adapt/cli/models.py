@@ -37,7 +37,9 @@ from adapt.errors import UsageError
 
 
 def restore(
-    model: Annotated[str, typer.Argument(help="Bundle, run, checkpoint file, PACK or PACK/RESTORER.")],
+    model: Annotated[
+        str, typer.Argument(help="What adapt run made, bundle, run, checkpoint file, PACK or PACK/RESTORER.")
+    ],
     photos: Photos,
     out: Out,
     fidelity: Fidelity = None,

@@ -12,7 +12,7 @@ from adapt.disk import claim_folder, files_of, is_marked
 from adapt.errors import UsageError
 from adapt.exporting import bundle
 from adapt.journal import Journal, KeptError, journal_names
-from adapt.settings.paths import BUNDLE
+from adapt.settings.paths import BUNDLE, EXPORTED
 from adapt.targets import store
 from adapt.training import run
 
@@ -29,7 +29,7 @@ def written(out: Path) -> list[str]:
         "targets": (store.CLAIM, store.KIND, store.written),
         "finetune": (run.CLAIM, run.KIND, run.written),
         "faces": (align.CLAIM, align.KIND, align.written),
-        "bundle": (BUNDLE, bundle.KIND, lambda _: bundle.FILES),
+        EXPORTED: (BUNDLE, bundle.KIND, lambda _: bundle.FILES),
     }
     names: list[str] = []
     for part, (claim, kind, written_in) in parts.items():

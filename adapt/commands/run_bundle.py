@@ -17,7 +17,7 @@ from adapt.exporting.bundle import changed_files
 from adapt.finetuning.outcome import Outcome
 from adapt.loading import weights_digest
 from adapt.photos.files import read_image
-from adapt.settings.paths import BEST, BUNDLE
+from adapt.settings.paths import BEST, BUNDLE, EXPORTED, ONNX
 from adapt.training.run import distance_of
 from adapt.verdict.wording import sentences
 
@@ -55,7 +55,7 @@ def export_choice(
         VerificationError: the file does not compute what the network does. An earlier bundle stays as it was.
     """
     best, fidelity = weights_digest(chosen.model), chosen.fidelity
-    bundle, model = out / "bundle", out / "model.onnx"
+    bundle, model = out / EXPORTED, out / ONNX
     about = bundle / BUNDLE
     there = read_json(about, "move the folder elsewhere, and it is made anew") if about.exists() else None
     same = there is not None and _exported(there) == (best, fidelity, whole is not None)

@@ -10,7 +10,7 @@ from adapt.errors import WeightsError
 from adapt.loading.faces import read_parts
 from adapt.packs.named import named_network, named_restorer
 from adapt.packs.pack import Pack, load_pack
-from adapt.settings.paths import ONNX, is_bundle, weights_file
+from adapt.settings.paths import ONNX, bundle_in, weights_file
 from adapt.weights import read_bytes
 
 if TYPE_CHECKING:
@@ -207,18 +207,17 @@ def load_model(name: str | Path, device: torch.device | None = None) -> Restorer
     """What `adapt restore` runs: a bundle through onnxruntime, anything else through PyTorch.
 
     Args:
-        name: a bundle's folder, or as `load_restorer`.
+        name: a bundle's folder, one that `adapt run` made, whose bundle is meant, or as `load_restorer`.
         device: where it computes; where None a bundle is on CUDA if onnxruntime has it, and all else on the CPU.
 
     Raises:
         UsageError: nothing of that name, or a bundle for a device that onnxruntime does not have.
         WeightsError: weights that cannot be read or do not fit.
     """
-    path = Path(name)
-    if is_bundle(path):
+    if (bundle := bundle_in(Path(name))) is not None:
         from adapt.exporting.bundle import load_bundle
 
-        return load_bundle(path, device)
+        return load_bundle(bundle, device)
     restorer = load_restorer(name)
     return restorer if device is None else restorer.to(device)
 
@@ -268,6 +267,6 @@ def _pack_distance(pack: Pack) -> PerceptualDistance:
 
 def weights_digest(name: str | Path) -> str:
     """Stands for what `adapt.loading.load_model` would run by this name now: of a bundle its model.onnx."""
-    if is_bundle(Path(name)):
-        return bytes_digest(read_bytes(Path(name) / ONNX))
+    if (bundle := bundle_in(Path(name))) is not None:
+        return bytes_digest(read_bytes(bundle / ONNX))
     return named_restorer(name).digest()

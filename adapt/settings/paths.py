@@ -16,6 +16,7 @@ BEST, MODEL, WEIGHTS = "best.safetensors", "model.safetensors", "weights.safeten
 WEIGHT_FILES: Final = (BEST, MODEL, WEIGHTS)  # of a fine-tuning, a bundle, a pre-training: the first that is there
 FACES: Final = "faces"  # of a target store or a run on whole photographs: their faces, cut out
 ONNX, BUNDLE = "model.onnx", "bundle.json"  # what a bundle runs as, and what makes a folder one
+EXPORTED: Final = "bundle"  # the bundle of a run's result
 
 
 def weights_file(path: Path) -> Path | None:
@@ -25,9 +26,9 @@ def weights_file(path: Path) -> Path | None:
     return next((path / name for name in WEIGHT_FILES if (path / name).is_file()), None)
 
 
-def is_bundle(path: Path) -> bool:
-    """Whether it is the folder of an exported model."""
-    return (path / BUNDLE).is_file()
+def bundle_in(path: Path) -> Path | None:
+    """The folder of an exported model that a path means: itself, or the one in what `adapt run` made; else None."""
+    return next((folder for folder in (path, path / EXPORTED) if (folder / BUNDLE).is_file()), None)
 
 
 def recipe_path(word: str, info: ValidationInfo) -> str:
