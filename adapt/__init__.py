@@ -44,9 +44,9 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "load_model": "adapt.loading",
-    "load_prior": "adapt.loading",
-    "load_restorer": "adapt.loading",
+    "load_model": "adapt.loading.networks",
+    "load_prior": "adapt.loading.networks",
+    "load_restorer": "adapt.loading.networks",
     "calibrate": "adapt.commands.calibrate",
     "degrade": "adapt.commands.degrade",
     "read_photo": "adapt.photos.files",
