@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from adapt.commands.generate_targets import generate_targets
     from adapt.commands.restore import restore
     from adapt.commands.run import run
-    from adapt.loading import load_model, load_prior, load_restorer
+    from adapt.loading.networks import load_model, load_prior, load_restorer
     from adapt.photos.files import read_photo
 
 # onnxruntime, wherever it is imported, would otherwise keep a number for this machine in the user's home, and a file of
