@@ -52,11 +52,14 @@ def test_nothing_heavy_is_imported_before_it_is_needed(module: str) -> None:
 
 
 def test_help_answers_at_once() -> None:
+    """By the clock, or by the time that its process computed, where others kept it waiting."""
     seconds: list[float] = []
     while len(seconds) < 10 and min(seconds, default=1) >= 0.5:  # a machine that is busy is given more tries
-        start = time.perf_counter()
+        start, before = time.perf_counter(), os.times()
         answer = python("-m", "adapt", "--help")
-        seconds.append(time.perf_counter() - start)
+        waited, after = time.perf_counter() - start, os.times()
+        computed = after.children_user + after.children_system - before.children_user - before.children_system
+        seconds.append(min(waited, computed or waited))  # Windows does not tell
         assert answer.returncode == 0, answer.stderr
         assert "Usage" in answer.stdout
     assert min(seconds) < 0.5, f"adapt --help took {min(seconds):.2f} s at best"
