@@ -12,7 +12,7 @@ from torch.optim import AdamW, Optimizer
 
 from adapt.devices import autocast
 from adapt.settings import PatchAdversarySettings, TuningSettings
-from adapt.training.adversary import PatchDiscriminator, check_layers, hinge, hinge_of_made
+from adapt.training.adversary import hinge, hinge_of_made, patch_discriminator
 from adapt.training.discriminator import UNetDiscriminator
 from adapt.training.losses import discriminator_loss, generator_loss
 from adapt.training.sampling import batch_indices, step_generator
@@ -41,8 +41,7 @@ def build_discriminator(
     generator = step_generator(settings.seed, 0, rank=-1)
     chosen = settings.discriminator
     if isinstance(chosen, PatchAdversarySettings):
-        check_layers(chosen, size)
-        patches = PatchDiscriminator(chosen, generator, detail=True).train()
+        patches = patch_discriminator(chosen, size, generator, detail=True).train()
         if start is not None:
             load_weights(patches, dict(start), source="the pack's discriminator")
         return patches, AdamW(patches.parameters(), lr=chosen.learning_rate, betas=MOMENTA, weight_decay=0.0)

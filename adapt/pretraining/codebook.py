@@ -23,9 +23,9 @@ from adapt.training.adversary import (
     PatchDiscriminator,
     Verdict,
     balance,
-    check_layers,
     discriminator_loss,
     generator_loss,
+    patch_discriminator,
 )
 from adapt.training.context import TrainingContext
 from adapt.training.loop import Network, StepContext, train
@@ -86,8 +86,8 @@ def train_codebook(
         network.quantize.requires_grad_(False)
     discriminator: PatchDiscriminator | None = None
     if settings.adversarial:
-        check_layers(settings.discriminator, settings.crop or settings.size)
-        discriminator = PatchDiscriminator(settings.discriminator, generator, detail=settings.detail)
+        judged = settings.crop if settings.crop and settings.adversarial_from < settings.whole_from else settings.size
+        discriminator = patch_discriminator(settings.discriminator, judged, generator, detail=settings.detail)
     both = Autoencoding(network, discriminator, idle=settings.idle)
     last = list(network.generator.parameters())[-2]
     placed_until = PLACED_UNTIL * settings.steps

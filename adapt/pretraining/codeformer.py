@@ -21,9 +21,9 @@ from adapt.training.adversary import (
     PatchDiscriminator,
     Verdict,
     balance,
-    check_layers,
     discriminator_loss,
     generator_loss,
+    patch_discriminator,
 )
 from adapt.training.code_losses import Attempt, Attempts, code_feature, code_token
 from adapt.training.context import TrainingContext
@@ -129,8 +129,9 @@ def train_fusion(
     generator = step_generator(settings.seed, 0, rank=-1)
     discriminator: PatchDiscriminator | None = None
     if settings.adversarial:
-        check_layers(settings.discriminator, settings.size)
-        discriminator = PatchDiscriminator(settings.discriminator, generator, detail=settings.detail)
+        discriminator = patch_discriminator(
+            settings.discriminator, settings.size, generator, detail=settings.detail
+        )
     module = Fusing(Attempts(network, settings.fidelity), discriminator).train()
     last = network.get_parameter(f"fuse_convs_dict.{max(network.settings.connect_list)}.shift.2.weight")
     ranges = blind_ranges(settings.degradation, settings.size)

@@ -18,10 +18,10 @@ from adapt.settings import RestorerSettings, RestorerTrainingSettings
 from adapt.training.adversary import (
     PatchDiscriminator,
     balance,
-    check_layers,
     discriminator_loss,
     generator_loss,
     last_layer,
+    patch_discriminator,
 )
 from adapt.training.adversary import Verdict as Judgement
 from adapt.training.context import TrainingContext
@@ -88,9 +88,8 @@ def train_restorer(
     """
     discriminator: PatchDiscriminator | None = None
     if settings.adversarial:
-        check_layers(settings.discriminator, settings.size)
         generator = step_generator(settings.seed, 0, rank=-1)
-        discriminator = PatchDiscriminator(settings.discriminator, generator, detail=True)
+        discriminator = patch_discriminator(settings.discriminator, settings.size, generator, detail=True)
     last = last_layer(network)
     if recogniser is not None:
         recogniser.to(context.device)

@@ -101,6 +101,18 @@ def check_layers(settings: PatchDiscriminatorSettings, size: int) -> None:
         )
 
 
+def patch_discriminator(
+    settings: PatchDiscriminatorSettings, size: int, generator: torch.Generator, *, detail: bool
+) -> PatchDiscriminator:
+    """A new discriminator for images of `size` pixels; arguments as of `PatchDiscriminator`.
+
+    Raises:
+        UsageError: more layers than such images have room for.
+    """
+    check_layers(settings, size)
+    return PatchDiscriminator(settings, generator, detail=detail)
+
+
 def generator_loss(verdict: Verdict) -> Tensor:
     """The generator's loss: minus the mean logit of what it made."""
     return hinge_of_made(verdict.made).mean()
