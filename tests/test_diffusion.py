@@ -15,7 +15,7 @@ from adapt.diffusion.sampler import Conditioning, PhotoNoise, StepRecord, guided
 from adapt.diffusion.schedule import linear_schedule, noised, respaced
 from adapt.diffusion.solvers import Ancestral, Ddim, DpmSolver2M, posterior_mean
 from adapt.diffusion.steps import Step, plan_dt_bfr, plan_from, steps_through
-from adapt.diffusion.unet import UNet, unet_settings
+from adapt.diffusion.unet import UNet, Upsample, unet_settings
 from adapt.errors import ShapeError, UsageError, WeightsError
 from adapt.guidance.low_frequency import LowFrequency, low_pass
 from adapt.images import to_signed, to_unit
@@ -298,3 +298,11 @@ def test_a_constraint_on_the_prediction_draws_no_noise_and_moves_what_is_low_alo
     assert torch.equal(term.apply(x0, resting, kept, draw=no_noise)[0], x0)
     with pytest.raises(AssertionError, match="noise was drawn"):
         LowFrequency(factor=4, last_t=360).apply(x0, acting, memory, draw=no_noise)
+
+
+def test_doubling_is_nearest_neighbour_then_a_convolution(gen: torch.Generator):
+    layer, x = Upsample(32, convolve=True), torch.rand(2, 32, 5, 7, generator=gen)
+    with torch.no_grad():
+        expected = layer.conv(x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))
+        assert torch.allclose(layer(x), expected, atol=1e-6)
+    assert set(layer.state_dict()) == {"conv.weight", "conv.bias"}

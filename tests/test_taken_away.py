@@ -301,7 +301,6 @@ def test_a_verdict_knows_damage_by_the_student_without_its_gain():
     photo = read_image(find_photos(KNOWN)[0].path)  # hardly damaged
     student, evaluator = load_restorer("tiny"), load_evaluator("tiny", torch.device("cpu"))
     assert evaluator.reference is not None
-    assert evaluator.reference_digest not in ("", student.digest)
     full = evaluator.clean(photo, photo)
     held = student(photo[None])[0]
     assert float((full - photo).square().mean()) > 2 * float((held - photo).square().mean())

@@ -18,6 +18,7 @@ from adapt.loading import load_evaluator, load_restorer
 from adapt.photos.files import read_image
 from adapt.settings import VerdictSettings
 from adapt.settings.recipe import load_recipe
+from adapt.targets.restored import match_mean_luminance
 from adapt.verdict.decision import Measurements, Numbers, Verdict, compare, decide, gains, verdict_of_json
 from adapt.verdict.evidence import EVIDENCE, Evaluator, Restoration
 from adapt.verdict.selector import EvidenceSelector
@@ -181,6 +182,17 @@ def test_damage_is_known_by_the_packs_own_restorer(evaluator: Evaluator, gen: to
     assert torch.equal(own.clean(photo, base), photo / 2)
     assert torch.equal(replace(evaluator, reference=None).clean(photo, base), base)
     assert torch.equal(replace(evaluator, reference=lambda photos: photos / 0).clean(photo, base), base)
+
+
+def test_damage_is_known_by_a_restoration_with_the_light_of_a_noisy_photo(evaluator: Evaluator, gen: torch.Generator):
+    """Or who gives a photo its light back, as targets do, would be wrong on trials."""
+    calm = gaussian_blur(torch.rand(1, 3, 64, 64, generator=gen), torch.tensor([1.0])) * 0.5 + 0.1
+    noisy = (calm + 0.25 * torch.randn(1, 3, 64, 64, generator=gen)).clamp(0, 1)
+    own = replace(evaluator, reference=lambda _: calm * 0.8)
+    assert torch.equal(own.clean(calm[0], calm[0]), calm[0] * 0.8)
+    assert torch.equal(own.clean(noisy[0], calm[0]), match_mean_luminance(calm * 0.8, noisy)[0])
+    none = replace(evaluator, reference=None)
+    assert torch.equal(none.clean(noisy[0], calm[0] * 0.8), own.clean(noisy[0], calm[0])), "the base's too"
 
 
 def test_known_faces_get_as_soft_as_what_is_restored(evaluator: Evaluator, gen: torch.Generator):

@@ -161,8 +161,7 @@ def measure_all(
         by_base[path] = base(image[None], of_base)[0]
         on_step(place, 2 * len(images))
     sound = {path: restored for path, restored in by_base.items() if bool(restored.isfinite().all())}
-    asked = evaluator.reference_digest != base.digest
-    clean = {path: evaluator.clean(images[path], each) if asked else each for path, each in sound.items()}
+    clean = {path: evaluator.clean(images[path], each) for path, each in sound.items()}
     soft = evaluator.as_soft_as([*clean.values()]) if clean else evaluator.known
     for place, (path, photo) in enumerate(images.items()):
         if path in sound:

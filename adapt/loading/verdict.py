@@ -41,7 +41,7 @@ def load_evaluator(pack: str | Path, device: torch.device) -> Evaluator:
     reference = _reference(opened)
     if reference is None:
         return Evaluator(networks, known, device)
-    return Evaluator(networks, known, device, reference.to(device), reference.digest)
+    return Evaluator(networks, known, device, reference.to(device))
 
 
 def _known(pack: Pack) -> Path:
@@ -80,6 +80,7 @@ def evaluator_digest(pack: str | Path) -> str:
     from adapt.digests import file_digest, settings_digest
     from adapt.faces.entries import LANDMARKS, RECOGNISER
     from adapt.photos.folder import find_photos
+    from adapt.verdict.evidence import NOISY
 
     opened = load_pack(pack)
     networks = opened.card.networks
@@ -90,4 +91,4 @@ def evaluator_digest(pack: str | Path) -> str:
     more: dict[str, Any] = {} if reference is None else {"reference": reference.digest}
     if (known := _known(opened)) != KNOWN:
         more["known"] = [file_digest(photo.path) for photo in find_photos(known)]
-    return settings_digest({**own, **faces, **more, "distance": distance})
+    return settings_digest({**own, **faces, **more, "distance": distance, "noisy": NOISY})

@@ -31,16 +31,23 @@ def restored_for(photos: Tensor, restorer: Callable[[Tensor], Tensor], settings:
     if settings.mirrored:  # what a restorer invents differs between both, and fades
         restored = (restored + restorer(photos.flip(-1)).flip(-1)) / 2
     if settings.match_mean_luminance and settings.compat == "none":
-        pairs = zip(restored.split(1), photos.split(1), strict=True)
-        return torch.cat([_matched(*pair) if _asked(*pair, settings) else pair[0] for pair in pairs])
+        return match_light_of_noisy(restored, photos, settings.light_by_noise)
     return restored
 
 
-def _asked(restored: Tensor, photo: Tensor, settings: TargetSettings) -> bool:
-    """Whether a photo is one whose light is right on average where its tones are not: a noisy one."""
-    if settings.light_by_noise is None:
-        return True
-    return bool(restored.isfinite().all()) and shown(restored, photo).colour >= settings.light_by_noise
+def match_light_of_noisy(restored: Tensor, photos: Tensor, noise: float | None) -> Tensor:
+    """As `match_mean_luminance`, of those photos alone whose light is right on average where its tones are not.
+
+    Args:
+        restored, photos: (B, 3, H, W) in [0, 1]; NaN stays.
+        noise: least noise in colours (`shown`) of a photo whose light is given back; None: of all.
+    """
+    pairs = zip(restored.split(1), photos.split(1), strict=True)
+    return torch.cat([_matched(*pair) if _noisy(*pair, noise) else pair[0] for pair in pairs])
+
+
+def _noisy(restored: Tensor, photo: Tensor, noise: float | None) -> bool:
+    return noise is None or (bool(restored.isfinite().all()) and shown(restored, photo).colour >= noise)
 
 
 def match_mean_luminance(restored: Tensor, photos: Tensor) -> Tensor:

@@ -30,8 +30,11 @@ from adapt.faces.recogniser import FaceIdentifier
 from adapt.images import clamped
 from adapt.targets.likeness import AGREES
 from adapt.targets.prior_score import score_by_prior
+from adapt.targets.restored import match_light_of_noisy
 from adapt.targets.rings import image_of, power_in, rings_of, spectrum_of
 from degradations.cosines import gaussian_blur
+
+NOISY: Final = 5.0  # noise in colours from which a photo's light is its scene's; the pack's `adaptive` has the same
 
 
 class Distance(Protocol):
@@ -229,27 +232,30 @@ class Evaluator:
         device: where all of it is.
         reference: the pack's own restorer, by which the damage is known: (B, 3, S, S) in [0, 1] to the same; None
             where it has none, and the base stands in.
-        reference_digest: stands for it: of a base with the same digest it need not be asked.
     """
 
     networks: EvidenceNetworks
     known: Tensor
     device: torch.device
     reference: Callable[[Tensor], Tensor] | None = None
-    reference_digest: str = ""
 
+    @full_precision()
     @torch.no_grad()
     def clean(self, photo: Tensor, base: Tensor) -> Tensor:
-        """What a photo was before its damage, as nearly as the reference knows it.
+        """What a photo was before its damage, as nearly as the reference knows it, with a noisy photo's mean light.
+
+        Restorers make dark tones of noise too bright and bright ones too dark, and damage known by such an image would
+        have made that light: who gives it back, as targets do, would be wrong on the trials.
 
         Args:
             photo: (3, S, S) in [0, 1].
             base: what the base makes of it, the same; taken where there is no reference, or it gives no image.
         """
-        if self.reference is None:
-            return base.to(self.device)
-        found = self.reference(photo[None].to(self.device))[0]
-        return found if bool(found.isfinite().all()) else base.to(self.device)
+        own, found = photo[None].to(self.device), base[None].to(self.device)
+        if self.reference is not None:
+            asked = self.reference(own)
+            found = asked if bool(asked.isfinite().all()) else found
+        return match_light_of_noisy(found, own, NOISY)[0]
 
     @full_precision()
     @torch.no_grad()
