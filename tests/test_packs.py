@@ -31,8 +31,9 @@ from adapt.loading import (
     load_restorer,
     load_start_steps,
 )
+from adapt.locks import locked
 from adapt.packs.named import pack_restorer
-from adapt.packs.pack import APART, EMBEDDED, known_packs, load_pack
+from adapt.packs.pack import APART, EMBEDDED, add_network, known_packs, load_pack
 from adapt.settings import (
     AdjusterNetworkSettings,
     BlurNetworkSettings,
@@ -398,6 +399,17 @@ def test_the_command(
     assert (card["description"], card["networks"]["prior"]["licence"]) == ("of mine", "L")
     assert adapt(monkeypatch, *command[:3], "swinir", *command[4:]) == 4
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_one_command_at_a_time_writes_a_card(tmp_path: Path, folder: Path) -> None:
+    file = saved(tmp_path / "p.pth", UNet(PRIOR))
+    with locked(folder), pytest.raises(UsageError, match="another command works in this folder"):
+        add(folder, "prior", file, size=SIDE)
+    add(folder, "prior", file, size=SIDE)
+    state = UNet(PRIOR).state_dict()
+    with locked(folder), pytest.raises(UsageError, match="another command works in this folder"):
+        add_network(folder, "other", state, header={}, entry={})
+    assert [*load_pack(folder).card.networks] == ["prior"]
 
 
 # ---------------------------------------------------------------- whose recipes it takes

@@ -18,6 +18,7 @@ from adapt.faces.arcface import ArcFace
 from adapt.faces.entries import ARCFACE
 from adapt.faces.entries import ARCHITECTURES as FACE_NETWORKS
 from adapt.guidance import mask
+from adapt.locks import locked
 from adapt.packs.pack import PackCard, PackNetwork, known_packs, load_pack, named_file, write_card
 from adapt.perceptual.distance import load_pack_distance
 from adapt.restorers import vqgan
@@ -86,14 +87,14 @@ def add_to_pack(
         overwrite: replace an entry of that name.
 
     Raises:
-        UsageError: a name, folder, size or restorer that cannot be used, or an entry that is there already.
+        UsageError: a name, folder, size or restorer that cannot be used, an entry that is there already, or a folder
+            that another command is at work in.
         WeightsError: a file that is not what its name in the pack says, or not for faces of this size.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise UsageError(f"'{name}': expected a name of letters, digits, - and _ for an entry of a pack")
     card = _card(folder, size)
-    if name in card.networks and not overwrite:
-        raise UsageError(f"pack {card.name}: has '{name}' already; give --overwrite to replace it")
+    _refuse_taken(card, name, overwrite)
     content = _checked(file, name, card.size, architecture or (name if name in ARCHITECTURES else None))
     entry = PackNetwork(
         architecture=content.architecture,
@@ -102,14 +103,30 @@ def add_to_pack(
         trained=trained,
         files=named_file(folder, file, content.sha256),
     )
+    _with_entry(card, name, entry, restorer, description)  # says what is wrong while there is no folder yet
+    with locked(folder):
+        card = _card(folder, size)  # as another command may have left it meanwhile
+        _refuse_taken(card, name, overwrite)
+        write_card(folder, _with_entry(card, name, entry, restorer, description))
+    return content
+
+
+def _refuse_taken(card: PackCard, name: str, overwrite: bool) -> None:
+    if name in card.networks and not overwrite:
+        raise UsageError(f"pack {card.name}: has '{name}' already; give --overwrite to replace it")
+
+
+def _with_entry(
+    card: PackCard, name: str, entry: PackNetwork, restorer: str | None, description: str | None
+) -> PackCard:
+    """The card with one more entry, and with what is said of the pack."""
     networks = {**card.networks, name: entry}
     able = [each for each in networks if each not in PARTS]
     if restorer is not None and restorer not in able:
         raise UsageError(f"--restorer {restorer}: pack {card.name} has the restorers {', '.join(able) or 'none yet'}")
     own = restorer or (card.restorer if card.restorer in able or not able else able[0])
     about = description or card.description
-    write_card(folder, card.model_copy(update={"networks": networks, "restorer": own, "description": about}))
-    return content
+    return card.model_copy(update={"networks": networks, "restorer": own, "description": about})
 
 
 def _card(folder: Path, size: int | None) -> PackCard:

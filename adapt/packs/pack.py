@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, ValidationError
 from adapt.digests import bytes_digest, file_digest, settings_digest
 from adapt.disk import write_text
 from adapt.errors import RecipeError, UsageError, WeightsError
+from adapt.locks import locked
 from adapt.settings import Settings
 from adapt.settings.draft import Draft, to_yaml
 
@@ -191,6 +192,9 @@ def add_network(
         state: its tensors; floating ones are stored as float16.
         header: architecture and settings, for the files' headers.
         entry: architecture, licence, source and trained, for the card.
+
+    Raises:
+        UsageError: another command works in the folder.
     """
     from adapt.weights import write_state
 
@@ -203,17 +207,18 @@ def add_network(
             used = 0
         shards[-1][key] = value
         used += bytes_needed
-    files: dict[str, str] = {}
-    for index, shard in enumerate(shards, start=1):
-        suffix = f"-{index}-of-{len(shards)}" if len(shards) > 1 else ""
-        path = folder / f"{name}{suffix}.safetensors"
-        write_state(path, shard, header, half=True)
-        files[path.name] = file_digest(path)
-    shard_name = re.compile(rf"{re.escape(name)}-\d+-of-\d+\.safetensors")
-    for stale in folder.iterdir():
-        if shard_name.fullmatch(stale.name) and stale.name not in files:  # not a network's of a longer name
-            stale.unlink()
-    _enter(folder, name, {**entry, "files": files})
+    with locked(folder):
+        files: dict[str, str] = {}
+        for index, shard in enumerate(shards, start=1):
+            suffix = f"-{index}-of-{len(shards)}" if len(shards) > 1 else ""
+            path = folder / f"{name}{suffix}.safetensors"
+            write_state(path, shard, header, half=True)
+            files[path.name] = file_digest(path)
+        shard_name = re.compile(rf"{re.escape(name)}-\d+-of-\d+\.safetensors")
+        for stale in folder.iterdir():
+            if shard_name.fullmatch(stale.name) and stale.name not in files:  # not a network's of a longer name
+                stale.unlink()
+        _enter(folder, name, {**entry, "files": files})
 
 
 def add_table(folder: Path, name: str, table: Path, *, entry: dict[str, str]) -> None:
@@ -224,10 +229,14 @@ def add_table(folder: Path, name: str, table: Path, *, entry: dict[str, str]) ->
         name: what the table is called in the pack.
         table: the file; its copy has the pack's name for it.
         entry: architecture, licence, source and trained, for the card.
+
+    Raises:
+        UsageError: another command works in the folder.
     """
     copy = folder / f"{name}.json"
-    write_text(copy, table.read_text(encoding="utf-8"))
-    _enter(folder, name, {**entry, "files": {copy.name: file_digest(copy)}})
+    with locked(folder):
+        write_text(copy, table.read_text(encoding="utf-8"))
+        _enter(folder, name, {**entry, "files": {copy.name: file_digest(copy)}})
 
 
 def named_file(folder: Path, file: Path, sha256: str) -> dict[str, str]:
