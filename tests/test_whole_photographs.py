@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from adapt.commands.align import align, photos_by_face
-from adapt.commands.photographs import Finding, Preparer
+from adapt.commands.photographs import Choice, Finding, Preparer
 from adapt.commands.restore import restore_folder
 from adapt.commands.run import run
 from adapt.errors import UsageError
@@ -167,6 +167,84 @@ def test_which_faces_are_taken(folder: Path, tmp_path: Path):
         )
 
 
+def test_faces_of_a_photo_that_became_another_are_gone(folder: Path, tmp_path: Path):
+    """Its old crop would be trained on, and its old place restored in the new photo."""
+    photos, out = shutil.copytree(folder, tmp_path / "photos"), tmp_path / "out"
+    align(photos, out, faces="auto")
+    (out / "one-face1.png").unlink()
+    align(photos, out, faces="auto")
+    assert len(read_boxes(out / "faces.jsonl")["one"]) == 1, "each face once, though there are two lines of it"
+    shutil.copy(folder / "one.png", tmp_path / "kept.png")
+    shutil.copy(folder / "none.png", photos / "one.png")
+    result = align(photos, out, faces="auto")
+    assert (result.faces["one"], (out / "one-face1.png").exists()) == (0, False)
+    assert read_boxes(out / "faces.jsonl")["one"] == []
+    shutil.copy(tmp_path / "kept.png", photos / "one.png")
+    assert align(photos, out, faces="auto").faces["one"] == 1
+    assert len(read_boxes(out / "faces.jsonl")["one"]) == 1
+    shutil.copy(folder / "none.png", photos / "group.png")
+    (out / "group-face1.png").write_bytes(b"retouched")
+    again = align(photos, out, faces="auto")
+    assert [line.partition(" was changed")[0] for line in again.kept] == [f"{out / 'group-face1.png'}:"]
+
+
+def test_an_aligned_face_among_whole_photographs_is_restored(folder: Path, finder: FaceFinder, tmp_path: Path):
+    photos = shutil.copytree(folder, tmp_path / "photos")
+    write_image(photos / "own.png", some_faces(1)[0])
+    align(photos, tmp_path / "faces", size=SIDE, faces="auto")
+    known = read_boxes(tmp_path / "faces" / "faces.jsonl")
+    assert "own" not in known, "an aligned face says nothing of where faces are"
+    both = Preparer(size=SIDE, mode="auto", finder=finder, choice=Choice(known=known))
+    restore_folder(Unchanged(0.3), photos, tmp_path / "out", digest="x", preparer=both)
+    change = read_image(tmp_path / "out" / "own.png") - read_image(photos / "own.png")
+    assert float(change[:, 50:80, 50:80].mean()) > 0.1
+
+
+def test_two_photos_whose_faces_would_be_one_file(folder: Path, tmp_path: Path):
+    photos = shutil.copytree(folder, tmp_path / "photos")
+    write_image(photos / "group-face1.png", some_faces(1)[0])
+    for _ in range(2):
+        result = align(photos, tmp_path / "out", size=SIDE, faces="auto")
+        assert result.failed == [
+            "group: its face would be group-face1.png, as that of group-face1 is; rename one of both photos"
+        ]
+        assert (result.aligned, result.faces) == (["group-face1"], {"none": 0, "one": 1})
+
+
+def test_boxes_that_come_later_are_heeded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    boxes = tmp_path / "b.jsonl"
+    boxes.write_text('{"photo": "one"}')
+    command = ("restore", "tiny", folder / "one.png", "-o", tmp_path / "out")
+    assert adapt(monkeypatch, *command) == 0
+    assert adapt(monkeypatch, *command, "--boxes", boxes) == 2
+    assert "whose faces were found otherwise" in capsys.readouterr().err
+    assert adapt(monkeypatch, *command, "--boxes", boxes, "--overwrite") == 0
+    assert np.array_equal(np.array(Image.open(tmp_path / "out" / "one.png")), np.array(Image.open(folder / "one.png")))
+
+
+def test_a_file_of_boxes_is_not_written_over(folder: Path, tmp_path: Path):
+    align(folder, tmp_path / "out", size=SIDE)
+    own = tmp_path / "out" / "faces.jsonl"
+    before = own.read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match=r"faces.jsonl: lies in .*out, whose files are made anew; copy it"):
+            align(folder, tmp_path / "out", size=SIDE, finding=Finding(boxes=own), overwrite=overwrite)
+    assert own.read_bytes() == before
+
+
+def test_a_face_outside_of_its_photo(folder: Path, finder: FaceFinder, tmp_path: Path):
+    boxes = tmp_path / "b.jsonl"
+    boxes.write_text('{"photo": "one", "box": [5000, 10, 5100, 90]}')
+    outside = preparer(finder, choice=Choice(known=read_boxes(boxes)))
+    result = restore_folder(Unchanged(), folder, tmp_path / "out", digest="x", preparer=outside)
+    assert [reason.partition(", which")[0] for reason in result.failed] == [
+        "one: --boxes has a face at [5000, 10, 5100, 90], outside of the photo"
+    ]
+    assert result.done == 2
+
+
 def test_points_of_another_detector_are_taken(folder: Path, tmp_path: Path):
     from adapt.faces.align import template
 
@@ -184,6 +262,9 @@ def test_points_of_another_detector_are_taken(folder: Path, tmp_path: Path):
 @pytest.mark.parametrize("text", [
     '{"photo": "a", "box": [1, 2, 3]}', '{"photo": "a", "box": [9, 0, 1, 5]}', '{"box": [0, 0, 1, 1]}', "[]", "no JSON",
     '{"photo": "a", "box": [0, 0, 9, 9], "points": [[1, 2]]}', '{"photo": 3}',
+    '{"photo": "a", "box": [0, 0, 9, 9], "placement": [0, 0, 0, 0]}',
+    '{"photo": "a", "box": [0, 0, 9, 9], "placement": [0, NaN, 1, 0]}',
+    '{"photo": "a", "box": [0, 0, 9, 9], "points": [[1, 2], [1, 2], [1, 2], [1, 2], [1, 2]]}',
 ])  # fmt: skip
 def test_a_bad_line_of_boxes_is_named(text: str, tmp_path: Path):
     (tmp_path / "b").write_text('{"photo": "good", "box": [0, 0, 1, 1]}\n' + text)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -116,6 +116,8 @@ def align(
     side = size or load_pack(pack).card.size
     if side < 16:
         raise UsageError(f"--size {side}: expected 16 pixels or more")
+    if finding is not None:
+        refuse_boxes_in(out, finding.boxes)
     preparer = (finding or Finding(pack=pack)).preparer(side, faces, pick_device(device))
     with locked(out):
         _claim(out, {"size": side, **preparer.settings()}, overwrite=overwrite, renew=renew)
@@ -132,6 +134,14 @@ def align(
             except KeptError as error:
                 result.kept.append(str(error))
         return result
+
+
+def refuse_boxes_in(out: Path, boxes: Path | None) -> None:
+    """Raise UsageError where a file of boxes lies in the folder that is written: it would be replaced."""
+    if boxes is not None and boxes.resolve().is_relative_to(out.resolve()):
+        raise UsageError(
+            f"--boxes {boxes}: lies in {out}, whose files are made anew; copy it elsewhere, and name the copy"
+        )
 
 
 def faces_of(photos: Path, out: Path, *, faces: FaceMode, **how: Any) -> Aligned | None:
@@ -170,21 +180,25 @@ def _align_all(
     for line in _lines(out):
         known[line["photo"]].append(line)
     journal = Journal(out, _told(out), overwrite=overwrite)
-    result = Aligned()
+    result, owners = Aligned(), dict[str, str]()
     for number, file in enumerate(files, start=1):
+        before = known[file.id]
         try:
             sha256 = file_digest(file.path)
-            lines = [line for line in known[file.id] if line["photo_sha256"] == sha256]
+            lines = [line for line in before if line["photo_sha256"] == sha256]
             if _is_done(lines, out):
                 status = "skipped"
                 result.skipped += 1
+                if before[-1]["photo_sha256"] != sha256:  # another in between: the last ones count
+                    _log(lines, out)
             else:
-                photo = preparer(file.id, file.path)
-                lines = _write(photo, file.id, sha256, journal)
-                for line in lines:  # the last of a photo says how many there are: with it the photo is done
-                    append_json_line(out / LOG, line)
+                stale = [line for line in before if line["photo_sha256"] != sha256 and line.get("file") not in owners]
+                result.kept += _remove(stale, journal)
+                lines = _write(preparer(file.id, file.path), file.id, sha256, journal, owners)
+                _log(lines, out)
                 status = "done"
                 result.done += 1
+            owners.update({line["file"]: file.id for line in lines if "file" in line})
             _note(result, file.id, lines)
         except PhotoError as error:
             status = _failed(result, file.id, str(error))
@@ -201,8 +215,16 @@ def _failed(result: Aligned, id: str, reason: str) -> str:
     return "failed"
 
 
-def _write(photo: Prepared, id: str, sha256: str, journal: Journal) -> list[dict[str, Any]]:
-    """The crops of a photo, written; their lines."""
+def _log(lines: Sequence[dict[str, Any]], out: Path) -> None:
+    """The lines of a photo, of which the last says how many there are: with it the photo is done."""
+    for line in lines:
+        append_json_line(out / LOG, line)
+
+
+def _write(
+    photo: Prepared, id: str, sha256: str, journal: Journal, owners: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """The crops of a photo, written; their lines. `owners`: the photos of the files that are there, by name."""
     about = {"photo": id, "photo_sha256": sha256}
     whole = photo.line.get("faces")
     if whole == []:
@@ -211,6 +233,8 @@ def _write(photo: Prepared, id: str, sha256: str, journal: Journal) -> list[dict
     lines: list[dict[str, Any]] = []
     for number, (crop, face) in enumerate(zip(photo.crops, found, strict=True), start=1):
         name = f"{id}.png" if whole is None else f"{id}-face{face.get('track', number)}.png"
+        if name in owners:
+            raise PhotoError(f"{id}: its face would be {name}, as that of {owners[name]} is; rename one of both photos")
         journal.refuse_others(name)
         digest = journal.write(name, encode_png(crop, bits=photo.bits))
         enlarged = {"enlarged": round(crop.shape[-1] / face["side"], 2)} if face else {}
@@ -234,13 +258,17 @@ def _note(result: Aligned, id: str, lines: Sequence[dict[str, Any]]) -> None:
 
 def _remove_others(ids: set[str], out: Path) -> list[str]:
     """Remove the faces of other photos than these; what cannot be removed, and why."""
-    journal, kept = Journal(out, _told(out)), list[str]()
-    for line in _lines(out):
-        if line["photo"] not in ids and "file" in line:
-            try:
-                journal.remove(line["file"])
-            except KeptError as error:
-                kept.append(str(error))
+    return _remove([line for line in _lines(out) if line["photo"] not in ids], Journal(out, _told(out)))
+
+
+def _remove(lines: Iterable[dict[str, Any]], journal: Journal) -> list[str]:
+    """Remove the faces that lines tell of; what cannot be removed, and why."""
+    kept = list[str]()
+    for name in dict.fromkeys(line["file"] for line in lines if "file" in line):
+        try:
+            journal.remove(name)
+        except KeptError as error:
+            kept.append(str(error))
     return kept
 
 

@@ -76,8 +76,14 @@ class Choice:
             raise UsageError(f"--max-faces {self.most}: expected 1 face or more")
 
     def faces(self, id: str, image: Tensor, finder: FaceFinder) -> list[Face]:
-        """The faces of a photo, (3, H, W) in [0, 1], that are taken, the largest first."""
+        """The faces of a photo, (3, H, W) in [0, 1], that are taken, the largest first.
+
+        Raises:
+            PhotoError: one is given that lies outside of the photo.
+        """
         given = self.known.get(id)
+        for face in given or ():
+            _refuse_outside(id, face.box, image)
         found = finder.find(image) if given is None else finder.given(image, given)
         return found[: 1 if self.largest else self.most]
 
@@ -217,6 +223,14 @@ class Preparer:
             crops, finish, {"faces": [_told(face) for face in faces]},
             1 / smallest if smallest < 1 else None, largest if largest > 1 else None, bits=photo.bits,
         )  # fmt: skip
+
+
+def _refuse_outside(id: str, box: Sequence[float], image: Tensor) -> None:
+    height, width = image.shape[1:]
+    left, top, right, bottom = box
+    if right <= 0 or bottom <= 0 or left >= width or top >= height:
+        places = ", ".join(f"{edge:g}" for edge in box)
+        raise PhotoError(f"{id}: --boxes has a face at [{places}], outside of the photo, which is {width} x {height}")
 
 
 def _fills(face: Face, side: int) -> bool:

@@ -301,7 +301,9 @@ def _open(out: Path, about: dict[str, Any], *, overwrite: bool, renew: bool) -> 
         out, CLAIM, about, kind=KIND, ours="one of ours", writes=lambda: written(out), overwrite=overwrite
     )
     keys = ("model", *WORDS, *FINDING)
-    other = [key for key in keys if found.get(key) != about.get(key) and (key in found or key not in UNSAID)]
+    by_runner = "faces" not in found
+    unsaid = {key for key in UNSAID if by_runner and key not in found}
+    other = [key for key in keys if found.get(key) != about.get(key) and key not in unsaid]
     if not other:
         return
     if renew:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from adapt.commands.align import LOG, Aligned, faces_of
+from adapt.commands.align import LOG, Aligned, faces_of, refuse_boxes_in
 from adapt.commands.finetune import finetune, sample_writer
 from adapt.commands.finetune_setup import default_recipe, set_up_finetune
 from adapt.commands.generate_targets import generate_targets
@@ -163,6 +163,7 @@ def run(
     if faces == "auto" and all(size_of(file.path) == (size, size) for file in found):
         faces = "aligned"
     finding = finding or Finding()
+    refuse_boxes_in(out, finding.boxes)
     if finding.pack is None and DETECTOR in load_pack(pack).card.networks:
         finding = replace(finding, pack=pack)
     own, of_base = setup.restorer.chosen_fidelity(fidelity), setup.base.chosen_fidelity(fidelity)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from adapt.errors import UsageError
 
@@ -34,7 +34,9 @@ def read_boxes(path: Path) -> dict[str, list[KnownFace]]:
 
     A line is `{"photo": "ID", "box": [left, top, right, bottom]}`, in pixels of the upright photo, with `"points"` of
     five [x, y] where they are known; `{"photo": "ID"}` alone says that there is no face. Lines of `faces.jsonl` are
-    such lines, and their placement is taken as it is.
+    such lines, and their placement is taken as it is; of those that `adapt align` wrote of one photo the ones count
+    that it wrote of the photo as it was last, and the last of each file. A line of it with a file and no box is of a
+    photo that is an aligned face, and says nothing of others.
 
     Raises:
         UsageError: a file that cannot be read, or a line that is none of these.
@@ -43,26 +45,56 @@ def read_boxes(path: Path) -> dict[str, list[KnownFace]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise UsageError(f"--boxes {path}: cannot be read: {error}") from error
-    faces: dict[str, list[KnownFace]] = {}
+    told: dict[str, list[_Line]] = {}
     for number, text in enumerate(lines, start=1):
         if not text.strip():
             continue
         try:
             line = json.loads(text)
-            own = faces.setdefault(_text(line["photo"]), [])
-            if line.get("box") is None:
-                continue
-            points = tuple((float(x), float(y)) for x, y in line.get("points") or ())
-            placement = tuple(float(value) for value in line.get("placement") or ())
-            if len(points) not in (0, 5) or len(placement) not in (0, 4):
-                raise ValueError("points are five, a placement has four numbers")
-            own.append(KnownFace(_box(line["box"]), points, placement, int(line.get("track") or 0)))
+            own = _Line(line.get("photo_sha256"), line.get("file"), _face(line))
+            told.setdefault(_text(line["photo"]), []).append(own)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UsageError(
                 f'--boxes {path}, line {number}: expected {{"photo": "ID", "box": [left, top, right, bottom]}},'
-                f" got {text.strip()[:80]}"
+                f" got {text.strip()[:80]} ({error})"
             ) from error
-    return faces
+    return {id: faces for id, own in told.items() if (faces := _latest(own)) is not None}
+
+
+class _Line(NamedTuple):
+    """A line: the digest of the photo and the file of the face, where `adapt align` wrote it, and the face, if any."""
+
+    sha256: str | None
+    file: str | None
+    face: KnownFace | None
+
+
+def _latest(lines: Sequence[_Line]) -> list[KnownFace] | None:
+    """The faces of a photo; None of one that is an aligned face."""
+    last = next((line.sha256 for line in reversed(lines) if line.sha256 is not None), None)
+    current = [line for line in lines if line.sha256 in (None, last)]
+    if all(line.file is not None and line.face is None for line in current):
+        return None
+    by_file = {line.file: line for line in current if line.file is not None}
+    own = [line for line in current if line.file is None or by_file[line.file] is line]
+    return [line.face for line in own if line.face is not None]
+
+
+def _face(line: Any) -> KnownFace | None:
+    """The face of a line; raises ValueError, TypeError, KeyError or AttributeError where it is none."""
+    if line.get("box") is None:
+        return None
+    points = tuple((float(x), float(y)) for x, y in line.get("points") or ())
+    placement = tuple(float(value) for value in line.get("placement") or ())
+    if len(points) not in (0, 5) or len(placement) not in (0, 4):
+        raise ValueError("points are five, a placement has four numbers")
+    if not all(map(math.isfinite, [*placement, *(value for point in points for value in point)])):
+        raise ValueError("a number that is not finite")
+    if points and len({*points}) < len(points):
+        raise ValueError("two points in one place")
+    if placement and placement[2:] == (0, 0):
+        raise ValueError("a placement without a length")
+    return KnownFace(_box(line["box"]), points, placement, int(line.get("track") or 0))
 
 
 def _text(value: Any) -> str:
