@@ -134,7 +134,7 @@ def unchanged(finder: FaceFinder, photo: Tensor) -> float:
         for face in finder.find(before):
             preparer = Preparer(size=max(16, round(face.side)), mode="whole", finder=finder)
             prepared = preparer.of_whole(whole, [face])
-            back.write_bytes(prepared.finish(prepared.crops))
+            back.write_bytes(prepared.finish(prepared.crops)[0])
             worst = max(worst, 255 * float((read_image(back) - before).abs().max()))
     return worst
 

@@ -315,6 +315,43 @@ def test_targets_without_a_photo(small_photos: Path, targets: Path, small_pack: 
         tune(tmp_path / "others", store, tmp_path / "plain", small_pack)
 
 
+def test_a_photo_that_became_another_is_not_paired_with_its_old_target(
+    small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
+):
+    photos = shutil.copytree(small_photos, tmp_path / "photos")
+    opened = TargetStore(tmp_path / "store", {})
+    for id, (path,) in accepted_targets(targets).items():
+        made_of = file_digest(photos / f"{id}.png")
+        opened.add(Record(id=id, photo="", photo_sha256=made_of, status="done", target=str(path)))
+    assert tune(photos, tmp_path / "store", tmp_path / "whole", small_pack, max_steps=1).notes == ()
+    shutil.copy(small_photos / "b.png", photos / "a.png")
+    outcome = tune(photos, tmp_path / "store", tmp_path / "run", small_pack, max_steps=1)
+    assert outcome.trained + outcome.validation == 5
+    assert outcome.notes == ("1 photo is another than the target was made of, and left out; first: a.",)
+    for path in photos.rglob("*.png"):
+        write_image(path, 1 - read_image(path), overwrite=True)
+    with pytest.raises(UsageError, match="none of 6 photos is the one that its target was made of; run generate-targe"):
+        tune(photos, tmp_path / "store", tmp_path / "none", small_pack, max_steps=1)
+
+
+def test_a_sharp_face_that_cannot_be_read_gives_its_place_to_the_next(
+    small_photos: Path, targets: Path, small_pack: Path, tmp_path: Path
+):
+    real = tmp_path / "real"
+    real.mkdir()
+    for name in ("0.png", "2.png"):
+        (real / name).write_bytes(b"no image")
+    shutil.copy(small_photos / "a.png", real / "1.png")
+    outcome = tune(small_photos, targets, tmp_path / "run", small_pack, "adversarial=0.1", real=real)
+    assert [note.partition("; first")[0] for note in outcome.notes] == [
+        "2 of the sharp faces cannot be read, and the next had the place"
+    ]
+    assert str(real / "0.png") in outcome.notes[0]
+    (real / "1.png").unlink()
+    with pytest.raises(PhotoError, match="none of 2 faces can be read, first: .*0.png"):
+        tune(small_photos, targets, tmp_path / "none", small_pack, "adversarial=0.1", real=real)
+
+
 def test_few_validation_photos_are_named_in_the_verdict():
     gain = Interval(0.1, 0.05, 0.15, 4)
     told = dict.fromkeys((1, 3, 4), "")

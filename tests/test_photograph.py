@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from images import smooth_image
 from PIL import Image, ImageCms
 
 from adapt.images import to_uint8
-from adapt.photos.files import read_photo, write_image
+from adapt.photos.files import decoded, read_photo, write_image
 from adapt.photos.photograph import CONVERTED, read_photograph
+from adapt.photos.png import encode_16bit, with_metadata
 
 HEIGHT, WIDTH = 40, 56
 
@@ -88,6 +90,48 @@ def test_a_colour_profile_stays_and_what_is_restored_is_written_in_its_colours(t
     before, after = read_photo(tmp_path / "a.png").image, read_photo(tmp_path / "b.png").image
     moved = (after - before).numpy()[:, changed]
     assert np.abs(moved - 0.1).max() < 3 / 255
+
+
+def gamma_grey() -> bytes:
+    """A profile of grey with a gamma of 2.2, made from its definition (ICC.1:2022)."""
+    curve = struct.pack(">4s4xIH2x", b"curv", 1, round(2.2 * 256))
+    white = struct.pack(">4s4x3i", b"XYZ ", 63190, 65536, 54061)
+    described = struct.pack(">4s4xI5s", b"desc", 5, b"grey\0") + bytes(78)
+    blocks, place, table = [described, white, curve], 128 + 4 + 3 * 12, b""
+    for name, block in zip((b"desc", b"wtpt", b"kTRC"), blocks, strict=True):
+        table += struct.pack(">4sII", name, place, len(block))
+        place += len(block) + -len(block) % 4
+    body = struct.pack(">I", 3) + table + b"".join(block + bytes(-len(block) % 4) for block in blocks)
+    head = struct.pack(">I4xI4s4s4s12x4s4x", 128 + len(body), 0x02400000, b"mntr", b"GRAY", b"XYZ ", b"acsp")
+    head += bytes(68 - len(head)) + struct.pack(">3i", 63190, 65536, 54061)
+    return head + bytes(128 - len(head)) + body
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "grey", "16 bits of grey"])
+def test_samples_of_other_files_with_a_profile_stay_too(kind: str, tmp_path: Path):
+    wide = smooth_image(HEIGHT, WIDTH).permute(1, 2, 0).numpy() * 0.6 + 0.1
+    grey = "grey" in kind
+    profile = gamma_grey() if grey else wide_gamut()
+    if kind == "grey":
+        Image.fromarray(np.rint(wide[..., 0] * 255).astype(np.uint8)).save(tmp_path / "a.png", icc_profile=profile)
+    else:
+        samples = np.rint((wide[..., :1] if grey else wide) * 65535).astype(np.uint16)
+        (tmp_path / "a.png").write_bytes(with_metadata(encode_16bit(samples), profile=profile, exif=b"", dpi=None))
+    before = decoded(tmp_path / "a.png")[1]
+    assert before.profile == profile
+    whole = read_photograph(tmp_path / "a.png")
+    assert not whole._is_plain(np.array(before.colour).reshape(HEIGHT, WIDTH, -1)), "the profile says something"
+    (tmp_path / "same.png").write_bytes(whole.with_parts([])[0])
+    data, notes, changed = shifted(tmp_path / "a.png")
+    assert notes == ()
+    (tmp_path / "b.png").write_bytes(data)
+    for name, kept in (("same", np.ones_like(changed)), ("b", ~changed)):
+        after = decoded(tmp_path / f"{name}.png")[1]
+        assert (after.profile, after.grey) == (profile, grey)
+        assert np.array_equal(np.array(after.colour)[kept], np.array(before.colour)[kept])
+    one, other = read_photo(tmp_path / "a.png").image, read_photo(tmp_path / "b.png").image
+    step = 3 / 255 if kind == "grey" else 2 / 65535
+    assert np.abs((other - one).numpy()[:, changed] - 0.1).max() < step
 
 
 def test_colours_of_print_become_srgb_with_a_note(tmp_path: Path):

@@ -10,7 +10,7 @@ from knobs import names_of, settings_of
 
 from adapt.commands.finetune import finetune
 from adapt.errors import UsageError
-from adapt.finetuning.data import ImageDataset
+from adapt.finetuning.data import SharpFaces
 from adapt.finetuning.outcome import few_photos
 from adapt.finetuning.replay import Replay
 from adapt.photos.files import read_image, write_image
@@ -52,7 +52,7 @@ def same(first: Path, second: Path) -> bool:
 
 
 def test_pairs_are_replaced_as_often_as_the_share_says_and_by_faces(faces: Path, gen: torch.Generator):
-    images = ImageDataset(sorted(faces.iterdir()), 16)
+    images = SharpFaces(sorted(faces.iterdir()), 16)
     known = images.batch(range(5))
     photos, targets = torch.full((50, 3, 16, 16), 2.0), torch.full((50, 3, 16, 16), 3.0)
     replaced: list[torch.Tensor] = []
@@ -72,7 +72,7 @@ def test_pairs_are_replaced_as_often_as_the_share_says_and_by_faces(faces: Path,
 
 
 def test_the_damage_is_the_recipes_anew_each_time(faces: Path):
-    images = ImageDataset(sorted(faces.iterdir())[:1], 16)
+    images = SharpFaces(sorted(faces.iterdir())[:1], 16)
     empty = torch.zeros(8, 3, 16, 16)
 
     def made(seed: int) -> torch.Tensor:
@@ -87,7 +87,7 @@ def test_the_damage_is_the_recipes_anew_each_time(faces: Path):
 
 def test_the_truth_of_a_grey_photo_is_grey(faces: Path, gen: torch.Generator):
     empty = torch.zeros(2, 3, 16, 16)
-    _, targets = Replay(ImageDataset(sorted(faces.iterdir()), 16), GREY, 0.999).mix(empty, empty, gen)
+    _, targets = Replay(SharpFaces(sorted(faces.iterdir()), 16), GREY, 0.999).mix(empty, empty, gen)
     assert targets.std() > 0.01
     assert float((targets.amax(1) - targets.amin(1)).max()) < 1e-6
 

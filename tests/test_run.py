@@ -60,6 +60,11 @@ def test_run_end_to_end(
     assert adapt(monkeypatch, *arguments) == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}, "nothing is made twice"
     assert model == (out / "model.onnx").stat().st_mtime_ns
+    for name in ("model.onnx", "bundle/model.onnx"):  # made anew where it was moved away
+        (out / name).rename(tmp_path / "moved.onnx")
+        assert adapt(monkeypatch, *arguments) == 0
+        assert (out / "bundle" / "model.onnx").read_bytes() == (out / "model.onnx").read_bytes()
+        assert (out / name).read_bytes() == (tmp_path / "moved.onnx").read_bytes()
 
     # Bundle, run and pack all restore; the bundle as the run does.
     for model, name in ((out / "bundle", "x"), (out / "finetune", "y"), (small_pack, "z")):

@@ -231,6 +231,17 @@ def test_a_critic_prefers_what_keeps_the_photo(evaluator: Evaluator, gen: torch.
         return (shown + 0.02).clamp(0, 1)
 
     selector = EvidenceSelector(evaluator, VerdictSettings(weights={"consistency": 1}, photos=4))
+    assert selector.judged(5) == [0, 1, 2, 3]
+    assert selector.judged(3) == [0, 1, 2]
+    assert selector.judged(400) == [0, 100, 200, 300], "evenly: one collection lies at the front"
+    seen: list[int] = []
+
+    def at_once(shown: Tensor) -> Tensor:
+        seen.append(len(shown))
+        return noisy(shown)
+
+    selector.begin(photos.repeat(4, 1, 1, 1), at_once)
+    assert max(seen) <= 8, "48 at once would need gigabytes"
     selector.begin(photos, noisy)
     assert selector.gain(noisy) == 0
     assert selector.gain(lambda shown: shown) == pytest.approx(1), "all that there was to be gained"

@@ -370,6 +370,12 @@ def test_targets_and_fine_tuning_take_whole_photographs(
     again = load_restorer(tuned).digest
     assert adapt(monkeypatch, *tune, "--photos", store / "faces") == 0, "the same photos"
     assert load_restorer(tuned).digest == again
+    make[1] = tmp_path / "aligned"
+    for name, face in zip("ab", some_faces(2), strict=True):
+        write_image(tmp_path / "aligned" / f"{name}.png", face)
+    assert adapt(monkeypatch, *make, "--overwrite") == 0
+    assert {*accepted_targets(store)} == {"a", "b"}
+    assert not (store / "faces").exists(), "they would be taken for the targets' photos"
 
 
 def test_whole_photographs_are_cut_once_and_not_by_every_shard(folder: Path, tmp_path: Path,

@@ -32,7 +32,7 @@ from adapt.cli.options import (
     finding_of,
     use_threads,
 )
-from adapt.cli.printing import Lines, end, say_faces, say_resized
+from adapt.cli.printing import Lines, end, say_faces, say_resized, say_warning
 from adapt.errors import UsageError
 
 
@@ -75,6 +75,7 @@ def restore(
     A whole photograph keeps its size, its bits, its colour profile and EXIF data, and every pixel outside its faces.
     """
     use_threads(threads)
+    from adapt.commands.photographs import converted_note
     from adapt.commands.restore import restore as restore_photos
 
     lines = Lines("restoring")
@@ -100,6 +101,7 @@ def restore(
     print(f"{result.done} restored, {result.skipped} already there, {len(result.failed)} failed; in {out}")
     say_faces(result.faces, "; it was left as it is")
     say_resized(result.resized, enlarged=result.enlarged, reduced=result.reduced)
+    say_warning(converted_note(result.converted))
     for failure in result.failed:
         print(f"  failed: {failure}", file=sys.stderr)
     end(len(result.failed))

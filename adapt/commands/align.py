@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +26,7 @@ from adapt.commands.frames import FOUND, follow_faces, in_order
 from adapt.commands.photographs import FINDING, FaceMode, Finding, Prepared, Preparer
 from adapt.devices import pick_device
 from adapt.digests import file_digest, is_unchanged
-from adapt.disk import append_json_line, claim_folder, read_json_lines, shown_name
+from adapt.disk import append_json_line, claim_folder, is_marked, read_json_lines, remove_written, shown_name
 from adapt.errors import PhotoError, UsageError
 from adapt.images import fine_detail, to_uint8
 from adapt.journal import Journal, KeptError, journal_names
@@ -284,6 +285,14 @@ def photos_by_face(folder: Path) -> dict[str, str]:
 def written(folder: Path) -> list[str]:
     """What `align` has put into a folder beside faces.json, for `adapt.disk.remove_written`."""
     return [*(name for name, _ in _told(folder)), LOG, FOUND, SHEET, *journal_names(folder)]
+
+
+def remove_faces(folder: Path) -> None:
+    """Remove what `align` put into a folder; nothing where it is none of its folders."""
+    if is_marked(folder / CLAIM, KIND):
+        remove_written(folder, [*written(folder), CLAIM])
+        with suppress(OSError):  # it holds something else
+            folder.rmdir()
 
 
 def _claim(out: Path, about: dict[str, Any], *, overwrite: bool, renew: bool) -> None:

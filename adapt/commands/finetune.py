@@ -93,7 +93,7 @@ def finetune(
             gone; a run of other settings; an `out` among the images, or above them.
     """
     from adapt.devices import processes
-    from adapt.finetuning.data import ImageDataset, split_pairs
+    from adapt.finetuning.data import SharpFaces, split_pairs
     from adapt.finetuning.loop import finetune as run_finetune
     from adapt.finetuning.outcome import few_photos
     from adapt.photos.contents import FILE as CONTENTS
@@ -167,7 +167,7 @@ def finetune(
     digest = settings_digest({**settled, **pairs})
     folders = {"photos": str(photos.resolve()), "targets": str(targets.resolve())}
     renewable = settings_digest({**settled, **folders}) if renew else None
-    reals = None if sharp is None else ImageDataset([photo.path for photo in sharp], model.size)
+    reals = None if sharp is None else SharpFaces([photo.path for photo in sharp], model.size)
     warning = few_photos(settings, len(accepted))
     if warning and on_warning is not None and together.is_main_process:
         on_warning(warning)
@@ -198,6 +198,8 @@ def finetune(
             discriminator=None if setup.discriminator is None else setup.discriminator.state,
             on_samples=on_samples,
         )
+    notes += [] if reals is None else reals.note("sharp")
+    notes += [] if replayed is None else replayed.faces.note("clean")
     return replace(outcome, notes=tuple(notes), main=together.is_main_process)
 
 
@@ -207,12 +209,13 @@ def _of_photos(
     """The targets of the chosen photos, and what is to be told of others.
 
     Raises:
-        UsageError: no target has a photo, or a target has none that lies in a plain folder: a name may be mistaken.
+        UsageError: no target has a photo, or a target has none that lies in a plain folder: a name may be mistaken; or
+            all photos are others than those that a store's targets were made of.
     """
     from adapt.photos.folder import find_photos
-    from adapt.targets.store import is_store
+    from adapt.targets.store import is_store, read_records
 
-    there, chosen = ({photo.id for photo in find_photos(photos, most)} for most in (None, limit))
+    there, chosen = ({photo.id: photo.path for photo in find_photos(photos, most)} for most in (None, limit))
     gone = [id for id in accepted if id not in there]
     if gone and (len(gone) == len(accepted) or not is_store(targets)):
         raise UsageError(
@@ -220,7 +223,18 @@ def _of_photos(
         )
     left = "1 photo that has a target is" if len(gone) == 1 else f"{len(gone)} photos that have targets are"
     notes = [f"{left} not there any more, and left out; first: {gone[0]}."] if gone else []
-    return {id: paths for id, paths in accepted.items() if id in chosen}, notes
+    made_of = {record.id: record.photo_sha256 for record in read_records(targets)} if is_store(targets) else {}
+    own = {id: paths for id, paths in accepted.items() if id in chosen}
+    changed = [id for id in own if made_of.get(id) and file_digest(chosen[id]) != made_of[id]]
+    if changed and len(changed) == len(own):
+        raise UsageError(
+            f"{photos}: none of {len(own)} photos is the one that its target was made of; run generate-targets again,"
+            " which makes these anew"
+        )
+    if changed:
+        many = "1 photo is another" if len(changed) == 1 else f"{len(changed)} photos are others"
+        notes.append(f"{many} than the target was made of, and left out; first: {changed[0]}.")
+    return {id: paths for id, paths in own.items() if id not in changed}, notes
 
 
 def _refuse_others(photos: Path, faces: Path) -> None:
@@ -278,7 +292,7 @@ def _replay(
     settings: TuningSettings, faces: Path | None, size: int, contents: Contents
 ) -> tuple[Replay | None, str | None]:
     """The pairs to mix in, and a digest that stands for faces and damage; None twice where there are none."""
-    from adapt.finetuning.data import ImageDataset
+    from adapt.finetuning.data import SharpFaces
     from adapt.finetuning.replay import Replay
     from adapt.photos.folder import find_photos
 
@@ -287,7 +301,7 @@ def _replay(
     damage = load_recipe(settings.replay.degradation, DegradeSettings)
     files = find_photos(faces)
     digest = settings_digest({"damage": recipe_digest(damage), "faces": contents.digest("replay", files)})
-    return Replay(ImageDataset([file.path for file in files], size), damage.degradations, settings.replay.share), digest
+    return Replay(SharpFaces([file.path for file in files], size), damage.degradations, settings.replay.share), digest
 
 
 def sample_writer(out: Path) -> Callable[[int, list[str], list[Tensor]], None]:

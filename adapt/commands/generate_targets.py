@@ -60,7 +60,7 @@ def generate_targets(
             prior's size, or `overwrite` of a store that others make their parts of; whole photographs in shards.
         PhotoError: whole photographs without a face.
     """
-    from adapt.commands.align import faces_of
+    from adapt.commands.align import faces_of, remove_faces
     from adapt.commands.map_sheet import write_maps
     from adapt.photos.files import size_of
     from adapt.photos.folder import find_photos, refuse_overlap
@@ -116,6 +116,11 @@ def generate_targets(
         overwrite = False
         if cut is not None:
             photos, limit = out / FACES, None
+    elif overwrite and shard[1] == 1:
+        with locked(out):
+            TargetStore(out, identity, overwrite=True)
+            remove_faces(out / FACES)  # or the targets would be taken for those of faces that an earlier run cut out
+        overwrite = False
     summary = generate(
         photos,
         out,

@@ -24,7 +24,7 @@ from adapt.loading import load_face_finder
 from adapt.photos.boxes import KnownFace, read_boxes
 from adapt.photos.files import encode_png
 from adapt.photos.pairs import Fitted, fitted, is_square, read_fitted
-from adapt.photos.photograph import Photograph, read_photograph
+from adapt.photos.photograph import CONVERTED, Photograph, read_photograph
 
 FaceMode = Literal["whole", "aligned", "auto"]
 SIDE: Final = (0.8, 1.25)  # of a face's crop over an aligned picture's side
@@ -40,7 +40,7 @@ class Prepared:
 
     Attributes:
         crops: its faces at the model's size, (3, S, S) each; none where no face was found.
-        finish: the PNG file of the photo, of what became of the crops, in their order.
+        finish: the PNG file of the photo, of what became of the crops, in their order, and notes.
         line: what the log shall say of it.
         enlarged: how many times longer the side of the smallest face became, where that is more than 1.
         reduced: by how much the largest face was reduced, where it was.
@@ -49,7 +49,7 @@ class Prepared:
     """
 
     crops: list[Tensor]
-    finish: Callable[[Sequence[Tensor]], bytes]
+    finish: Callable[[Sequence[Tensor]], tuple[bytes, tuple[str, ...]]]
     line: dict[str, Any] = field(default_factory=dict[str, Any])
     enlarged: float | None = None
     reduced: float | None = None
@@ -192,9 +192,9 @@ class Preparer:
     def of_aligned(self, photo: Fitted) -> Prepared:
         """An aligned face."""
 
-        def finish(restored: Sequence[Tensor]) -> bytes:
+        def finish(restored: Sequence[Tensor]) -> tuple[bytes, tuple[str, ...]]:
             image = photo.image + self.strength * (restored[0] - photo.image) if self.strength < 1 else restored[0]
-            return encode_png(to_grey(image) if photo.grey else image)
+            return encode_png(to_grey(image) if photo.grey else image), ()
 
         return Prepared([photo.image], finish, {}, photo.enlarged, None, photo.resized)
 
@@ -206,7 +206,7 @@ class Preparer:
         crops = [cut_out(photo.image, placement, self.size) for placement in placements]
         crops = [to_grey(crop) if grey else crop for crop in crops]
 
-        def finish(restored: Sequence[Tensor]) -> bytes:
+        def finish(restored: Sequence[Tensor]) -> tuple[bytes, tuple[str, ...]]:
             image, parts = photo.image.clone(), []
             for face, placement, crop, result in zip(faces, placements, crops, restored, strict=True):
                 points = placement.inverse().to_photo(face.points)
@@ -215,7 +215,7 @@ class Preparer:
                 left, top, right, bottom = (int(edge) for edge in window)
                 image[:, top:bottom, left:right] = part  # where faces overlap the next begins with what is there
                 parts.append(((left, top), part))
-            return whole.with_parts(parts)[0]
+            return whole.with_parts(parts)
 
         scales = [placement.scale for placement in placements]
         smallest, largest = min(scales, default=1.0), max(scales, default=1.0)
@@ -265,6 +265,14 @@ def reduced_warning(reduced: Mapping[str, float]) -> str:
         f"{photos} faces {LARGER:g} times as large as the model's and more (most in {id}: {times:.3g} times): detail"
         " finer than the model's pixels stays as it is in the photo"
     )
+
+
+def converted_note(converted: Sequence[str]) -> str:
+    """A sentence on whole photographs that became sRGB; empty where none did."""
+    if not converted:
+        return ""
+    photos = "1 photo" if len(converted) == 1 else f"{len(converted)} photos"
+    return f"{photos}: {CONVERTED} (first: {converted[0]})"
 
 
 def refuse_failed(id: str, restored: Sequence[Tensor]) -> None:

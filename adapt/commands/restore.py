@@ -20,6 +20,7 @@ from adapt.journal import Journal, journal_names
 from adapt.loading import load_model
 from adapt.locks import locked
 from adapt.photos.folder import PhotoFile, find_photos, refuse_overlap
+from adapt.photos.photograph import CONVERTED
 
 if TYPE_CHECKING:
     from adapt.restorers.base import Restorer
@@ -53,6 +54,7 @@ class Restored:
     failed_ids: list[str] = field(default_factory=list)
     faces: dict[str, int] = field(default_factory=dict)  # how many were found in each whole photograph, by id
     reduced: dict[str, float] = field(default_factory=dict)  # by how much the largest face of each was, by id
+    converted: list[str] = field(default_factory=list)  # whole photographs that became sRGB
 
 
 def restore(
@@ -231,12 +233,15 @@ def _restore_all(
             own, restored = restored[: len(photo.crops)], restored[len(photo.crops) :]
             try:
                 refuse_failed(line["id"], own)
-                sha256 = journal.write(line["file"], photo.finish(own))
+                data, notes = photo.finish(own)
+                sha256 = journal.write(line["file"], data)
             except PhotoError as error:  # of its name too
                 report(line["id"], "failed", str(error))
                 continue
-            append_json_line(log, {**line, **photo.line, "restored_sha256": sha256})
+            told = {"notes": list(notes)} if notes else {}
+            append_json_line(log, {**line, **photo.line, **told, "restored_sha256": sha256})
             _note(result, line["id"], photo)
+            result.converted.extend([line["id"]] * (CONVERTED in notes))
             report(line["id"], "done")
         waiting.clear()
 

@@ -21,7 +21,7 @@ from adapt.commands.align import LOG, Aligned, faces_of, refuse_boxes_in
 from adapt.commands.finetune import finetune, sample_writer
 from adapt.commands.finetune_setup import default_recipe, set_up_finetune
 from adapt.commands.generate_targets import generate_targets
-from adapt.commands.photographs import FaceMode, Finding
+from adapt.commands.photographs import FaceMode, Finding, converted_note
 from adapt.commands.progress import ProgressLine, Silent, describe
 from adapt.commands.restore import Restored, restore, restore_folder
 from adapt.commands.result_folder import Pages, claim_result, refuse_removal
@@ -243,12 +243,15 @@ def run(
                 fidelity=taken, on_photo=lambda id, status, done, total: line4(done, total),
             )
             failed.add(result)
+        converted = ""
         if whole:
-            failed.add(restore(
+            result = restore(
                 chosen.model, given, out / "restored", size=size, faces=faces, limit=asked, device=device, renew=True,
                 finding=replace(finding, boxes=out / FACES / LOG), fidelity=chosen.fidelity,
                 on_photo=lambda id, status, done, total: line4(done, total),
-            ))  # fmt: skip
+            )  # fmt: skip
+            failed.add(result)
+            converted = converted_note(result.converted)
         if truth is not None:
             originals = restore_folder(
                 Identity(size), truth, out / "truth", digest=same, ids=known - {*failed.reasons}, renew=True
@@ -305,7 +308,7 @@ def run(
             faces={} if cut is None else cut.faces,
             problems=[*failed.reasons.values(), *failed.others(summary), *pages.kept],
             evaluations=evaluations,
-            notes=(outcome.verdict, *outcome.notes),
+            notes=(outcome.verdict, *outcome.notes, *filter(None, (converted,))),
         )
 
 

@@ -13,7 +13,7 @@ from adapt.disk import link_or_copy, read_json, shown_name
 from adapt.errors import VerificationError
 from adapt.evaluation.scores import Evaluation
 from adapt.evaluation.tables import markdown_table
-from adapt.exporting.bundle import changed_files
+from adapt.exporting.bundle import changed_files, lost_files
 from adapt.finetuning.outcome import Outcome
 from adapt.loading import weights_digest
 from adapt.photos.files import read_image
@@ -59,6 +59,7 @@ def export_choice(
     about = bundle / BUNDLE
     there = read_json(about, "move the folder elsewhere, and it is made anew") if about.exists() else None
     same = there is not None and _exported(there) == (best, fidelity, whole is not None)
+    same = same and not lost_files(bundle, there or {})
     if there is not None and not same and (changed := changed_files(bundle, there)):
         pages.kept.append(
             f"{shown_name(bundle / changed[0])}: was changed after it was made; the bundle is kept, and is still that"
@@ -72,7 +73,8 @@ def export_choice(
             raise VerificationError(
                 f"{error}{kept}; the adapted weights are in {out / 'finetune' / BEST}"
             ) from error
-    pages.put(model.name, lambda path: link_or_copy(bundle / "model.onnx", path))
+    if (bundle / ONNX).is_file():  # of a bundle that is kept it may be what somebody moved away
+        pages.put(model.name, lambda path: link_or_copy(bundle / ONNX, path))
     return model
 
 

@@ -24,6 +24,7 @@ from adapt.settings import VerdictSettings
 from adapt.settings.recipe import recipe_digest
 from adapt.verdict.decision import Measurements, Verdict, decide, verdict_of_json
 from adapt.verdict.evidence import EVIDENCE, Evaluator, Restoration
+from adapt.verdict.selector import evenly
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -186,5 +187,5 @@ def measure_all(
 
 def spread(photos: Mapping[str, Path], most: int) -> dict[str, Path]:
     """At most so many, evenly through all."""
-    ids, count = [*photos], min(most, len(photos))
-    return {id: photos[id] for id in (ids[index * len(ids) // count] for index in range(count))}
+    ids = [*photos]
+    return {ids[index]: photos[ids[index]] for index in evenly(len(ids), most)}

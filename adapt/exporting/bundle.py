@@ -108,9 +108,18 @@ def changed_files(folder: Path, about: Mapping[str, Any]) -> list[str]:
         folder: of the bundle.
         about: what its bundle.json says.
     """
-    written = about.get("sha256")
-    digests = written.items() if isinstance(written, dict) else ()
+    digests = _digests(about).items()
     return [name for name, sha256 in digests if (folder / name).exists() and not is_unchanged(folder / name, sha256)]
+
+
+def lost_files(folder: Path, about: Mapping[str, Any]) -> list[str]:
+    """Which files of a bundle are not there any more. Arguments as `changed_files`."""
+    return [name for name in _digests(about) if not (folder / name).is_file()]
+
+
+def _digests(about: Mapping[str, Any]) -> dict[str, Any]:
+    written = about.get("sha256")
+    return written if isinstance(written, dict) else {}
 
 
 def _keep_others(old: Path, out: Path) -> None:

@@ -59,6 +59,40 @@ class ImageDataset:
         return kept.float() / 255
 
 
+class SharpFaces(ImageDataset):
+    """Faces of which any will do, as those that a discriminator is shown: of one that cannot be read the next has the
+    place, for one bad file of thousands is met in the middle of a training.
+
+    Attributes:
+        unreadable: why, by index, of those that were met so far.
+    """
+
+    def __init__(self, paths: Sequence[Path], size: int) -> None:
+        super().__init__(paths, size)
+        self.unreadable: dict[int, str] = {}
+
+    def note(self, what: str) -> list[str]:
+        """A sentence on faces that could not be read; none where all could."""
+        if not self.unreadable:
+            return []
+        count = len(self.unreadable)
+        faces = f"1 of the {what} faces" if count == 1 else f"{count} of the {what} faces"
+        first = self.unreadable[min(self.unreadable)]
+        return [f"{faces} cannot be read, and the next had the place; first: {first}."]
+
+    def _one(self, index: int) -> Tensor:
+        """Raises PhotoError: none of them can be read."""
+        for further in range(len(self.paths)):
+            place = (index + further) % len(self.paths)
+            if place in self.unreadable:
+                continue
+            try:
+                return super()._one(place)
+            except PhotoError as error:
+                self.unreadable[place] = str(error)
+        raise PhotoError(f"none of {len(self.paths)} faces can be read, first: {self.unreadable[0]}")
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """Photos with their targets, of which a photo may have several.

@@ -97,10 +97,8 @@ def finetune(
         state.discriminator.to(device)
     base_rows = _restored(state.network, validation.photos, range(min(SAMPLE_ROWS, len(validation.ids))), device)
     if selector is not None:
-        every = range(len(validation.ids))
-        selector.begin(
-            validation.photos.batch(every), partial(_images, state.network, device)
-        )
+        judged = selector.judged(len(validation.ids))
+        selector.begin(validation.photos.batch(judged), partial(_images, state.network, device))
     begun = last.exists()
     if begun:
         state.load(last, run.digest)

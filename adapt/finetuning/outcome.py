@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -18,8 +18,12 @@ FEW: Final = 100  # DT-BFR Table 4: from here on SwinIR gained
 class CheckpointSelector(Protocol):
     """What decides which weights are best, in place of their agreement with the targets."""
 
+    def judged(self, count: int) -> Sequence[int]:
+        """Which of so many validation photos it asks for, by index."""
+        ...
+
     def begin(self, photos: Tensor, restore: Callable[[Tensor], Tensor]) -> None:
-        """Take in validation photos, (N, 3, S, S) in [0, 1], and what restores them at the start."""
+        """Take in those, (N, 3, S, S) in [0, 1], and what restores them at the start."""
         ...
 
     def gain(self, restore: Callable[[Tensor], Tensor]) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adapt.errors import UsageError
-from adapt.finetuning.data import ImageDataset
+from adapt.finetuning.data import SharpFaces
 from degradations import chain
 from degradations.blind import to_grey
 from degradations.pieces.base import Degradation, Parameters
@@ -25,7 +25,7 @@ class Replay:
         share: chance of each pair of a batch to be replaced by one of these, in (0, 1).
     """
 
-    faces: ImageDataset
+    faces: SharpFaces
     degradations: Sequence[Degradation]
     share: float
 
@@ -33,7 +33,7 @@ class Replay:
         """A batch of pairs, (B, 3, S, S) in [0, 1] each, with some of them replaced; everything random is drawn here.
 
         Raises:
-            PhotoError: a face cannot be read or is not square.
+            PhotoError: no face can be read.
             UsageError: the damage does not go with images of this size.
         """
         replaced = (torch.rand(len(photos), generator=generator) < self.share).nonzero().flatten().tolist()

@@ -53,23 +53,29 @@ def narrow_to_srgb(image: Image.Image, profile: bytes | None) -> tuple[np.ndarra
     return np.array(image.convert("RGB")), tuple(notes)
 
 
-def narrow_from_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray | None:
-    """sRGB colours, (N, 3) uint8, as an 8-bit RGB file with this profile stores them: what `narrow_to_srgb` undoes.
+def narrow_from_srgb(pixels: np.ndarray, profile: bytes, mode: str) -> np.ndarray | None:
+    """sRGB colours, (N, 3) uint8, as an 8-bit file of mode L or RGB with this profile stores them: (N, 1 or 3) uint8,
+    what `narrow_to_srgb` undoes.
 
     None where it cannot be told: a damaged profile, or one of another space or without a way back.
     """
     source = _open_profile(profile, [])
-    if source is None or cast(Any, source).profile.xcolor_space.strip() != "RGB":
+    space = "" if source is None else _SPACES.get(cast(Any, source).profile.xcolor_space.strip(), "")
+    if source is None or space not in ("L", "RGB") or (space, mode) == ("L", "RGB"):
         return None
     image, srgb = Image.fromarray(np.ascontiguousarray(pixels[None])), ImageCms.createProfile("sRGB")
     try:
-        if _is_srgb(ImageCms.buildTransform(source, srgb, "RGB", "RGB"), "RGB"):
-            return pixels
-        converted = ImageCms.applyTransform(image, ImageCms.buildTransform(srgb, source, "RGB", "RGB"))
+        if _is_srgb(ImageCms.buildTransform(source, srgb, space, "RGB"), space):
+            converted = image
+        else:
+            converted = ImageCms.applyTransform(image, ImageCms.buildTransform(srgb, source, "RGB", space))
     except ImageCms.PyCMSError:
         return None
     assert converted is not None  # None only where it works in place
-    return np.array(converted)[0]
+    samples = np.array(converted)[0].reshape(len(pixels), -1)
+    if samples.shape[1] == 3 and mode == "L":
+        samples = np.rint(samples.mean(axis=1, keepdims=True)).astype(np.uint8)
+    return samples
 
 
 def wide_to_srgb(samples: np.ndarray, peak: int, profile: bytes | None) -> tuple[np.ndarray, int, tuple[str, ...]]:
@@ -105,6 +111,24 @@ def wide_to_srgb(samples: np.ndarray, peak: int, profile: bytes | None) -> tuple
     if matrix is not None:
         linear = linear @ matrix.T.astype(np.float32)
     return _encode(linear.clip(0, 1)).astype(np.float32), 16, ()
+
+
+def wide_from_srgb(pixels: np.ndarray, channels: int, profile: bytes) -> np.ndarray | None:
+    """sRGB colours, (N, 3) in [0, 1], as a file of more than 8 bits with this profile stores them: (N, channels) in
+    [0, 1], what `wide_to_srgb` undoes. None where there is no way back: look-up tables."""
+    curves, matrix = _curves_and_matrix(profile)
+    if not curves or len(curves) < channels:
+        return None
+    steps = np.linspace(0, 1, 65536)
+    tables = [curve(steps) for curve in curves]
+    linear = pixels if _means_srgb(tables, matrix) else _decode(pixels)
+    if linear is not pixels and matrix is not None:
+        linear = (linear @ np.linalg.inv(matrix).T).clip(0, 1)
+    if channels == 1:
+        linear = linear.mean(axis=1, keepdims=True)
+    if _means_srgb(tables, matrix):
+        return linear
+    return np.stack([np.interp(linear[:, c], tables[c], steps) for c in range(channels)], axis=1)
 
 
 # ---------------------------------------------------------------- littleCMS
@@ -210,3 +234,8 @@ def _means_srgb(tables: list[np.ndarray], matrix: np.ndarray | None) -> bool:
 def _encode(linear: np.ndarray) -> np.ndarray:
     """Linear light to sRGB values. Source: IEC 61966-2-1."""
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
+
+
+def _decode(values: np.ndarray) -> np.ndarray:
+    """sRGB values to linear light. Source: IEC 61966-2-1."""
+    return np.where(values <= 0.04045, values / 12.92, ((np.maximum(values, 0.04045) + 0.055) / 1.055) ** 2.4)

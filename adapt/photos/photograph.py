@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from adapt.images import to_uint8
-from adapt.photos.colour import narrow_from_srgb
+from adapt.photos.colour import narrow_from_srgb, wide_from_srgb
 from adapt.photos.decode import Samples
 from adapt.photos.files import Photo, decoded
 from adapt.photos.png import encode_16bit, with_metadata
@@ -24,7 +24,7 @@ from adapt.photos.png import encode_16bit, with_metadata
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONVERTED = "its colours were converted to sRGB: what was restored cannot be written in its own"
+CONVERTED = "converted to sRGB, for what was restored cannot be written in the file's own colours"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,14 @@ class Photograph:
         notes: tuple[str, ...] = ()
         if own is None:
             own, profile, notes = self._as_srgb(), None, (CONVERTED,)
+        plain = profile is None or self._is_plain(own)
         for (left, top), part in parts:
             height, width = part.shape[1:]
             before = self.photo.image[:, top : top + height, left : left + width]
             changed = (part != before).any(dim=0).numpy()
             if not changed.any():
                 continue
-            values = self._own_values(part, changed, own, profile)
+            values = self._own_values(part, changed, own, None if plain else profile)
             if values is None:
                 own, profile, notes = self._as_srgb(), None, (CONVERTED,)
                 return self._encoded(self._all_over(own, parts), profile), notes
@@ -67,19 +68,17 @@ class Photograph:
         """The file's samples as an array (H, W, 1 or 3) to be written into; None where they are no RGB and no grey."""
         colour = self.samples.colour
         if isinstance(colour, np.ndarray):
-            plain = self.samples.profile is None or np.array_equal(
-                np.broadcast_to(colour.astype(np.float32) / self.samples.peak, (*colour.shape[:2], 3)),
-                self.photo.image.permute(1, 2, 0).numpy(),
-            )
-            if not plain:
-                return None, None
             scale = 65535 / self.samples.peak
             return (colour.copy() if scale == 1 else np.rint(colour * scale).astype(np.uint16)), self.samples.profile
-        if colour.mode == "RGB":
-            return np.array(colour), self.samples.profile
-        if colour.mode == "L" and np.array_equal(np.array(colour), to_uint8(self.photo.image)[..., 0]):
-            return np.array(colour)[..., None], self.samples.profile
-        return None, None
+        if colour.mode not in ("L", "RGB"):
+            return None, None
+        return np.array(colour).reshape(colour.height, colour.width, -1), self.samples.profile
+
+    def _is_plain(self, own: np.ndarray) -> bool:
+        """Whether the file's samples are the photo's as they are: it has no profile, or that one says nothing."""
+        seen = own.astype(np.float32) / np.iinfo(own.dtype).max
+        step = 0.5 / np.iinfo(own.dtype).max
+        return bool(np.abs(self.photo.image.permute(1, 2, 0).numpy() - seen).max() <= step)
 
     def _as_srgb(self) -> np.ndarray:
         return self._rounded(self.photo.image)
@@ -92,14 +91,16 @@ class Photograph:
     def _own_values(
         self, part: Tensor, changed: np.ndarray, own: np.ndarray, profile: bytes | None
     ) -> np.ndarray | None:
-        """The changed pixels of a part as samples of the file, (N, 1 or 3); None where its profile allows none."""
-        values = self._rounded(part)[changed]
-        if own.shape[2] == 1:
-            wide = values.astype(np.float64).mean(axis=1, keepdims=True)
-            return np.rint(wide).astype(own.dtype)
-        if profile is None or own.dtype == np.uint16:
-            return values
-        return narrow_from_srgb(values, profile)
+        """The changed pixels of a part as samples of the file, (N, 1 or 3); None where its profile, if it has one that
+        says something, allows none."""
+        values, peak, channels = part.permute(1, 2, 0).numpy()[changed], np.iinfo(own.dtype).max, own.shape[2]
+        if profile is None:
+            found = values if channels == 3 else values.mean(axis=1, keepdims=True)
+        elif own.dtype == np.uint8:
+            return narrow_from_srgb(self._rounded(part)[changed], profile, "L" if channels == 1 else "RGB")
+        else:
+            found = wide_from_srgb(values.astype(np.float64), channels, profile)
+        return None if found is None else np.rint(found.astype(np.float64).clip(0, 1) * peak).astype(own.dtype)
 
     def _all_over(self, own: np.ndarray, parts: Sequence[tuple[tuple[int, int], Tensor]]) -> np.ndarray:
         for (left, top), part in parts:

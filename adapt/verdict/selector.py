@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Final
 
+import torch
 from torch import Tensor
 
 from adapt.settings import VerdictSettings
 from adapt.verdict.decision import compare
 from adapt.verdict.evidence import EVIDENCE, Evaluator, Restoration, Sample
+
+AT_ONCE: Final = 8  # photos
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most so many of 0, 1, ... count - 1, evenly through all."""
+    taken = min(most, count)
+    return [index * count // taken for index in range(taken)]
 
 
 class EvidenceSelector:
@@ -26,15 +36,18 @@ class EvidenceSelector:
         self._samples: list[Sample] = []
         self._base: dict[str, list[float]] | None = None
 
+    def judged(self, count: int) -> list[int]:
+        """Which of so many validation photos are judged."""
+        return evenly(count, self.settings.photos)
+
     def begin(self, photos: Tensor, restore: Callable[[Tensor], Tensor]) -> None:
-        """Take in validation photos, (N, 3, S, S) in [0, 1], and what restores them at the start."""
-        most = self.settings.photos
-        images = restore(photos[:most])
-        clean = [self.evaluator.clean(photo, base) for photo, base in zip(photos[:most], images, strict=True)]
+        """Take in those validation photos, (N, 3, S, S) in [0, 1], and what restores them at the start."""
+        images = torch.cat([restore(some) for some in photos.split(AT_ONCE)])
+        clean = [self.evaluator.clean(photo, base) for photo, base in zip(photos, images, strict=True)]
         soft = self.evaluator.as_soft_as(clean)
         self._samples = [
             self.evaluator.sample(photo, base, clean=own, soft=soft, place=place, seed=place)
-            for place, (photo, base, own) in enumerate(zip(photos[:most], images, clean, strict=True))
+            for place, (photo, base, own) in enumerate(zip(photos, images, clean, strict=True))
         ]
         self._base = self._measured(restore)
 
