@@ -1,6 +1,6 @@
 """How long restorers take when they are exported, side by side: each in turn, so that a busy machine is so for all.
 
-    python benchmarks/restorer_speed.py tiny/swinir tiny/onestep [RUN ...] [--size 128] [--rounds 30]
+    python benchmarks/restorer_speed.py tiny/swinir tiny/onestep tiny/onestep-thin [RUN ...] [--size 128] [--rounds 30]
 
 Prints the median milliseconds of one image with onnxruntime on one and two threads, and its ratio to the first's.
 With --profile also what the nodes of the last one took, by kind.

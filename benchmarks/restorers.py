@@ -1,7 +1,7 @@
 """Restorers as they are, before any adaptation, on faces that nobody trained on: every model, in every domain.
 
-    python benchmarks/restorers.py FACES [--models tiny/swinir,tiny/codeformer,tiny/onestep] [--degradation RECIPE,...]
-                                   [--limit N] [--pack PACK] [--out DIR]
+    python benchmarks/restorers.py FACES [--models PACK/NAME,...] [--degradation RECIPE,...] [--limit N] [--pack PACK]
+                                   [--out DIR]
 
 FACES is a folder of clean aligned faces, taken at the size of the pack. A model of a smaller size restores them as
 `adapt restore` does, reduced, and what it gives is enlarged again. A cell is PSNR, perceptual distance and identity
@@ -33,12 +33,13 @@ from adapt.restorers.base import Restorer
 
 AT_ONCE = 16
 SHOWN = 8  # faces of a sheet
+MODELS = "tiny/swinir,tiny/codeformer,tiny/onestep,tiny/onestep-thin"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("faces", type=Path)
-    parser.add_argument("--models", default="tiny/swinir,tiny/codeformer,tiny/onestep", help="separated by commas")
+    parser.add_argument("--models", default=MODELS, help="separated by commas")
     parser.add_argument("--degradation", default=DOMAINS, help="recipes, separated by commas")
     parser.add_argument("--limit", type=int, help="faces, spread evenly")
     parser.add_argument("--pack", default="tiny", help="whose networks measure")

@@ -53,7 +53,8 @@ class Table:
 TABLES: Final = (
     Table("restorers", "Restorers before any adaptation, on faces that nobody trained on", "20 min",
           ("restorers.py", "TEST", "--limit", "24", "--out", "WORK/restorers")),
-    Table("speed", "Exported restorers", "1 min", ("restorer_speed.py", "tiny/swinir", "tiny/onestep")),
+    Table("speed", "Exported restorers", "1 min",
+          ("restorer_speed.py", "tiny/swinir", "tiny/onestep", "tiny/onestep-thin")),
     Table("targets", "Targets beside what the restorer makes, on training faces", "15 min",
           ("target_strength.py", "TRAIN", "--maker", "adaptive", "--limit", "7", "--out", "WORK/targets")),
     Table("never-worse", "What is exported, beside what was there before", "2 h",

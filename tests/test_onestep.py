@@ -219,6 +219,11 @@ def test_the_recipe_fine_tunes_the_packs_student_or_its_prior_on_targets_of_its_
     add_network(pack, "onestep", lively_student(t=200).state_dict(), header=header, entry=entry("onestep"))
     own = set_up_finetune("onestep", pack=pack)
     assert (own.name, own.base_name, own.restorer.settings) == (f"{pack}/onestep", f"{pack}/onestep", settings)
+    with pytest.raises(UsageError, match=r"has no onestep-thin \(it has .*onestep\); take --recipe onestep"):
+        set_up_finetune("tiny/finetune/onestep-thin", pack=pack)
+    add_network(pack, "onestep-thin", lively_student(t=250).state_dict(), header=header, entry=entry("onestep"))
+    thin = set_up_finetune("tiny/finetune/onestep-thin", pack=pack, overrides=["adversarial=0"])
+    assert thin.name == thin.base_name == f"{pack}/onestep-thin"
     named = set_up_finetune("onestep", pack=pack, restorer=f"{pack}/prior")
     assert (named.name, named.base_name) == (f"{pack}/prior", f"{pack}/onestep")
     other = set_up_finetune("onestep", pack=pack, base=f"{pack}/prior")

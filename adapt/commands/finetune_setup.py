@@ -32,6 +32,7 @@ from adapt.settings import (
 from adapt.settings.recipe import load_recipe
 
 SWINIR: Final = "swinir"  # the recipe with losses on images, for every restorer
+THIN: Final = "onestep-thin"  # a pack's student that is no slower than its SwinIR
 
 if TYPE_CHECKING:
     from adapt.evaluation.inputs import Measuring
@@ -131,6 +132,8 @@ def set_up_finetune(
             f"pack {pack}: has no {CODEFORMER}, which recipe {recipe} starts from (it has {', '.join(networks)});"
             " name one with --restorer FILE, or take --recipe swinir"
         )
+    if _wants(settings, THIN) and THIN not in networks:
+        raise UsageError(f"pack {pack}: has no {THIN} (it has {', '.join(networks)}); take --recipe onestep")
     if isinstance(settings, CodeFinetuneSettings) and settings.teacher == CODEBOOK and CODEBOOK not in networks:
         raise UsageError(
             f"pack {pack}: has no codebook to give the codes of targets; name a VQGAN's file (teacher=FILE), or take"
