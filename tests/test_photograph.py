@@ -134,6 +134,20 @@ def test_samples_of_other_files_with_a_profile_stay_too(kind: str, tmp_path: Pat
     assert np.abs((other - one).numpy()[:, changed] - 0.1).max() < step
 
 
+def test_a_profile_in_which_colours_fall_together_is_of_no_use(tmp_path: Path):
+    flat = bytearray(wide_gamut())
+    for name in (b"rXYZ", b"gXYZ", b"bXYZ"):
+        place = flat.index(name)
+        (offset,) = struct.unpack_from(">I", flat, place + 4)
+        flat[offset + 8 : offset + 20] = bytes(12)
+    samples = np.rint(smooth_image(HEIGHT, WIDTH).permute(1, 2, 0).numpy() * 65535).astype(np.uint16)
+    (tmp_path / "a.png").write_bytes(with_metadata(encode_16bit(samples), profile=bytes(flat)))
+    data, _, changed = shifted(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(data)
+    after, before = read_photo(tmp_path / "b.png").image, read_photo(tmp_path / "a.png").image
+    assert float((after - before)[:, torch.from_numpy(~changed)].abs().max()) < 1 / 255
+
+
 def test_colours_of_print_become_srgb_with_a_note(tmp_path: Path):
     Image.fromarray(to_uint8(smooth_image(HEIGHT, WIDTH))).convert("CMYK").save(tmp_path / "a.tif")
     data, notes, changed = shifted(tmp_path / "a.tif")

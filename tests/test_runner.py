@@ -399,7 +399,13 @@ def test_going_on(bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.
         assert (done.returncode, done.stderr.splitlines()[-1]) == (0, f"{counted}; in {out}")
     assert [path.name for path in out.rglob("*") if path.name.endswith(".part")] == []
     claim = out / "restored.json"
-    claim.write_text(json.dumps(json.loads(claim.read_text()) | {"size": 64}))
+    before = claim.read_text()
+    for key, value in (("strength", 0.5), ("largest", True), ("max_faces", 2), ("boxes", "0"), ("frames", True)):
+        claim.write_text(json.dumps(json.loads(before) | {key: value}))
+        done = run_model(program, photos, out)
+        option = key.replace("_", "-")
+        assert done.stderr.strip() == f"{out}: holds images made with --{option}; choose another folder"
+    claim.write_text(json.dumps(json.loads(before) | {"size": 64}))
     done = run_model(program, photos, out)
     message = f"{out}: holds images of 64 px, not 32; choose another folder"
     assert (done.returncode, done.stderr.strip()) == (2, message)

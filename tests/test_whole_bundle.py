@@ -72,13 +72,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "A camera"
     turned = image(photograph(400, 300, [(faces[3], at(160, 200, 220, turn=-10))]))
-    turned.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.jpg", exif=exif, quality=95)
+    turned.transpose(Image.Transpose.ROTATE_90).save(folder / "turned.jpg", exif=exif, quality=95, dpi=(300, 150))
     image(photograph(900, 1400, [(faces[4], at(700, 450, 640, turn=8))])).save(folder / "large.jpg", quality=95)
     image(photograph(300, 420, [(faces[5], at(210, 150, 200))])).convert("L").save(folder / "grey.png")
     veiled = image(photograph(300, 420, [(faces[6], at(30, 150, 200))]))
     veiled.putalpha(Image.linear_gradient("L").resize(veiled.size))
     veiled.save(folder / "veiled.png")
     image(photograph(200, 300, [])).save(folder / "none.png")
+    image(photograph(200, 300, [])).save(folder / "told.tif", tiffinfo={271: "A scanner", 33432: "Somebody"})
     image(faces[7]).save(folder / "aligned.png")
     image(faces[8]).resize((200, 200)).save(folder / "larger aligned.png")
     return folder
@@ -95,20 +96,23 @@ def pair(bundle: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -
     return out / "runner", out / "restore", done.stderr
 
 
-@pytest.mark.parametrize("name", ["group", "turned", "large", "grey", "veiled", "none", "aligned", "larger aligned"])
+NAMES = ("group", "turned", "large", "grey", "veiled", "none", "told", "aligned", "larger aligned")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_runner_makes_what_restore_makes(name: str, photos: Path, pair: tuple[Path, Path, str]):
     runner, restore, said = pair
     got, expected = (read_image(folder / f"{name}.png") for folder in (runner, restore))
     assert got.shape == expected.shape
     assert (got - expected).abs().max() <= 1.01 / 255
     source = next(photos.glob(f"{name}.*"))
-    faces = {"group": "2 faces", "none": "no faces"}.get(name, "1 face")
+    faces = {"group": "2 faces", "none": "no faces", "told": "no faces"}.get(name, "1 face")
     assert (f"{source}: {faces} found" in said) == ("aligned" not in name)
     before = read_image(source)
     if "aligned" not in name:
         changed = (got - before).abs() > 0.5 / 255
         assert before.shape == got.shape
-        assert changed.any() == (name != "none")
+        assert changed.any() == (name not in ("none", "told"))
         assert not changed[:, :, -8:].any(), "nothing but faces changes"
 
 
@@ -119,6 +123,10 @@ def test_what_goes_with_a_photo_stays(pair: tuple[Path, Path, str]):
         assert image.size == (300, 400)
         assert image.getexif()[0x010F] == "A camera"
         assert 0x0112 not in image.getexif()
+        assert image.info["dpi"] == pytest.approx((150, 300), abs=0.1), "a quarter turned"
+    with Image.open(pair[0] / "told.png") as image, Image.open(pair[1] / "told.png") as other:
+        assert (image.getexif()[271], image.getexif()[33432]) == ("A scanner", "Somebody")
+        assert dict(image.getexif()) == dict(other.getexif())
     with Image.open(pair[0] / "grey.png") as image:
         assert image.mode == "L"
     with Image.open(pair[0] / "veiled.png") as image, Image.open(pair[1] / "veiled.png") as other:

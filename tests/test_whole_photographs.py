@@ -173,15 +173,15 @@ def test_faces_of_a_photo_that_became_another_are_gone(folder: Path, tmp_path: P
     align(photos, out, faces="auto")
     (out / "one-face1.png").unlink()
     align(photos, out, faces="auto")
-    assert len(read_boxes(out / "faces.jsonl")["one"]) == 1, "each face once, though there are two lines of it"
+    assert len(read_boxes(out / "faces.jsonl")["one"].faces) == 1, "each face once, though there are two lines of it"
     shutil.copy(folder / "one.png", tmp_path / "kept.png")
     shutil.copy(folder / "none.png", photos / "one.png")
     result = align(photos, out, faces="auto")
     assert (result.faces["one"], (out / "one-face1.png").exists()) == (0, False)
-    assert read_boxes(out / "faces.jsonl")["one"] == []
+    assert read_boxes(out / "faces.jsonl")["one"].faces == ()
     shutil.copy(tmp_path / "kept.png", photos / "one.png")
     assert align(photos, out, faces="auto").faces["one"] == 1
-    assert len(read_boxes(out / "faces.jsonl")["one"]) == 1
+    assert len(read_boxes(out / "faces.jsonl")["one"].faces) == 1
     shutil.copy(folder / "none.png", photos / "group.png")
     (out / "group-face1.png").write_bytes(b"retouched")
     again = align(photos, out, faces="auto")
@@ -243,6 +243,21 @@ def test_a_face_outside_of_its_photo(folder: Path, finder: FaceFinder, tmp_path:
         "one: --boxes has a face at [5000, 10, 5100, 90], outside of the photo"
     ]
     assert result.done == 2
+
+
+def test_boxes_of_a_photo_that_became_another_are_not_taken(folder: Path, finder: FaceFinder, tmp_path: Path):
+    photos = shutil.copytree(folder, tmp_path / "photos")
+    align(photos, tmp_path / "faces", size=SIDE)
+    shutil.copy(folder / "one.png", photos / "group.png")
+    old = preparer(finder, choice=Choice(known=read_boxes(tmp_path / "faces" / "faces.jsonl")))
+    result = restore_folder(Unchanged(0.3), photos, tmp_path / "out", digest="x", preparer=old)
+    assert result.failed == [
+        f"{photos / 'group.png'}: is not the photo any more that its boxes were found in; run adapt align again"
+    ]
+    assert result.done == 2
+    lines = (tmp_path / "faces" / "faces.jsonl").read_text()
+    (tmp_path / "b.jsonl").write_text("\ufeff" + lines, encoding="utf-8")
+    assert read_boxes(tmp_path / "b.jsonl") == old.choice.known, "some editors begin a file with a mark"
 
 
 def test_points_of_another_detector_are_taken(folder: Path, tmp_path: Path):

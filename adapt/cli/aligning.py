@@ -77,4 +77,4 @@ def align(
     say_warning(enlarged_warning(result.enlarged))
     for problem in (*(f"failed: {failure}" for failure in result.failed), *result.kept):
         print(f"  {problem}", file=sys.stderr)
-    end(len(result.failed))
+    end(len(result.failed) + len(result.kept))

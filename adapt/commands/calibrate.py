@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class _Shot:
-    """What is kept of a file."""
+    """What is kept of a file; of the sensor all but the mosaic, which is large."""
 
     path: Path
     sensor: Sensor
@@ -126,7 +126,8 @@ def _read(files: Sequence[Path], iso: float | None, on_file: OnFile | None) -> t
             taken_at = sensor.iso or iso
             if taken_at is None:
                 raise PhotoError(f"{path}: does not say at which ISO it was taken; say it with --iso")
-            shots.append(_Shot(path, sensor, taken_at, _patches(path, sensor)))
+            patches = _patches(path, sensor)
+            shots.append(_Shot(path, replace(sensor, mosaic=sensor.mosaic[:0].copy()), taken_at, patches))
         except PhotoError as error:
             problems.append(str(error))
         if on_file is not None:

@@ -212,6 +212,7 @@ def _of_photos(
         UsageError: no target has a photo, or a target has none that lies in a plain folder: a name may be mistaken; or
             all photos are others than those that a store's targets were made of.
     """
+    from adapt.finetuning.data import content_digest
     from adapt.photos.folder import find_photos
     from adapt.targets.store import is_store, read_records
 
@@ -225,7 +226,7 @@ def _of_photos(
     notes = [f"{left} not there any more, and left out; first: {gone[0]}."] if gone else []
     made_of = {record.id: record.photo_sha256 for record in read_records(targets)} if is_store(targets) else {}
     own = {id: paths for id, paths in accepted.items() if id in chosen}
-    changed = [id for id in own if made_of.get(id) and file_digest(chosen[id]) != made_of[id]]
+    changed = [id for id in own if made_of.get(id) and content_digest(chosen[id]) != made_of[id]]
     if changed and len(changed) == len(own):
         raise UsageError(
             f"{photos}: none of {len(own)} photos is the one that its target was made of; run generate-targets again,"

@@ -22,7 +22,7 @@ from adapt.disk import append_json_line, read_json_lines
 from adapt.errors import PhotoError
 from adapt.faces.find import CROP
 from adapt.faces.tracks import Followed, Seen, follow
-from adapt.photos.boxes import KnownFace
+from adapt.photos.boxes import KnownFace, KnownPhoto
 from adapt.photos.files import read_photo
 from adapt.photos.folder import PhotoFile
 
@@ -34,7 +34,7 @@ _DIGITS = re.compile(r"(\d+)")
 def in_order(files: Sequence[PhotoFile]) -> list[PhotoFile]:
     """Frames by their numbers: 2 before 10, whatever the zeros before them; each folder is a film of its own."""
     return sorted(files, key=lambda file: [
-        int(part) if part.isdigit() else part for part in _DIGITS.split(file.id)
+        int(part) if part.isdecimal() else part for part in _DIGITS.split(file.id)
     ])  # fmt: skip
 
 
@@ -67,14 +67,14 @@ def follow_faces(
         films.setdefault(file.id.rpartition("/")[0], []).append((file.id, seen))
         if on_frame is not None:
             on_frame(number, len(files))
-    places: dict[str, list[KnownFace]] = {}
+    places: dict[str, KnownPhoto] = {}
     for film in films.values():
         followed = follow([seen for _, seen in film])
         chosen = _largest(followed, 1 if preparer.choice.largest else preparer.choice.most)
         for (id, _), faces in zip(film, followed, strict=True):
-            places[id] = [
+            places[id] = KnownPhoto(tuple(
                 KnownFace(face.box, (), face.placement, face.track) for face in faces if face.track in chosen
-            ]
+            ))  # fmt: skip
     return replace(preparer, choice=replace(preparer.choice, largest=False, most=None, known=places))
 
 
@@ -82,7 +82,7 @@ def _found(preparer: Preparer, file: PhotoFile) -> dict[str, Any]:
     assert preparer.finder is not None
     image = read_photo(file.path).image
     given = preparer.choice.known.get(file.id)
-    faces = preparer.finder.find(image) if given is None else preparer.finder.given(image, given)
+    faces = preparer.finder.find(image) if given is None else preparer.finder.given(image, given.faces)
     return {
         "faces": [
             {

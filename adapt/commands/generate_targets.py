@@ -136,4 +136,6 @@ def generate_targets(
         draw_maps=write_maps if maps else None,
         faces=judges,
     )
-    return summary if cut is None else replace(summary, faces=cut.faces, unread=tuple(cut.failed))
+    return summary if cut is None else replace(
+        summary, faces=cut.faces, unread=tuple(cut.failed), kept=(*summary.kept, *cut.kept)
+    )

@@ -14,14 +14,14 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor
 
-from adapt.digests import settings_digest
+from adapt.digests import file_digest, settings_digest
 from adapt.errors import PhotoError, UsageError
 from adapt.faces.align import cut_out, five_points
 from adapt.faces.find import CROP, Face, FaceFinder
 from adapt.faces.paste import face_mask, paste
 from adapt.images import to_grey, without_colour
 from adapt.loading import load_face_finder
-from adapt.photos.boxes import KnownFace, read_boxes
+from adapt.photos.boxes import KnownPhoto, read_boxes
 from adapt.photos.files import encode_png
 from adapt.photos.pairs import Fitted, fitted, is_square, read_fitted
 from adapt.photos.photograph import CONVERTED, Photograph, read_photograph
@@ -69,7 +69,7 @@ class Choice:
 
     largest: bool = False
     most: int | None = None
-    known: Mapping[str, Sequence[KnownFace]] = field(default_factory=dict[str, Sequence[KnownFace]])
+    known: Mapping[str, KnownPhoto] = field(default_factory=dict[str, KnownPhoto])
 
     def __post_init__(self) -> None:
         if self.most is not None and self.most < 1:
@@ -82,9 +82,9 @@ class Choice:
             PhotoError: one is given that lies outside of the photo.
         """
         given = self.known.get(id)
-        for face in given or ():
+        for face in () if given is None else given.faces:
             _refuse_outside(id, face.box, image)
-        found = finder.find(image) if given is None else finder.given(image, given)
+        found = finder.find(image) if given is None else finder.given(image, given.faces)
         return found[: 1 if self.largest else self.most]
 
 
@@ -157,7 +157,7 @@ class Preparer:
         about: dict[str, Any] = {"faces": self.mode, **({} if self.strength == 1 else {"strength": self.strength})}
         if self.mode == "aligned" or self.finder is None:
             return about
-        known = {id: [asdict(face) for face in faces] for id, faces in self.choice.known.items()}
+        known = {id: [asdict(face) for face in photo.faces] for id, photo in self.choice.known.items()}
         return about | {
             "finder": self.finder.about(), "largest": self.choice.largest,
             "max_faces": self.choice.most, **({"boxes": settings_digest(known)} if known else {}),
@@ -168,6 +168,9 @@ class Preparer:
         """One photo. Raises PhotoError: cannot be read, or is no aligned face where it should be one."""
         if self.mode == "aligned" or self.finder is None:
             return self.of_aligned(read_fitted(path, self.size))
+        known = self.choice.known.get(id)
+        if known is not None and known.sha256 is not None and known.sha256 != file_digest(path):
+            raise PhotoError(f"{path}: is not the photo any more that its boxes were found in; run adapt align again")
         whole = read_photograph(path)
         faces = [] if id in self.choice.known else self.aligned_in(whole.photo.image)
         if faces is None:

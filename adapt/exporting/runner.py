@@ -44,6 +44,8 @@ RAW = (
 )
 UNREAD = {f".{kind}" for kind in (*RAW.split(), "heic", "heif", "hif")}  # photos too, but not for Pillow
 GREY = ("1", "L", "LA", "La")
+ORIENTATION = 0x0112
+TOLD_BY_TIFF = {270, 271, 272, 305, 306, 315, 33432}  # description, camera, software, date, artist, copyright
 SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
 # What Pillow raises on damaged files: its parsers index, unpack and divide what the file says.
 DAMAGED = (
@@ -138,8 +140,14 @@ def read(path: Path) -> tuple[list[Image.Image], bool, Image.Image]:
         pale = "LA;16" in str(checked.tile)  # grey with alpha, which Pillow calls RGBA where it has 16 bits
         checked.verify()  # the checksums of PNG, which are not looked at below
     with Image.open(path, formats=formats) as opened:
+        turned = opened.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
         image = own = ImageOps.exif_transpose(opened)
     mode, profile, tags = opened.mode, opened.info.get("icc_profile"), getattr(opened, "tag_v2", {})
+    for tag in TOLD_BY_TIFF & {*tags}:  # a copy has none of them
+        if isinstance(tags[tag], str):
+            own.getexif()[tag] = tags[tag]
+    if turned and len(own.info.get("dpi", ())) == 2:
+        own.info["dpi"] = own.info["dpi"][::-1]
     if mode.startswith("I;16") or (mode == "I" and opened.format == "PNG"):  # convert() would clip it to white
         peak = 2 ** max(np.atleast_1d(tags.get(258, 16))) - 1
         values = np.asarray(image, dtype=np.float32) * (255 / peak)
@@ -234,6 +242,9 @@ def claim(out: Path, bundle: dict[str, Any], fidelity: float | None, faces: str)
         refuse(f"{out}: holds images of fidelity {known}, not {wanted}; choose another folder")
     if (known := found.get("faces", "aligned")) != faces:
         refuse(f"{out}: holds images of --faces {known}, not {faces}; choose another folder")
+    chosen = [key for key in ("largest", "max_faces", "boxes", "frames") if found.get(key)]
+    if chosen or found.get("strength", 1) != 1:  # by adapt restore, which has these
+        refuse(f"{out}: holds images made with --{(*chosen, 'strength')[0].replace('_', '-')}; choose another folder")
     return {about["name"]: np.array([wanted], np.float32)} if about else {}
 
 

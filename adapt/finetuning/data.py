@@ -161,7 +161,7 @@ def split_pairs(
         raise UsageError(f"{photos}: fine-tuning needs at least 2 accepted targets, there are {len(ids)}")
     copies: dict[str, list[str]] = {}  # by photograph or content, in the order of their draw
     for id in sorted(ids, key=lambda id: hashlib.sha256(f"{seed}:{id}".encode()).digest()):
-        copies.setdefault((groups or {}).get(id) or _content(by_id[id]), []).append(id)
+        copies.setdefault((groups or {}).get(id) or content_digest(by_id[id]), []).append(id)
     different = len(copies)
     if different < 2:
         raise UsageError(
@@ -184,7 +184,8 @@ def split_pairs(
     return part([id for id in ids if id not in validation]), part([id for id in ids if id in validation])
 
 
-def _content(photo: Path) -> str:
+def content_digest(photo: Path) -> str:
+    """sha256 of a photo's file. Raises PhotoError: it cannot be read."""
     try:
         return file_digest(photo)
     except OSError as error:

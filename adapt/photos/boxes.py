@@ -29,7 +29,15 @@ class KnownFace:
     track: int = 0
 
 
-def read_boxes(path: Path) -> dict[str, list[KnownFace]]:
+@dataclass(frozen=True, slots=True)
+class KnownPhoto:
+    """The faces of a photo that are given, and the digest of the file that they were found in, where that is told."""
+
+    faces: tuple[KnownFace, ...] = ()
+    sha256: str | None = None
+
+
+def read_boxes(path: Path) -> dict[str, KnownPhoto]:
     """The faces of each photo, by the photo's id.
 
     A line is `{"photo": "ID", "box": [left, top, right, bottom]}`, in pixels of the upright photo, with `"points"` of
@@ -42,7 +50,7 @@ def read_boxes(path: Path) -> dict[str, list[KnownFace]]:
         UsageError: a file that cannot be read, or a line that is none of these.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise UsageError(f"--boxes {path}: cannot be read: {error}") from error
     told: dict[str, list[_Line]] = {}
@@ -58,7 +66,7 @@ def read_boxes(path: Path) -> dict[str, list[KnownFace]]:
                 f'--boxes {path}, line {number}: expected {{"photo": "ID", "box": [left, top, right, bottom]}},'
                 f" got {text.strip()[:80]} ({error})"
             ) from error
-    return {id: faces for id, own in told.items() if (faces := _latest(own)) is not None}
+    return {id: photo for id, own in told.items() if (photo := _latest(own)) is not None}
 
 
 class _Line(NamedTuple):
@@ -69,7 +77,7 @@ class _Line(NamedTuple):
     face: KnownFace | None
 
 
-def _latest(lines: Sequence[_Line]) -> list[KnownFace] | None:
+def _latest(lines: Sequence[_Line]) -> KnownPhoto | None:
     """The faces of a photo; None of one that is an aligned face."""
     last = next((line.sha256 for line in reversed(lines) if line.sha256 is not None), None)
     current = [line for line in lines if line.sha256 in (None, last)]
@@ -77,7 +85,7 @@ def _latest(lines: Sequence[_Line]) -> list[KnownFace] | None:
         return None
     by_file = {line.file: line for line in current if line.file is not None}
     own = [line for line in current if line.file is None or by_file[line.file] is line]
-    return [line.face for line in own if line.face is not None]
+    return KnownPhoto(tuple(line.face for line in own if line.face is not None), last)
 
 
 def _face(line: Any) -> KnownFace | None:

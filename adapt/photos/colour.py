@@ -20,6 +20,7 @@ from adapt.errors import PhotoError
 _SRGB_TO_XYZ: Final = np.array(
     [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
 )
+FLAT: Final = 1e-4  # determinant of a matrix below which colours fall together: no profile of a device
 _SPACES: Final = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
 
 
@@ -215,7 +216,8 @@ def _curves_and_matrix(profile: bytes) -> tuple[list[_Curve], np.ndarray | None]
         columns = [struct.unpack_from(">3i", tags[name], 8) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
     except (struct.error, ValueError, KeyError, IndexError):
         return [], None
-    return curves, np.linalg.inv(_SRGB_TO_XYZ) @ (np.array(columns).T / 65536)
+    matrix = np.linalg.inv(_SRGB_TO_XYZ) @ (np.array(columns).T / 65536)
+    return (curves, matrix) if abs(np.linalg.det(matrix)) > FLAT else ([], None)
 
 
 def _tags(profile: bytes) -> dict[bytes, bytes]:
