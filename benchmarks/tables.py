@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+import yaml
 
 from adapt._version import versions
 from adapt.digests import settings_digest
@@ -74,7 +75,15 @@ def made_with(command: str, pack: str) -> str:
     """The lines by which a table that is there is known."""
     networks = load_pack(pack)
     digest = settings_digest({name: networks.network_digest(name) for name in sorted(networks.card.networks)})
-    return f"`{command}`\n\nPack {pack} {digest[:12]};"
+    return f"`{command}`\n\nPack {pack} {digest[:12]}, recipes {recipes_digest()[:12]};"
+
+
+def recipes_digest() -> str:
+    """Stands for what recipes say, but for those of pre-training, which made the pack."""
+    folder = HERE.parent / "recipes"
+    paths = [path for path in sorted(folder.rglob("*.yaml")) if "pretrain" not in path.parts]
+    said = {path.relative_to(folder).as_posix(): yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
+    return settings_digest(said)
 
 
 def code() -> str:
