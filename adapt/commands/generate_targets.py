@@ -120,7 +120,6 @@ def generate_targets(
         with locked(out):
             TargetStore(out, identity, overwrite=True)
             remove_faces(out / FACES)  # or the targets would be taken for those of faces that an earlier run cut out
-        overwrite = False
     summary = generate(
         photos,
         out,
