@@ -219,7 +219,7 @@ def test_the_recipe_fine_tunes_the_packs_student_or_its_prior_on_targets_of_its_
     add_network(pack, "onestep", lively_student(t=200).state_dict(), header=header, entry=entry("onestep"))
     own = set_up_finetune("onestep", pack=pack)
     assert (own.name, own.base_name, own.restorer.settings) == (f"{pack}/onestep", f"{pack}/onestep", settings)
-    with pytest.raises(UsageError, match=r"has no onestep-thin \(it has .*onestep\); take --recipe onestep"):
+    with pytest.raises(UsageError, match=r"student=onestep-thin: the pack has .*onestep; name one of its restorers"):
         set_up_finetune("tiny/finetune/onestep-thin", pack=pack)
     add_network(pack, "onestep-thin", lively_student(t=250).state_dict(), header=header, entry=entry("onestep"))
     thin = set_up_finetune("tiny/finetune/onestep-thin", pack=pack, overrides=["adversarial=0"])

@@ -32,7 +32,7 @@ from adapt.settings import (
 from adapt.settings.recipe import load_recipe
 
 SWINIR: Final = "swinir"  # the recipe with losses on images, for every restorer
-THIN: Final = "onestep-thin"  # a pack's student that is no slower than its SwinIR
+WITHOUT: Final = ("restorer", SWINIR, CODEFORMER, ONESTEP)  # students for which a pack that lacks them has another
 
 if TYPE_CHECKING:
     from adapt.evaluation.inputs import Measuring
@@ -132,8 +132,6 @@ def set_up_finetune(
             f"pack {pack}: has no {CODEFORMER}, which recipe {recipe} starts from (it has {', '.join(networks)});"
             " name one with --restorer FILE, or take --recipe swinir"
         )
-    if _wants(settings, THIN) and THIN not in networks:
-        raise UsageError(f"pack {pack}: has no {THIN} (it has {', '.join(networks)}); take --recipe onestep")
     if isinstance(settings, CodeFinetuneSettings) and settings.teacher == CODEBOOK and CODEBOOK not in networks:
         raise UsageError(
             f"pack {pack}: has no codebook to give the codes of targets; name a VQGAN's file (teacher=FILE), or take"
@@ -175,6 +173,8 @@ def _discriminator(settings: TuningSettings, pack: str, networks: Collection[str
 def _entry(settings: FinetuneSettings | CodeFinetuneSettings, networks: Collection[str]) -> str | None:
     """What a recipe fine-tunes of a pack's networks; None where it is the pack's own restorer, or its prior."""
     wanted = CODEFORMER if isinstance(settings, CodeFinetuneSettings) else settings.student
+    if wanted not in networks and wanted not in WITHOUT:
+        raise UsageError(f"student={wanted}: the pack has {', '.join(networks)}; name one of its restorers")
     return wanted if wanted in networks else None
 
 

@@ -122,13 +122,13 @@ def wide_from_srgb(pixels: np.ndarray, channels: int, profile: bytes) -> np.ndar
         return None
     steps = np.linspace(0, 1, 65536)
     tables = [curve(steps) for curve in curves]
-    linear = pixels if _means_srgb(tables, matrix) else _decode(pixels)
-    if linear is not pixels and matrix is not None:
+    if _means_srgb(tables, matrix):
+        return pixels if channels == 3 else pixels.mean(axis=1, keepdims=True)
+    linear = _decode(pixels)
+    if matrix is not None:
         linear = (linear @ np.linalg.inv(matrix).T).clip(0, 1)
     if channels == 1:
         linear = linear.mean(axis=1, keepdims=True)
-    if _means_srgb(tables, matrix):
-        return linear
     return np.stack([np.interp(linear[:, c], tables[c], steps) for c in range(channels)], axis=1)
 
 

@@ -133,11 +133,11 @@ class FinetuneSettings(TuningSettings):
 
     kind: Literal["finetune"] = "finetune"
     objective: Literal["image"] = "image"
-    student: Literal["restorer", "swinir", "onestep", "onestep-thin"] = Field(
+    student: str = Field(
         default="restorer",
-        description="what is fine-tuned where no restorer is named: `restorer`, the pack's own; `swinir`, `onestep` or"
-        " `onestep-thin`, its entry of that name, which the targets come from too; where it has no `onestep`, its prior"
-        " as one, and where it has no `swinir`, its own restorer",
+        description="what is fine-tuned where no restorer is named: `restorer`, the pack's own, or its entry of that"
+        " name, which the targets come from too; where it has no `onestep`, its prior as one, and where it has no"
+        " `swinir`, its own restorer",
     )
 
     def identity(self) -> dict[str, Any]:
